@@ -1,1 +1,5 @@
+//! The MQTT broker over a [`Backend`]: one task a connection, a session registry, wills, the delivery loop.
 
+pub mod backend;
+
+pub use backend::Backend;

@@ -1,0 +1,202 @@
+//! Where a broker's host keeps things. The connection task and the delivery loop are the same on the
+//! edge and in the core; everything in which they differ is in this trait.
+
+use bytes::Bytes;
+use mqtt_codec::{PacketId, TopicFilter};
+use std::future::Future;
+
+pub use mqtt_session::{ClientId, FeedId, Message, MessageProperties, Position};
+
+/// A message as it came from a client. `convert::new_record` makes the record of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publish {
+    pub message: Message,
+    /// Who published it. Of a will: whose will it is.
+    pub publisher: ClientId,
+}
+
+/// Why a publish was not taken. The broker answers with the reason code of MQTT 5; a 3.1.1
+/// connection has no code to answer with and is closed, so that the client tries again later.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// 0x87. For 3.1.1 the message is acknowledged and dropped (section 3.3.5 allows nothing better than that or closing).
+    #[error("not authorised to publish to this topic")]
+    NotAuthorized,
+    /// 0x90. The topic can not be mapped to a stream.
+    #[error("the topic can not be stored: {0}")]
+    TopicNameInvalid(String),
+    /// 0x97. A bound (bytes, streams) is reached, or the message is too large to be stored.
+    #[error("quota exceeded: {0}")]
+    QuotaExceeded(String),
+    /// 0x88 for the connection: storage failed or is closing. Nothing is acknowledged, the connection is closed.
+    #[error("storage is not available: {0}")]
+    Unavailable(String),
+}
+
+/// Storage failed; the text says what, on what, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StorageError(pub String);
+
+/// Why a client may not connect.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    #[error("bad user name or password")]
+    BadUserNameOrPassword,
+    #[error("not authorised")]
+    NotAuthorized,
+    #[error("the server is not available")]
+    ServerUnavailable,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The feed was deleted. The session forgets it.
+    #[error("the feed is gone")]
+    Gone,
+    /// The session is closed without an acknowledgement of anything and can come back.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// What was read from a feed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FeedRead {
+    /// In order. Each position is at or above the one asked for. Messages that are not for MQTT clients
+    /// (control records, tombstones of no meaning to MQTT) may be left out.
+    pub messages: Vec<(Position, Message)>,
+    /// Where to read on: above every position in `messages`. Equal to the `from` asked for = nothing is there yet.
+    pub next: Position,
+    /// How many messages between `from` and the first one returned no longer exist (retention). Counted as dropped.
+    pub lost: u64,
+}
+
+/// A persistent session as it is stored. Self-contained in `bytes`; the other fields are what a host needs to know of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedSession {
+    /// Goes up with every connection that takes the session over. A host refuses to replace a session by one of
+    /// a lower epoch (with [`StorageError`]): it is a stale connection that does not know yet.
+    pub epoch: u64,
+    /// What the session may still read again: a host keeps feed data from these positions on (or accepts to report it as `lost`).
+    pub checkpoints: Vec<(FeedId, Position)>,
+    /// Opaque, versioned by mqtt-session.
+    pub bytes: Bytes,
+}
+
+/// Storage behind a broker. One instance serves one namespace. All methods are called concurrently.
+///
+/// Futures are dropped when a connection dies: a write that was begun must then complete or not, as a whole.
+pub trait Backend: Send + Sync + 'static {
+    /// May this client connect? The default lets everybody in.
+    fn authenticate(
+        &self,
+        client: &ClientId,
+        user_name: Option<&str>,
+        password: Option<&[u8]>,
+    ) -> impl Future<Output = Result<(), ConnectError>> + Send {
+        let _ = (client, user_name, password);
+        async { Ok(()) }
+    }
+
+    /// May this client subscribe to this filter? `false` is answered with 0x87 (3.1.1: 0x80). The default lets everybody.
+    fn may_subscribe(&self, client: &ClientId, filter: &TopicFilter) -> bool {
+        let _ = (client, filter);
+        true
+    }
+
+    /// Milliseconds since the epoch, by the clock that record timestamps use.
+    fn now_ms(&self) -> i64;
+
+    /// Stores a message. Resolves when it is durable, as far as its QoS asks: for QoS 0 (`publish.message.qos`)
+    /// it may resolve when the message is accepted in memory.
+    ///
+    /// * The broker keeps many of these going at a time for one connection. They are polled for the first time in
+    ///   the order of arrival; messages of one connection to one topic must come into the log in that order.
+    /// * `message.retain`: the retained message of the topic is replaced in the same write; an empty payload
+    ///   deletes it [MQTT-3.3.1-6, 3.3.1-7]. Store `convert::encode_retained(&message)`. The message is also appended as any other.
+    /// * `exactly_once`: in the same write, this packet id is put to the client's unreleased ones. The broker never
+    ///   calls it twice for an id which is in [`Backend::unreleased`] or which it has put there itself.
+    fn publish(
+        &self,
+        publish: Publish,
+        exactly_once: Option<(ClientId, PacketId)>,
+    ) -> impl Future<Output = Result<(), PublishError>> + Send;
+
+    /// PUBREL came: takes the packet id from the client's unreleased ones. PUBCOMP is sent after this resolves.
+    /// An unknown id is not an error. Need not be synced at once: a lost release is repeated by the client's PUBREL;
+    /// but it must not come into effect after a later `publish` with the same id.
+    fn release(
+        &self,
+        client: &ClientId,
+        packet_id: PacketId,
+    ) -> impl Future<Output = Result<(), StorageError>> + Send;
+
+    /// QoS 2 messages of this client that were stored and not yet released. Asked once a connection.
+    fn unreleased(
+        &self,
+        client: &ClientId,
+    ) -> impl Future<Output = Result<Vec<PacketId>, StorageError>> + Send;
+
+    fn load_session(
+        &self,
+        client: &ClientId,
+    ) -> impl Future<Output = Result<Option<SavedSession>, StorageError>> + Send;
+
+    /// Resolves when durable.
+    fn save_session(
+        &self,
+        client: &ClientId,
+        session: SavedSession,
+    ) -> impl Future<Output = Result<(), StorageError>> + Send;
+
+    /// Forgets the session and the unreleased packet ids of the client. Resolves when durable. Unknown is not an error.
+    fn delete_session(
+        &self,
+        client: &ClientId,
+    ) -> impl Future<Output = Result<(), StorageError>> + Send;
+
+    /// All stored sessions: asked once at start, for session expiry and for wills of connections that died with the process.
+    fn sessions(
+        &self,
+    ) -> impl Future<Output = Result<Vec<(ClientId, SavedSession)>, StorageError>> + Send;
+
+    /// A hint, not durable: what a connected session may still read. A host that deletes what everybody has read
+    /// keeps data from these positions on. Called about once a second and with an empty slice when the client is gone
+    /// (then the checkpoints of its [`SavedSession`], if any, count again).
+    fn progress(&self, client: &ClientId, positions: &[(FeedId, Position)]) {
+        let _ = (client, positions);
+    }
+
+    /// The retained messages whose topics match, `retain` set, `qos` as published, `expires_at` kept. Expired ones may be left out.
+    /// A prefix walk on the part of the filter before the first wildcard is enough of an index.
+    /// Must contain every retained publish that was acknowledged before the call.
+    fn retained(
+        &self,
+        filter: &TopicFilter,
+    ) -> impl Future<Output = Result<Vec<Message>, StorageError>> + Send;
+
+    /// Every existing feed on which a message that matches the filter can be, with its end: a message that is
+    /// acknowledged after this call is at or above that position; one acknowledged before is below it.
+    /// A feed that is not named now and is named later counts as new: sessions read it from [`Position::START`].
+    fn feeds_for(&self, filter: &TopicFilter) -> Vec<(FeedId, Position)>;
+
+    /// Moves whenever the answer of [`Backend::feeds_for`] can have changed.
+    fn feeds_generation(&self) -> u64;
+
+    /// Reads from a position on, about `max_bytes` of payload, at least one message if there is one. Does not wait for data.
+    /// Gives only what is durable (or whose durability class does not ask for it).
+    fn read(
+        &self,
+        feed: FeedId,
+        from: Position,
+        max_bytes: usize,
+    ) -> impl Future<Output = Result<FeedRead, ReadError>> + Send;
+
+    /// Resolves when one of the feeds has data at or above its position, or is gone, or when
+    /// `feeds_generation` differs from the given one. At once if that is so already. Never polls by sleeping.
+    fn wait(
+        &self,
+        positions: &[(FeedId, Position)],
+        feeds_generation: u64,
+    ) -> impl Future<Output = ()> + Send;
+}
