@@ -1,1 +1,28 @@
+//! The sync protocol between an edge and the core, without input or output: frames as bytes, and the two state machines that
+//! say what may be sent and what may be acknowledged. The wire is described in `docs/reference/sync-protocol.md`.
+//!
+//! Nothing here sees a socket or a clock; `sync-quic` moves the bytes. Nothing here looks inside a batch either: the bytes that
+//! the edge encoded are the bytes that the core appends.
 
+mod code;
+mod frame;
+pub mod limits;
+mod reader;
+mod receiver;
+mod sender;
+
+pub use code::{CloseCode, EnrolRefusal, HelloRefusal, RefuseCode};
+pub use frame::{
+    BatchFlags, BatchFrame, DownFrame, DownPosition, EnrolGrant, EnrolRequest, Frame, FrameError,
+    Hello, Refused, Welcome,
+};
+pub use reader::FrameReader;
+pub use receiver::{Receiver, ReceiverViolation};
+pub use sender::{Sender, SenderViolation, Window};
+
+/// The version that this code speaks; the first field of a hello.
+pub const VERSION: u16 = 1;
+/// ALPN of a connection that moves records: mutual TLS.
+pub const ALPN_SYNC: &[u8] = b"towline-sync/1";
+/// ALPN of a connection that trades a token for a certificate: only the core shows one.
+pub const ALPN_ENROL: &[u8] = b"towline-enrol/1";
