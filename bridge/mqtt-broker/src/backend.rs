@@ -123,8 +123,8 @@ pub trait Backend: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), PublishError>> + Send;
 
     /// PUBREL came: takes the packet id from the client's unreleased ones. PUBCOMP is sent after this resolves.
-    /// An unknown id is not an error. Need not be synced at once: a lost release is repeated by the client's PUBREL;
-    /// but it must not come into effect after a later `publish` with the same id.
+    /// An unknown id is not an error. Resolves when the release is durable: the client re-uses the id after PUBCOMP, and
+    /// a release that a crash forgot would make its next message look like a repetition, and lose it.
     fn release(
         &self,
         client: &ClientId,
