@@ -1,1 +1,51 @@
+//! Requests and replies between the core's admin listener and its callers (the `towline` command line, the console).
+//!
+//! HTTP/1.1 and JSON. Every path below `/v1` needs `Authorization: Bearer <secret>`; the secret is in the file
+//! `admin.credentials` that the core writes into its data directory ([`Credentials`]). Open to everyone are `/healthz`,
+//! `/readyz` and `/metrics`. Every refusal has the body [`ApiError`]. Fields may be added within a version; a reader
+//! ignores what it does not know, and a missing one takes its default.
+//!
+//! | verb and path | request | reply |
+//! |---|---|---|
+//! | `GET /v1/status` | | [`Status`] |
+//! | `GET /v1/edges[?selector=site=a,env!=test]` | | [`Edges`] |
+//! | `GET /v1/edges/{name}` | | [`Edge`] |
+//! | `POST /v1/tokens` | [`CreateToken`] | [`Token`] (201) |
+//! | `GET /v1/streams` | | [`Streams`] |
+//! | `POST /v1/streams` | [`CreateStream`] | [`Stream`] (201) |
+//! | `DELETE /v1/streams/{name}` | | nothing (204) |
+//! | `GET /v1/partitions[?stream=NAME]` | | [`Partitions`] |
+//! | `GET /v1/nodes` | | [`Nodes`] |
+//!
+//! Times are milliseconds since 1970 (UTC), sizes are bytes, durations say their unit in their name.
 
+mod credentials;
+mod edge;
+mod error;
+mod node;
+mod selector;
+mod status;
+mod stream;
+mod token;
+
+pub use credentials::Credentials;
+pub use edge::{Edge, EdgeState, Edges};
+pub use error::{ApiError, codes};
+pub use node::{Node, Nodes};
+pub use selector::{Selector, SelectorError};
+pub use status::{EdgeCounts, Status};
+pub use stream::{CreateStream, Partition, Partitions, Stream, Streams};
+pub use token::{CreateToken, Token};
+
+/// Paths, so that both sides write them once.
+pub mod paths {
+    pub const STATUS: &str = "/v1/status";
+    pub const EDGES: &str = "/v1/edges";
+    pub const TOKENS: &str = "/v1/tokens";
+    pub const STREAMS: &str = "/v1/streams";
+    pub const PARTITIONS: &str = "/v1/partitions";
+    pub const NODES: &str = "/v1/nodes";
+    pub const HEALTHZ: &str = "/healthz";
+    pub const READYZ: &str = "/readyz";
+    pub const METRICS: &str = "/metrics";
+}

@@ -1,0 +1,56 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Reply to `GET /v1/edges`, sorted by name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Edges {
+    pub edges: Vec<Edge>,
+}
+
+/// An enrolled edge.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Edge {
+    pub name: String,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    pub state: EdgeState,
+    /// Remote address of the link, while there is one.
+    #[serde(default)]
+    pub remote: Option<String>,
+    /// Start of the present link.
+    #[serde(default)]
+    pub connected_since_ms: Option<i64>,
+    /// Last time anything was heard of it; none: never since it was enrolled.
+    #[serde(default)]
+    pub last_seen_ms: Option<i64>,
+    #[serde(default)]
+    pub enrolled_ms: Option<i64>,
+    /// Serial number of its certificate, hexadecimal.
+    #[serde(default)]
+    pub certificate_serial: String,
+    #[serde(default)]
+    pub certificate_expires_ms: Option<i64>,
+    /// Producer id under which its batches are in the log.
+    #[serde(default)]
+    pub producer_id: Option<i64>,
+    #[serde(default)]
+    pub producer_epoch: Option<i16>,
+    /// Last outbox frame that is committed here.
+    #[serde(default)]
+    pub last_frame: Option<u64>,
+    /// Records in streams of commands that it has not confirmed yet.
+    #[serde(default)]
+    pub downlink_pending: Option<u64>,
+    /// Version of the program it runs, as it says itself.
+    #[serde(default)]
+    pub version: Option<String>,
+}
+
+/// Whether there is a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EdgeState {
+    Connected,
+    Disconnected,
+}
