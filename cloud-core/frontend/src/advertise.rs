@@ -1,0 +1,47 @@
+//! The addresses this process tells its clients to come back to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Host and ports that clients are told (Kafka's Metadata and FindCoordinator, the sync protocol's redirect).
+///
+/// The ports are the *bound* ones: a listener on port 0 is found here under the port the system gave it. `None` means
+/// the listener is off.
+#[derive(Clone, Debug, Default)]
+pub struct Advertise {
+    /// `--advertise`: a name or address by which clients reach this machine. Unset: the address the client itself used.
+    pub host: Option<Arc<str>>,
+    pub mqtt: Option<u16>,
+    pub kafka: Option<u16>,
+    pub amqp: Option<u16>,
+    /// UDP.
+    pub sync: Option<u16>,
+    pub admin: Option<u16>,
+}
+
+impl Advertise {
+    /// The host to tell a client whose connection arrived at `local`. Without `--advertise` it is the very address the
+    /// client connected to, which is reachable for this client by construction.
+    pub fn host_for(&self, local: SocketAddr) -> String {
+        match &self.host {
+            Some(host) => host.to_string(),
+            None => local.ip().to_canonical().to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_is_the_configured_one_or_the_address_the_client_used() {
+        let local: SocketAddr = "[::ffff:10.1.2.3]:9092".parse().unwrap();
+        assert_eq!(Advertise::default().host_for(local), "10.1.2.3");
+        let advertise = Advertise {
+            host: Some("core.example".into()),
+            ..Advertise::default()
+        };
+        assert_eq!(advertise.host_for(local), "core.example");
+    }
+}
