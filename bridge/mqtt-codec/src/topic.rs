@@ -146,8 +146,16 @@ mod tests {
     fn filters_match_as_section_4_7_says() {
         for (filter, topic, expected) in [
             ("sport/tennis/player1/#", "sport/tennis/player1", true),
-            ("sport/tennis/player1/#", "sport/tennis/player1/ranking", true),
-            ("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon", true),
+            (
+                "sport/tennis/player1/#",
+                "sport/tennis/player1/ranking",
+                true,
+            ),
+            (
+                "sport/tennis/player1/#",
+                "sport/tennis/player1/score/wimbledon",
+                true,
+            ),
             ("sport/#", "sport", true),
             ("#", "a/b", true),
             ("#", "/", true),
@@ -169,7 +177,11 @@ mod tests {
             ("a//+", "a//b", true),
             ("a/+/b", "a//b", true),
         ] {
-            assert_eq!(filter_matches(filter, topic), expected, "{filter} on {topic}");
+            assert_eq!(
+                filter_matches(filter, topic),
+                expected,
+                "{filter} on {topic}"
+            );
         }
     }
 
@@ -178,7 +190,9 @@ mod tests {
         for bad in ["", "a\0b", "a/+", "a/#", "#"] {
             assert!(TopicName::new(bad).is_err(), "{bad:?}");
         }
-        for bad in ["", "a\0", "a/b#", "#/a", "a+", "+a/b", "a/#/b", "##", "a/++"] {
+        for bad in [
+            "", "a\0", "a/b#", "#/a", "a+", "+a/b", "a/#/b", "##", "a/++",
+        ] {
             assert!(TopicFilter::new(bad).is_err(), "{bad:?}");
         }
         for good in ["/", "#", "+", "+/tennis/#", "/+/", "a b/c", "$share/g/a"] {

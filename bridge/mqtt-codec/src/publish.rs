@@ -1,0 +1,109 @@
+//! PUBLISH (section 3.3).
+
+use crate::properties::id;
+use crate::wire::{Reader, put_string, put_variable_byte_integer, variable_byte_integer_len};
+use crate::{DecodeError, PacketId, Properties, QoS, TopicName, Version};
+use bytes::{BufMut, Bytes, BytesMut};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publish {
+    pub dup: bool,
+    pub qos: QoS,
+    pub retain: bool,
+    /// `None` only together with a topic alias: the topic is then the one the alias was set to.
+    pub topic: Option<TopicName>,
+    /// `Some` exactly when QoS is 1 or 2.
+    pub packet_id: Option<PacketId>,
+    pub properties: Properties,
+    pub payload: Bytes,
+}
+
+const ALLOWED: &[u8] = &[
+    id::PAYLOAD_FORMAT_INDICATOR,
+    id::MESSAGE_EXPIRY_INTERVAL,
+    id::TOPIC_ALIAS,
+    id::RESPONSE_TOPIC,
+    id::CORRELATION_DATA,
+    id::USER_PROPERTY,
+    id::SUBSCRIPTION_IDENTIFIER,
+    id::CONTENT_TYPE,
+];
+
+impl Publish {
+    pub(crate) fn decode(
+        flags: u8,
+        mut r: Reader,
+        version: Version,
+    ) -> Result<Publish, DecodeError> {
+        let qos = QoS::from_u8((flags >> 1) & 3)
+            .ok_or(DecodeError::Malformed("QoS 3 in PUBLISH [MQTT-3.3.1-4]"))?;
+        let dup = flags & 8 != 0;
+        if dup && qos == QoS::AtMostOnce {
+            return Err(DecodeError::Malformed("DUP with QoS 0 [MQTT-3.3.1-2]"));
+        }
+        let topic = r.string()?;
+        let packet_id = match qos {
+            QoS::AtMostOnce => None,
+            _ => Some(r.packet_id()?),
+        };
+        let properties = match version {
+            Version::V5 => Properties::decode(&mut r, ALLOWED)?,
+            _ => Properties::default(),
+        };
+        let topic = if topic.is_empty() && properties.topic_alias.is_some() {
+            None
+        } else if topic.is_empty() && version == Version::V5 {
+            return Err(DecodeError::Protocol(
+                "no topic and no topic alias (section 3.3.2.1)",
+            ));
+        } else {
+            Some(TopicName::new(&topic).map_err(DecodeError::TopicName)?)
+        };
+        Ok(Publish {
+            dup,
+            qos,
+            retain: flags & 1 != 0,
+            topic,
+            packet_id,
+            properties,
+            payload: r.0,
+        })
+    }
+
+    pub(crate) fn flags(&self) -> u8 {
+        u8::from(self.dup) << 3 | (self.qos as u8) << 1 | u8::from(self.retain)
+    }
+
+    fn remaining_len(&self, version: Version) -> usize {
+        let topic = self.topic.as_ref().map_or(0, |topic| topic.as_str().len());
+        let packet_id = if self.packet_id.is_some() { 2 } else { 0 };
+        let properties = if version == Version::V5 {
+            self.properties.encoded_len()
+        } else {
+            0
+        };
+        2 + topic + packet_id + properties + self.payload.len()
+    }
+
+    /// Bytes on the wire, fixed header included: what Maximum Packet Size counts.
+    pub fn encoded_len(&self, version: Version) -> usize {
+        let remaining = self.remaining_len(version);
+        1 + variable_byte_integer_len(remaining) + remaining
+    }
+
+    /// Writes the whole packet: payloads are large and should not be copied once more for the sake of the length.
+    pub(crate) fn encode(&self, version: Version, out: &mut BytesMut) {
+        let remaining = self.remaining_len(version);
+        out.reserve(remaining + 5);
+        out.put_u8(0x30 | self.flags());
+        put_variable_byte_integer(out, remaining);
+        put_string(out, self.topic.as_ref().map_or("", TopicName::as_str));
+        if let Some(packet_id) = self.packet_id {
+            out.put_u16(packet_id.get());
+        }
+        if version == Version::V5 {
+            self.properties.encode(out);
+        }
+        out.put_slice(&self.payload);
+    }
+}
