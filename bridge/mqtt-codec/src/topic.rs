@@ -1,5 +1,6 @@
 //! Topic names and topic filters (MQTT 5 section 4.7).
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -104,6 +105,13 @@ impl TopicFilter {
 
     pub fn matches(&self, topic: &TopicName) -> bool {
         filter_matches(&self.0, topic.as_str())
+    }
+}
+
+/// So that a map by filter can be asked with a topic: a filter without wildcards matches exactly that.
+impl Borrow<str> for TopicFilter {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

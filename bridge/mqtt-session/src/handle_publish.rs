@@ -1,0 +1,131 @@
+//! PUBLISH from the client (sections 3.3, 4.3).
+
+use crate::{Close, Message, MessageProperties, Session};
+use mqtt_codec::{Ack, Packet, PacketId, Publish, QoS, ReasonCode, TopicName, Version};
+
+/// What to do with a PUBLISH. After either, call [`Session::publish_stored`] in the order of arrival [MQTT-4.6.0-2, 4.6.0-3].
+#[derive(Debug, PartialEq)]
+pub enum PublishAction {
+    /// Store it; with QoS 2 together with the packet id.
+    Store {
+        message: Message,
+        packet_id: Option<PacketId>,
+    },
+    /// A QoS 2 message that is stored already: only the answer is repeated.
+    Repeat { packet_id: PacketId },
+}
+
+impl Session {
+    pub fn handle_publish(
+        &mut self,
+        publish: Publish,
+        now_ms: i64,
+    ) -> Result<PublishAction, Close> {
+        let topic = self.topic_of(publish.topic, publish.properties.topic_alias)?;
+        if !publish.properties.subscription_identifiers.is_empty() {
+            return Err(Close::new(
+                ReasonCode::PROTOCOL_ERROR,
+                "a client must not send subscription identifiers [MQTT-3.3.4-6]",
+            ));
+        }
+        if let (Some(packet_id), QoS::ExactlyOnce) = (publish.packet_id, publish.qos)
+            && self.connection.unreleased.contains(&packet_id)
+        {
+            return Ok(PublishAction::Repeat { packet_id });
+        }
+        if publish.qos != QoS::AtMostOnce {
+            let used = self.connection.storing + self.connection.unreleased.len();
+            let limit = usize::from(self.connection.limits.receive_maximum);
+            if self.connection.version == Version::V5 && used >= limit {
+                return Err(Close::new(
+                    ReasonCode::RECEIVE_MAXIMUM_EXCEEDED,
+                    format!("more than {limit} unacknowledged publishes [MQTT-3.3.4-9]"),
+                ));
+            }
+        }
+        match (publish.qos, publish.packet_id) {
+            (QoS::AtLeastOnce, _) => self.connection.storing += 1,
+            (QoS::ExactlyOnce, Some(packet_id)) => {
+                self.connection.unreleased.insert(packet_id);
+            }
+            _ => {}
+        }
+        let expires_at = publish
+            .properties
+            .message_expiry_interval
+            .map(|seconds| now_ms.saturating_add(i64::from(seconds) * 1000));
+        let origin = self
+            .subscriptions
+            .no_local_matches(&topic)
+            .then_some(self.tag);
+        let message = Message {
+            topic,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            expires_at,
+            origin,
+            properties: MessageProperties::from_packet(publish.properties),
+        };
+        Ok(PublishAction::Store {
+            message,
+            packet_id: publish.packet_id,
+        })
+    }
+
+    /// Topic aliases (section 3.3.2.3.4).
+    fn topic_of(
+        &mut self,
+        topic: Option<TopicName>,
+        alias: Option<u16>,
+    ) -> Result<TopicName, Close> {
+        let invalid = |text: &str| Close::new(ReasonCode::TOPIC_ALIAS_INVALID, text);
+        let Some(alias) = alias else {
+            return topic.ok_or_else(|| {
+                Close::new(ReasonCode::PROTOCOL_ERROR, "no topic and no topic alias")
+            });
+        };
+        if alias == 0 || alias > self.connection.limits.topic_alias_maximum {
+            return Err(invalid(
+                "a topic alias is 0 or above the maximum [MQTT-3.3.2-8, 3.3.2-9]",
+            ));
+        }
+        match topic {
+            Some(topic) => {
+                self.connection.aliases.insert(alias, topic.clone());
+                Ok(topic)
+            }
+            None => {
+                let known = self.connection.aliases.get(&alias).cloned();
+                known.ok_or_else(|| {
+                    Close::new(ReasonCode::PROTOCOL_ERROR, "a topic alias that was not set")
+                })
+            }
+        }
+    }
+
+    /// The message is stored, or was refused with `result`: PUBACK or PUBREC goes out. QoS 0 has no answer.
+    pub fn publish_stored(
+        &mut self,
+        qos: QoS,
+        packet_id: Option<PacketId>,
+        result: Result<(), ReasonCode>,
+    ) {
+        let Some(packet_id) = packet_id else { return };
+        let code = result.err().unwrap_or(ReasonCode::SUCCESS);
+        let ack = Ack::new(packet_id, code);
+        match qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => {
+                self.connection.storing = self.connection.storing.saturating_sub(1);
+                self.reply(Packet::PubAck(ack));
+            }
+            QoS::ExactlyOnce => {
+                if code.is_error() {
+                    self.connection.unreleased.remove(&packet_id);
+                }
+                self.reply(Packet::PubRec(ack));
+            }
+        }
+    }
+}

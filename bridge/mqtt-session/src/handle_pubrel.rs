@@ -1,0 +1,24 @@
+//! PUBREL: the client releases a QoS 2 message it has sent (section 4.3.3).
+
+use crate::Session;
+use mqtt_codec::{Ack, Packet, PacketId, ReasonCode, Version};
+
+impl Session {
+    /// `true` = release it in storage, then call [`Session::released`]. `false` = unknown, already answered.
+    pub fn handle_pubrel(&mut self, ack: &Ack) -> bool {
+        if self.connection.unreleased.contains(&ack.packet_id) {
+            return true;
+        }
+        let code = match self.connection.version {
+            Version::V5 => ReasonCode::PACKET_IDENTIFIER_NOT_FOUND,
+            _ => ReasonCode::SUCCESS,
+        };
+        self.reply(Packet::PubComp(Ack::new(ack.packet_id, code)));
+        false
+    }
+
+    pub fn released(&mut self, packet_id: PacketId) {
+        self.connection.unreleased.remove(&packet_id);
+        self.reply(Packet::PubComp(Ack::success(packet_id)));
+    }
+}

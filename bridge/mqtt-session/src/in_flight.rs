@@ -1,0 +1,87 @@
+//! QoS 1 and 2 messages on their way to the client (section 4.3), in the order they were first sent.
+
+use crate::{FeedId, Message, Position};
+use mqtt_codec::{PacketId, QoS, TopicName};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Which answer of the client comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Awaiting {
+    PubAck = 1,
+    PubRec = 2,
+    PubComp = 3,
+}
+
+/// Where the message can be read again after a restart; sessions hold no copies on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    Feed(FeedId, Position),
+    Retained(TopicName),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct InFlight {
+    pub packet_id: PacketId,
+    pub awaiting: Awaiting,
+    /// What the client was granted for this message.
+    pub qos: QoS,
+    pub retain: bool,
+    pub identifiers: Vec<u32>,
+    pub source: Source,
+    /// Absent after a restart until it is read again, and when PUBREC has made it superfluous.
+    pub message: Option<Arc<Message>>,
+    /// Sent (or sent again) in this connection.
+    pub sent: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct InFlights {
+    pub entries: VecDeque<InFlight>,
+    last_packet_id: PacketId,
+}
+
+impl InFlights {
+    pub fn new(last_packet_id: PacketId) -> InFlights {
+        InFlights {
+            entries: VecDeque::new(),
+            last_packet_id,
+        }
+    }
+
+    pub fn last_packet_id(&self) -> PacketId {
+        self.last_packet_id
+    }
+
+    /// The next packet id that is not in use. There always is one: far fewer than 65,535 are in flight.
+    pub fn allocate(&mut self) -> PacketId {
+        loop {
+            let next = self.last_packet_id.checked_add(1).unwrap_or(PacketId::MIN);
+            self.last_packet_id = next;
+            if self.find(next).is_none() {
+                return next;
+            }
+        }
+    }
+
+    pub fn find(&self, packet_id: PacketId) -> Option<&InFlight> {
+        self.entries
+            .iter()
+            .find(|entry| entry.packet_id == packet_id)
+    }
+
+    pub fn find_mut(&mut self, packet_id: PacketId) -> Option<&mut InFlight> {
+        self.entries
+            .iter_mut()
+            .find(|entry| entry.packet_id == packet_id)
+    }
+
+    pub fn remove(&mut self, packet_id: PacketId) -> Option<InFlight> {
+        let index = self
+            .entries
+            .iter()
+            .position(|entry| entry.packet_id == packet_id)?;
+        self.entries.remove(index)
+    }
+}

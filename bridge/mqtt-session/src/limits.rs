@@ -1,0 +1,40 @@
+//! Every limit of this crate. Those in [`Limits`] can be set by the host.
+
+use std::time::Duration;
+
+/// What a server grants its clients.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// QoS 1 and 2 publishes of a client that may be unacknowledged: Receive Maximum in CONNACK.
+    pub receive_maximum: u16,
+    /// Bytes of one packet from a client: Maximum Packet Size in CONNACK.
+    pub maximum_packet_size: u32,
+    /// Topic aliases a client may set in one connection.
+    pub topic_alias_maximum: u16,
+    /// QoS 1 and 2 messages to a client that may be unacknowledged; its own Receive Maximum can only lower it.
+    pub max_in_flight: u16,
+    pub max_subscriptions: usize,
+    /// Seconds; `u32::MAX` = sessions may stay for ever.
+    pub max_session_expiry: u32,
+    /// Seconds; 0 = any keep-alive, none included, is accepted.
+    pub max_keep_alive: u16,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            receive_maximum: 1_024,
+            maximum_packet_size: mqtt_codec::limits::DEFAULT_MAX_PACKET_SIZE as u32,
+            topic_alias_maximum: 64,
+            max_in_flight: 512,
+            max_subscriptions: 10_000,
+            max_session_expiry: u32::MAX,
+            max_keep_alive: 0,
+        }
+    }
+}
+
+/// A silent client is closed after one and a half keep-alive periods [MQTT-3.1.2-22].
+pub(crate) fn keep_alive_deadline(seconds: u16) -> Option<Duration> {
+    (seconds != 0).then(|| Duration::from_millis(u64::from(seconds) * 1_500))
+}

@@ -1,0 +1,215 @@
+//! Messages to the client: matched, given a packet id, sent, and sent again after a reconnect [MQTT-4.4.0-1].
+
+use crate::in_flight::{Awaiting, InFlight, Source};
+use crate::subscriptions::Match;
+use crate::{FeedId, Message, Position, Session};
+use mqtt_codec::{Ack, Packet, PacketId, Publish, QoS, TopicFilter, Version};
+use std::sync::Arc;
+
+/// What became of a message that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// It is on its way.
+    Sent,
+    /// It is not for this client (no subscription, expired, its own, too large): passed over.
+    Passed,
+    /// No more may be in flight: offer it again after an acknowledgement.
+    Full,
+}
+
+impl Session {
+    /// The next message of a feed.
+    pub fn offer(
+        &mut self,
+        feed: FeedId,
+        at: Position,
+        message: &Arc<Message>,
+        now_ms: i64,
+    ) -> Offer {
+        let matched = self.subscriptions.matches(feed, at, message, self.tag);
+        let Some(matched) = matched.filter(|_| !message.is_expired(now_ms)) else {
+            self.advance(feed, Position(at.0.saturating_add(1)));
+            return Offer::Passed;
+        };
+        let retain = matched.retain_as_published && message.retain;
+        let offer = self.send(message, matched, retain, Source::Feed(feed, at), now_ms);
+        if offer != Offer::Full {
+            self.advance(feed, Position(at.0.saturating_add(1)));
+        }
+        offer
+    }
+
+    /// Everything below this position was offered, or is not there.
+    pub fn advance(&mut self, feed: FeedId, to: Position) {
+        if let Some(at) = self.feeds.get_mut(&feed)
+            && *at < to
+        {
+            *at = to;
+            self.connection.dirty = true;
+            if self.subscriptions.has_starts() {
+                self.subscriptions.passed(feed, to);
+            }
+        }
+    }
+
+    /// The feed is gone.
+    pub fn forget_feed(&mut self, feed: FeedId) {
+        self.feeds.remove(&feed);
+        self.connection.dirty = true;
+    }
+
+    /// A retained message, because of a new subscription: RETAIN is set, and only this subscription counts [MQTT-3.3.1-8].
+    pub fn offer_retained(
+        &mut self,
+        filter: &TopicFilter,
+        message: &Arc<Message>,
+        now_ms: i64,
+    ) -> Offer {
+        let Some(subscription) = self.subscriptions.get(filter) else {
+            return Offer::Passed;
+        };
+        let own = subscription.options.no_local && message.origin == Some(self.tag);
+        if own || message.is_expired(now_ms) {
+            return Offer::Passed;
+        }
+        let matched = Match {
+            qos: subscription.options.qos,
+            retain_as_published: true,
+            identifiers: subscription.identifier.into_iter().collect(),
+        };
+        self.send(
+            message,
+            matched,
+            true,
+            Source::Retained(message.topic.clone()),
+            now_ms,
+        )
+    }
+
+    fn send(
+        &mut self,
+        message: &Arc<Message>,
+        matched: Match,
+        retain: bool,
+        source: Source,
+        now_ms: i64,
+    ) -> Offer {
+        let qos = message.qos.min(matched.qos);
+        let mut entry = InFlight {
+            packet_id: PacketId::MIN,
+            awaiting: if qos == QoS::ExactlyOnce {
+                Awaiting::PubRec
+            } else {
+                Awaiting::PubAck
+            },
+            qos,
+            retain,
+            identifiers: matched.identifiers,
+            source,
+            message: Some(message.clone()),
+            sent: true,
+        };
+        if qos != QoS::AtMostOnce {
+            // Older messages that wait to be sent again go first [MQTT-4.6.0-1].
+            let waiting = self.in_flight.entries.back().is_some_and(|last| !last.sent);
+            if waiting || self.in_flight.entries.len() >= self.connection.send_quota {
+                return Offer::Full;
+            }
+        }
+        let version = self.connection.version;
+        let mut packet = publish_packet(&entry, message, version, false, now_ms);
+        if packet.encoded_len(version) > self.connection.client_maximum_packet_size {
+            self.connection.dropped += 1; // as if it had been sent [MQTT-3.1.2-25]
+            return Offer::Passed;
+        }
+        if qos != QoS::AtMostOnce {
+            entry.packet_id = self.in_flight.allocate();
+            packet.packet_id = Some(entry.packet_id);
+            self.in_flight.entries.push_back(entry);
+            self.connection.dirty = true;
+        }
+        self.deliver(Packet::Publish(Box::new(packet)), qos == QoS::ExactlyOnce);
+        Offer::Sent
+    }
+
+    /// Messages in flight that must be read again before they can be sent again: after a restart.
+    pub fn missing(&self) -> Vec<(PacketId, Source)> {
+        let entries = self.in_flight.entries.iter();
+        entries
+            .filter(|entry| entry.message.is_none() && entry.awaiting != Awaiting::PubComp)
+            .map(|entry| (entry.packet_id, entry.source.clone()))
+            .collect()
+    }
+
+    /// The answer to [`Session::missing`]. `None` = it does not exist any more.
+    pub fn supply(&mut self, packet_id: PacketId, message: Option<Message>) {
+        match (message, self.in_flight.find_mut(packet_id)) {
+            (Some(message), Some(entry)) => entry.message = Some(Arc::new(message)),
+            (None, Some(_)) => {
+                self.in_flight.remove(packet_id);
+                self.connection.dropped += 1;
+                self.connection.dirty = true;
+            }
+            (_, None) => {}
+        }
+    }
+
+    /// Sends what was in flight in an earlier connection, in the original order, as far as the client's receive maximum allows.
+    /// Called after CONNACK, and by every acknowledgement.
+    pub fn resend(&mut self, now_ms: i64) {
+        if self.in_flight.entries.back().is_none_or(|last| last.sent) {
+            return;
+        }
+        let mut room = self.connection.send_quota;
+        let version = self.connection.version;
+        let mut packets = Vec::new();
+        for entry in &mut self.in_flight.entries {
+            if room == 0 {
+                break;
+            }
+            room -= 1;
+            if entry.sent {
+                continue;
+            }
+            entry.sent = true;
+            match (&entry.message, entry.awaiting) {
+                (_, Awaiting::PubComp) => {
+                    packets.push(Packet::PubRel(Ack::success(entry.packet_id)))
+                }
+                (Some(message), _) => {
+                    let packet = publish_packet(entry, message, version, true, now_ms);
+                    packets.push(Packet::Publish(Box::new(packet)));
+                }
+                (None, _) => {}
+            }
+        }
+        // All of this was saved when the earlier connection ended, or it was read from there.
+        for packet in packets {
+            self.deliver(packet, false);
+        }
+    }
+}
+
+fn publish_packet(
+    entry: &InFlight,
+    message: &Message,
+    version: Version,
+    dup: bool,
+    now_ms: i64,
+) -> Publish {
+    let mut properties = Default::default();
+    if version == Version::V5 {
+        properties = message.properties.to_packet();
+        properties.message_expiry_interval = message.seconds_left(now_ms);
+        properties.subscription_identifiers = entry.identifiers.clone();
+    }
+    Publish {
+        dup,
+        qos: entry.qos,
+        retain: entry.retain,
+        topic: Some(message.topic.clone()),
+        packet_id: (entry.qos != QoS::AtMostOnce).then_some(entry.packet_id),
+        properties,
+        payload: message.payload.clone(),
+    }
+}

@@ -1,0 +1,234 @@
+use crate::in_flight::InFlights;
+use crate::subscriptions::Subscriptions;
+use crate::{ClientId, FeedId, Limits, Message, Position, limits};
+use mqtt_codec::{Packet, PacketId, TopicName, Version};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+/// A will that waits for the connection to die (section 3.1.2.5).
+#[derive(Clone, Debug, PartialEq)]
+pub struct PendingWill {
+    /// `expires_at` is not set: the interval below counts from the publication.
+    pub message: Message,
+    pub message_expiry: Option<u32>,
+    /// Seconds.
+    pub delay: u32,
+}
+
+impl PendingWill {
+    pub fn into_message(self, now_ms: i64) -> Message {
+        let mut message = self.message;
+        message.expires_at = self
+            .message_expiry
+            .map(|seconds| now_ms.saturating_add(i64::from(seconds) * 1000));
+        message
+    }
+}
+
+/// One session and, while the client is connected, its connection. The first block survives the
+/// connection (and the process, see `to_bytes`); the second is of one connection.
+#[derive(Debug)]
+pub struct Session {
+    pub(crate) client_id: ClientId,
+    /// Random, made with the session: marks its own messages for No Local.
+    pub(crate) tag: u64,
+    pub(crate) epoch: u64,
+    /// Seconds after the connection; 0 = ends with it; `u32::MAX` = never.
+    pub(crate) expiry_interval: u32,
+    pub(crate) disconnected_at: Option<i64>,
+    pub(crate) subscriptions: Subscriptions,
+    /// Up to where each feed was handed over.
+    pub(crate) feeds: BTreeMap<FeedId, Position>,
+    pub(crate) in_flight: InFlights,
+    pub(crate) will: Option<PendingWill>,
+
+    pub(crate) connection: Connection,
+}
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub version: Version,
+    pub limits: Limits,
+    /// Effective, seconds.
+    pub keep_alive: u16,
+    /// As CONNECT said: a DISCONNECT can not make 0 into more.
+    pub connect_expiry: u32,
+    /// QoS 1 and 2 messages that may be unacknowledged by the client.
+    pub send_quota: usize,
+    pub client_maximum_packet_size: usize,
+    pub aliases: HashMap<u16, TopicName>,
+    /// QoS 2, receiver side: stored and not yet released (or on the way to it).
+    pub unreleased: BTreeSet<PacketId>,
+    /// QoS 1 publishes handed to storage and not yet answered.
+    pub storing: usize,
+    pub replies: VecDeque<Packet>,
+    pub deliveries: VecDeque<Delivery>,
+    pub next_delivery: u64,
+    /// Deliveries below this number are covered by a saved snapshot.
+    pub saved_deliveries: u64,
+    pub dirty: bool,
+    /// Messages that were too large for the client or gone when they had to be sent again.
+    pub dropped: u64,
+}
+
+/// A packet with its number; `after_save` = it may leave only when the session was saved after it was made.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    pub number: u64,
+    pub after_save: bool,
+    pub packet: Packet,
+}
+
+impl Connection {
+    pub fn new(version: Version, limits: Limits) -> Connection {
+        Connection {
+            version,
+            limits,
+            keep_alive: 0,
+            connect_expiry: 0,
+            send_quota: usize::from(limits.max_in_flight),
+            client_maximum_packet_size: usize::MAX,
+            aliases: HashMap::new(),
+            unreleased: BTreeSet::new(),
+            storing: 0,
+            replies: VecDeque::new(),
+            deliveries: VecDeque::new(),
+            next_delivery: 0,
+            saved_deliveries: 0,
+            dirty: false,
+            dropped: 0,
+        }
+    }
+}
+
+impl Session {
+    pub(crate) fn new(client_id: ClientId, tag: u64, epoch: u64) -> Session {
+        Session {
+            client_id,
+            tag,
+            epoch,
+            expiry_interval: 0,
+            disconnected_at: None,
+            subscriptions: Subscriptions::default(),
+            feeds: BTreeMap::new(),
+            in_flight: InFlights::new(PacketId::MAX),
+            will: None,
+            connection: Connection::new(Version::V5, Limits::default()),
+        }
+    }
+
+    pub fn client_id(&self) -> &ClientId {
+        &self.client_id
+    }
+
+    pub fn version(&self) -> Version {
+        self.connection.version
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Does it outlive the connection?
+    pub fn is_persistent(&self) -> bool {
+        self.expiry_interval > 0
+    }
+
+    pub fn expiry_interval(&self) -> u32 {
+        self.expiry_interval
+    }
+
+    /// Silence after which the connection is to be closed [MQTT-3.1.2-22].
+    pub fn keep_alive_deadline(&self) -> Option<Duration> {
+        limits::keep_alive_deadline(self.connection.keep_alive)
+    }
+
+    pub fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
+    }
+
+    pub fn feeds(&self) -> &BTreeMap<FeedId, Position> {
+        &self.feeds
+    }
+
+    pub fn in_flight_len(&self) -> usize {
+        self.in_flight.entries.len()
+    }
+
+    /// Messages dropped since the last call; see the metrics of the broker.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.connection.dropped)
+    }
+
+    /// Has anything changed that a snapshot would show?
+    pub fn is_dirty(&self) -> bool {
+        self.connection.dirty
+    }
+
+    /// Acknowledgements and other answers, in order. They may leave at once.
+    pub fn poll_reply(&mut self) -> Option<Packet> {
+        self.connection.replies.pop_front()
+    }
+
+    /// PUBLISH and PUBREL to the client. `None` also when the next one has to wait for a save: see [`Session::wants_save`].
+    pub fn poll_delivery(&mut self) -> Option<Packet> {
+        let front = self.connection.deliveries.front()?;
+        if front.after_save && front.number >= self.connection.saved_deliveries {
+            return None;
+        }
+        self.connection
+            .deliveries
+            .pop_front()
+            .map(|delivery| delivery.packet)
+    }
+
+    /// Is the next delivery held back until the session is saved? QoS 2 of a persistent session: its packet id must
+    /// be on disk before the PUBLISH, and PUBREC before the PUBREL, or a kill in between would repeat the message.
+    pub fn wants_save(&self) -> bool {
+        self.connection.deliveries.front().is_some_and(|delivery| {
+            delivery.after_save && delivery.number >= self.connection.saved_deliveries
+        })
+    }
+
+    /// Deliveries waiting inside, for bounding them.
+    pub fn deliveries_waiting(&self) -> usize {
+        self.connection.deliveries.len()
+    }
+
+    pub(crate) fn deliver(&mut self, packet: Packet, exactly_once: bool) {
+        let number = self.connection.next_delivery;
+        self.connection.next_delivery += 1;
+        let after_save = exactly_once && self.is_persistent();
+        self.connection.deliveries.push_back(Delivery {
+            number,
+            after_save,
+            packet,
+        });
+    }
+
+    pub(crate) fn reply(&mut self, packet: Packet) {
+        self.connection.replies.push_back(packet);
+    }
+
+    /// The state to save now, and a mark to give to [`Session::saved`] when that is durable.
+    pub fn snapshot(&mut self) -> (bytes::Bytes, u64) {
+        self.connection.dirty = false;
+        (self.to_bytes(), self.connection.next_delivery)
+    }
+
+    pub fn saved(&mut self, mark: u64) {
+        self.connection.saved_deliveries = self.connection.saved_deliveries.max(mark);
+    }
+
+    /// What the session may read again: for each feed the lower of where it reads and its oldest message in flight.
+    pub fn checkpoints(&self) -> Vec<(FeedId, Position)> {
+        let mut lowest = self.feeds.clone();
+        for entry in &self.in_flight.entries {
+            if let crate::in_flight::Source::Feed(feed, position) = &entry.source {
+                let at = lowest.entry(*feed).or_insert(*position);
+                *at = (*at).min(*position);
+            }
+        }
+        lowest.into_iter().collect()
+    }
+}

@@ -1,0 +1,211 @@
+//! A session as bytes, versioned, for storage.
+
+use crate::in_flight::{Awaiting, InFlight, Source};
+use crate::session::PendingWill;
+use crate::subscriptions::Subscription;
+use crate::{ClientId, FeedId, Message, Position, Session};
+use bytes::{Buf, BufMut, Bytes, BytesMut, TryGetError};
+use mqtt_codec::{PacketId, QoS, SubscriptionOptions, TopicFilter, TopicName};
+
+const FORMAT: u8 = 1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    #[error("the stored session is of format {0}, which this version does not know")]
+    UnknownFormat(u8),
+    #[error("the stored session is damaged: {0}")]
+    Damaged(&'static str),
+}
+
+impl From<TryGetError> for StateError {
+    fn from(_: TryGetError) -> StateError {
+        StateError::Damaged("it ends too early")
+    }
+}
+
+fn put_bytes(out: &mut BytesMut, data: &[u8]) {
+    out.put_u32(data.len() as u32);
+    out.put_slice(data);
+}
+
+fn get_bytes(from: &mut Bytes) -> Result<Bytes, StateError> {
+    let len = from.try_get_u32()? as usize;
+    if len > from.len() {
+        return Err(StateError::Damaged("a field is longer than the rest"));
+    }
+    Ok(from.split_to(len))
+}
+
+fn get_text(from: &mut Bytes) -> Result<String, StateError> {
+    String::from_utf8(get_bytes(from)?.to_vec())
+        .map_err(|_| StateError::Damaged("text is not UTF-8"))
+}
+
+fn put_place(out: &mut BytesMut, feed: FeedId, position: Position) {
+    out.put_u64(feed.stream);
+    out.put_u32(feed.partition);
+    out.put_u64(position.0);
+}
+
+fn get_place(from: &mut Bytes) -> Result<(FeedId, Position), StateError> {
+    let feed = FeedId {
+        stream: from.try_get_u64()?,
+        partition: from.try_get_u32()?,
+    };
+    Ok((feed, Position(from.try_get_u64()?)))
+}
+
+fn get_packet_id(from: &mut Bytes) -> Result<PacketId, StateError> {
+    PacketId::new(from.try_get_u16()?).ok_or(StateError::Damaged("packet id 0"))
+}
+
+impl Session {
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(256);
+        out.put_u8(FORMAT);
+        out.put_u64(self.tag);
+        out.put_u64(self.epoch);
+        out.put_u32(self.expiry_interval);
+        out.put_i64(self.disconnected_at.unwrap_or(i64::MIN));
+        out.put_u16(self.in_flight.last_packet_id().get());
+        out.put_u32(self.subscriptions.len() as u32);
+        for (filter, subscription) in self.subscriptions.iter() {
+            put_bytes(&mut out, filter.as_str().as_bytes());
+            out.put_u8(subscription.options.to_u8());
+            out.put_u32(subscription.identifier.unwrap_or(0));
+            out.put_u32(subscription.starts.len() as u32);
+            for (feed, position) in &subscription.starts {
+                put_place(&mut out, *feed, *position);
+            }
+        }
+        out.put_u32(self.feeds.len() as u32);
+        for (feed, position) in &self.feeds {
+            put_place(&mut out, *feed, *position);
+        }
+        out.put_u32(self.in_flight.entries.len() as u32);
+        for entry in &self.in_flight.entries {
+            out.put_u16(entry.packet_id.get());
+            out.put_u8(entry.awaiting as u8);
+            out.put_u8(entry.qos as u8);
+            out.put_u8(u8::from(entry.retain));
+            out.put_u32(entry.identifiers.len() as u32);
+            for identifier in &entry.identifiers {
+                out.put_u32(*identifier);
+            }
+            match &entry.source {
+                Source::Feed(feed, position) => {
+                    out.put_u8(0);
+                    put_place(&mut out, *feed, *position);
+                }
+                Source::Retained(topic) => {
+                    out.put_u8(1);
+                    put_bytes(&mut out, topic.as_str().as_bytes());
+                }
+            }
+        }
+        match &self.will {
+            None => out.put_u8(0),
+            Some(will) => {
+                out.put_u8(if will.message_expiry.is_some() { 2 } else { 1 });
+                out.put_u32(will.message_expiry.unwrap_or(0));
+                out.put_u32(will.delay);
+                put_bytes(&mut out, &will.message.to_bytes());
+            }
+        }
+        out.freeze()
+    }
+
+    /// Reads what `snapshot` gave.
+    pub fn from_bytes(client_id: ClientId, mut from: Bytes) -> Result<Session, StateError> {
+        let from = &mut from;
+        match from.try_get_u8()? {
+            FORMAT => {}
+            other => return Err(StateError::UnknownFormat(other)),
+        }
+        let tag = from.try_get_u64()?;
+        let epoch = from.try_get_u64()?;
+        let mut session = Session::new(client_id, tag, epoch);
+        session.expiry_interval = from.try_get_u32()?;
+        session.disconnected_at = Some(from.try_get_i64()?).filter(|at| *at != i64::MIN);
+        session.in_flight = crate::in_flight::InFlights::new(get_packet_id(from)?);
+        for _ in 0..from.try_get_u32()? {
+            let filter = TopicFilter::new(&get_text(from)?)
+                .map_err(|_| StateError::Damaged("a topic filter is not valid"))?;
+            let options = SubscriptionOptions::from_u8(from.try_get_u8()?)
+                .map_err(|_| StateError::Damaged("subscription options"))?;
+            let identifier = Some(from.try_get_u32()?).filter(|value| *value != 0);
+            let mut starts = Vec::new();
+            for _ in 0..from.try_get_u32()? {
+                starts.push(get_place(from)?);
+            }
+            session.subscriptions.insert(
+                filter,
+                Subscription {
+                    options,
+                    identifier,
+                    starts,
+                },
+            );
+        }
+        for _ in 0..from.try_get_u32()? {
+            let (feed, position) = get_place(from)?;
+            session.feeds.insert(feed, position);
+        }
+        for _ in 0..from.try_get_u32()? {
+            let entry = get_in_flight(from)?;
+            session.in_flight.entries.push_back(entry);
+        }
+        let kind = from.try_get_u8()?;
+        if kind != 0 {
+            let expiry = from.try_get_u32()?;
+            let delay = from.try_get_u32()?;
+            let message =
+                Message::from_bytes(get_bytes(from)?).ok_or(StateError::Damaged("the will"))?;
+            let message_expiry = (kind == 2).then_some(expiry);
+            session.will = Some(PendingWill {
+                message,
+                message_expiry,
+                delay,
+            });
+        }
+        Ok(session)
+    }
+}
+
+fn get_in_flight(from: &mut Bytes) -> Result<InFlight, StateError> {
+    let packet_id = get_packet_id(from)?;
+    let awaiting = match from.try_get_u8()? {
+        1 => Awaiting::PubAck,
+        2 => Awaiting::PubRec,
+        3 => Awaiting::PubComp,
+        _ => return Err(StateError::Damaged("the state of a message in flight")),
+    };
+    let qos = QoS::from_u8(from.try_get_u8()?).ok_or(StateError::Damaged("a QoS"))?;
+    let retain = from.try_get_u8()? != 0;
+    let mut identifiers = Vec::new();
+    for _ in 0..from.try_get_u32()? {
+        identifiers.push(from.try_get_u32()?);
+    }
+    let source = match from.try_get_u8()? {
+        0 => {
+            let (feed, position) = get_place(from)?;
+            Source::Feed(feed, position)
+        }
+        1 => {
+            let topic =
+                TopicName::new(&get_text(from)?).map_err(|_| StateError::Damaged("a topic"))?;
+            Source::Retained(topic)
+        }
+        _ => return Err(StateError::Damaged("the source of a message in flight")),
+    };
+    Ok(InFlight {
+        packet_id,
+        awaiting,
+        qos,
+        retain,
+        identifiers,
+        source,
+        message: None,
+        sent: false,
+    })
+}
