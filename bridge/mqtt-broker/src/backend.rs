@@ -7,7 +7,7 @@ use std::future::Future;
 
 pub use mqtt_session::{ClientId, FeedId, Message, MessageProperties, Position};
 
-/// A message as it came from a client. `convert::new_record` makes the record of it.
+/// A message as it came from a client. [`crate::convert::new_record`] makes the record of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Publish {
     pub message: Message,
