@@ -1,1 +1,34 @@
+//! The kernel of the core: one durable log, and what can be built on a log without knowing who speaks to it.
+//!
+//! It offers streams of partitions (append, read, watermarks), cursors (committed positions of a named group), queues (sparse
+//! acknowledgement state over logs), tables (small opaque values) and a router (names and patterns to targets).
+//! It knows no protocol, opens no socket and reads no clock: disk and time enter through [`ports`].
+//!
+//! The life of a write: [`Kernel::write`] encodes an [`Entry`] on the caller's thread and queues it; the writer thread drains the
+//! queue into one vectored write and one fdatasync, applies the entries in order to the state, and only then completes the callers.
+//! What is applied depends on the entries alone, never on the clock or on chance, so replaying the log gives the same state.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod config;
+mod entry;
+mod error;
+mod kernel;
+pub mod limits;
+pub mod ports;
+mod queue;
+mod router;
+mod stats;
+mod stream;
+
+pub use config::KernelConfig;
+pub use entry::{Appended, Command, CursorName, CursorPosition, Entry, Outcome, SequenceRule};
+pub use error::{
+    AlterStreamError, AppendError, CreateStreamError, DeleteStreamError, OpenError, QueueError, ReadError, TrimError, WriteError,
+};
+pub use kernel::{Kernel, Read, Watermarks};
+pub use ports::Ports;
+pub use queue::{Acquired, DeliveryId, HolderId, Queue, QueueName, QueueSource, Selector, Verdict};
+pub use router::{Dialect, PatternError, Router, RouterSnapshot};
+pub use stats::{KernelStats, QueueStats};
+pub use stream::{PartitionId, Stream, StreamId, StreamSpec};

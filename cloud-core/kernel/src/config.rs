@@ -1,0 +1,45 @@
+//! What can be set about a kernel.
+
+use crate::limits;
+
+/// Settings of a [`crate::Kernel`]. Directories are relative to the root of the [`crate::ports::Disk`].
+#[derive(Debug, Clone)]
+pub struct KernelConfig {
+    /// Size at which a WAL file is full and the next one is begun, in bytes.
+    pub wal_file_bytes: u64,
+    /// Bytes of entries that may be queued for the writer; past it [`crate::Kernel::write`] waits.
+    pub queue_bytes: usize,
+    /// Bytes of entries that may wait for room in the queue; past it writes are refused with `Full`.
+    pub waiting_bytes: usize,
+    /// Bytes written at most with one fdatasync.
+    pub group_bytes: usize,
+    /// Bytes of recent batches kept in memory, over all partitions.
+    pub tail_bytes: usize,
+    /// WAL bytes after which [`crate::Kernel::maintain`] writes a checkpoint.
+    pub checkpoint_wal_bytes: u64,
+    /// Threads that read from the disk.
+    pub reader_threads: usize,
+    /// Largest batch accepted, in bytes; at most [`limits::MAX_BATCH_BYTES`].
+    pub max_batch_bytes: usize,
+    /// Partitions of a stream that nobody sized.
+    pub default_partitions: u32,
+    /// Idle time after which the window of a [`crate::SequenceRule::Window`] producer is forgotten, in milliseconds.
+    pub producer_expiry_ms: i64,
+}
+
+impl Default for KernelConfig {
+    fn default() -> Self {
+        KernelConfig {
+            wal_file_bytes: 64 * 1024 * 1024,
+            queue_bytes: 64 * 1024 * 1024,
+            waiting_bytes: 1024 * 1024 * 1024,
+            group_bytes: 8 * 1024 * 1024,
+            tail_bytes: 256 * 1024 * 1024,
+            checkpoint_wal_bytes: 256 * 1024 * 1024,
+            reader_threads: 2,
+            max_batch_bytes: limits::MAX_BATCH_BYTES,
+            default_partitions: 1,
+            producer_expiry_ms: 24 * 60 * 60 * 1000,
+        }
+    }
+}

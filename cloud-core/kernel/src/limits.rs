@@ -1,0 +1,32 @@
+//! Every limit of the kernel that is not a setting, by name.
+
+/// Largest batch that can be appended, in bytes.
+pub const MAX_BATCH_BYTES: usize = 32 * 1024 * 1024;
+/// Largest entry (all commands together, encoded), in bytes. One entry is one frame in one file.
+pub const MAX_ENTRY_BYTES: usize = 48 * 1024 * 1024;
+/// Most commands in one entry.
+pub const MAX_ENTRY_COMMANDS: usize = 65_536;
+/// Longest name of a table, cursor or queue, in bytes.
+pub const MAX_NAME_BYTES: usize = 1024;
+/// Longest key of a table, in bytes.
+pub const MAX_TABLE_KEY_BYTES: usize = 128 * 1024;
+/// Largest value of a table, in bytes.
+pub const MAX_TABLE_VALUE_BYTES: usize = 32 * 1024 * 1024;
+/// Largest metadata kept with a cursor position, in bytes.
+pub const MAX_CURSOR_METADATA_BYTES: usize = 64 * 1024;
+/// Most partitions of one stream.
+pub const MAX_PARTITIONS: u32 = 100_000;
+/// Most configuration keys of one stream, and the longest key or value in bytes.
+pub const MAX_STREAM_CONFIG_KEYS: usize = 256;
+/// Longest key or value of a stream's configuration, in bytes.
+pub const MAX_STREAM_CONFIG_BYTES: usize = 4096;
+/// Batches a producer and partition that [`crate::SequenceRule::Window`] remembers.
+pub const SEQUENCE_WINDOW: usize = 5;
+/// Producer ids handed out from one log entry; what is left of a block is lost at a restart.
+pub const PRODUCER_ID_BLOCK: u32 = 1000;
+/// Most bytes one call of [`crate::Kernel::read`] returns, whatever was asked (a single larger batch is still returned).
+pub const MAX_READ_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes a queue reads from a log at a time while it looks for records to deliver.
+pub const QUEUE_SCAN_BYTES: usize = 1024 * 1024;
+/// Most levels of a name or pattern in a router.
+pub const MAX_ROUTER_LEVELS: usize = 256;

@@ -1,0 +1,155 @@
+//! The production disk and clock: the only place of the kernel that touches the file system or reads the time.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, IoSlice, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+
+use super::{Clock, Disk, DiskFile, Ports};
+
+/// Parts in one vectored write; Linux takes at most 1024 (UIO_MAXIOV).
+const MAX_PARTS: usize = 1024;
+
+impl Ports {
+    /// Files below `root`, which is made if it is missing, and the system's clock.
+    pub fn system(root: impl Into<PathBuf>) -> io::Result<Ports> {
+        Ok(Ports { disk: Arc::new(SystemDisk::new(root)?), clock: Arc::new(SystemClock::default()) })
+    }
+}
+
+/// A directory of the file system.
+#[derive(Debug)]
+pub struct SystemDisk {
+    root: PathBuf,
+}
+
+impl SystemDisk {
+    /// Uses `root`, which is made if it is missing.
+    pub fn new(root: impl Into<PathBuf>) -> io::Result<SystemDisk> {
+        let root = root.into();
+        fs::create_dir_all(&root)?;
+        Ok(SystemDisk { root })
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.root.join(Path::new(path))
+    }
+}
+
+impl Disk for SystemDisk {
+    fn create_dir(&self, path: &str) -> io::Result<()> {
+        fs::create_dir_all(self.path(path))
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.path(dir))? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                // A name that is not UTF-8 is none of ours.
+                if let Ok(name) = entry.file_name().into_string() {
+                    names.push(name);
+                }
+            }
+        }
+        Ok(names)
+    }
+
+    fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).append(true).create_new(true).open(self.path(path))?;
+        Ok(Arc::new(SystemFile { file }))
+    }
+
+    fn open(&self, path: &str, write: bool) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).append(write).open(self.path(path))?;
+        Ok(Arc::new(SystemFile { file }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        fs::remove_file(self.path(path))
+    }
+
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        File::open(self.path(dir))?.sync_all()
+    }
+
+    fn lock(&self, path: &str) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(self.path(path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Box::new(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct SystemFile {
+    file: File,
+}
+
+impl DiskFile for SystemFile {
+    fn append(&self, parts: &[Bytes]) -> io::Result<()> {
+        let mut file = &self.file;
+        for parts in parts.chunks(MAX_PARTS) {
+            let mut slices: Vec<IoSlice<'_>> = parts.iter().filter(|p| !p.is_empty()).map(|p| IoSlice::new(p)).collect();
+            let mut rest = slices.as_mut_slice();
+            while !rest.is_empty() {
+                match file.write_vectored(rest) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(written) => IoSlice::advance_slices(&mut rest, written),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buffer, position)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+/// The system's clock.
+#[derive(Debug)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        SystemClock { start: Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    fn now_ms(&self) -> i64 {
+        // A clock before 1970 reads as 1970.
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    fn monotonic_us(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,73 @@
+//! Figures for metrics.
+
+use std::time::Duration;
+
+use crate::queue::QueueName;
+
+/// What the kernel has done since it opened, and what it holds now.
+#[derive(Debug, Clone, Default)]
+pub struct KernelStats {
+    /// Bytes written to the WAL, frames and file headers included.
+    pub wal_bytes_written: u64,
+    /// Bytes of WAL files on disk.
+    pub wal_bytes_on_disk: u64,
+    /// WAL files on disk.
+    pub wal_files: u64,
+    /// fdatasync calls of the WAL.
+    pub fsyncs: u64,
+    /// Entries made durable.
+    pub entries: u64,
+    /// Entries that wait to be written.
+    pub queued_entries: u64,
+    /// Bytes that wait to be written.
+    pub queued_bytes: u64,
+    /// Batches appended.
+    pub batches_appended: u64,
+    /// Records appended.
+    pub records_appended: u64,
+    /// Bytes of batches appended.
+    pub bytes_appended: u64,
+    /// Batches recognised as duplicates.
+    pub duplicates: u64,
+    /// Appends refused when applied.
+    pub appends_refused: u64,
+    /// Bytes of batches in memory.
+    pub tail_bytes: u64,
+    /// Batches read from memory.
+    pub tail_hits: u64,
+    /// Batches read from disk.
+    pub tail_misses: u64,
+    /// Reads that found damaged data.
+    pub corrupt_reads: u64,
+    /// Streams.
+    pub streams: u64,
+    /// Partitions.
+    pub partitions: u64,
+    /// Cursors.
+    pub cursors: u64,
+    /// Producers whose sequence is remembered, over all partitions.
+    pub producers: u64,
+    /// Checkpoints written.
+    pub checkpoints: u64,
+    /// How long the recovery took at open.
+    pub recovery_time: Duration,
+    /// Entries replayed at open.
+    pub recovered_entries: u64,
+    /// Why no write is accepted any more, if so.
+    pub failed: Option<String>,
+    /// Queues that are open.
+    pub queues: Vec<QueueStats>,
+}
+
+/// One queue.
+#[derive(Debug, Clone)]
+pub struct QueueStats {
+    /// Its name.
+    pub name: QueueName,
+    /// Records found that can be acquired.
+    pub ready: u64,
+    /// Records acquired and not settled.
+    pub in_flight: u64,
+    /// Records that retention removed before they were settled.
+    pub dropped: u64,
+}
