@@ -1,105 +1,22 @@
-//! The edge's side.
+//! An edge's connection to its core.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use sync::{
-    BatchFrame, CloseCode, DownFrame, DownPosition, EnrolRefusal, Hello, HelloRefusal, Refused,
-    Welcome, Window,
+    BatchFrame, CloseCode, DownFrame, DownPosition, Frame, FrameReader, Hello, Refused, Sender,
+    Welcome, Window, limits,
 };
+use tokio::sync::{Notify, mpsc};
 
-use crate::{Identity, IdentityError, Timing, Token};
+use crate::dial::{DialError, dial};
+use crate::outcome::{ConnectError, Event, Lost, SendError};
+use crate::tls::edge_config;
+use crate::wire::{ReadFrameError, WriteFrameError, read_frame, write_frame};
+use crate::{Identity, Timing};
 
-/// Why an enrolment failed. Only `Unreachable` and `Refused` with a retryable code are worth trying again unchanged.
-#[derive(Debug, thiserror::Error)]
-pub enum EnrolError {
-    #[error("cannot resolve {core}: {reason}")]
-    Resolve { core: String, reason: String },
-    #[error("no core answers at {core}: {reason}")]
-    Unreachable { core: String, reason: String },
-    /// Whoever answered is not the core that made the token. The secret was not sent.
-    #[error("{core} is not the core that made this token: {reason}")]
-    WrongCore { core: String, reason: String },
-    #[error("the core refused the enrolment: {code}: {reason}")]
-    Refused { code: EnrolRefusal, reason: String },
-    #[error("the core's answer makes no sense: {0}")]
-    Protocol(String),
-}
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    #[error("cannot resolve {core}: {reason}")]
-    Resolve { core: String, reason: String },
-    /// Nobody answers (in time), or the link broke before the welcome: try again later.
-    #[error("no core answers at {core}: {reason}")]
-    Unreachable { core: String, reason: String },
-    /// The TLS handshake failed: another core, or this edge's certificate is not accepted.
-    #[error("{core} and this edge do not trust each other: {reason}")]
-    Untrusted { core: String, reason: String },
-    #[error("the core refused this edge: {code}: {reason}")]
-    Refused { code: HelloRefusal, reason: String },
-    #[error("the core's answer makes no sense: {0}")]
-    Protocol(String),
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-}
-
-/// Why an established connection ended.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Lost {
-    /// Nothing was heard for the idle timeout, or the network said no.
-    #[error("link lost: {0}")]
-    Link(String),
-    /// The core closed. After [`CloseCode::TakenOver`] wait long before connecting again: a copy of this edge is running.
-    #[error("closed by the core: {code}: {reason}")]
-    ByCore { code: CloseCode, reason: String },
-    /// [`Connection::close`] was called.
-    #[error("closed by this edge")]
-    ByEdge,
-    /// The core broke the protocol.
-    #[error("protocol violation: {0}")]
-    Protocol(String),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SendError {
-    #[error(transparent)]
-    Lost(#[from] Lost),
-    /// Larger than the core takes ([`Welcome::max_batch`]), or than a frame may be; nothing was sent and the connection goes on.
-    #[error("batch of {size} bytes where the core takes at most {limit}")]
-    TooLarge { size: usize, limit: usize },
-    /// The caller broke the rules of the lanes (frame numbers of a lane must increase, at most 16 lanes); nothing was sent.
-    #[error("{0}")]
-    Lanes(String),
-}
-
-/// What the core says over an established connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// Everything of the lane up to and with `frame` is committed in the core, apart from frames named by a `Refused` before
-    /// this. May be deleted.
-    Ack { lane: u8, frame: u64 },
-    /// The core did not take this one frame. If `code.is_retryable()` the core closes after it and the frame is to be sent
-    /// again; otherwise it will never be taken: set it aside and go on (the `Ack` that covers it follows).
-    Refused(Refused),
-    /// Commands or configuration. Store durably, then [`Connection::send_down_ack`]. The same position may come again after a
-    /// reconnect: see [`DownPosition`].
-    Down(DownFrame),
-    /// The connection is over; the last event. Batches without an `Ack` have to be sent again over the next one.
-    Closed(Lost),
-}
-
-/// Trades a token for an identity. Takes at most `timing.handshake`.
-///
-/// `core` is `HOST:PORT`. The private key is made here and never leaves. A name that is enrolled already is taken over: the
-/// certificate that it had before is no longer accepted.
-pub async fn enrol(
-    core: &str,
-    token: &Token,
-    name: &str,
-    timing: Timing,
-) -> Result<Identity, EnrolError> {
-    let _ = (core, token, name, timing);
-    todo!("lands with the next commit")
-}
+/// Downlink frames read ahead of the caller.
+const DOWN_READ_AHEAD: usize = 4;
 
 /// Connects, shows the certificate, says hello and waits for the welcome. Takes at most `timing.handshake`.
 ///
@@ -113,18 +30,264 @@ pub async fn connect(
     window: Window,
     timing: Timing,
 ) -> Result<(Connection, Events), ConnectError> {
-    let _ = (core, identity, hello, window, timing);
-    todo!("lands with the next commit")
+    match tokio::time::timeout(
+        timing.handshake,
+        handshake(core, identity, hello, window, &timing),
+    )
+    .await
+    {
+        Ok(result) => result,
+        Err(_) => Err(ConnectError::Unreachable {
+            core: core.to_owned(),
+            reason: format!("no answer within {:?}", timing.handshake),
+        }),
+    }
+}
+
+async fn handshake(
+    core: &str,
+    identity: &Identity,
+    hello: Hello,
+    window: Window,
+    timing: &Timing,
+) -> Result<(Connection, Events), ConnectError> {
+    let failed = |error: DialError| match error {
+        DialError::Resolve(reason) => ConnectError::Resolve {
+            core: core.to_owned(),
+            reason,
+        },
+        DialError::Unreachable(reason) => ConnectError::Unreachable {
+            core: core.to_owned(),
+            reason,
+        },
+        DialError::Untrusted(reason) => ConnectError::Untrusted {
+            core: core.to_owned(),
+            reason,
+        },
+    };
+    let (endpoint, quic) = dial(core, edge_config(identity)?, timing)
+        .await
+        .map_err(failed)?;
+    let (mut send, mut recv) = quic.open_bi().await.map_err(|error| failed(error.into()))?;
+    match write_frame(&mut send, &Frame::Hello(hello)).await {
+        Ok(()) => {}
+        Err(WriteFrameError::Connection(error)) => return Err(failed(error.into())),
+        Err(error) => return Err(ConnectError::Protocol(error.to_string())),
+    }
+    let mut reader = FrameReader::new(limits::MAX_CONTROL_FRAME);
+    // In TLS 1.3 a client learns only now that its certificate was not accepted.
+    let welcome = match read_frame(&mut recv, &mut reader).await {
+        Ok(Some(Frame::Welcome(welcome))) => welcome,
+        Ok(Some(Frame::HelloRefused { code, reason })) => {
+            return Err(ConnectError::Refused { code, reason });
+        }
+        Ok(_) => return Err(ConnectError::Protocol("no welcome".to_owned())),
+        Err(ReadFrameError::Connection(error)) => return Err(failed(error.into())),
+        Err(error) => return Err(ConnectError::Protocol(error.to_string())),
+    };
+    let shared = Arc::new(Shared {
+        quic,
+        welcome,
+        sender: Mutex::new(Sender::new(window)),
+        room: Notify::new(),
+        heard: Mutex::new(VecDeque::new()),
+        heard_more: Notify::new(),
+        lost: OnceLock::new(),
+        control: tokio::sync::Mutex::new(send),
+        lanes: tokio::sync::Mutex::new(BTreeMap::new()),
+    });
+    let (down_tx, down_rx) = mpsc::channel(DOWN_READ_AHEAD);
+    tokio::spawn(read_control(shared.clone(), recv, reader));
+    tokio::spawn(read_downlink(shared.clone(), down_tx));
+    let guard = Arc::new(CloseOnDrop {
+        shared: shared.clone(),
+        _endpoint: endpoint,
+    });
+    let connection = Connection {
+        shared: shared.clone(),
+        _guard: guard.clone(),
+    };
+    Ok((
+        connection,
+        Events {
+            shared,
+            down: down_rx,
+            _guard: guard,
+        },
+    ))
+}
+
+struct Shared {
+    quic: quinn::Connection,
+    welcome: Welcome,
+    sender: Mutex<Sender>,
+    /// Rings when the window has moved or the connection is over.
+    room: Notify,
+    /// Acknowledgements and refusals nobody has asked for yet: bounded by the frames in flight, since neighbours of one lane merge.
+    heard: Mutex<VecDeque<Heard>>,
+    heard_more: Notify,
+    lost: OnceLock<Lost>,
+    control: tokio::sync::Mutex<quinn::SendStream>,
+    lanes: tokio::sync::Mutex<BTreeMap<u8, Arc<tokio::sync::Mutex<quinn::SendStream>>>>,
+}
+
+enum Heard {
+    Ack { lane: u8, frame: u64 },
+    Refused(Refused),
+}
+
+impl Shared {
+    fn sender(&self) -> MutexGuard<'_, Sender> {
+        self.sender.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn heard(&self) -> MutexGuard<'_, VecDeque<Heard>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes why it is over (the first reason stays), closes, and wakes everybody who waits.
+    fn end(&self, lost: Lost) {
+        if let Lost::Protocol(reason) = &lost {
+            self.quic
+                .close(CloseCode::Protocol.to_wire().into(), reason.as_bytes());
+        }
+        let _ = self.lost.set(lost);
+        self.room.notify_waiters();
+        self.heard_more.notify_one();
+    }
+
+    fn end_of_quic(&self, error: quinn::ConnectionError) {
+        self.end(lost_from(error));
+    }
+
+    fn lost(&self) -> Option<Lost> {
+        self.lost.get().cloned()
+    }
+
+    /// Why it is over, when an operation has just failed because it is.
+    async fn why(&self) -> Lost {
+        match self.lost() {
+            Some(lost) => lost,
+            None => lost_from(self.quic.closed().await),
+        }
+    }
+
+    fn handle_control(&self, frame: Frame) -> Result<(), String> {
+        let heard = match frame {
+            Frame::Ack { lane, frame } => {
+                self.sender()
+                    .handle_ack(lane, frame)
+                    .map_err(|error| error.to_string())?;
+                self.room.notify_waiters();
+                Heard::Ack { lane, frame }
+            }
+            Frame::Refused(refused) => {
+                self.sender()
+                    .handle_refused(refused.lane, refused.frame)
+                    .map_err(|error| error.to_string())?;
+                Heard::Refused(refused)
+            }
+            _ => return Err("a frame that does not belong on the control stream".to_owned()),
+        };
+        let mut queue = self.heard();
+        match (queue.back_mut(), heard) {
+            (
+                Some(Heard::Ack { lane, frame }),
+                Heard::Ack {
+                    lane: next_lane,
+                    frame: next,
+                },
+            ) if *lane == next_lane => {
+                *frame = next;
+            }
+            (_, heard) => queue.push_back(heard),
+        }
+        drop(queue);
+        self.heard_more.notify_one();
+        Ok(())
+    }
+}
+
+/// Every way that a QUIC connection ends, in the words of this crate.
+fn lost_from(error: quinn::ConnectionError) -> Lost {
+    match error {
+        quinn::ConnectionError::ApplicationClosed(close) => {
+            let code = u32::try_from(close.error_code.into_inner()).unwrap_or(u32::MAX);
+            let reason = String::from_utf8_lossy(&close.reason).into_owned();
+            Lost::ByCore {
+                code: CloseCode::from_wire(code),
+                reason,
+            }
+        }
+        quinn::ConnectionError::LocallyClosed => Lost::ByEdge,
+        other => Lost::Link(other.to_string()),
+    }
+}
+
+async fn read_control(shared: Arc<Shared>, mut recv: quinn::RecvStream, mut reader: FrameReader) {
+    loop {
+        match read_frame(&mut recv, &mut reader).await {
+            Ok(Some(frame)) => {
+                if let Err(reason) = shared.handle_control(frame) {
+                    return shared.end(Lost::Protocol(reason));
+                }
+            }
+            // The core says no more; its close follows, or the idle timeout.
+            Ok(None) => return shared.end_of_quic(shared.quic.closed().await),
+            Err(ReadFrameError::Connection(error)) => return shared.end_of_quic(error),
+            Err(error) => return shared.end(Lost::Protocol(error.to_string())),
+        }
+    }
+}
+
+async fn read_downlink(shared: Arc<Shared>, down: mpsc::Sender<DownFrame>) {
+    // An end of the connection is noted by the control stream's reader.
+    let Ok(mut recv) = shared.quic.accept_uni().await else {
+        return;
+    };
+    let mut reader = FrameReader::new(limits::MAX_BATCH_FRAME);
+    loop {
+        match read_frame(&mut recv, &mut reader).await {
+            Ok(Some(Frame::Down(frame))) => {
+                if down.send(frame).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Some(_)) => {
+                return shared.end(Lost::Protocol(
+                    "a frame that does not belong on the downlink".to_owned(),
+                ));
+            }
+            Ok(None) | Err(ReadFrameError::Connection(_)) => return,
+            Err(error) => return shared.end(Lost::Protocol(error.to_string())),
+        }
+    }
+}
+
+struct CloseOnDrop {
+    shared: Arc<Shared>,
+    _endpoint: quinn::Endpoint,
+}
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.shared
+            .quic
+            .close(CloseCode::Normal.to_wire().into(), b"");
+    }
 }
 
 /// The sending half. Cheap to clone; the connection closes when all clones and the events are dropped.
 #[derive(Clone)]
-pub struct Connection {}
+pub struct Connection {
+    shared: Arc<Shared>,
+    _guard: Arc<CloseOnDrop>,
+}
 
 impl Connection {
     /// What the core said to the hello: its clock, its limits.
     pub fn welcome(&self) -> &Welcome {
-        todo!("lands with the next commit")
+        &self.shared.welcome
     }
 
     /// Sends one batch on its lane's QUIC stream. Waits while the window is full or the link is slow: this is the backpressure.
@@ -132,34 +295,123 @@ impl Connection {
     ///
     /// Not cancel-safe: dropping the future may leave half a frame on the lane; only do it when the connection is given up.
     pub async fn send_batch(&self, frame: BatchFrame) -> Result<(), SendError> {
-        let _ = frame;
-        todo!("lands with the next commit")
+        let limit = limits::MAX_BATCH.min(self.shared.welcome.max_batch as usize);
+        if frame.batch.len() > limit {
+            return Err(SendError::TooLarge {
+                size: frame.batch.len(),
+                limit,
+            });
+        }
+        let (lane, number, weight) = (frame.lane, frame.frame, frame.weight());
+        self.wait_for_room(weight, |sender| sender.sent(lane, number, weight))
+            .await?
+            .map_err(|error| SendError::Lanes(error.to_string()))?;
+        let stream = self.lane(lane).await?;
+        let mut stream = stream.lock().await;
+        match write_frame(&mut stream, &Frame::Batch(frame)).await {
+            Ok(()) => Ok(()),
+            Err(WriteFrameError::Frame(error)) => {
+                // Counted as sent but not sent: nothing but an end can follow.
+                self.shared.end(Lost::Protocol(error.to_string()));
+                Err(SendError::Lanes(error.to_string()))
+            }
+            Err(WriteFrameError::Connection(_) | WriteFrameError::Stopped) => {
+                Err(self.shared.why().await.into())
+            }
+        }
     }
 
     /// Waits until a batch of `len` bytes fits in the window, or the connection is over. Cancel-safe: for a `select!` before `send_batch`.
     pub async fn ready(&self, len: usize) -> Result<(), Lost> {
-        let _ = len;
-        todo!("lands with the next commit")
+        self.wait_for_room(len, |_| ()).await
+    }
+
+    /// Waits for room and takes it in one step, so that two senders never take the same room.
+    async fn wait_for_room<T>(
+        &self,
+        weight: usize,
+        mut take: impl FnMut(&mut Sender) -> T,
+    ) -> Result<T, Lost> {
+        loop {
+            let moved = self.shared.room.notified();
+            tokio::pin!(moved);
+            // Registered before looking, so that a move between the look and the wait is not missed.
+            moved.as_mut().enable();
+            if let Some(lost) = self.shared.lost() {
+                return Err(lost);
+            }
+            {
+                let mut sender = self.shared.sender();
+                if sender.has_room(weight) {
+                    return Ok(take(&mut sender));
+                }
+            }
+            moved.await;
+        }
+    }
+
+    async fn lane(&self, lane: u8) -> Result<Arc<tokio::sync::Mutex<quinn::SendStream>>, Lost> {
+        let mut lanes = self.shared.lanes.lock().await;
+        if let Some(stream) = lanes.get(&lane) {
+            return Ok(stream.clone());
+        }
+        let stream = match self.shared.quic.open_uni().await {
+            Ok(stream) => Arc::new(tokio::sync::Mutex::new(stream)),
+            Err(error) => return Err(lost_from(error)),
+        };
+        lanes.insert(lane, stream.clone());
+        Ok(stream)
     }
 
     /// Tells the core that everything up to and with `position` in its partition is stored durably here.
     pub async fn send_down_ack(&self, position: DownPosition) -> Result<(), Lost> {
-        let _ = position;
-        todo!("lands with the next commit")
+        let mut control = self.shared.control.lock().await;
+        match write_frame(&mut control, &Frame::DownAck(position)).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.shared.why().await),
+        }
     }
 
     /// Closes at once. What is not acknowledged has to be sent again over the next connection.
     pub fn close(&self) {
-        todo!("lands with the next commit")
+        self.shared
+            .quic
+            .close(CloseCode::Normal.to_wire().into(), b"");
+        self.shared.end(Lost::ByEdge);
     }
 }
 
 /// The receiving half.
-pub struct Events {}
+pub struct Events {
+    shared: Arc<Shared>,
+    down: mpsc::Receiver<DownFrame>,
+    _guard: Arc<CloseOnDrop>,
+}
 
 impl Events {
     /// The next event; after [`Event::Closed`] it is that one for ever. Cancel-safe.
     pub async fn next(&mut self) -> Event {
-        todo!("lands with the next commit")
+        let mut down_open = true;
+        loop {
+            // `notify_one` keeps its permit, so nothing is missed between this look and the wait below.
+            match self.shared.heard().pop_front() {
+                Some(Heard::Ack { lane, frame }) => return Event::Ack { lane, frame },
+                Some(Heard::Refused(refused)) => return Event::Refused(refused),
+                None => {}
+            }
+            if let Ok(frame) = self.down.try_recv() {
+                return Event::Down(frame);
+            }
+            if let Some(lost) = self.shared.lost() {
+                return Event::Closed(lost);
+            }
+            tokio::select! {
+                () = self.shared.heard_more.notified() => {}
+                frame = self.down.recv(), if down_open => match frame {
+                    Some(frame) => return Event::Down(frame),
+                    None => down_open = false,
+                },
+            }
+        }
     }
 }

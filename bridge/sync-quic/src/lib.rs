@@ -4,21 +4,32 @@
 //!
 //! The core is never identified by the host that it is reached at: its certificate carries the fixed name [`CORE_NAME`] and is
 //! signed by the core's own authority, so any `HOST:PORT` works. All certificates are valid from 1970 on, because boards boot there.
-#![allow(clippy::todo)]
 
 mod client;
+mod dial;
+mod edge;
+mod enrol;
 mod identity;
+mod listener;
+mod outcome;
+mod tls;
 mod token;
+mod wire;
 
-pub use client::{
-    ConnectError, Connection, EnrolError, Event, Events, Lost, SendError, connect, enrol,
-};
+pub use client::{Connection, Events, connect};
+pub use edge::{Batches, DownAcks, EdgeConnection, ReceivedBatch};
+pub use enrol::enrol;
 pub use identity::{Identity, IdentityError};
-pub use token::{Token, TokenError};
+pub use listener::{
+    AcceptError, Accepted, BindError, CoreIdentity, EdgeHandshake, EnrolHandshake, Listener,
+    Pending,
+};
+pub use outcome::{ConnectError, EnrolError, Event, Lost, SendError};
+pub use token::{Token, TokenError, fingerprint};
 
 pub use sync::{
-    BatchFlags, BatchFrame, CloseCode, DownFrame, DownPosition, EnrolRefusal, Hello, HelloRefusal,
-    RefuseCode, Refused, Welcome, Window,
+    BatchFlags, BatchFrame, CloseCode, DownFrame, DownPosition, EnrolGrant, EnrolRefusal,
+    EnrolRequest, Hello, HelloRefusal, RefuseCode, Refused, Welcome, Window,
 };
 
 use std::time::Duration;

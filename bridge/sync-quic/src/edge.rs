@@ -1,0 +1,282 @@
+//! One edge's connection, seen from the core.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sync::{
+    BatchFrame, CloseCode, DownFrame, DownPosition, Frame, FrameReader, Receiver, RefuseCode,
+    Refused, limits,
+};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+
+use crate::listener::say_and_close;
+use crate::wire::{ReadFrameError, read_frame, write_frame};
+
+/// Bytes of batches that one connection may have between the network and their commit.
+const MAX_UNSETTLED_BYTES: usize = 2 * limits::MAX_BATCH_FRAME;
+/// Batches read ahead of the caller.
+const READ_AHEAD: usize = 64;
+/// Downlink acknowledgements read ahead of the caller.
+const DOWN_ACK_READ_AHEAD: usize = 16;
+
+/// A handle to the connection. Cheap to clone; the connection closes when all clones are dropped.
+#[derive(Clone)]
+pub struct EdgeConnection {
+    shared: Arc<Shared>,
+    downlink: Arc<tokio::sync::Mutex<Option<quinn::SendStream>>>,
+    _guard: Arc<CloseOnDrop>,
+}
+
+struct Shared {
+    quic: quinn::Connection,
+    remote: SocketAddr,
+    outgoing: Mutex<Outgoing>,
+    outgoing_more: Notify,
+    unsettled: Arc<Semaphore>,
+}
+
+/// What the control stream's writer has to say. Refusals go before acknowledgements, because an acknowledgement covers them.
+struct Outgoing {
+    receiver: Receiver,
+    refused: VecDeque<Refused>,
+    last_word: Option<Refused>,
+}
+
+impl Shared {
+    fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
+        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self, code: CloseCode, reason: &str) {
+        self.quic.close(code.to_wire().into(), reason.as_bytes());
+    }
+
+    fn violation(&self, reason: &str) {
+        tracing::warn!(remote = %self.remote, reason, "an edge broke the sync protocol");
+        self.close(CloseCode::Protocol, reason);
+    }
+}
+
+struct CloseOnDrop(Arc<Shared>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close(CloseCode::Normal, "");
+    }
+}
+
+/// A batch that has arrived. Keep it until it is settled: dropping it makes room for the next.
+pub struct ReceivedBatch {
+    pub frame: BatchFrame,
+    _room: OwnedSemaphorePermit,
+}
+
+/// Batches in the order of their lanes; the end is the end of the connection.
+pub struct Batches(mpsc::Receiver<ReceivedBatch>);
+
+impl Batches {
+    /// Cancel-safe.
+    pub async fn next(&mut self) -> Option<ReceivedBatch> {
+        self.0.recv().await
+    }
+}
+
+/// What the edge has stored of the downlink.
+pub struct DownAcks(mpsc::Receiver<DownPosition>);
+
+impl DownAcks {
+    /// Cancel-safe.
+    pub async fn next(&mut self) -> Option<DownPosition> {
+        self.0.recv().await
+    }
+}
+
+impl EdgeConnection {
+    pub(crate) fn start(
+        quic: quinn::Connection,
+        send: quinn::SendStream,
+        recv: quinn::RecvStream,
+        reader: FrameReader,
+        remote: SocketAddr,
+    ) -> (EdgeConnection, Batches, DownAcks) {
+        let shared = Arc::new(Shared {
+            quic,
+            remote,
+            outgoing: Mutex::new(Outgoing {
+                receiver: Receiver::new(),
+                refused: VecDeque::new(),
+                last_word: None,
+            }),
+            outgoing_more: Notify::new(),
+            unsettled: Arc::new(Semaphore::new(MAX_UNSETTLED_BYTES)),
+        });
+        let (batches_tx, batches_rx) = mpsc::channel(READ_AHEAD);
+        let (acks_tx, acks_rx) = mpsc::channel(DOWN_ACK_READ_AHEAD);
+        tokio::spawn(accept_lanes(shared.clone(), batches_tx));
+        tokio::spawn(read_control(shared.clone(), recv, reader, acks_tx));
+        tokio::spawn(write_control(shared.clone(), send));
+        let connection = EdgeConnection {
+            _guard: Arc::new(CloseOnDrop(shared.clone())),
+            shared,
+            downlink: Arc::default(),
+        };
+        (connection, Batches(batches_rx), DownAcks(acks_rx))
+    }
+
+    pub fn remote(&self) -> SocketAddr {
+        // The edge may have moved to another network since the handshake.
+        self.shared.quic.remote_address()
+    }
+
+    /// The frame is committed (or was before): the acknowledgement goes out once everything before it in its lane is settled too.
+    pub fn settle(&self, lane: u8, frame: u64) {
+        self.shared.outgoing().receiver.handle_settled(lane, frame);
+        self.shared.outgoing_more.notify_one();
+    }
+
+    /// The frame will not be taken. A code that is not retryable settles the frame; a retryable one ends the connection once it
+    /// has been said, and nothing after it may be settled.
+    pub fn refuse(&self, lane: u8, frame: u64, code: RefuseCode, reason: &str) {
+        let refused = Refused {
+            lane,
+            frame,
+            code,
+            reason: reason.to_owned(),
+        };
+        {
+            let mut outgoing = self.shared.outgoing();
+            if code.is_retryable() {
+                outgoing.last_word.get_or_insert(refused);
+            } else {
+                outgoing.refused.push_back(refused);
+                outgoing.receiver.handle_settled(lane, frame);
+            }
+        }
+        self.shared.outgoing_more.notify_one();
+    }
+
+    /// Sends commands or configuration; waits while the link is slow. Calls must come one after the other. An error means that
+    /// the connection is over. Not cancel-safe.
+    pub async fn send_down(&self, frame: DownFrame) -> Result<(), String> {
+        let mut downlink = self.downlink.lock().await;
+        let stream = match downlink.as_mut() {
+            Some(stream) => stream,
+            None => {
+                let stream = self
+                    .shared
+                    .quic
+                    .open_uni()
+                    .await
+                    .map_err(|error| error.to_string())?;
+                downlink.insert(stream)
+            }
+        };
+        write_frame(stream, &Frame::Down(frame))
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    /// Closes at once.
+    pub fn close(&self, code: CloseCode, reason: &str) {
+        self.shared.close(code, reason);
+    }
+
+    /// Resolves with the reason when the connection is over. Cancel-safe.
+    pub async fn closed(&self) -> String {
+        self.shared.quic.closed().await.to_string()
+    }
+}
+
+async fn accept_lanes(shared: Arc<Shared>, batches: mpsc::Sender<ReceivedBatch>) {
+    while let Ok(recv) = shared.quic.accept_uni().await {
+        tokio::spawn(read_lane(shared.clone(), recv, batches.clone()));
+    }
+}
+
+async fn read_lane(
+    shared: Arc<Shared>,
+    mut recv: quinn::RecvStream,
+    batches: mpsc::Sender<ReceivedBatch>,
+) {
+    let mut reader = FrameReader::new(limits::MAX_BATCH_FRAME);
+    let mut lane = None;
+    loop {
+        let frame = match read_frame(&mut recv, &mut reader).await {
+            Ok(Some(Frame::Batch(frame))) => frame,
+            Ok(Some(_)) => return shared.violation("a frame that does not belong on a lane"),
+            Ok(None) | Err(ReadFrameError::Connection(_)) => return,
+            Err(error) => return shared.violation(&error.to_string()),
+        };
+        if *lane.get_or_insert(frame.lane) != frame.lane {
+            return shared.violation("two lanes on one stream");
+        }
+        // The semaphore is never closed; its size covers the largest frame.
+        let weight = u32::try_from(frame.weight().min(MAX_UNSETTLED_BYTES)).unwrap_or(u32::MAX);
+        let Ok(room) = shared.unsettled.clone().acquire_many_owned(weight).await else {
+            return;
+        };
+        let noted = shared
+            .outgoing()
+            .receiver
+            .handle_batch(frame.lane, frame.frame);
+        if let Err(violation) = noted {
+            return shared.violation(&violation.to_string());
+        }
+        if batches
+            .send(ReceivedBatch { frame, _room: room })
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+}
+
+async fn read_control(
+    shared: Arc<Shared>,
+    mut recv: quinn::RecvStream,
+    mut reader: FrameReader,
+    acks: mpsc::Sender<DownPosition>,
+) {
+    loop {
+        match read_frame(&mut recv, &mut reader).await {
+            Ok(Some(Frame::DownAck(position))) => {
+                if acks.send(position).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Some(_)) => {
+                return shared.violation("a frame that does not belong on the control stream");
+            }
+            Ok(None) | Err(ReadFrameError::Connection(_)) => return,
+            Err(error) => return shared.violation(&error.to_string()),
+        }
+    }
+}
+
+/// The only task that writes to the control stream. It ends with the connection.
+async fn write_control(shared: Arc<Shared>, mut send: quinn::SendStream) {
+    loop {
+        let (frames, last_word) = {
+            let mut outgoing = shared.outgoing();
+            let mut frames: Vec<Frame> = outgoing.refused.drain(..).map(Frame::Refused).collect();
+            while let Some((lane, frame)) = outgoing.receiver.poll_ack() {
+                frames.push(Frame::Ack { lane, frame });
+            }
+            (frames, outgoing.last_word.take())
+        };
+        for frame in &frames {
+            if write_frame(&mut send, frame).await.is_err() {
+                return;
+            }
+        }
+        if let Some(refused) = last_word {
+            return say_and_close(&shared.quic, &mut send, Frame::Refused(refused)).await;
+        }
+        tokio::select! {
+            () = shared.outgoing_more.notified() => {}
+            _ = shared.quic.closed() => return,
+        }
+    }
+}
