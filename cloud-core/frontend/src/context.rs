@@ -43,14 +43,19 @@ pub struct StreamDefaults {
 
 impl Default for StreamDefaults {
     fn default() -> StreamDefaults {
-        StreamDefaults { auto_create: true, partitions: 1 }
+        StreamDefaults {
+            auto_create: true,
+            partitions: 1,
+        }
     }
 }
 
 /// Why there is no stream to write to.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamForWriteError {
-    #[error("stream {0} does not exist and auto_create is off: create it with `towline stream create {0}`")]
+    #[error(
+        "stream {0} does not exist and auto_create is off: create it with `towline stream create {0}`"
+    )]
     Unknown(record::StreamName),
     #[error(transparent)]
     Create(#[from] CreateStreamError),
@@ -77,7 +82,10 @@ impl Context {
     }
 
     /// The stream a client writes to: the existing one, or a new one where [`StreamDefaults::auto_create`] allows it.
-    pub async fn stream_for_write(&self, address: &StreamAddress) -> Result<Arc<Stream>, StreamForWriteError> {
+    pub async fn stream_for_write(
+        &self,
+        address: &StreamAddress,
+    ) -> Result<Arc<Stream>, StreamForWriteError> {
         if let Some(stream) = self.kernel.stream(address) {
             return Ok(stream);
         }

@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-/// The families, registered once in Context::new.
+/// The families, registered once in [`crate::Context::new`].
 #[derive(Clone)]
 pub struct ListenerMetrics {
     open: IntGaugeVec,

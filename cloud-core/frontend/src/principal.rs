@@ -20,7 +20,10 @@ impl Principal {
     pub const ANONYMOUS: &'static str = "anonymous";
 
     pub fn anonymous() -> Principal {
-        Principal { name: Principal::ANONYMOUS.into(), namespace: Namespace::default() }
+        Principal {
+            name: Principal::ANONYMOUS.into(),
+            namespace: Namespace::default(),
+        }
     }
 
     /// A client that gave a user name; an empty name is no name. The name is not verified (see the type).
@@ -28,7 +31,10 @@ impl Principal {
         if name.is_empty() {
             return Principal::anonymous();
         }
-        Principal { name: name.into(), namespace: Namespace::default() }
+        Principal {
+            name: name.into(),
+            namespace: Namespace::default(),
+        }
     }
 
     pub fn is_anonymous(&self) -> bool {

@@ -17,8 +17,12 @@ use crate::{Connection, Context, Counted};
 /// [`crate::Limits::drain`].
 ///
 /// `protocol` is the label in metrics and logs: `mqtt`, `kafka`, `amqp`.
-pub async fn serve_tcp<F, Fut>(ctx: Context, protocol: &'static str, listener: TcpListener, handle: F)
-where
+pub async fn serve_tcp<F, Fut>(
+    ctx: Context,
+    protocol: &'static str,
+    listener: TcpListener,
+    handle: F,
+) where
     F: Fn(Connection) -> Fut + Send,
     Fut: Future<Output = ()> + Send + 'static,
 {
@@ -69,7 +73,11 @@ where
         }
     });
     if drained.await.is_err() {
-        warn!(protocol, connections = connections.len(), "connections did not end in time at shutdown: cut");
+        warn!(
+            protocol,
+            connections = connections.len(),
+            "connections did not end in time at shutdown: cut"
+        );
         connections.shutdown().await;
     }
 }
@@ -84,18 +92,30 @@ fn prepare(
     stream.set_nodelay(true)?;
     let local = stream.local_addr()?;
     let stream = Counted::new(stream, metrics.received.clone(), metrics.sent.clone());
-    Ok(Connection { stream, peer, local, id, shutdown: ctx.shutdown.child_token() })
+    Ok(Connection {
+        stream,
+        peer,
+        local,
+        id,
+        shutdown: ctx.shutdown.child_token(),
+    })
 }
 
 /// Errors of accept(2) that concern the one connection that was about to be accepted.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
     )
 }
 
-fn reap(ended: Result<(), tokio::task::JoinError>, protocol: &'static str, metrics: &ProtocolMetrics) {
+fn reap(
+    ended: Result<(), tokio::task::JoinError>,
+    protocol: &'static str,
+    metrics: &ProtocolMetrics,
+) {
     if let Err(error) = ended
         && error.is_panic()
     {
@@ -113,7 +133,10 @@ struct Open {
 impl Open {
     fn new(metrics: ProtocolMetrics, slot: OwnedSemaphorePermit) -> Open {
         metrics.open.inc();
-        Open { metrics, _slot: slot }
+        Open {
+            metrics,
+            _slot: slot,
+        }
     }
 }
 
