@@ -23,6 +23,9 @@ pub enum Compression {
 const XERIAL_MAGIC: &[u8] = b"\x82SNAPPY\0";
 const XERIAL_HEADER_LEN: usize = 16;
 
+/// Magic, two descriptor bytes, header checksum, end mark (LZ4 frame format 1.6). The decoder takes less for no frame.
+const SHORTEST_LZ4_FRAME: usize = 11;
+
 /// What zstd calls its default: the speed of lz4's neighbourhood with a third fewer bytes.
 const ZSTD_LEVEL: i32 = 3;
 
@@ -101,6 +104,9 @@ impl Compression {
         let mut out = Vec::new();
         // Frames may follow one another; each gets a decoder of its own.
         while !section.is_empty() {
+            if section.len() < SHORTEST_LZ4_FRAME {
+                return Err(self.corrupt(&"frame is cut off"));
+            }
             out = self.drain(lz4_flex::frame::FrameDecoder::new(&mut section), out)?;
         }
         Ok(out)

@@ -1,0 +1,91 @@
+//! How a daemon declares its keys.
+
+use crate::{SettingsError, Values};
+
+/// One key, as [`settings!`](crate::settings!) found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// The name in the file and of the flag: `listen-mqtt`.
+    pub name: String,
+    /// For `--help`: the field's doc comment.
+    pub help: &'static str,
+    pub default: Option<&'static str>,
+    /// Whether the flag may stand alone, meaning `true`.
+    pub switch: bool,
+}
+
+impl Key {
+    /// `field` is the name of a Rust field.
+    #[must_use]
+    pub fn new(
+        field: &str,
+        help: &'static str,
+        default: Option<&'static str>,
+        switch: bool,
+    ) -> Key {
+        Key {
+            name: field.replace('_', "-"),
+            help: help.trim(),
+            default,
+            switch,
+        }
+    }
+
+    /// The environment variable of this key.
+    #[must_use]
+    pub fn env(&self) -> String {
+        format!(
+            "{}{}",
+            crate::ENV_PREFIX,
+            self.name.replace('-', "_").to_uppercase()
+        )
+    }
+}
+
+/// A struct of settings. Implemented by [`settings!`](crate::settings!).
+pub trait Declaration: Sized {
+    fn keys() -> Vec<Key>;
+    /// Parses each value; an error says which key and who set it.
+    fn from_values(values: &Values) -> Result<Self, SettingsError>;
+}
+
+/// Declares a struct of settings; each field is a key. See the [crate] for an example.
+#[macro_export]
+macro_rules! settings {
+    (
+        $(#[$attribute:meta])*
+        $visibility:vis struct $name:ident {
+            $(
+                $(#[doc = $doc:literal])*
+                $field_visibility:vis $field:ident : $type:ty $(= $default:literal)?;
+            )*
+        }
+    ) => {
+        $(#[$attribute])*
+        #[derive(Debug, Clone)]
+        $visibility struct $name {
+            $( $(#[doc = $doc])* $field_visibility $field: $type, )*
+        }
+
+        impl $crate::Declaration for $name {
+            fn keys() -> ::std::vec::Vec<$crate::Key> {
+                ::std::vec![$(
+                    $crate::Key::new(
+                        ::core::stringify!($field),
+                        ::core::concat!($($doc,)*),
+                        $crate::settings!(@default $($default)?),
+                        <$type as $crate::Value>::SWITCH,
+                    ),
+                )*]
+            }
+
+            fn from_values(values: &$crate::Values) -> ::core::result::Result<Self, $crate::SettingsError> {
+                ::core::result::Result::Ok($name {
+                    $( $field: values.get(::core::stringify!($field))?, )*
+                })
+            }
+        }
+    };
+    (@default) => { ::core::option::Option::None };
+    (@default $default:literal) => { ::core::option::Option::Some($default) };
+}
