@@ -1,1 +1,51 @@
+//! The AMQP 0-9-1 front end. An exchange is a stream, a queue is sparse state over streams, a binding is an interval of offsets.
+//! What is kept where, and what is refused: `docs/reference/amqp.md`.
 
+mod broker;
+mod channel;
+mod connection;
+mod deliver;
+mod error;
+mod exchange;
+mod frame;
+mod handle_ack;
+mod handle_channel;
+mod handle_connection;
+mod handle_consume;
+mod handle_exchange;
+mod handle_get;
+mod handle_publish;
+mod handle_queue;
+mod handshake;
+pub mod limits;
+mod matching;
+mod message;
+mod method;
+mod properties;
+mod publisher;
+mod queue;
+mod reply;
+mod routes;
+mod vhost;
+mod wire;
+
+use std::sync::Arc;
+
+use frontend::Context;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+/// Serves AMQP on `listener` until the context is shut down. Virtual hosts are loaded first: clients that connect before wait.
+pub fn start(context: Context, listener: TcpListener) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let broker = match broker::Broker::open(context.clone()).await {
+            Ok(broker) => Arc::new(broker),
+            Err(error) => {
+                tracing::error!(%error, "AMQP is not served: its exchanges and queues could not be loaded");
+                return;
+            }
+        };
+        let watcher = tokio::spawn(broker.clone().watch_streams());
+        frontend::serve_tcp(context, "amqp", listener, move |connection| connection::serve(broker.clone(), connection)).await;
+        watcher.abort();
+    })
+}

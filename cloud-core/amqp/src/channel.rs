@@ -1,0 +1,118 @@
+//! A channel: consumers, what is out without acknowledgement, confirm mode, and content on its way in.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use bytes::{Bytes, BytesMut};
+use kernel::{DeliveryId, HolderId};
+
+use crate::{limits, method::Publish, queue::QueueState};
+
+pub struct Unacked {
+    pub queue: Arc<QueueState>,
+    pub id: DeliveryId,
+    /// `None`: by `basic.get`, which no prefetch counts.
+    pub consumer: Option<Arc<str>>,
+}
+
+pub struct Consumer {
+    /// Unique in the connection: a tag may be used again while a wait of the earlier consumer is still pending.
+    pub id: u64,
+    pub queue: Arc<QueueState>,
+    pub no_ack: bool,
+    /// 0 = unlimited.
+    pub prefetch: u16,
+    pub unacked: usize,
+    /// Asked for and not yet arrived.
+    pub reserved: usize,
+    /// A wait or an acquisition is under way.
+    pub busy: bool,
+}
+
+/// A publish whose content is not complete.
+pub struct Content {
+    pub publish: Publish,
+    /// Set by the content header.
+    pub header: Option<(u64, Bytes)>,
+    pub body: BytesMut,
+}
+
+pub struct Channel {
+    /// Unique in the process: numbers of channels are used again.
+    pub holder: HolderId,
+    pub consumers: HashMap<Arc<str>, Consumer>,
+    pub unacked: BTreeMap<u64, Unacked>,
+    pub last_delivery_tag: u64,
+    /// Sequence of the last message published in confirm mode.
+    pub confirm: Option<u64>,
+    pub prefetch_consumer: u16,
+    pub prefetch_channel: u16,
+    pub reserved: usize,
+    pub content: Option<Content>,
+    /// The queue an empty name stands for.
+    pub last_queue: Option<Arc<str>>,
+    /// `channel.flow` by the client.
+    pub flowing: bool,
+    /// We have sent `channel.close`: everything but its answer is discarded.
+    pub closing: bool,
+}
+
+impl Channel {
+    pub fn new(holder: u64) -> Channel {
+        Channel {
+            holder: HolderId(holder),
+            consumers: HashMap::new(),
+            unacked: BTreeMap::new(),
+            last_delivery_tag: 0,
+            confirm: None,
+            prefetch_consumer: 0,
+            prefetch_channel: 0,
+            reserved: 0,
+            content: None,
+            last_queue: None,
+            flowing: true,
+            closing: false,
+        }
+    }
+
+    /// How many more messages this consumer may be sent.
+    pub fn room(&self, consumer: &Consumer) -> usize {
+        if consumer.no_ack {
+            return limits::ACQUIRE_MESSAGES;
+        }
+        let left = |limit: u16, used: usize| if limit == 0 { usize::MAX } else { usize::from(limit).saturating_sub(used) };
+        let counted = self.consumers.values().map(|c| c.unacked).sum::<usize>();
+        left(consumer.prefetch, consumer.unacked + consumer.reserved)
+            .min(left(self.prefetch_channel, counted + self.reserved))
+            .min(limits::UNACKED_PER_CHANNEL.saturating_sub(self.unacked.len() + self.reserved))
+            .min(limits::ACQUIRE_MESSAGES)
+    }
+
+    pub fn next_delivery_tag(&mut self) -> u64 {
+        self.last_delivery_tag += 1;
+        self.last_delivery_tag
+    }
+
+    /// Takes a delivery out of what is unacknowledged.
+    pub fn take(&mut self, tag: u64) -> Option<Unacked> {
+        let unacked = self.unacked.remove(&tag)?;
+        if let Some(consumer) = unacked.consumer.as_ref().and_then(|tag| self.consumers.get_mut(tag)) {
+            consumer.unacked = consumer.unacked.saturating_sub(1);
+        }
+        Some(unacked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delivery_tags_start_at_one() {
+        let mut channel = Channel::new(1);
+        assert_eq!((channel.next_delivery_tag(), channel.next_delivery_tag()), (1, 2));
+        assert!(channel.take(1).is_none());
+    }
+}
