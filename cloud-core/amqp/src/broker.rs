@@ -28,19 +28,36 @@ impl Broker {
     pub async fn open(context: Context) -> Result<Broker, VhostError> {
         let counter = |name: &str, help: &str| {
             let (counter, registered) = match IntCounter::new(name, help) {
-                Ok(counter) => (counter.clone(), context.registry.register(Box::new(counter))),
+                Ok(counter) => (
+                    counter.clone(),
+                    context.registry.register(Box::new(counter)),
+                ),
                 Err(error) => return Err(VhostError::Metric(error)),
             };
             registered.map_err(VhostError::Metric)?;
             Ok(counter)
         };
         let metrics = Metrics {
-            published: counter("towline_amqp_published_total", "Messages published by AMQP clients")?,
-            delivered: counter("towline_amqp_delivered_total", "Messages handed to AMQP clients, redeliveries included")?,
-            returned: counter("towline_amqp_returned_total", "Mandatory messages that reached no queue")?,
+            published: counter(
+                "towline_amqp_published_total",
+                "Messages published by AMQP clients",
+            )?,
+            delivered: counter(
+                "towline_amqp_delivered_total",
+                "Messages handed to AMQP clients, redeliveries included",
+            )?,
+            returned: counter(
+                "towline_amqp_returned_total",
+                "Mandatory messages that reached no queue",
+            )?,
         };
         let default = VirtualHost::open(context.clone(), Namespace::default()).await?;
-        Ok(Broker { context, metrics, default, next_holder: AtomicU64::new(1 << 62) })
+        Ok(Broker {
+            context,
+            metrics,
+            default,
+            next_holder: AtomicU64::new(1 << 62),
+        })
     }
 
     /// `/` (what every client asks for) and `default` are the default namespace.

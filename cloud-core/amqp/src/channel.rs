@@ -82,7 +82,13 @@ impl Channel {
         if consumer.no_ack {
             return limits::ACQUIRE_MESSAGES;
         }
-        let left = |limit: u16, used: usize| if limit == 0 { usize::MAX } else { usize::from(limit).saturating_sub(used) };
+        let left = |limit: u16, used: usize| {
+            if limit == 0 {
+                usize::MAX
+            } else {
+                usize::from(limit).saturating_sub(used)
+            }
+        };
         let counted = self.consumers.values().map(|c| c.unacked).sum::<usize>();
         left(consumer.prefetch, consumer.unacked + consumer.reserved)
             .min(left(self.prefetch_channel, counted + self.reserved))
@@ -98,7 +104,11 @@ impl Channel {
     /// Takes a delivery out of what is unacknowledged.
     pub fn take(&mut self, tag: u64) -> Option<Unacked> {
         let unacked = self.unacked.remove(&tag)?;
-        if let Some(consumer) = unacked.consumer.as_ref().and_then(|tag| self.consumers.get_mut(tag)) {
+        if let Some(consumer) = unacked
+            .consumer
+            .as_ref()
+            .and_then(|tag| self.consumers.get_mut(tag))
+        {
             consumer.unacked = consumer.unacked.saturating_sub(1);
         }
         Some(unacked)
@@ -112,7 +122,10 @@ mod tests {
     #[test]
     fn delivery_tags_start_at_one() {
         let mut channel = Channel::new(1);
-        assert_eq!((channel.next_delivery_tag(), channel.next_delivery_tag()), (1, 2));
+        assert_eq!(
+            (channel.next_delivery_tag(), channel.next_delivery_tag()),
+            (1, 2)
+        );
         assert!(channel.take(1).is_none());
     }
 }

@@ -72,7 +72,12 @@ pub async fn serve(broker: Arc<Broker>, mut connection: frontend::Connection) {
     let mut input = BytesMut::with_capacity(4096);
     let peer = connection.peer;
     let limit = Duration::from_secs(limits::HANDSHAKE_SECONDS);
-    let agreed = match timeout(limit, handshake::negotiate(&broker, &mut connection.stream, &mut input)).await {
+    let agreed = match timeout(
+        limit,
+        handshake::negotiate(&broker, &mut connection.stream, &mut input),
+    )
+    .await
+    {
         Ok(Ok(agreed)) => agreed,
         Ok(Err(HandshakeError::Closed | HandshakeError::Io(_))) => return,
         Ok(Err(error)) => {
@@ -112,7 +117,8 @@ impl Session {
     async fn run(&mut self, connection: frontend::Connection, mut input: BytesMut) {
         let shutdown = connection.shutdown.clone();
         let (mut reader, mut writer) = connection.stream.into_split();
-        let beat = (self.agreed.heartbeat > 0).then(|| Duration::from_secs(self.agreed.heartbeat.into()));
+        let beat =
+            (self.agreed.heartbeat > 0).then(|| Duration::from_secs(self.agreed.heartbeat.into()));
         let (mut last_read, mut last_write) = (Instant::now(), Instant::now());
         loop {
             if let Err(exception) = self.take_input(&mut input).await {
@@ -177,13 +183,24 @@ impl Session {
 
     /// Handles every whole frame there is, as long as its consequences stay within bounds.
     async fn take_input(&mut self, input: &mut BytesMut) -> Result<(), Exception> {
-        while !self.ended && self.out.len() < limits::OUTPUT_MAX && self.uncommitted_bytes < limits::UNCOMMITTED_BYTES {
-            let Some(frame) = frame::split(input, self.agreed.frame_max)? else { break };
-            let cause = if frame.kind == frame::METHOD { Method::id_of(&frame.payload).unwrap_or_default() } else { (60, 40) };
+        while !self.ended
+            && self.out.len() < limits::OUTPUT_MAX
+            && self.uncommitted_bytes < limits::UNCOMMITTED_BYTES
+        {
+            let Some(frame) = frame::split(input, self.agreed.frame_max)? else {
+                break;
+            };
+            let cause = if frame.kind == frame::METHOD {
+                Method::id_of(&frame.payload).unwrap_or_default()
+            } else {
+                (60, 40)
+            };
             let number = frame.channel;
             match self.handle_frame(frame).await {
                 Ok(()) => {}
-                Err(exception) if exception.scope == Scope::Channel && number != 0 => self.close_channel(number, &exception, cause),
+                Err(exception) if exception.scope == Scope::Channel && number != 0 => {
+                    self.close_channel(number, &exception, cause)
+                }
                 Err(exception) => self.close_connection(&exception, cause),
             }
             if self.publisher.is_full() {
@@ -199,7 +216,9 @@ impl Session {
             if frame.kind == frame::METHOD && frame.channel == 0 {
                 match Method::parse(frame.payload) {
                     Ok(Method::ConnectionCloseOk) => self.ended = true,
-                    Ok(Method::ConnectionClose { .. }) => reply::plain(&mut self.out, 0, reply::CONNECTION_CLOSE_OK),
+                    Ok(Method::ConnectionClose { .. }) => {
+                        reply::plain(&mut self.out, 0, reply::CONNECTION_CLOSE_OK)
+                    }
                     _ => {}
                 }
             }
@@ -207,9 +226,17 @@ impl Session {
         }
         match frame.kind {
             frame::HEARTBEAT if frame.channel == 0 => Ok(()),
-            frame::HEARTBEAT => Err(Exception::connection(code::FRAME_ERROR, "a heartbeat must be on channel 0")),
-            frame::METHOD if frame.channel == 0 => self.handle_connection_method(Method::parse(frame.payload)?),
-            _ if frame.channel == 0 => Err(Exception::connection(code::CHANNEL_ERROR, "content on channel 0")),
+            frame::HEARTBEAT => Err(Exception::connection(
+                code::FRAME_ERROR,
+                "a heartbeat must be on channel 0",
+            )),
+            frame::METHOD if frame.channel == 0 => {
+                self.handle_connection_method(Method::parse(frame.payload)?)
+            }
+            _ if frame.channel == 0 => Err(Exception::connection(
+                code::CHANNEL_ERROR,
+                "content on channel 0",
+            )),
             frame::METHOD => {
                 if self.channels.get(&frame.channel).is_some_and(|c| c.closing) {
                     // Also what we could not read any more is discarded, up to the answer to our close.
@@ -221,14 +248,20 @@ impl Session {
                 let method = Method::parse(frame.payload)?;
                 self.handle_channel_method(frame.channel, method).await
             }
-            kind => self.handle_content(frame.channel, kind, frame.payload).await,
+            kind => {
+                self.handle_content(frame.channel, kind, frame.payload)
+                    .await
+            }
         }
     }
 
     pub fn channel(&mut self, number: u16) -> Result<&mut Channel, Exception> {
-        self.channels
-            .get_mut(&number)
-            .ok_or_else(|| Exception::connection(code::CHANNEL_ERROR, format_args!("channel {number} is not open")))
+        self.channels.get_mut(&number).ok_or_else(|| {
+            Exception::connection(
+                code::CHANNEL_ERROR,
+                format_args!("channel {number} is not open"),
+            )
+        })
     }
 
     pub fn close_channel(&mut self, number: u16, exception: &Exception, cause: MethodId) {
@@ -237,7 +270,13 @@ impl Session {
         if let Some(channel) = self.channels.get_mut(&number) {
             channel.closing = true;
             channel.content = None;
-            reply::channel_close(&mut self.out, number, exception.code, &exception.text, cause);
+            reply::channel_close(
+                &mut self.out,
+                number,
+                exception.code,
+                &exception.text,
+                cause,
+            );
         }
     }
 
@@ -259,7 +298,11 @@ impl Session {
             Verdict::Release => Ending::Release,
             Verdict::Reject => Ending::Reject,
         };
-        self.settling.entry((queue.definition.incarnation, key)).or_insert_with(|| (queue.clone(), Vec::new())).1.push(id);
+        self.settling
+            .entry((queue.definition.incarnation, key))
+            .or_insert_with(|| (queue.clone(), Vec::new()))
+            .1
+            .push(id);
     }
 
     pub fn flush(&mut self) {
@@ -274,7 +317,9 @@ impl Session {
                 Ending::Release => Verdict::Release,
                 Ending::Reject => Verdict::Reject,
             };
-            self.settles.push(Box::pin(async move { state.queue.settle(&ids, verdict).await }));
+            self.settles.push(Box::pin(
+                async move { state.queue.settle(&ids, verdict).await },
+            ));
         }
     }
 
@@ -292,7 +337,10 @@ impl Session {
     fn settled(&mut self, settled: Result<usize, QueueError>) {
         match settled {
             Ok(_) | Err(QueueError::Deleted) => {}
-            Err(error) => self.close_connection(&Exception::internal("acknowledgements could not be stored", error), (60, 80)),
+            Err(error) => self.close_connection(
+                &Exception::internal("acknowledgements could not be stored", error),
+                (60, 80),
+            ),
         }
     }
 

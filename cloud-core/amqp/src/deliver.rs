@@ -24,7 +24,12 @@ pub struct To {
 
 pub enum Event {
     Ready(To),
-    Acquired { to: To, queue: Arc<QueueState>, reserved: usize, messages: Vec<Acquired> },
+    Acquired {
+        to: To,
+        queue: Arc<QueueState>,
+        reserved: usize,
+        messages: Vec<Acquired>,
+    },
 }
 
 impl Session {
@@ -33,19 +38,36 @@ impl Session {
         if self.closing.is_some() || self.ended {
             return;
         }
-        let Session { channels, events, out, acquiring, .. } = self;
+        let Session {
+            channels,
+            events,
+            out,
+            acquiring,
+            ..
+        } = self;
         for (&number, channel) in channels.iter_mut() {
             if channel.closing || !channel.flowing {
                 continue;
             }
-            let idle: Vec<Arc<str>> = channel.consumers.iter().filter(|(_, c)| !c.busy).map(|(tag, _)| tag.clone()).collect();
+            let idle: Vec<Arc<str>> = channel
+                .consumers
+                .iter()
+                .filter(|(_, c)| !c.busy)
+                .map(|(tag, _)| tag.clone())
+                .collect();
             for tag in idle {
-                let Some(consumer) = channel.consumers.get(&tag) else { continue };
+                let Some(consumer) = channel.consumers.get(&tag) else {
+                    continue;
+                };
                 let room = channel.room(consumer);
                 if room == 0 {
                     continue;
                 }
-                let to = To { channel: number, consumer: tag.clone(), id: consumer.id };
+                let to = To {
+                    channel: number,
+                    consumer: tag.clone(),
+                    id: consumer.id,
+                };
                 let (queue, holder) = (consumer.queue.clone(), channel.holder);
                 let ready = queue.queue.ready();
                 if ready == 0 || queue.deleted.is_cancelled() {
@@ -61,7 +83,8 @@ impl Session {
                         continue;
                     }
                     // Several consumers of a queue share what is there, as if dealt out one by one.
-                    let share = usize::try_from(ready / u64::from(queue.consumers().max(1))).unwrap_or(usize::MAX);
+                    let share = usize::try_from(ready / u64::from(queue.consumers().max(1)))
+                        .unwrap_or(usize::MAX);
                     let take = room.min(share.max(1));
                     *acquiring += 1;
                     channel.reserved += take;
@@ -69,8 +92,16 @@ impl Session {
                         consumer.reserved += take;
                     }
                     events.push(Box::pin(async move {
-                        let messages = queue.queue.acquire(holder, take, limits::ACQUIRE_BYTES).await;
-                        Event::Acquired { to, queue, reserved: take, messages }
+                        let messages = queue
+                            .queue
+                            .acquire(holder, take, limits::ACQUIRE_BYTES)
+                            .await;
+                        Event::Acquired {
+                            to,
+                            queue,
+                            reserved: take,
+                            messages,
+                        }
                     }));
                 }
                 if let Some(consumer) = channel.consumers.get_mut(&tag) {
@@ -83,8 +114,16 @@ impl Session {
     pub fn handle_event(&mut self, event: Event) {
         match event {
             Event::Ready(to) => {
-                let Some(channel) = self.channels.get_mut(&to.channel) else { return };
-                let Some(consumer) = channel.consumers.get_mut(&to.consumer).filter(|c| c.id == to.id) else { return };
+                let Some(channel) = self.channels.get_mut(&to.channel) else {
+                    return;
+                };
+                let Some(consumer) = channel
+                    .consumers
+                    .get_mut(&to.consumer)
+                    .filter(|c| c.id == to.id)
+                else {
+                    return;
+                };
                 consumer.busy = false;
                 if consumer.queue.deleted.is_cancelled() {
                     channel.consumers.remove(&to.consumer);
@@ -93,10 +132,19 @@ impl Session {
                     }
                 }
             }
-            Event::Acquired { to, queue, reserved, messages } => {
+            Event::Acquired {
+                to,
+                queue,
+                reserved,
+                messages,
+            } => {
                 self.acquiring = self.acquiring.saturating_sub(1);
                 let holder_lives = match self.channels.get_mut(&to.channel).filter(|c| !c.closing) {
-                    Some(channel) => match channel.consumers.get_mut(&to.consumer).filter(|c| c.id == to.id) {
+                    Some(channel) => match channel
+                        .consumers
+                        .get_mut(&to.consumer)
+                        .filter(|c| c.id == to.id)
+                    {
                         Some(consumer) => {
                             consumer.busy = false;
                             consumer.reserved = consumer.reserved.saturating_sub(reserved);
@@ -123,30 +171,60 @@ impl Session {
 
     fn deliver(&mut self, to: &To, queue: &Arc<QueueState>, acquired: Acquired) {
         let message = message::from_record(&acquired.record);
-        if message.expires_at.is_some_and(|at| at <= self.broker.now_ms()) {
+        if message
+            .expires_at
+            .is_some_and(|at| at <= self.broker.now_ms())
+        {
             self.settle(queue, acquired.id, Verdict::Reject);
             return;
         }
         let exchange = self.exchange_shown(queue, &acquired, &message);
-        let Some(channel) = self.channels.get_mut(&to.channel) else { return };
+        let Some(channel) = self.channels.get_mut(&to.channel) else {
+            return;
+        };
         let tag = channel.next_delivery_tag();
-        let Some(consumer) = channel.consumers.get_mut(&to.consumer) else { return };
+        let Some(consumer) = channel.consumers.get_mut(&to.consumer) else {
+            return;
+        };
         let no_ack = consumer.no_ack;
         if !no_ack {
             consumer.unacked += 1;
-            channel.unacked.insert(tag, Unacked { queue: queue.clone(), id: acquired.id, consumer: Some(to.consumer.clone()) });
+            channel.unacked.insert(
+                tag,
+                Unacked {
+                    queue: queue.clone(),
+                    id: acquired.id,
+                    consumer: Some(to.consumer.clone()),
+                },
+            );
         }
         self.broker.metrics.delivered.inc();
-        let delivery = Delivery { delivery_tag: tag, redelivered: acquired.redelivered, exchange: &exchange, routing_key: &message.routing_key };
+        let delivery = Delivery {
+            delivery_tag: tag,
+            redelivered: acquired.redelivered,
+            exchange: &exchange,
+            routing_key: &message.routing_key,
+        };
         reply::basic_deliver(&mut self.out, to.channel, &to.consumer, &delivery);
-        frame::put_content(&mut self.out, to.channel, self.agreed.frame_max, &message.properties, &message.body);
+        frame::put_content(
+            &mut self.out,
+            to.channel,
+            self.agreed.frame_max,
+            &message.properties,
+            &message.body,
+        );
         if no_ack {
             self.settle(queue, acquired.id, Verdict::Accept);
         }
     }
 
     /// The exchange a consumer is told: the one published to, or for a record of another protocol the one that showed it.
-    pub fn exchange_shown(&self, queue: &QueueState, acquired: &Acquired, message: &Message) -> String {
+    pub fn exchange_shown(
+        &self,
+        queue: &QueueState,
+        acquired: &Acquired,
+        message: &Message,
+    ) -> String {
         if let Some(exchange) = &message.exchange {
             return exchange.clone();
         }
@@ -154,7 +232,12 @@ impl Session {
         let node = Node::Queue(queue.name().clone());
         let at = Some((acquired.id.partition, acquired.id.offset));
         let routes = self.vhost.routes.read();
-        match routed.origins.iter().find(|origin| routes.reaches(&node, origin, &routed.headers, at)).map(|o| &o.at) {
+        match routed
+            .origins
+            .iter()
+            .find(|origin| routes.reaches(&node, origin, &routed.headers, at))
+            .map(|o| &o.at)
+        {
             Some(Entrance::Stream(name)) => name.to_string(),
             Some(Entrance::Topic) => crate::exchange::AMQ_TOPIC.to_owned(),
             _ => String::new(),

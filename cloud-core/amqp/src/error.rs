@@ -4,7 +4,6 @@ use crate::{frame::FrameError, wire::WireError};
 
 /// Reply codes of the specification (clause 1.1, constants).
 pub mod code {
-    pub const REPLY_SUCCESS: u16 = 200;
     pub const NO_ROUTE: u16 = 312;
     pub const CONNECTION_FORCED: u16 = 320;
     pub const ACCESS_REFUSED: u16 = 403;
@@ -61,15 +60,26 @@ pub struct Exception {
 
 impl Exception {
     pub fn channel(code: u16, text: impl std::fmt::Display) -> Self {
-        Self { scope: Scope::Channel, code, text: format!("{} - {text}", code::name(code)) }
+        Self {
+            scope: Scope::Channel,
+            code,
+            text: format!("{} - {text}", code::name(code)),
+        }
     }
 
     pub fn connection(code: u16, text: impl std::fmt::Display) -> Self {
-        Self { scope: Scope::Connection, code, text: format!("{} - {text}", code::name(code)) }
+        Self {
+            scope: Scope::Connection,
+            code,
+            text: format!("{} - {text}", code::name(code)),
+        }
     }
 
     pub fn not_found(what: &str, name: &str, vhost: &str) -> Self {
-        Self::channel(code::NOT_FOUND, format_args!("no {what} '{name}' in vhost '{vhost}'"))
+        Self::channel(
+            code::NOT_FOUND,
+            format_args!("no {what} '{name}' in vhost '{vhost}'"),
+        )
     }
 
     /// The kernel could not do it: the reason is ours, not the peer's.

@@ -89,10 +89,22 @@ mod tests {
 
     #[test]
     fn names_and_streams() {
-        for (name, stream) in [("orders", "orders"), ("amq.topic", "amq.topic"), ("a/b", "a_x2Fb"), ("a b", "a_x20b"), ("/", "_x2F")] {
+        for (name, stream) in [
+            ("orders", "orders"),
+            ("amq.topic", "amq.topic"),
+            ("a/b", "a_x2Fb"),
+            ("a b", "a_x20b"),
+            ("/", "_x2F"),
+        ] {
             assert_eq!(stream_for_name(name).as_str(), stream);
         }
-        let e = Exchange { name: "e".into(), kind: Kind::Headers, durable: true, auto_delete: false, internal: true };
+        let e = Exchange {
+            name: "e".into(),
+            kind: Kind::Headers,
+            durable: true,
+            auto_delete: false,
+            internal: true,
+        };
         assert_eq!(Exchange::decode(&e.encode()), Some(e));
     }
 }

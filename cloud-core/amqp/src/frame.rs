@@ -44,7 +44,10 @@ pub fn split(input: &mut BytesMut, frame_max: u32) -> Result<Option<Frame>, Fram
     let size = u32::from_be_bytes([s1, s2, s3, s4]);
     let whole = u64::from(size) + OVERHEAD as u64;
     if whole > u64::from(frame_max) {
-        return Err(FrameError::TooLarge { size: whole, max: frame_max });
+        return Err(FrameError::TooLarge {
+            size: whole,
+            max: frame_max,
+        });
     }
     let whole = whole as usize;
     if input.len() < whole {
@@ -58,7 +61,11 @@ pub fn split(input: &mut BytesMut, frame_max: u32) -> Result<Option<Frame>, Fram
     }
     frame.truncate(whole - 1);
     frame.advance(HEAD);
-    Ok(Some(Frame { kind, channel: u16::from_be_bytes([c1, c2]), payload: frame }))
+    Ok(Some(Frame {
+        kind,
+        channel: u16::from_be_bytes([c1, c2]),
+        payload: frame,
+    }))
 }
 
 /// Writes one frame whose payload `fill` writes.
@@ -70,7 +77,13 @@ pub fn put(out: &mut BytesMut, kind: u8, channel: u16, fill: impl FnOnce(&mut By
 }
 
 /// Writes content: header frame and as many body frames as `frame_max` asks for.
-pub fn put_content(out: &mut BytesMut, channel: u16, frame_max: u32, properties: &[u8], body: &[u8]) {
+pub fn put_content(
+    out: &mut BytesMut,
+    channel: u16,
+    frame_max: u32,
+    properties: &[u8],
+    body: &[u8],
+) {
     put(out, HEADER, channel, |out| {
         out.put_u16(60);
         out.put_u16(0);
@@ -125,7 +138,10 @@ mod tests {
     #[test]
     fn a_four_gib_length_is_refused_before_it_is_buffered() {
         let mut input = BytesMut::from(&[1, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF][..]);
-        assert!(matches!(split(&mut input, 131_072), Err(FrameError::TooLarge { .. })));
+        assert!(matches!(
+            split(&mut input, 131_072),
+            Err(FrameError::TooLarge { .. })
+        ));
     }
 
     #[test]
@@ -136,6 +152,9 @@ mod tests {
         while let Some(f) = split(&mut out, 4096).unwrap() {
             sizes.push((f.kind, f.payload.len()));
         }
-        assert_eq!(sizes, [(HEADER, 14), (BODY, 4088), (BODY, 4088), (BODY, 1824)]);
+        assert_eq!(
+            sizes,
+            [(HEADER, 14), (BODY, 4088), (BODY, 4088), (BODY, 1824)]
+        );
     }
 }

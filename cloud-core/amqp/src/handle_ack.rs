@@ -10,14 +10,29 @@ use crate::{
 
 impl Session {
     /// Ends one delivery, or with `multiple` all up to it (0: all there are).
-    pub fn basic_ack(&mut self, number: u16, delivery_tag: u64, multiple: bool, verdict: Verdict) -> Result<(), Exception> {
+    pub fn basic_ack(
+        &mut self,
+        number: u16,
+        delivery_tag: u64,
+        multiple: bool,
+        verdict: Verdict,
+    ) -> Result<(), Exception> {
         let channel = self.channel(number)?;
-        let unknown = || Exception::channel(code::PRECONDITION_FAILED, format_args!("unknown delivery tag {delivery_tag}"));
+        let unknown = || {
+            Exception::channel(
+                code::PRECONDITION_FAILED,
+                format_args!("unknown delivery tag {delivery_tag}"),
+            )
+        };
         let tags: Vec<u64> = match (multiple, delivery_tag) {
             (true, 0) => channel.unacked.keys().copied().collect(),
             (true, up_to) => {
                 // Of the last one sent at most, and something must be out: a tag twice acknowledged is an error.
-                let tags: Vec<u64> = channel.unacked.range(..=up_to).map(|(tag, _)| *tag).collect();
+                let tags: Vec<u64> = channel
+                    .unacked
+                    .range(..=up_to)
+                    .map(|(tag, _)| *tag)
+                    .collect();
                 if tags.is_empty() || up_to > channel.last_delivery_tag {
                     return Err(unknown());
                 }
@@ -33,9 +48,17 @@ impl Session {
     }
 
     /// Puts back everything out on the channel; it is delivered again, to whoever is next.
-    pub async fn basic_recover(&mut self, number: u16, requeue: bool, asynchronous: bool) -> Result<(), Exception> {
+    pub async fn basic_recover(
+        &mut self,
+        number: u16,
+        requeue: bool,
+        asynchronous: bool,
+    ) -> Result<(), Exception> {
         if !requeue {
-            return Err(Exception::connection(code::NOT_IMPLEMENTED, "basic.recover with requeue=false is not implemented"));
+            return Err(Exception::connection(
+                code::NOT_IMPLEMENTED,
+                "basic.recover with requeue=false is not implemented",
+            ));
         }
         let tags: Vec<u64> = self.channel(number)?.unacked.keys().copied().collect();
         for tag in tags {

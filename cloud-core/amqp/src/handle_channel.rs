@@ -12,12 +12,19 @@ use crate::{
 };
 
 impl Session {
-    pub async fn handle_channel_method(&mut self, number: u16, method: Method) -> Result<(), Exception> {
+    pub async fn handle_channel_method(
+        &mut self,
+        number: u16,
+        method: Method,
+    ) -> Result<(), Exception> {
         if method == Method::ChannelOpen {
             return self.channel_open(number);
         }
         if self.channel(number)?.content.is_some() {
-            return Err(Exception::connection(code::UNEXPECTED_FRAME, "a method before the content of basic.publish was complete"));
+            return Err(Exception::connection(
+                code::UNEXPECTED_FRAME,
+                "a method before the content of basic.publish was complete",
+            ));
         }
         match method {
             Method::ChannelFlow { active } => {
@@ -44,50 +51,118 @@ impl Session {
                 Ok(())
             }
             Method::ExchangeDeclare(declare) => self.exchange_declare(number, declare).await,
-            Method::ExchangeDelete { exchange, if_unused, nowait } => self.exchange_delete(number, &exchange, if_unused, nowait).await,
+            Method::ExchangeDelete {
+                exchange,
+                if_unused,
+                nowait,
+            } => {
+                self.exchange_delete(number, &exchange, if_unused, nowait)
+                    .await
+            }
             Method::ExchangeBind(bind) => self.exchange_bind(number, bind).await,
             Method::ExchangeUnbind(bind) => self.exchange_unbind(number, bind).await,
             Method::QueueDeclare(declare) => self.queue_declare(number, declare).await,
             Method::QueueBind(bind) => self.queue_bind(number, bind).await,
             Method::QueueUnbind(bind) => self.queue_unbind(number, bind).await,
             Method::QueuePurge { queue, nowait } => self.queue_purge(number, &queue, nowait).await,
-            Method::QueueDelete { queue, if_unused, if_empty, nowait } => self.queue_delete(number, &queue, if_unused, if_empty, nowait).await,
-            Method::BasicQos { size, count, global } => self.basic_qos(number, size, count, global),
+            Method::QueueDelete {
+                queue,
+                if_unused,
+                if_empty,
+                nowait,
+            } => {
+                self.queue_delete(number, &queue, if_unused, if_empty, nowait)
+                    .await
+            }
+            Method::BasicQos {
+                size,
+                count,
+                global,
+            } => self.basic_qos(number, size, count, global),
             Method::BasicConsume(consume) => self.basic_consume(number, consume),
-            Method::BasicCancel { consumer_tag, nowait } => self.basic_cancel(number, &consumer_tag, nowait).await,
+            Method::BasicCancel {
+                consumer_tag,
+                nowait,
+            } => self.basic_cancel(number, &consumer_tag, nowait).await,
             Method::BasicPublish(publish) => self.basic_publish(number, publish),
             Method::BasicGet { queue, no_ack } => self.basic_get(number, &queue, no_ack).await,
-            Method::BasicAck { delivery_tag, multiple } => self.basic_ack(number, delivery_tag, multiple, Verdict::Accept),
-            Method::BasicNack { delivery_tag, multiple, requeue } => {
-                self.basic_ack(number, delivery_tag, multiple, if requeue { Verdict::Release } else { Verdict::Reject })
-            }
-            Method::BasicReject { delivery_tag, requeue } => {
-                self.basic_ack(number, delivery_tag, false, if requeue { Verdict::Release } else { Verdict::Reject })
-            }
-            Method::BasicRecover { requeue, asynchronous } => self.basic_recover(number, requeue, asynchronous).await,
+            Method::BasicAck {
+                delivery_tag,
+                multiple,
+            } => self.basic_ack(number, delivery_tag, multiple, Verdict::Accept),
+            Method::BasicNack {
+                delivery_tag,
+                multiple,
+                requeue,
+            } => self.basic_ack(
+                number,
+                delivery_tag,
+                multiple,
+                if requeue {
+                    Verdict::Release
+                } else {
+                    Verdict::Reject
+                },
+            ),
+            Method::BasicReject {
+                delivery_tag,
+                requeue,
+            } => self.basic_ack(
+                number,
+                delivery_tag,
+                false,
+                if requeue {
+                    Verdict::Release
+                } else {
+                    Verdict::Reject
+                },
+            ),
+            Method::BasicRecover {
+                requeue,
+                asynchronous,
+            } => self.basic_recover(number, requeue, asynchronous).await,
             Method::ChannelOpen
             | Method::ConnectionStartOk(_)
             | Method::ConnectionTuneOk { .. }
             | Method::ConnectionOpen { .. }
             | Method::ConnectionClose { .. }
-            | Method::ConnectionCloseOk => Err(Exception::connection(code::COMMAND_INVALID, format_args!("not a method of channel {number}"))),
+            | Method::ConnectionCloseOk => Err(Exception::connection(
+                code::COMMAND_INVALID,
+                format_args!("not a method of channel {number}"),
+            )),
         }
     }
 
     fn channel_open(&mut self, number: u16) -> Result<(), Exception> {
-        if number > self.agreed.channel_max || self.channels.len() >= usize::from(limits::CHANNEL_MAX) {
-            return Err(Exception::connection(code::NOT_ALLOWED, format_args!("channel {number} is above the negotiated {}", self.agreed.channel_max)));
+        if number > self.agreed.channel_max
+            || self.channels.len() >= usize::from(limits::CHANNEL_MAX)
+        {
+            return Err(Exception::connection(
+                code::NOT_ALLOWED,
+                format_args!(
+                    "channel {number} is above the negotiated {}",
+                    self.agreed.channel_max
+                ),
+            ));
         }
         if self.channels.contains_key(&number) {
-            return Err(Exception::connection(code::CHANNEL_ERROR, format_args!("channel {number} is open already")));
+            return Err(Exception::connection(
+                code::CHANNEL_ERROR,
+                format_args!("channel {number} is open already"),
+            ));
         }
-        self.channels.insert(number, Channel::new(self.broker.new_holder()));
+        self.channels
+            .insert(number, Channel::new(self.broker.new_holder()));
         reply::channel_open_ok(&mut self.out, number);
         Ok(())
     }
 
     /// After our `channel.close` only its answer counts.
-    pub fn handle_closing_channel(&mut self, number: u16, method: &Method) -> Result<(), Exception> {
+    pub fn handle_closing_channel(
+        &mut self,
+        number: u16,
+        method: &Method,
+    ) -> Result<(), Exception> {
         match method {
             Method::ChannelCloseOk => {
                 self.channels.remove(&number);
@@ -104,7 +179,9 @@ impl Session {
 
     /// Puts back what the channel holds and ends its consumers.
     pub fn end_channel(&mut self, number: u16) {
-        let Some(channel) = self.channels.get_mut(&number) else { return };
+        let Some(channel) = self.channels.get_mut(&number) else {
+            return;
+        };
         let unacked = std::mem::take(&mut channel.unacked);
         let consumers = std::mem::take(&mut channel.consumers);
         for delivery in unacked.into_values() {

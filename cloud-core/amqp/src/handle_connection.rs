@@ -16,7 +16,10 @@ impl Session {
                 self.ended = true;
                 Ok(())
             }
-            other => Err(Exception::connection(code::COMMAND_INVALID, format_args!("unexpected on channel 0: {}", name(&other)))),
+            other => Err(Exception::connection(
+                code::COMMAND_INVALID,
+                format_args!("unexpected on channel 0: {}", name(&other)),
+            )),
         }
     }
 }
@@ -24,5 +27,8 @@ impl Session {
 /// The variant's name, without what it carries.
 fn name(method: &Method) -> String {
     let text = format!("{method:?}");
-    text.split(['(', ' ', '{']).next().unwrap_or_default().to_owned()
+    text.split(['(', ' ', '{'])
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }

@@ -16,12 +16,18 @@ impl Session {
     pub fn basic_consume(&mut self, number: u16, consume: Consume) -> Result<(), Exception> {
         let state = self.queue_for(number, &consume.queue)?;
         if consume.no_local {
-            return Err(Exception::connection(code::NOT_IMPLEMENTED, "no_local=true is not implemented"));
+            return Err(Exception::connection(
+                code::NOT_IMPLEMENTED,
+                "no_local=true is not implemented",
+            ));
         }
         if let Some((name, _)) = consume.arguments.0.first() {
             return Err(Exception::channel(
                 code::PRECONDITION_FAILED,
-                format_args!("argument '{}' is not supported: consume without it", String::from_utf8_lossy(name)),
+                format_args!(
+                    "argument '{}' is not supported: consume without it",
+                    String::from_utf8_lossy(name)
+                ),
             ));
         }
         self.next_consumer += 1;
@@ -33,14 +39,31 @@ impl Session {
         };
         let channel = self.channel(number)?;
         if channel.consumers.contains_key(&tag) {
-            return Err(Exception::connection(code::NOT_ALLOWED, format_args!("attempt to reuse consumer tag '{tag}'")));
+            return Err(Exception::connection(
+                code::NOT_ALLOWED,
+                format_args!("attempt to reuse consumer tag '{tag}'"),
+            ));
         }
         if channel.consumers.len() >= limits::CONSUMERS_PER_CHANNEL {
-            return Err(Exception::channel(code::RESOURCE_ERROR, format_args!("this channel has {} consumers, the limit", limits::CONSUMERS_PER_CHANNEL)));
+            return Err(Exception::channel(
+                code::RESOURCE_ERROR,
+                format_args!(
+                    "this channel has {} consumers, the limit",
+                    limits::CONSUMERS_PER_CHANNEL
+                ),
+            ));
         }
         state.add_consumer(consume.exclusive)?;
         let prefetch = channel.prefetch_consumer;
-        let consumer = Consumer { id, queue: state, no_ack: consume.no_ack, prefetch, unacked: 0, reserved: 0, busy: false };
+        let consumer = Consumer {
+            id,
+            queue: state,
+            no_ack: consume.no_ack,
+            prefetch,
+            unacked: 0,
+            reserved: 0,
+            busy: false,
+        };
         channel.consumers.insert(tag.clone(), consumer);
         if !consume.nowait {
             reply::consumer_tag(&mut self.out, number, (60, 21), &tag);
@@ -49,7 +72,12 @@ impl Session {
     }
 
     /// What was delivered stays out until it is acknowledged; what is on its way from the queue goes back when it arrives.
-    pub async fn basic_cancel(&mut self, number: u16, tag: &str, nowait: bool) -> Result<(), Exception> {
+    pub async fn basic_cancel(
+        &mut self,
+        number: u16,
+        tag: &str,
+        nowait: bool,
+    ) -> Result<(), Exception> {
         if let Some(consumer) = self.channel(number)?.consumers.remove(tag) {
             if consumer.queue.remove_consumer() {
                 self.drain().await;

@@ -17,20 +17,37 @@ use crate::{
 impl Session {
     pub fn basic_publish(&mut self, number: u16, publish: Publish) -> Result<(), Exception> {
         if publish.immediate {
-            return Err(Exception::connection(code::NOT_IMPLEMENTED, "immediate=true is not implemented"));
+            return Err(Exception::connection(
+                code::NOT_IMPLEMENTED,
+                "immediate=true is not implemented",
+            ));
         }
         if !publish.exchange.is_empty() {
-            let exchange = self.vhost.exchange(&publish.exchange).ok_or_else(|| Exception::not_found("exchange", &publish.exchange, &self.agreed.vhost_name))?;
+            let exchange = self.vhost.exchange(&publish.exchange).ok_or_else(|| {
+                Exception::not_found("exchange", &publish.exchange, &self.agreed.vhost_name)
+            })?;
             if exchange.internal {
-                return Err(Exception::channel(code::ACCESS_REFUSED, format_args!("cannot publish to internal exchange '{}'", exchange.name)));
+                return Err(Exception::channel(
+                    code::ACCESS_REFUSED,
+                    format_args!("cannot publish to internal exchange '{}'", exchange.name),
+                ));
             }
         }
-        self.channel(number)?.content = Some(Content { publish, header: None, body: BytesMut::new() });
+        self.channel(number)?.content = Some(Content {
+            publish,
+            header: None,
+            body: BytesMut::new(),
+        });
         Ok(())
     }
 
     /// A content header or body frame (clause 4.2.6).
-    pub async fn handle_content(&mut self, number: u16, kind: u8, payload: Bytes) -> Result<(), Exception> {
+    pub async fn handle_content(
+        &mut self,
+        number: u16,
+        kind: u8,
+        payload: Bytes,
+    ) -> Result<(), Exception> {
         let channel = self.channel(number)?;
         if channel.closing {
             return Ok(());
@@ -51,7 +68,10 @@ impl Session {
             if size > limits::BODY_MAX {
                 return Err(Exception::channel(
                     code::PRECONDITION_FAILED,
-                    format_args!("message size {size} is larger than the limit of {} bytes", limits::BODY_MAX),
+                    format_args!(
+                        "message size {size} is larger than the limit of {} bytes",
+                        limits::BODY_MAX
+                    ),
                 ));
             }
             content.header = Some((size, r.rest()));
@@ -72,7 +92,9 @@ impl Session {
                 payload
             } else {
                 if content.body.is_empty() {
-                    content.body.reserve((size as usize).min(limits::BODY_RESERVE));
+                    content
+                        .body
+                        .reserve((size as usize).min(limits::BODY_RESERVE));
                 }
                 content.body.extend_from_slice(&payload);
                 if have < size {
@@ -81,31 +103,53 @@ impl Session {
                 std::mem::take(&mut content.body).freeze()
             }
         };
-        let Some(Content { publish, header: Some((_, block)), .. }) = channel.content.take() else {
+        let Some(Content {
+            publish,
+            header: Some((_, block)),
+            ..
+        }) = channel.content.take()
+        else {
             return Ok(());
         };
         self.publish(number, &publish, block, body).await
     }
 
-    async fn publish(&mut self, number: u16, publish: &Publish, block: Bytes, body: Bytes) -> Result<(), Exception> {
+    async fn publish(
+        &mut self,
+        number: u16,
+        publish: &Publish,
+        block: Bytes,
+        body: Bytes,
+    ) -> Result<(), Exception> {
         let properties = Properties::parse(block.clone())?;
         if let Some(user) = &properties.user_id
             && user.as_ref() != self.agreed.principal.name.as_bytes()
         {
             return Err(Exception::channel(
                 code::PRECONDITION_FAILED,
-                format_args!("user_id property set to '{}' but authenticated user was '{}'", String::from_utf8_lossy(user), self.agreed.principal.name),
+                format_args!(
+                    "user_id property set to '{}' but authenticated user was '{}'",
+                    String::from_utf8_lossy(user),
+                    self.agreed.principal.name
+                ),
             ));
         }
         if properties.expiration.is_some() && message::expiration(&properties).is_none() {
-            return Err(Exception::channel(code::PRECONDITION_FAILED, "invalid expiration: expected milliseconds as decimal text"));
+            return Err(Exception::channel(
+                code::PRECONDITION_FAILED,
+                "invalid expiration: expected milliseconds as decimal text",
+            ));
         }
         let channel = self.channel(number)?;
         let sequence = channel.confirm.as_mut().map(|last| {
             *last += 1;
             *last
         });
-        let waiting = Waiting { holder: channel.holder.0, channel: number, sequence };
+        let waiting = Waiting {
+            holder: channel.holder.0,
+            channel: number,
+            sequence,
+        };
         self.broker.metrics.published.inc();
 
         let (exchange, key) = (publish.exchange.as_str(), publish.routing_key.as_str());
@@ -114,7 +158,11 @@ impl Session {
                 self.vhost.queue(key).is_some()
             } else {
                 let none = Default::default();
-                self.vhost.routes.read().reaches_any(&exchange.into(), key, properties.headers.as_ref().unwrap_or(&none))
+                self.vhost.routes.read().reaches_any(
+                    &exchange.into(),
+                    key,
+                    properties.headers.as_ref().unwrap_or(&none),
+                )
             };
             if !routed {
                 self.broker.metrics.returned.inc();
@@ -123,7 +171,10 @@ impl Session {
             }
         }
         let name = if exchange.is_empty() { key } else { exchange };
-        if exchange.is_empty() && self.vhost.queue(key).is_none() && (key.is_empty() || key.starts_with("amq.")) {
+        if exchange.is_empty()
+            && self.vhost.queue(key).is_none()
+            && (key.is_empty() || key.starts_with("amq."))
+        {
             // An answer to a client that has gone: no queue has this name any more, and a stream for it would stay for ever.
             self.publisher.push_dropped(waiting);
             return Ok(());
@@ -132,8 +183,18 @@ impl Session {
             Some(stream) => stream,
             None => self.vhost.stream_for_write(name).await?,
         };
-        let record = message::to_record(exchange, key, &block, &properties, body, self.broker.now_ms());
-        let partition = kernel::PartitionId { stream: stream.id, partition: record::partition_for_key(Some(key.as_bytes()), stream.partitions) };
+        let record = message::to_record(
+            exchange,
+            key,
+            &block,
+            &properties,
+            body,
+            self.broker.now_ms(),
+        );
+        let partition = kernel::PartitionId {
+            stream: stream.id,
+            partition: record::partition_for_key(Some(key.as_bytes()), stream.partitions),
+        };
         self.publisher.push(partition, &record, waiting)
     }
 
@@ -141,9 +202,14 @@ impl Session {
     pub fn confirm(&mut self, committed: Committed) {
         self.uncommitted_bytes = self.uncommitted_bytes.saturating_sub(committed.bytes);
         let Session { channels, out, .. } = self;
-        let live = |w: &Waiting| channels.get(&w.channel).is_some_and(|c| c.holder.0 == w.holder && !c.closing);
+        let live = |w: &Waiting| {
+            channels
+                .get(&w.channel)
+                .is_some_and(|c| c.holder.0 == w.holder && !c.closing)
+        };
         if committed.refused.is_empty() {
-            let mut last: std::collections::BTreeMap<u16, (u64, usize)> = std::collections::BTreeMap::new();
+            let mut last: std::collections::BTreeMap<u16, (u64, usize)> =
+                std::collections::BTreeMap::new();
             for waiting in committed.stored.iter().filter(|w| live(w)) {
                 if let Some(sequence) = waiting.sequence {
                     let entry = last.entry(waiting.channel).or_default();
@@ -156,7 +222,12 @@ impl Session {
             return;
         }
         let mut lost = std::collections::BTreeMap::new();
-        for (waiting, stored) in committed.stored.iter().map(|w| (w, true)).chain(committed.refused.iter().map(|(w, _)| (w, false))) {
+        for (waiting, stored) in committed
+            .stored
+            .iter()
+            .map(|w| (w, true))
+            .chain(committed.refused.iter().map(|(w, _)| (w, false)))
+        {
             if live(waiting) {
                 match waiting.sequence {
                     Some(sequence) => reply::confirm(out, waiting.channel, sequence, false, stored),
@@ -167,10 +238,21 @@ impl Session {
                 }
             }
         }
-        let reason = committed.refused.first().map(|(_, reason)| reason.clone()).unwrap_or_default();
+        let reason = committed
+            .refused
+            .first()
+            .map(|(_, reason)| reason.clone())
+            .unwrap_or_default();
         // Without confirms the loss of the channel is the only way to learn it.
         for channel in lost.into_keys() {
-            self.close_channel(channel, &Exception::channel(code::RESOURCE_ERROR, format_args!("published messages could not be stored: {reason}")), (60, 40));
+            self.close_channel(
+                channel,
+                &Exception::channel(
+                    code::RESOURCE_ERROR,
+                    format_args!("published messages could not be stored: {reason}"),
+                ),
+                (60, 40),
+            );
         }
     }
 }

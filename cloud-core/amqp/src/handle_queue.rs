@@ -35,16 +35,28 @@ impl Session {
     pub fn queue_for(&mut self, number: u16, name: &str) -> Result<Arc<QueueState>, Exception> {
         let name: Arc<str> = if name.is_empty() {
             let last = self.channel(number)?.last_queue.clone();
-            last.ok_or_else(|| Exception::channel(code::NOT_FOUND, "no previously declared queue on this channel"))?
+            last.ok_or_else(|| {
+                Exception::channel(
+                    code::NOT_FOUND,
+                    "no previously declared queue on this channel",
+                )
+            })?
         } else {
             name.into()
         };
-        let state = self.vhost.queue(&name).ok_or_else(|| Exception::not_found("queue", &name, &self.agreed.vhost_name))?;
+        let state = self
+            .vhost
+            .queue(&name)
+            .ok_or_else(|| Exception::not_found("queue", &name, &self.agreed.vhost_name))?;
         state.check_owner(self.id, &self.agreed.vhost_name)?;
         Ok(state)
     }
 
-    pub async fn queue_declare(&mut self, number: u16, declare: QueueDeclare) -> Result<(), Exception> {
+    pub async fn queue_declare(
+        &mut self,
+        number: u16,
+        declare: QueueDeclare,
+    ) -> Result<(), Exception> {
         let state = if declare.passive {
             self.drain().await;
             self.queue_for(number, &declare.queue)?
@@ -67,7 +79,10 @@ impl Session {
         } else if declare.queue.starts_with("amq.") && self.vhost.queue(&declare.queue).is_none() {
             return Err(Exception::channel(
                 code::ACCESS_REFUSED,
-                format_args!("queue name '{}' contains reserved prefix 'amq.*'", declare.queue),
+                format_args!(
+                    "queue name '{}' contains reserved prefix 'amq.*'",
+                    declare.queue
+                ),
             ));
         } else {
             declare.queue.as_str().into()
@@ -87,27 +102,54 @@ impl Session {
     pub async fn queue_bind(&mut self, number: u16, mut bind: QueueBind) -> Result<(), Exception> {
         let state = self.check_bind(number, &mut bind)?;
         self.drain().await;
-        self.vhost.bind(&bind.exchange, Node::Queue(state.name().clone()), &bind.routing_key, bind.arguments).await?;
+        self.vhost
+            .bind(
+                &bind.exchange,
+                Node::Queue(state.name().clone()),
+                &bind.routing_key,
+                bind.arguments,
+            )
+            .await?;
         if !bind.nowait {
             reply::plain(&mut self.out, number, reply::QUEUE_BIND_OK);
         }
         Ok(())
     }
 
-    pub async fn queue_unbind(&mut self, number: u16, mut bind: QueueBind) -> Result<(), Exception> {
+    pub async fn queue_unbind(
+        &mut self,
+        number: u16,
+        mut bind: QueueBind,
+    ) -> Result<(), Exception> {
         let state = self.check_bind(number, &mut bind)?;
         self.drain().await;
-        self.vhost.unbind(&bind.exchange, Node::Queue(state.name().clone()), &bind.routing_key, &bind.arguments).await?;
+        self.vhost
+            .unbind(
+                &bind.exchange,
+                Node::Queue(state.name().clone()),
+                &bind.routing_key,
+                &bind.arguments,
+            )
+            .await?;
         reply::plain(&mut self.out, number, reply::QUEUE_UNBIND_OK);
         Ok(())
     }
 
-    fn check_bind(&mut self, number: u16, bind: &mut QueueBind) -> Result<Arc<QueueState>, Exception> {
+    fn check_bind(
+        &mut self,
+        number: u16,
+        bind: &mut QueueBind,
+    ) -> Result<Arc<QueueState>, Exception> {
         if bind.exchange.is_empty() {
-            return Err(Exception::channel(code::ACCESS_REFUSED, "operation not permitted on the default exchange"));
+            return Err(Exception::channel(
+                code::ACCESS_REFUSED,
+                "operation not permitted on the default exchange",
+            ));
         }
         let state = self.queue_for(number, &bind.queue)?;
-        let exchange = self.vhost.exchange(&bind.exchange).ok_or_else(|| Exception::not_found("exchange", &bind.exchange, &self.agreed.vhost_name))?;
+        let exchange = self.vhost.exchange(&bind.exchange).ok_or_else(|| {
+            Exception::not_found("exchange", &bind.exchange, &self.agreed.vhost_name)
+        })?;
         check_binding(exchange.kind, &bind.arguments)?;
         // queue.bind: with both empty, the last declared queue is bound by its own name.
         if bind.queue.is_empty() && bind.routing_key.is_empty() {
@@ -116,17 +158,33 @@ impl Session {
         Ok(state)
     }
 
-    pub async fn queue_purge(&mut self, number: u16, queue: &str, nowait: bool) -> Result<(), Exception> {
+    pub async fn queue_purge(
+        &mut self,
+        number: u16,
+        queue: &str,
+        nowait: bool,
+    ) -> Result<(), Exception> {
         let state = self.queue_for(number, queue)?;
         self.drain().await;
-        let purged = state.queue.purge().await.map_err(|e| Exception::internal("the purge could not be stored", e))?;
+        let purged = state
+            .queue
+            .purge()
+            .await
+            .map_err(|e| Exception::internal("the purge could not be stored", e))?;
         if !nowait {
             reply::queue_count_ok(&mut self.out, number, (50, 31), count(purged));
         }
         Ok(())
     }
 
-    pub async fn queue_delete(&mut self, number: u16, queue: &str, if_unused: bool, if_empty: bool, nowait: bool) -> Result<(), Exception> {
+    pub async fn queue_delete(
+        &mut self,
+        number: u16,
+        queue: &str,
+        if_unused: bool,
+        if_empty: bool,
+        nowait: bool,
+    ) -> Result<(), Exception> {
         let mut deleted = 0;
         // Deleting what is not there succeeds (as RabbitMQ has it).
         if queue.is_empty() || self.vhost.queue(queue).is_some() {
@@ -134,10 +192,16 @@ impl Session {
             self.drain().await;
             state.queue.catch_up().await;
             if if_unused && state.consumers() > 0 {
-                return Err(Exception::channel(code::PRECONDITION_FAILED, format_args!("queue '{}' in use", state.name())));
+                return Err(Exception::channel(
+                    code::PRECONDITION_FAILED,
+                    format_args!("queue '{}' in use", state.name()),
+                ));
             }
             if if_empty && state.queue.ready() > 0 {
-                return Err(Exception::channel(code::PRECONDITION_FAILED, format_args!("queue '{}' not empty", state.name())));
+                return Err(Exception::channel(
+                    code::PRECONDITION_FAILED,
+                    format_args!("queue '{}' not empty", state.name()),
+                ));
             }
             deleted = self.vhost.delete_queue(&state).await?;
         }
@@ -148,9 +212,18 @@ impl Session {
     }
 
     /// `basic.qos`: per consumer from now on, or (`global`) for the channel as a whole, as RabbitMQ reads it.
-    pub fn basic_qos(&mut self, number: u16, size: u32, prefetch: u16, global: bool) -> Result<(), Exception> {
+    pub fn basic_qos(
+        &mut self,
+        number: u16,
+        size: u32,
+        prefetch: u16,
+        global: bool,
+    ) -> Result<(), Exception> {
         if size != 0 {
-            return Err(Exception::connection(code::NOT_IMPLEMENTED, "prefetch_size is not implemented: use prefetch_count"));
+            return Err(Exception::connection(
+                code::NOT_IMPLEMENTED,
+                "prefetch_size is not implemented: use prefetch_count",
+            ));
         }
         let channel = self.channel(number)?;
         if global {
@@ -167,4 +240,3 @@ impl Session {
 fn unused_name() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
-

@@ -41,13 +41,18 @@ pub enum HandshakeError {
     Closed,
 }
 
-pub async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(broker: &Broker, stream: &mut S, input: &mut BytesMut) -> Result<Negotiated, HandshakeError> {
+pub async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(
+    broker: &Broker,
+    stream: &mut S,
+    input: &mut BytesMut,
+) -> Result<Negotiated, HandshakeError> {
     while input.len() < frame::PROTOCOL_HEADER.len() {
         if stream.read_buf(input).await? == 0 {
             return Err(HandshakeError::Closed);
         }
         // What cannot become the header is answered before all of it is there.
-        if !frame::PROTOCOL_HEADER.starts_with(input.get(..input.len().min(8)).unwrap_or_default()) {
+        if !frame::PROTOCOL_HEADER.starts_with(input.get(..input.len().min(8)).unwrap_or_default())
+        {
             break;
         }
     }
@@ -76,38 +81,76 @@ pub async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(broker: &Broker, strea
     result
 }
 
-async fn agree<S: AsyncRead + AsyncWrite + Unpin>(broker: &Broker, stream: &mut S, input: &mut BytesMut) -> Result<Negotiated, HandshakeError> {
+async fn agree<S: AsyncRead + AsyncWrite + Unpin>(
+    broker: &Broker,
+    stream: &mut S,
+    input: &mut BytesMut,
+) -> Result<Negotiated, HandshakeError> {
     let max = limits::FRAME_MAX_BEFORE_TUNE;
     let Method::ConnectionStartOk(start) = next_method(stream, input, max).await? else {
         return Err(out_of_order("connection.start-ok").into());
     };
     if start.mechanism != "PLAIN" {
-        return Err(Exception::connection(code::ACCESS_REFUSED, format_args!("mechanism '{}' is not offered: use PLAIN", start.mechanism)).into());
+        return Err(Exception::connection(
+            code::ACCESS_REFUSED,
+            format_args!("mechanism '{}' is not offered: use PLAIN", start.mechanism),
+        )
+        .into());
     }
     // RFC 4616: authorisation identity, user name and password, separated by zero bytes.
     let mut parts = start.response.split(|b| *b == 0).skip(1);
     let (Some(user), Some(_password), None) = (parts.next(), parts.next(), parts.next()) else {
-        return Err(Exception::connection(code::ACCESS_REFUSED, "the PLAIN response is malformed").into());
+        return Err(
+            Exception::connection(code::ACCESS_REFUSED, "the PLAIN response is malformed").into(),
+        );
     };
-    let user = std::str::from_utf8(user).map_err(|_| Exception::connection(code::ACCESS_REFUSED, "the user name is not UTF-8"))?;
+    let user = std::str::from_utf8(user)
+        .map_err(|_| Exception::connection(code::ACCESS_REFUSED, "the user name is not UTF-8"))?;
     let principal = Principal::named(user);
     let capability = |name: &str| match start.client_properties.get("capabilities") {
         Some(Value::Table(t)) => t.get(name) == Some(&Value::Bool(true)),
         _ => false,
     };
     let cancel_notify = capability("consumer_cancel_notify");
-    let product = start.client_properties.get("product").and_then(Value::as_text).unwrap_or_default().chars().take(64).collect();
+    let product = start
+        .client_properties
+        .get("product")
+        .and_then(Value::as_text)
+        .unwrap_or_default()
+        .chars()
+        .take(64)
+        .collect();
 
     let mut out = BytesMut::new();
-    reply::connection_tune(&mut out, limits::CHANNEL_MAX, limits::FRAME_MAX, limits::HEARTBEAT_SECONDS);
+    reply::connection_tune(
+        &mut out,
+        limits::CHANNEL_MAX,
+        limits::FRAME_MAX,
+        limits::HEARTBEAT_SECONDS,
+    );
     stream.write_all_buf(&mut out).await?;
-    let Method::ConnectionTuneOk { channel_max, frame_max, heartbeat } = next_method(stream, input, max).await? else {
+    let Method::ConnectionTuneOk {
+        channel_max,
+        frame_max,
+        heartbeat,
+    } = next_method(stream, input, max).await?
+    else {
         return Err(out_of_order("connection.tune-ok").into());
     };
     // Zero is "no limit of mine": then ours holds.
-    let channel_max = if channel_max == 0 { limits::CHANNEL_MAX } else { channel_max };
-    let frame_max = if frame_max == 0 { limits::FRAME_MAX } else { frame_max };
-    if channel_max > limits::CHANNEL_MAX || !(limits::FRAME_MIN..=limits::FRAME_MAX).contains(&frame_max) {
+    let channel_max = if channel_max == 0 {
+        limits::CHANNEL_MAX
+    } else {
+        channel_max
+    };
+    let frame_max = if frame_max == 0 {
+        limits::FRAME_MAX
+    } else {
+        frame_max
+    };
+    if channel_max > limits::CHANNEL_MAX
+        || !(limits::FRAME_MIN..=limits::FRAME_MAX).contains(&frame_max)
+    {
         return Err(Exception::connection(
             code::NOT_ALLOWED,
             format_args!(
@@ -123,18 +166,35 @@ async fn agree<S: AsyncRead + AsyncWrite + Unpin>(broker: &Broker, stream: &mut 
         return Err(out_of_order("connection.open").into());
     };
     let Some(found) = broker.vhost(&vhost) else {
-        return Err(Exception::connection(code::NOT_ALLOWED, format_args!("vhost '{vhost}' not found: use '/'")).into());
+        return Err(Exception::connection(
+            code::NOT_ALLOWED,
+            format_args!("vhost '{vhost}' not found: use '/'"),
+        )
+        .into());
     };
     reply::connection_open_ok(&mut out);
     stream.write_all_buf(&mut out).await?;
-    Ok(Negotiated { principal, vhost: found, vhost_name: vhost, channel_max, frame_max, heartbeat, cancel_notify, product })
+    Ok(Negotiated {
+        principal,
+        vhost: found,
+        vhost_name: vhost,
+        channel_max,
+        frame_max,
+        heartbeat,
+        cancel_notify,
+        product,
+    })
 }
 
 fn out_of_order(expected: &str) -> Exception {
     Exception::connection(code::COMMAND_INVALID, format_args!("expected {expected}"))
 }
 
-async fn next_method<S: AsyncRead + Unpin>(stream: &mut S, input: &mut BytesMut, frame_max: u32) -> Result<Method, HandshakeError> {
+async fn next_method<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    input: &mut BytesMut,
+    frame_max: u32,
+) -> Result<Method, HandshakeError> {
     loop {
         if let Some(frame) = frame::split(input, frame_max).map_err(Exception::from)? {
             match frame.kind {
@@ -145,7 +205,13 @@ async fn next_method<S: AsyncRead + Unpin>(stream: &mut S, input: &mut BytesMut,
                         method => Ok(method),
                     };
                 }
-                _ => return Err(Exception::connection(code::UNEXPECTED_FRAME, "only methods on channel 0 before connection.open").into()),
+                _ => {
+                    return Err(Exception::connection(
+                        code::UNEXPECTED_FRAME,
+                        "only methods on channel 0 before connection.open",
+                    )
+                    .into());
+                }
             }
         }
         if stream.read_buf(input).await? == 0 {
@@ -155,13 +221,23 @@ async fn next_method<S: AsyncRead + Unpin>(stream: &mut S, input: &mut BytesMut,
 }
 
 fn server_properties() -> Table {
-    let capabilities = ["publisher_confirms", "exchange_exchange_bindings", "basic.nack", "consumer_cancel_notify", "per_consumer_qos", "authentication_failure_close"]
-        .iter()
-        .fold(Table::default(), |t, name| t.with(name, Value::Bool(true)));
+    let capabilities = [
+        "publisher_confirms",
+        "exchange_exchange_bindings",
+        "basic.nack",
+        "consumer_cancel_notify",
+        "per_consumer_qos",
+        "authentication_failure_close",
+    ]
+    .iter()
+    .fold(Table::default(), |t, name| t.with(name, Value::Bool(true)));
     Table::default()
         .with("product", Value::text("Towline"))
         .with("version", Value::text(env!("CARGO_PKG_VERSION")))
         .with("platform", Value::text("Rust"))
-        .with("information", Value::text("Licensed under the Apache License 2.0"))
+        .with(
+            "information",
+            Value::text("Licensed under the Apache License 2.0"),
+        )
         .with("capabilities", Value::Table(capabilities))
 }

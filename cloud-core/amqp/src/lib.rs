@@ -45,7 +45,10 @@ pub fn start(context: Context, listener: TcpListener) -> JoinHandle<()> {
             }
         };
         let watcher = tokio::spawn(broker.clone().watch_streams());
-        frontend::serve_tcp(context, "amqp", listener, move |connection| connection::serve(broker.clone(), connection)).await;
+        frontend::serve_tcp(context, "amqp", listener, move |connection| {
+            connection::serve(broker.clone(), connection)
+        })
+        .await;
         watcher.abort();
     })
 }

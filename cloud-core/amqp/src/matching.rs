@@ -35,7 +35,11 @@ pub fn topic(pattern: &str, key: &str) -> bool {
 
 fn words(text: &str) -> Vec<&str> {
     // The empty key has no words, so that `#` matches it and `*` does not.
-    if text.is_empty() { Vec::new() } else { text.split('.').collect() }
+    if text.is_empty() {
+        Vec::new()
+    } else {
+        text.split('.').collect()
+    }
 }
 
 /// `x-match` of a headers binding.
@@ -74,7 +78,10 @@ pub fn headers(arguments: &Table, message: &Table) -> bool {
         .iter()
         .filter(|(name, _)| name.as_ref() != b"x-match" && (with_x || !name.starts_with(b"x-")));
     let holds = |(name, wanted): &(bytes::Bytes, Value)| {
-        message.0.iter().any(|(n, value)| n == name && (*wanted == Value::Void || wanted.same(value)))
+        message
+            .0
+            .iter()
+            .any(|(n, value)| n == name && (*wanted == Value::Void || wanted.same(value)))
     };
     match rule {
         XMatch::All | XMatch::AllWithX => considered.all(holds),
@@ -120,8 +127,12 @@ mod tests {
         match (pattern.split_first(), key.split_first()) {
             (None, None) => true,
             (Some((&"#", rest)), None) => by_definition(rest, key),
-            (Some((&"#", rest)), Some((_, key_rest))) => by_definition(rest, key) || by_definition(pattern, key_rest),
-            (Some((p, rest)), Some((k, key_rest))) => (*p == "*" || p == k) && by_definition(rest, key_rest),
+            (Some((&"#", rest)), Some((_, key_rest))) => {
+                by_definition(rest, key) || by_definition(pattern, key_rest)
+            }
+            (Some((p, rest)), Some((k, key_rest))) => {
+                (*p == "*" || p == k) && by_definition(rest, key_rest)
+            }
             _ => false,
         }
     }
@@ -138,22 +149,56 @@ mod tests {
 
     #[test]
     fn header_rules() {
-        let t = |pairs: &[(&str, &str)]| pairs.iter().fold(Table::default(), |t, (n, v)| t.with(n, Value::text(v)));
+        let t = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .fold(Table::default(), |t, (n, v)| t.with(n, Value::text(v)))
+        };
         for (arguments, message, expected) in [
-            (t(&[("x-match", "all"), ("a", "1"), ("b", "2")]), t(&[("a", "1"), ("b", "2"), ("c", "3")]), true),
-            (t(&[("x-match", "all"), ("a", "1"), ("b", "2")]), t(&[("a", "1")]), false),
-            (t(&[("x-match", "any"), ("a", "1"), ("b", "2")]), t(&[("b", "2")]), true),
-            (t(&[("x-match", "any"), ("a", "1")]), t(&[("a", "2")]), false),
+            (
+                t(&[("x-match", "all"), ("a", "1"), ("b", "2")]),
+                t(&[("a", "1"), ("b", "2"), ("c", "3")]),
+                true,
+            ),
+            (
+                t(&[("x-match", "all"), ("a", "1"), ("b", "2")]),
+                t(&[("a", "1")]),
+                false,
+            ),
+            (
+                t(&[("x-match", "any"), ("a", "1"), ("b", "2")]),
+                t(&[("b", "2")]),
+                true,
+            ),
+            (
+                t(&[("x-match", "any"), ("a", "1")]),
+                t(&[("a", "2")]),
+                false,
+            ),
             (t(&[("a", "1")]), t(&[("a", "1")]), true),
             (t(&[("x-match", "all"), ("x-a", "1")]), t(&[]), true),
             (t(&[("x-match", "all-with-x"), ("x-a", "1")]), t(&[]), false),
-            (t(&[("x-match", "any-with-x"), ("x-a", "1")]), t(&[("x-a", "1")]), true),
+            (
+                t(&[("x-match", "any-with-x"), ("x-a", "1")]),
+                t(&[("x-a", "1")]),
+                true,
+            ),
             (t(&[("x-match", "any")]), t(&[("a", "1")]), false),
             (t(&[]), t(&[("a", "1")]), true),
         ] {
-            assert_eq!(headers(&arguments, &message), expected, "{arguments:?} {message:?}");
+            assert_eq!(
+                headers(&arguments, &message),
+                expected,
+                "{arguments:?} {message:?}"
+            );
         }
-        assert!(headers(&Table::default().with("a", Value::Void), &t(&[("a", "anything")])));
-        assert!(headers(&Table::default().with("n", Value::Int(b'I', 3)), &Table::default().with("n", Value::Int(b'b', 3))));
+        assert!(headers(
+            &Table::default().with("a", Value::Void),
+            &t(&[("a", "anything")])
+        ));
+        assert!(headers(
+            &Table::default().with("n", Value::Int(b'I', 3)),
+            &Table::default().with("n", Value::Int(b'b', 3))
+        ));
     }
 }

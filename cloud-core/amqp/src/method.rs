@@ -13,34 +13,85 @@ pub type MethodId = (u16, u16);
 #[derive(Debug, Clone, PartialEq)]
 pub enum Method {
     ConnectionStartOk(StartOk),
-    ConnectionTuneOk { channel_max: u16, frame_max: u32, heartbeat: u16 },
-    ConnectionOpen { vhost: String },
-    ConnectionClose { code: u16, text: String },
+    ConnectionTuneOk {
+        channel_max: u16,
+        frame_max: u32,
+        heartbeat: u16,
+    },
+    ConnectionOpen {
+        vhost: String,
+    },
+    ConnectionClose {
+        code: u16,
+        text: String,
+    },
     ConnectionCloseOk,
     ChannelOpen,
-    ChannelFlow { active: bool },
+    ChannelFlow {
+        active: bool,
+    },
     ChannelFlowOk,
-    ChannelClose { code: u16, text: String },
+    ChannelClose {
+        code: u16,
+        text: String,
+    },
     ChannelCloseOk,
     ExchangeDeclare(ExchangeDeclare),
-    ExchangeDelete { exchange: String, if_unused: bool, nowait: bool },
+    ExchangeDelete {
+        exchange: String,
+        if_unused: bool,
+        nowait: bool,
+    },
     ExchangeBind(ExchangeBind),
     ExchangeUnbind(ExchangeBind),
     QueueDeclare(QueueDeclare),
     QueueBind(QueueBind),
     QueueUnbind(QueueBind),
-    QueuePurge { queue: String, nowait: bool },
-    QueueDelete { queue: String, if_unused: bool, if_empty: bool, nowait: bool },
-    BasicQos { size: u32, count: u16, global: bool },
+    QueuePurge {
+        queue: String,
+        nowait: bool,
+    },
+    QueueDelete {
+        queue: String,
+        if_unused: bool,
+        if_empty: bool,
+        nowait: bool,
+    },
+    BasicQos {
+        size: u32,
+        count: u16,
+        global: bool,
+    },
     BasicConsume(Consume),
-    BasicCancel { consumer_tag: String, nowait: bool },
+    BasicCancel {
+        consumer_tag: String,
+        nowait: bool,
+    },
     BasicPublish(Publish),
-    BasicGet { queue: String, no_ack: bool },
-    BasicAck { delivery_tag: u64, multiple: bool },
-    BasicNack { delivery_tag: u64, multiple: bool, requeue: bool },
-    BasicReject { delivery_tag: u64, requeue: bool },
-    BasicRecover { requeue: bool, asynchronous: bool },
-    ConfirmSelect { nowait: bool },
+    BasicGet {
+        queue: String,
+        no_ack: bool,
+    },
+    BasicAck {
+        delivery_tag: u64,
+        multiple: bool,
+    },
+    BasicNack {
+        delivery_tag: u64,
+        multiple: bool,
+        requeue: bool,
+    },
+    BasicReject {
+        delivery_tag: u64,
+        requeue: bool,
+    },
+    BasicRecover {
+        requeue: bool,
+        asynchronous: bool,
+    },
+    ConfirmSelect {
+        nowait: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -132,9 +183,17 @@ impl Method {
                 let mechanism = r.short_str()?;
                 let response = r.long_bytes()?;
                 let _locale = r.short_bytes()?;
-                Method::ConnectionStartOk(StartOk { client_properties, mechanism, response })
+                Method::ConnectionStartOk(StartOk {
+                    client_properties,
+                    mechanism,
+                    response,
+                })
             }
-            (10, 31) => Method::ConnectionTuneOk { channel_max: r.u16()?, frame_max: r.u32()?, heartbeat: r.u16()? },
+            (10, 31) => Method::ConnectionTuneOk {
+                channel_max: r.u16()?,
+                frame_max: r.u32()?,
+                heartbeat: r.u16()?,
+            },
             (10, 40) => {
                 let vhost = r.short_str()?;
                 let _capabilities = r.short_bytes()?;
@@ -150,7 +209,9 @@ impl Method {
                 let _out_of_band = r.short_bytes()?;
                 Method::ChannelOpen
             }
-            (20, 20) => Method::ChannelFlow { active: bit(r.u8()?, 0) },
+            (20, 20) => Method::ChannelFlow {
+                active: bit(r.u8()?, 0),
+            },
             (20, 21) => {
                 let _active = r.u8()?;
                 Method::ChannelFlowOk
@@ -177,7 +238,11 @@ impl Method {
             (40, 20) => {
                 let _ticket = r.u16()?;
                 let (exchange, bits) = (r.short_str()?, r.u8()?);
-                Method::ExchangeDelete { exchange, if_unused: bit(bits, 0), nowait: bit(bits, 1) }
+                Method::ExchangeDelete {
+                    exchange,
+                    if_unused: bit(bits, 0),
+                    nowait: bit(bits, 1),
+                }
             }
             (40, 30) => Method::ExchangeBind(Self::exchange_bind(&mut r)?),
             (40, 40) => Method::ExchangeUnbind(Self::exchange_bind(&mut r)?),
@@ -196,24 +261,50 @@ impl Method {
             }
             (50, 20) => {
                 let _ticket = r.u16()?;
-                let (queue, exchange, routing_key, bits) = (r.short_str()?, r.short_str()?, r.short_str()?, r.u8()?);
-                Method::QueueBind(QueueBind { queue, exchange, routing_key, nowait: bit(bits, 0), arguments: r.table()? })
+                let (queue, exchange, routing_key, bits) =
+                    (r.short_str()?, r.short_str()?, r.short_str()?, r.u8()?);
+                Method::QueueBind(QueueBind {
+                    queue,
+                    exchange,
+                    routing_key,
+                    nowait: bit(bits, 0),
+                    arguments: r.table()?,
+                })
             }
             (50, 50) => {
                 let _ticket = r.u16()?;
-                let (queue, exchange, routing_key) = (r.short_str()?, r.short_str()?, r.short_str()?);
-                Method::QueueUnbind(QueueBind { queue, exchange, routing_key, nowait: false, arguments: r.table()? })
+                let (queue, exchange, routing_key) =
+                    (r.short_str()?, r.short_str()?, r.short_str()?);
+                Method::QueueUnbind(QueueBind {
+                    queue,
+                    exchange,
+                    routing_key,
+                    nowait: false,
+                    arguments: r.table()?,
+                })
             }
             (50, 30) => {
                 let _ticket = r.u16()?;
-                Method::QueuePurge { queue: r.short_str()?, nowait: bit(r.u8()?, 0) }
+                Method::QueuePurge {
+                    queue: r.short_str()?,
+                    nowait: bit(r.u8()?, 0),
+                }
             }
             (50, 40) => {
                 let _ticket = r.u16()?;
                 let (queue, bits) = (r.short_str()?, r.u8()?);
-                Method::QueueDelete { queue, if_unused: bit(bits, 0), if_empty: bit(bits, 1), nowait: bit(bits, 2) }
+                Method::QueueDelete {
+                    queue,
+                    if_unused: bit(bits, 0),
+                    if_empty: bit(bits, 1),
+                    nowait: bit(bits, 2),
+                }
             }
-            (60, 10) => Method::BasicQos { size: r.u32()?, count: r.u16()?, global: bit(r.u8()?, 0) },
+            (60, 10) => Method::BasicQos {
+                size: r.u32()?,
+                count: r.u16()?,
+                global: bit(r.u8()?, 0),
+            },
             (60, 20) => {
                 let _ticket = r.u16()?;
                 let (queue, consumer_tag, bits) = (r.short_str()?, r.short_str()?, r.u8()?);
@@ -227,30 +318,77 @@ impl Method {
                     arguments: r.table()?,
                 })
             }
-            (60, 30) => Method::BasicCancel { consumer_tag: r.short_str()?, nowait: bit(r.u8()?, 0) },
+            (60, 30) => Method::BasicCancel {
+                consumer_tag: r.short_str()?,
+                nowait: bit(r.u8()?, 0),
+            },
             (60, 40) => {
                 let _ticket = r.u16()?;
                 let (exchange, routing_key, bits) = (r.short_str()?, r.short_str()?, r.u8()?);
-                Method::BasicPublish(Publish { exchange, routing_key, mandatory: bit(bits, 0), immediate: bit(bits, 1) })
+                Method::BasicPublish(Publish {
+                    exchange,
+                    routing_key,
+                    mandatory: bit(bits, 0),
+                    immediate: bit(bits, 1),
+                })
             }
             (60, 70) => {
                 let _ticket = r.u16()?;
-                Method::BasicGet { queue: r.short_str()?, no_ack: bit(r.u8()?, 0) }
+                Method::BasicGet {
+                    queue: r.short_str()?,
+                    no_ack: bit(r.u8()?, 0),
+                }
             }
-            (60, 80) => Method::BasicAck { delivery_tag: r.u64()?, multiple: bit(r.u8()?, 0) },
-            (60, 90) => Method::BasicReject { delivery_tag: r.u64()?, requeue: bit(r.u8()?, 0) },
-            (60, 100) => Method::BasicRecover { requeue: bit(r.u8()?, 0), asynchronous: true },
-            (60, 110) => Method::BasicRecover { requeue: bit(r.u8()?, 0), asynchronous: false },
+            (60, 80) => Method::BasicAck {
+                delivery_tag: r.u64()?,
+                multiple: bit(r.u8()?, 0),
+            },
+            (60, 90) => Method::BasicReject {
+                delivery_tag: r.u64()?,
+                requeue: bit(r.u8()?, 0),
+            },
+            (60, 100) => Method::BasicRecover {
+                requeue: bit(r.u8()?, 0),
+                asynchronous: true,
+            },
+            (60, 110) => Method::BasicRecover {
+                requeue: bit(r.u8()?, 0),
+                asynchronous: false,
+            },
             (60, 120) => {
                 let (delivery_tag, bits) = (r.u64()?, r.u8()?);
-                Method::BasicNack { delivery_tag, multiple: bit(bits, 0), requeue: bit(bits, 1) }
+                Method::BasicNack {
+                    delivery_tag,
+                    multiple: bit(bits, 0),
+                    requeue: bit(bits, 1),
+                }
             }
-            (85, 10) => Method::ConfirmSelect { nowait: bit(r.u8()?, 0) },
-            (90, _) => return Err(Exception::connection(code::NOT_IMPLEMENTED, "transactions (tx) are not implemented; use confirm.select")),
-            (10, 70) => return Err(Exception::connection(code::NOT_IMPLEMENTED, "connection.update-secret is not implemented")),
-            (30, _) => return Err(Exception::connection(code::NOT_IMPLEMENTED, "access.request is not implemented")),
+            (85, 10) => Method::ConfirmSelect {
+                nowait: bit(r.u8()?, 0),
+            },
+            (90, _) => {
+                return Err(Exception::connection(
+                    code::NOT_IMPLEMENTED,
+                    "transactions (tx) are not implemented; use confirm.select",
+                ));
+            }
+            (10, 70) => {
+                return Err(Exception::connection(
+                    code::NOT_IMPLEMENTED,
+                    "connection.update-secret is not implemented",
+                ));
+            }
+            (30, _) => {
+                return Err(Exception::connection(
+                    code::NOT_IMPLEMENTED,
+                    "access.request is not implemented",
+                ));
+            }
             _ => {
-                return Err(Exception::connection(code::COMMAND_INVALID, format_args!("unknown method {method} of class {class}")));
+                return Err(Exception::connection(
+                    code::COMMAND_INVALID,
+                    format_args!("unknown method {method} of class {class}"),
+                ));
             }
         };
         r.finish()?;
@@ -266,8 +404,15 @@ impl Method {
 
     fn exchange_bind(r: &mut Reader) -> Result<ExchangeBind, WireError> {
         let _ticket = r.u16()?;
-        let (destination, source, routing_key, bits) = (r.short_str()?, r.short_str()?, r.short_str()?, r.u8()?);
-        Ok(ExchangeBind { destination, source, routing_key, nowait: bit(bits, 0), arguments: r.table()? })
+        let (destination, source, routing_key, bits) =
+            (r.short_str()?, r.short_str()?, r.short_str()?, r.u8()?);
+        Ok(ExchangeBind {
+            destination,
+            source,
+            routing_key,
+            nowait: bit(bits, 0),
+            arguments: r.table()?,
+        })
     }
 }
 
@@ -289,17 +434,22 @@ mod tests {
     #[test]
     fn methods_written_by_amq_protocol() {
         let mut arguments = FieldTable::default();
-        arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
+        arguments.insert(
+            "x-queue-type".into(),
+            AMQPValue::LongString("classic".into()),
+        );
         assert_eq!(
-            theirs(AMQPClass::Queue(queue::AMQPMethod::Declare(queue::Declare {
-                queue: "q".into(),
-                passive: false,
-                durable: true,
-                exclusive: false,
-                auto_delete: true,
-                nowait: false,
-                arguments,
-            }))),
+            theirs(AMQPClass::Queue(queue::AMQPMethod::Declare(
+                queue::Declare {
+                    queue: "q".into(),
+                    passive: false,
+                    durable: true,
+                    exclusive: false,
+                    auto_delete: true,
+                    nowait: false,
+                    arguments,
+                }
+            ))),
             Method::QueueDeclare(QueueDeclare {
                 queue: "q".into(),
                 passive: false,
@@ -307,25 +457,51 @@ mod tests {
                 exclusive: false,
                 auto_delete: true,
                 nowait: false,
-                arguments: Table::default().with("x-queue-type", crate::wire::Value::text("classic")),
+                arguments: Table::default()
+                    .with("x-queue-type", crate::wire::Value::text("classic")),
             })
         );
         assert_eq!(
-            theirs(AMQPClass::Basic(basic::AMQPMethod::Nack(basic::Nack { delivery_tag: 7, multiple: true, requeue: false }))),
-            Method::BasicNack { delivery_tag: 7, multiple: true, requeue: false }
+            theirs(AMQPClass::Basic(basic::AMQPMethod::Nack(basic::Nack {
+                delivery_tag: 7,
+                multiple: true,
+                requeue: false
+            }))),
+            Method::BasicNack {
+                delivery_tag: 7,
+                multiple: true,
+                requeue: false
+            }
         );
         assert_eq!(
-            theirs(AMQPClass::Basic(basic::AMQPMethod::Publish(basic::Publish {
+            theirs(AMQPClass::Basic(basic::AMQPMethod::Publish(
+                basic::Publish {
+                    exchange: "e".into(),
+                    routing_key: "a.b".into(),
+                    mandatory: true,
+                    immediate: false,
+                }
+            ))),
+            Method::BasicPublish(Publish {
                 exchange: "e".into(),
                 routing_key: "a.b".into(),
                 mandatory: true,
-                immediate: false,
-            }))),
-            Method::BasicPublish(Publish { exchange: "e".into(), routing_key: "a.b".into(), mandatory: true, immediate: false })
+                immediate: false
+            })
         );
         assert_eq!(
-            theirs(AMQPClass::Exchange(exchange::AMQPMethod::Delete(exchange::Delete { exchange: "e".into(), if_unused: true, nowait: false }))),
-            Method::ExchangeDelete { exchange: "e".into(), if_unused: true, nowait: false }
+            theirs(AMQPClass::Exchange(exchange::AMQPMethod::Delete(
+                exchange::Delete {
+                    exchange: "e".into(),
+                    if_unused: true,
+                    nowait: false
+                }
+            ))),
+            Method::ExchangeDelete {
+                exchange: "e".into(),
+                if_unused: true,
+                nowait: false
+            }
         );
     }
 
@@ -339,7 +515,13 @@ mod tests {
             (&[0, 10, 0, 51, 1], code::SYNTAX_ERROR),
             (&[0], code::SYNTAX_ERROR),
         ] {
-            assert_eq!(Method::parse(Bytes::copy_from_slice(bytes)).unwrap_err().code, expected, "{bytes:?}");
+            assert_eq!(
+                Method::parse(Bytes::copy_from_slice(bytes))
+                    .unwrap_err()
+                    .code,
+                expected,
+                "{bytes:?}"
+            );
         }
     }
 

@@ -51,10 +51,20 @@ impl Publisher {
         self.bytes
     }
 
-    pub fn push(&mut self, partition: PartitionId, record: &NewRecord, waiting: Waiting) -> Result<(), Exception> {
-        let open = self.open.entry(partition).or_insert_with(|| Open { builder: BatchBuilder::new(), waiting: Vec::new() });
+    pub fn push(
+        &mut self,
+        partition: PartitionId,
+        record: &NewRecord,
+        waiting: Waiting,
+    ) -> Result<(), Exception> {
+        let open = self.open.entry(partition).or_insert_with(|| Open {
+            builder: BatchBuilder::new(),
+            waiting: Vec::new(),
+        });
         let before = open.builder.len();
-        open.builder.push(record).map_err(|e| Exception::channel(code::PRECONDITION_FAILED, e))?;
+        open.builder
+            .push(record)
+            .map_err(|e| Exception::channel(code::PRECONDITION_FAILED, e))?;
         self.bytes += open.builder.len().saturating_sub(before);
         self.messages += 1;
         open.waiting.push(waiting);
@@ -82,19 +92,36 @@ impl Publisher {
             match open.builder.build() {
                 Ok(batch) => {
                     let append = kernel.append(partition, batch, SequenceRule::None);
-                    appends.push(append.map(|r| (open.waiting, r.map(drop).map_err(|e: AppendError| e.to_string()))).boxed());
+                    appends.push(
+                        append
+                            .map(|r| {
+                                (
+                                    open.waiting,
+                                    r.map(drop).map_err(|e: AppendError| e.to_string()),
+                                )
+                            })
+                            .boxed(),
+                    );
                 }
-                Err(error) => appends.push(std::future::ready((open.waiting, Err(error.to_string()))).boxed()),
+                Err(error) => {
+                    appends.push(std::future::ready((open.waiting, Err(error.to_string()))).boxed())
+                }
             }
         }
         Some(
             join_all(appends)
                 .map(move |results| {
-                    let mut committed = Committed { bytes, stored: dropped, refused: Vec::new() };
+                    let mut committed = Committed {
+                        bytes,
+                        stored: dropped,
+                        refused: Vec::new(),
+                    };
                     for (waiting, result) in results {
                         match result {
                             Ok(()) => committed.stored.extend(waiting),
-                            Err(reason) => committed.refused.extend(waiting.into_iter().map(|w| (w, reason.clone()))),
+                            Err(reason) => committed
+                                .refused
+                                .extend(waiting.into_iter().map(|w| (w, reason.clone()))),
                         }
                     }
                     committed

@@ -36,8 +36,12 @@ impl Definition {
 
     pub fn decode(table: &Table) -> Option<Definition> {
         let flag = |name: &str| table.get(name).map(|v| *v == Value::Bool(true));
-        let Value::Timestamp(incarnation) = table.get("incarnation")? else { return None };
-        let Value::Table(arguments) = table.get("arguments")? else { return None };
+        let Value::Timestamp(incarnation) = table.get("incarnation")? else {
+            return None;
+        };
+        let Value::Table(arguments) = table.get("arguments")? else {
+            return None;
+        };
         Some(Definition {
             name: table.get("name")?.as_text()?.into(),
             incarnation: *incarnation,
@@ -61,7 +65,10 @@ pub fn check_arguments(arguments: &Table) -> Result<(), Exception> {
         if !known {
             return Err(Exception::channel(
                 code::PRECONDITION_FAILED,
-                format_args!("argument '{}' is not supported: declare the queue without it", String::from_utf8_lossy(name)),
+                format_args!(
+                    "argument '{}' is not supported: declare the queue without it",
+                    String::from_utf8_lossy(name)
+                ),
             ));
         }
     }
@@ -88,7 +95,13 @@ pub struct QueueState {
 
 impl QueueState {
     pub fn new(definition: Definition, owner: Option<u64>, queue: Arc<Queue>) -> QueueState {
-        QueueState { definition, owner, queue, deleted: CancellationToken::new(), users: Mutex::default() }
+        QueueState {
+            definition,
+            owner,
+            queue,
+            deleted: CancellationToken::new(),
+            users: Mutex::default(),
+        }
     }
 
     pub fn name(&self) -> &Arc<str> {
@@ -102,7 +115,10 @@ impl QueueState {
     pub fn add_consumer(&self, exclusive: bool) -> Result<(), Exception> {
         let mut users = self.users.lock();
         if users.exclusive || (exclusive && users.consumers > 0) {
-            return Err(Exception::channel(code::ACCESS_REFUSED, format_args!("queue '{}' in exclusive use", self.name())));
+            return Err(Exception::channel(
+                code::ACCESS_REFUSED,
+                format_args!("queue '{}' in exclusive use", self.name()),
+            ));
         }
         users.consumers += 1;
         users.exclusive = exclusive;
@@ -125,7 +141,10 @@ impl QueueState {
         if self.owner.is_some_and(|owner| owner != connection) {
             return Err(Exception::channel(
                 code::RESOURCE_LOCKED,
-                format_args!("cannot obtain exclusive access to locked queue '{}' in vhost '{vhost}'", self.name()),
+                format_args!(
+                    "cannot obtain exclusive access to locked queue '{}' in vhost '{vhost}'",
+                    self.name()
+                ),
             ));
         }
         Ok(())
@@ -138,16 +157,38 @@ mod tests {
 
     #[test]
     fn arguments_are_honoured_or_refused() {
-        assert!(check_arguments(&Table::default().with("x-queue-type", Value::text("classic"))).is_ok());
-        for refused in ["x-message-ttl", "x-dead-letter-exchange", "x-max-length", "x-max-priority", "anything"] {
-            assert_eq!(check_arguments(&Table::default().with(refused, Value::Int(b'I', 1))).unwrap_err().code, code::PRECONDITION_FAILED);
+        assert!(
+            check_arguments(&Table::default().with("x-queue-type", Value::text("classic"))).is_ok()
+        );
+        for refused in [
+            "x-message-ttl",
+            "x-dead-letter-exchange",
+            "x-max-length",
+            "x-max-priority",
+            "anything",
+        ] {
+            assert_eq!(
+                check_arguments(&Table::default().with(refused, Value::Int(b'I', 1)))
+                    .unwrap_err()
+                    .code,
+                code::PRECONDITION_FAILED
+            );
         }
-        assert!(check_arguments(&Table::default().with("x-queue-type", Value::text("quorum"))).is_err());
+        assert!(
+            check_arguments(&Table::default().with("x-queue-type", Value::text("quorum"))).is_err()
+        );
     }
 
     #[test]
     fn a_definition_is_read_as_written() {
-        let d = Definition { name: "q".into(), incarnation: 9, durable: true, exclusive: false, auto_delete: true, arguments: Table::default().with("x-queue-type", Value::text("classic")) };
+        let d = Definition {
+            name: "q".into(),
+            incarnation: 9,
+            durable: true,
+            exclusive: false,
+            auto_delete: true,
+            arguments: Table::default().with("x-queue-type", Value::text("classic")),
+        };
         assert_eq!(Definition::decode(&d.encode()), Some(d));
     }
 }

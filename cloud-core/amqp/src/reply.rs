@@ -79,7 +79,13 @@ fn close(out: &mut BytesMut, code: u16, text: &str, cause: MethodId) {
     out.put_u16(cause.1);
 }
 
-pub fn queue_declare_ok(out: &mut BytesMut, channel: u16, queue: &str, messages: u32, consumers: u32) {
+pub fn queue_declare_ok(
+    out: &mut BytesMut,
+    channel: u16,
+    queue: &str,
+    messages: u32,
+    consumers: u32,
+) {
     method(out, channel, (50, 11), |out| {
         put_short(out, queue.as_bytes());
         out.put_u32(messages);
@@ -150,10 +156,15 @@ pub fn basic_get_empty(out: &mut BytesMut, channel: u16) {
 
 /// `basic.ack` (80) or, when the write was refused, `basic.nack` (120) to a publisher in confirm mode.
 pub fn confirm(out: &mut BytesMut, channel: u16, delivery_tag: u64, multiple: bool, stored: bool) {
-    method(out, channel, if stored { (60, 80) } else { (60, 120) }, |out| {
-        out.put_u64(delivery_tag);
-        out.put_u8(u8::from(multiple));
-    });
+    method(
+        out,
+        channel,
+        if stored { (60, 80) } else { (60, 120) },
+        |out| {
+            out.put_u64(delivery_tag);
+            out.put_u8(u8::from(multiple));
+        },
+    );
 }
 
 #[cfg(test)]
@@ -174,24 +185,57 @@ mod tests {
     #[test]
     fn amq_protocol_reads_what_we_write() {
         let mut out = BytesMut::new();
-        connection_start(&mut out, &Table::default().with("product", crate::wire::Value::text("t")), "PLAIN");
-        assert!(matches!(read(&out), AMQPClass::Connection(connection::AMQPMethod::Start(s)) if s.mechanisms.as_bytes() == b"PLAIN"));
+        connection_start(
+            &mut out,
+            &Table::default().with("product", crate::wire::Value::text("t")),
+            "PLAIN",
+        );
+        assert!(
+            matches!(read(&out), AMQPClass::Connection(connection::AMQPMethod::Start(s)) if s.mechanisms.as_bytes() == b"PLAIN")
+        );
 
         out.clear();
-        basic_deliver(&mut out, 3, "ctag", &Delivery { delivery_tag: 9, redelivered: true, exchange: "e", routing_key: b"k" });
-        let AMQPClass::Basic(basic::AMQPMethod::Deliver(d)) = read(&out) else { panic!() };
-        assert_eq!((d.consumer_tag.as_str(), d.delivery_tag, d.redelivered, d.exchange.as_str(), d.routing_key.as_str()), ("ctag", 9, true, "e", "k"));
+        basic_deliver(
+            &mut out,
+            3,
+            "ctag",
+            &Delivery {
+                delivery_tag: 9,
+                redelivered: true,
+                exchange: "e",
+                routing_key: b"k",
+            },
+        );
+        let AMQPClass::Basic(basic::AMQPMethod::Deliver(d)) = read(&out) else {
+            panic!()
+        };
+        assert_eq!(
+            (
+                d.consumer_tag.as_str(),
+                d.delivery_tag,
+                d.redelivered,
+                d.exchange.as_str(),
+                d.routing_key.as_str()
+            ),
+            ("ctag", 9, true, "e", "k")
+        );
 
         out.clear();
         queue_declare_ok(&mut out, 1, "q", 5, 2);
-        assert!(matches!(read(&out), AMQPClass::Queue(queue::AMQPMethod::DeclareOk(d)) if d.message_count == 5 && d.consumer_count == 2));
+        assert!(
+            matches!(read(&out), AMQPClass::Queue(queue::AMQPMethod::DeclareOk(d)) if d.message_count == 5 && d.consumer_count == 2)
+        );
 
         out.clear();
         basic_return(&mut out, 1, "e", "k");
-        assert!(matches!(read(&out), AMQPClass::Basic(basic::AMQPMethod::Return(r)) if r.reply_code == 312));
+        assert!(
+            matches!(read(&out), AMQPClass::Basic(basic::AMQPMethod::Return(r)) if r.reply_code == 312)
+        );
 
         out.clear();
         confirm(&mut out, 1, 4, true, false);
-        assert!(matches!(read(&out), AMQPClass::Basic(basic::AMQPMethod::Nack(n)) if n.delivery_tag == 4 && n.multiple));
+        assert!(
+            matches!(read(&out), AMQPClass::Basic(basic::AMQPMethod::Nack(n)) if n.delivery_tag == 4 && n.multiple)
+        );
     }
 }

@@ -51,9 +51,27 @@ pub struct Binding {
 }
 
 impl Binding {
-    pub fn new(id: u64, source: Node, kind: Kind, destination: Node, routing_key: &str, arguments: Table, from: Ends) -> Binding {
+    pub fn new(
+        id: u64,
+        source: Node,
+        kind: Kind,
+        destination: Node,
+        routing_key: &str,
+        arguments: Table,
+        from: Ends,
+    ) -> Binding {
         let stream = stream_for_name(source.name());
-        Binding { id, source, kind, destination, routing_key: routing_key.to_owned(), arguments, from, until: None, stream }
+        Binding {
+            id,
+            source,
+            kind,
+            destination,
+            routing_key: routing_key.to_owned(),
+            arguments,
+            from,
+            until: None,
+            stream,
+        }
     }
 
     fn holds_at(&self, at: Option<(PartitionId, i64)>) -> bool {
@@ -61,7 +79,10 @@ impl Binding {
             return self.until.is_none();
         };
         offset >= self.from.get(&partition).copied().unwrap_or(0)
-            && self.until.as_ref().is_none_or(|until| offset < until.get(&partition).copied().unwrap_or(0))
+            && self
+                .until
+                .as_ref()
+                .is_none_or(|until| offset < until.get(&partition).copied().unwrap_or(0))
     }
 
     fn matches(&self, key: &str, headers: &Table) -> bool {
@@ -73,7 +94,13 @@ impl Binding {
         }
     }
 
-    pub fn is_same(&self, source: &Node, destination: &Node, routing_key: &str, arguments: &Table) -> bool {
+    pub fn is_same(
+        &self,
+        source: &Node,
+        destination: &Node,
+        routing_key: &str,
+        arguments: &Table,
+    ) -> bool {
         self.until.is_none()
             && self.source == *source
             && self.destination == *destination
@@ -94,7 +121,11 @@ impl Binding {
             Value::Array(
                 ends.iter()
                     .flat_map(|(p, o)| {
-                        [Value::Timestamp(p.stream.0), Value::Int(b'i', p.partition.into()), Value::Int(b'l', *o)]
+                        [
+                            Value::Timestamp(p.stream.0),
+                            Value::Int(b'i', p.partition.into()),
+                            Value::Int(b'l', *o),
+                        ]
                     })
                     .collect(),
             )
@@ -115,8 +146,12 @@ impl Binding {
 
     pub fn decode(table: &Table) -> Option<Binding> {
         let node = |name: &str| {
-            let Value::Array(items) = table.get(name)? else { return None };
-            let [kind, name] = items.as_slice() else { return None };
+            let Value::Array(items) = table.get(name)? else {
+                return None;
+            };
+            let [kind, name] = items.as_slice() else {
+                return None;
+            };
             let name = name.as_text()?.into();
             match kind.as_text()? {
                 "exchange" => Some(Node::Exchange(name)),
@@ -126,20 +161,36 @@ impl Binding {
             }
         };
         let ends = |value: &Value| {
-            let Value::Array(items) = value else { return None };
+            let Value::Array(items) = value else {
+                return None;
+            };
             items
                 .chunks(3)
                 .map(|part| match part {
-                    [Value::Timestamp(stream), Value::Int(_, partition), Value::Int(_, offset)] => {
+                    [
+                        Value::Timestamp(stream),
+                        Value::Int(_, partition),
+                        Value::Int(_, offset),
+                    ] => {
                         let partition = u32::try_from(*partition).ok()?;
-                        Some((PartitionId { stream: StreamId(*stream), partition }, *offset))
+                        Some((
+                            PartitionId {
+                                stream: StreamId(*stream),
+                                partition,
+                            },
+                            *offset,
+                        ))
                     }
                     _ => None,
                 })
                 .collect::<Option<Ends>>()
         };
-        let Value::Timestamp(id) = table.get("id")? else { return None };
-        let Value::Table(arguments) = table.get("arguments")? else { return None };
+        let Value::Timestamp(id) = table.get("id")? else {
+            return None;
+        };
+        let Value::Table(arguments) = table.get("arguments")? else {
+            return None;
+        };
         let mut binding = Binding::new(
             *id,
             node("source")?,
@@ -180,7 +231,9 @@ impl Entrance {
     fn is(&self, binding: &Binding) -> bool {
         match (self, &binding.source) {
             (Entrance::Exchange(name), Node::Exchange(source)) => name == source,
-            (Entrance::Stream(stream), Node::Exchange(source)) => !source.is_empty() && &**source != AMQ_TOPIC && *stream == binding.stream,
+            (Entrance::Stream(stream), Node::Exchange(source)) => {
+                !source.is_empty() && &**source != AMQ_TOPIC && *stream == binding.stream
+            }
             (Entrance::Topic, Node::Exchange(source)) => &**source == AMQ_TOPIC,
             (Entrance::Own(stream), Node::Foreign(_)) => *stream == binding.stream,
             _ => false,
@@ -202,12 +255,21 @@ impl Routes {
 
     pub fn insert(&mut self, binding: Arc<Binding>) {
         self.count += 1;
-        self.into.entry(binding.destination.clone()).or_default().push(binding.clone());
-        self.out_of.entry(binding.source.clone()).or_default().push(binding);
+        self.into
+            .entry(binding.destination.clone())
+            .or_default()
+            .push(binding.clone());
+        self.out_of
+            .entry(binding.source.clone())
+            .or_default()
+            .push(binding);
     }
 
     pub fn remove(&mut self, binding: &Binding) {
-        for (map, node) in [(&mut self.into, &binding.destination), (&mut self.out_of, &binding.source)] {
+        for (map, node) in [
+            (&mut self.into, &binding.destination),
+            (&mut self.out_of, &binding.source),
+        ] {
             if let Some(list) = map.get_mut(node) {
                 list.retain(|b| b.id != binding.id);
                 if list.is_empty() {
@@ -218,7 +280,7 @@ impl Routes {
         self.count = self.count.saturating_sub(1);
     }
 
-    pub fn into(&self, node: &Node) -> &[Arc<Binding>] {
+    pub fn bound_to(&self, node: &Node) -> &[Arc<Binding>] {
         self.into.get(node).map_or(&[], Vec::as_slice)
     }
 
@@ -227,13 +289,26 @@ impl Routes {
     }
 
     /// Whether a record that enters at `origin` reaches `node`. `at` is where it stands in the log; `None` = about to be written.
-    pub fn reaches(&self, node: &Node, origin: &Origin, headers: &Table, at: Option<(PartitionId, i64)>) -> bool {
+    pub fn reaches(
+        &self,
+        node: &Node,
+        origin: &Origin,
+        headers: &Table,
+        at: Option<(PartitionId, i64)>,
+    ) -> bool {
         self.walk_back(node, origin, headers, at, &mut HashSet::new())
     }
 
     // From the queue backwards: only bindings that lead to it are looked at, however many others the exchange has.
-    fn walk_back<'a>(&'a self, node: &'a Node, origin: &Origin, headers: &Table, at: Option<(PartitionId, i64)>, seen: &mut HashSet<&'a Node>) -> bool {
-        self.into(node).iter().any(|binding| {
+    fn walk_back<'a>(
+        &'a self,
+        node: &'a Node,
+        origin: &Origin,
+        headers: &Table,
+        at: Option<(PartitionId, i64)>,
+        seen: &mut HashSet<&'a Node>,
+    ) -> bool {
+        self.bound_to(node).iter().any(|binding| {
             if !binding.holds_at(at) {
                 return false;
             }
@@ -241,7 +316,9 @@ impl Routes {
                 return origin.at.is(binding);
             }
             binding.matches(&origin.key, headers)
-                && (origin.at.is(binding) || (seen.insert(&binding.source) && self.walk_back(&binding.source, origin, headers, at, seen)))
+                && (origin.at.is(binding)
+                    || (seen.insert(&binding.source)
+                        && self.walk_back(&binding.source, origin, headers, at, seen)))
         })
     }
 
@@ -268,7 +345,7 @@ impl Routes {
         let mut found = Vec::new();
         let mut open = vec![node.clone()];
         while let Some(node) = open.pop() {
-            for binding in self.into(&node) {
+            for binding in self.bound_to(&node) {
                 if !found.contains(&binding.source) {
                     found.push(binding.source.clone());
                     open.push(binding.source.clone());
@@ -284,7 +361,10 @@ mod tests {
     use super::*;
 
     fn p(n: u32) -> PartitionId {
-        PartitionId { stream: StreamId(1), partition: n }
+        PartitionId {
+            stream: StreamId(1),
+            partition: n,
+        }
     }
 
     fn x(name: &str) -> Node {
@@ -296,17 +376,40 @@ mod tests {
     }
 
     fn from(exchange: &str, key: &str) -> Origin {
-        Origin { at: Entrance::Exchange(exchange.into()), key: key.into() }
+        Origin {
+            at: Entrance::Exchange(exchange.into()),
+            key: key.into(),
+        }
     }
 
     #[test]
     fn a_binding_holds_between_its_offsets() {
-        let mut b = Binding::new(1, x("e"), Kind::Direct, q("q"), "k", Table::default(), Ends::from([(p(0), 5)]));
+        let mut b = Binding::new(
+            1,
+            x("e"),
+            Kind::Direct,
+            q("q"),
+            "k",
+            Table::default(),
+            Ends::from([(p(0), 5)]),
+        );
         b.until = Some(Ends::from([(p(0), 8), (p(1), 2)]));
         let mut routes = Routes::default();
         routes.insert(Arc::new(b.clone()));
-        for (at, expected) in [((p(0), 4), false), ((p(0), 5), true), ((p(0), 7), true), ((p(0), 8), false), ((p(1), 0), true), ((p(1), 2), false), ((p(2), 0), false)] {
-            assert_eq!(routes.reaches(&q("q"), &from("e", "k"), &Table::default(), Some(at)), expected, "{at:?}");
+        for (at, expected) in [
+            ((p(0), 4), false),
+            ((p(0), 5), true),
+            ((p(0), 7), true),
+            ((p(0), 8), false),
+            ((p(1), 0), true),
+            ((p(1), 2), false),
+            ((p(2), 0), false),
+        ] {
+            assert_eq!(
+                routes.reaches(&q("q"), &from("e", "k"), &Table::default(), Some(at)),
+                expected,
+                "{at:?}"
+            );
         }
         assert_eq!(Binding::decode(&b.encode()), Some(b));
     }
@@ -315,8 +418,20 @@ mod tests {
     fn exchanges_bound_to_exchanges_even_in_a_circle() {
         let mut routes = Routes::default();
         let none = Table::default;
-        for (id, s, kind, d, key) in [(1, x("a"), Kind::Topic, x("b"), "m.#"), (2, x("b"), Kind::Fanout, x("a"), ""), (3, x("b"), Kind::Direct, q("q"), "m.1")] {
-            routes.insert(Arc::new(Binding::new(id, s, kind, d, key, none(), Ends::new())));
+        for (id, s, kind, d, key) in [
+            (1, x("a"), Kind::Topic, x("b"), "m.#"),
+            (2, x("b"), Kind::Fanout, x("a"), ""),
+            (3, x("b"), Kind::Direct, q("q"), "m.1"),
+        ] {
+            routes.insert(Arc::new(Binding::new(
+                id,
+                s,
+                kind,
+                d,
+                key,
+                none(),
+                Ends::new(),
+            )));
         }
         assert!(routes.reaches(&q("q"), &from("a", "m.1"), &none(), None));
         assert!(!routes.reaches(&q("q"), &from("a", "n.1"), &none(), None));
@@ -327,12 +442,37 @@ mod tests {
     #[test]
     fn foreign_records_enter_by_their_stream() {
         let mut routes = Routes::default();
-        routes.insert(Arc::new(Binding::new(1, Node::Foreign("q".into()), Kind::Fanout, q("q"), "", Table::default(), Ends::new())));
-        routes.insert(Arc::new(Binding::new(2, x(AMQ_TOPIC), Kind::Topic, q("t"), "s.*.temp", Table::default(), Ends::new())));
-        let own = Origin { at: Entrance::Own(stream_for_name("q")), key: "any".into() };
+        routes.insert(Arc::new(Binding::new(
+            1,
+            Node::Foreign("q".into()),
+            Kind::Fanout,
+            q("q"),
+            "",
+            Table::default(),
+            Ends::new(),
+        )));
+        routes.insert(Arc::new(Binding::new(
+            2,
+            x(AMQ_TOPIC),
+            Kind::Topic,
+            q("t"),
+            "s.*.temp",
+            Table::default(),
+            Ends::new(),
+        )));
+        let own = Origin {
+            at: Entrance::Own(stream_for_name("q")),
+            key: "any".into(),
+        };
         assert!(routes.reaches(&q("q"), &own, &Table::default(), None));
-        assert!(!routes.reaches(&q("q"), &from("q", "any"), &Table::default(), None), "exchange q and queue q never mix");
-        let topic = Origin { at: Entrance::Topic, key: "s.1.temp".into() };
+        assert!(
+            !routes.reaches(&q("q"), &from("q", "any"), &Table::default(), None),
+            "exchange q and queue q never mix"
+        );
+        let topic = Origin {
+            at: Entrance::Topic,
+            key: "s.1.temp".into(),
+        };
         assert!(routes.reaches(&q("t"), &topic, &Table::default(), None));
     }
 }

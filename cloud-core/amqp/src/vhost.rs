@@ -46,7 +46,9 @@ pub struct VirtualHost {
 
 #[derive(Debug, thiserror::Error)]
 pub enum VhostError {
-    #[error("{table} holds a value of version {version}; this program reads up to {VERSION}: use the newer version that wrote it")]
+    #[error(
+        "{table} holds a value of version {version}; this program reads up to {VERSION}: use the newer version that wrote it"
+    )]
     Newer { table: &'static str, version: u8 },
     #[error("{table} holds a value that cannot be read: restore the data directory from a copy")]
     Corrupt { table: &'static str },
@@ -66,7 +68,10 @@ fn value(table: &Table) -> Bytes {
 
 impl VirtualHost {
     /// Loads what is durable. Queues that must not outlive the process go, and so do bindings of exchanges that did not survive.
-    pub async fn open(context: Context, namespace: Namespace) -> Result<Arc<VirtualHost>, VhostError> {
+    pub async fn open(
+        context: Context,
+        namespace: Namespace,
+    ) -> Result<Arc<VirtualHost>, VhostError> {
         let vhost = VirtualHost {
             namespace,
             context,
@@ -76,18 +81,37 @@ impl VirtualHost {
             change: tokio::sync::Mutex::new(()),
             next_id: AtomicU64::new(1),
         };
-        let builtin = PREDECLARED.iter().map(|&(name, kind)| Exchange { name: name.into(), kind, durable: true, auto_delete: false, internal: name.starts_with("amq.rabbitmq.") });
-        vhost.exchanges.write().extend(builtin.map(|e| (e.name.clone(), Arc::new(e))));
+        let builtin = PREDECLARED.iter().map(|&(name, kind)| Exchange {
+            name: name.into(),
+            kind,
+            durable: true,
+            auto_delete: false,
+            internal: name.starts_with("amq.rabbitmq."),
+        });
+        vhost
+            .exchanges
+            .write()
+            .extend(builtin.map(|e| (e.name.clone(), Arc::new(e))));
         for exchange in vhost.load(EXCHANGES, Exchange::decode)? {
-            vhost.exchanges.write().insert(exchange.name.clone(), Arc::new(exchange));
+            vhost
+                .exchanges
+                .write()
+                .insert(exchange.name.clone(), Arc::new(exchange));
         }
         let definitions = vhost.load(QUEUES, Definition::decode)?;
         let mut bindings = vhost.load(BINDINGS, Binding::decode)?;
-        let newest = definitions.iter().map(|d| d.incarnation).chain(bindings.iter().map(|b| b.id)).max().unwrap_or(0);
+        let newest = definitions
+            .iter()
+            .map(|d| d.incarnation)
+            .chain(bindings.iter().map(|b| b.id))
+            .max()
+            .unwrap_or(0);
         vhost.next_id.store(newest + 1, Ordering::Relaxed);
 
         let mut entry = Entry::new();
-        let (kept, gone): (Vec<_>, Vec<_>) = definitions.into_iter().partition(|d| d.durable && !d.exclusive);
+        let (kept, gone): (Vec<_>, Vec<_>) = definitions
+            .into_iter()
+            .partition(|d| d.durable && !d.exclusive);
         for definition in gone {
             let queue = vhost.kernel_queue(&definition);
             queue.delete().await?;
@@ -101,7 +125,10 @@ impl VirtualHost {
             };
             let key = vhost.key(&binding.id.to_string());
             if !destination_lives {
-                entry.push(kernel::Command::TableDelete { table: BINDINGS.into(), key });
+                entry.push(kernel::Command::TableDelete {
+                    table: BINDINGS.into(),
+                    key,
+                });
                 return false;
             }
             let source_lives = match &binding.source {
@@ -110,7 +137,11 @@ impl VirtualHost {
             };
             if !source_lives && binding.until.is_none() {
                 binding.until = Some(ends.clone());
-                entry.push(kernel::Command::TablePut { table: BINDINGS.into(), key, value: value(&binding.encode()) });
+                entry.push(kernel::Command::TablePut {
+                    table: BINDINGS.into(),
+                    key,
+                    value: value(&binding.encode()),
+                });
             }
             true
         });
@@ -123,20 +154,32 @@ impl VirtualHost {
         for definition in kept {
             let queue = vhost.kernel_queue(&definition);
             let state = QueueState::new(definition, None, queue);
-            vhost.queues.write().insert(state.name().clone(), Arc::new(state));
+            vhost
+                .queues
+                .write()
+                .insert(state.name().clone(), Arc::new(state));
         }
         let vhost = Arc::new(vhost);
         vhost.refresh_sources().await?;
         Ok(vhost)
     }
 
-    fn load<T>(&self, table: &'static str, decode: impl Fn(&Table) -> Option<T>) -> Result<Vec<T>, VhostError> {
+    fn load<T>(
+        &self,
+        table: &'static str,
+        decode: impl Fn(&Table) -> Option<T>,
+    ) -> Result<Vec<T>, VhostError> {
         let rows = self.context.kernel.table_scan(table, &self.key(""));
         rows.into_iter()
             .map(|(_, bytes)| {
                 let mut r = Reader::new(bytes);
                 match r.u8() {
-                    Ok(VERSION) => r.table().ok().as_ref().and_then(&decode).ok_or(VhostError::Corrupt { table }),
+                    Ok(VERSION) => r
+                        .table()
+                        .ok()
+                        .as_ref()
+                        .and_then(&decode)
+                        .ok_or(VhostError::Corrupt { table }),
                     Ok(version) => Err(VhostError::Newer { table, version }),
                     Err(_) => Err(VhostError::Corrupt { table }),
                 }
@@ -150,9 +193,17 @@ impl VirtualHost {
     }
 
     fn kernel_queue(&self, definition: &Definition) -> Arc<kernel::Queue> {
-        let name = format!("amqp/{}/{}/{}", self.namespace, definition.name, definition.incarnation);
-        let selector = QueueSelector { queue: Node::Queue(definition.name.clone()), routes: self.routes.clone() };
-        self.context.kernel.queue(&QueueName(name.into()), Arc::new(selector))
+        let name = format!(
+            "amqp/{}/{}/{}",
+            self.namespace, definition.name, definition.incarnation
+        );
+        let selector = QueueSelector {
+            queue: Node::Queue(definition.name.clone()),
+            routes: self.routes.clone(),
+        };
+        self.context
+            .kernel
+            .queue(&QueueName(name.into()), Arc::new(selector))
     }
 
     fn new_id(&self) -> u64 {
@@ -173,11 +224,19 @@ impl VirtualHost {
 
     fn partitions_of(stream: &Stream) -> impl Iterator<Item = PartitionId> + use<> {
         let id = stream.id;
-        (0..stream.partitions).map(move |partition| PartitionId { stream: id, partition })
+        (0..stream.partitions).map(move |partition| PartitionId {
+            stream: id,
+            partition,
+        })
     }
 
     fn all_partitions(&self) -> Vec<PartitionId> {
-        self.context.kernel.streams(&self.namespace).iter().flat_map(|s| Self::partitions_of(s)).collect()
+        self.context
+            .kernel
+            .streams(&self.namespace)
+            .iter()
+            .flat_map(|s| Self::partitions_of(s))
+            .collect()
     }
 
     /// The partitions in which records for `node`'s readers can stand.
@@ -185,10 +244,18 @@ impl VirtualHost {
         if nodes.iter().any(|n| &**n.name() == AMQ_TOPIC) {
             return self.all_partitions();
         }
-        let names: BTreeSet<_> = nodes.iter().filter(|n| !n.name().is_empty()).map(|n| stream_for_name(n.name())).collect();
+        let names: BTreeSet<_> = nodes
+            .iter()
+            .filter(|n| !n.name().is_empty())
+            .map(|n| stream_for_name(n.name()))
+            .collect();
         names
             .into_iter()
-            .filter_map(|name| self.context.kernel.stream(&StreamAddress::new(self.namespace.clone(), name)))
+            .filter_map(|name| {
+                self.context
+                    .kernel
+                    .stream(&StreamAddress::new(self.namespace.clone(), name))
+            })
             .flat_map(|s| Self::partitions_of(&s))
             .collect()
     }
@@ -206,13 +273,20 @@ impl VirtualHost {
         let node = Node::Queue(queue.clone());
         let routes = self.routes.read();
         let mut wanted = HashMap::new();
-        for binding in routes.into(&node) {
+        for binding in routes.bound_to(&node) {
             let mut sources = routes.upstream(&binding.source);
             // Messages of the default exchange for this queue stand in the stream of the queue's name.
-            sources.push(if binding.source.name().is_empty() { node.clone() } else { binding.source.clone() });
+            sources.push(if binding.source.name().is_empty() {
+                node.clone()
+            } else {
+                binding.source.clone()
+            });
             for partition in self.partitions_read_by(&sources) {
                 let from = binding.from.get(&partition).copied().unwrap_or(0);
-                wanted.entry(partition).and_modify(|f: &mut i64| *f = (*f).min(from)).or_insert(from);
+                wanted
+                    .entry(partition)
+                    .and_modify(|f: &mut i64| *f = (*f).min(from))
+                    .or_insert(from);
             }
         }
         wanted
@@ -221,7 +295,12 @@ impl VirtualHost {
     async fn refresh(&self, state: &QueueState) -> Result<(), kernel::QueueError> {
         let mut sources = state.queue.sources();
         // One that is gone from the wish stays: what it still has for the queue is the queue's.
-        sources.retain(|s| self.context.kernel.stream_by_id(s.partition.stream).is_some());
+        sources.retain(|s| {
+            self.context
+                .kernel
+                .stream_by_id(s.partition.stream)
+                .is_some()
+        });
         let before = sources.len();
         for (partition, from) in self.wanted_sources(state.name()) {
             if !sources.iter().any(|s| s.partition == partition) {
@@ -254,7 +333,11 @@ impl VirtualHost {
             return Ok(stream);
         }
         let failed = |e: &dyn std::fmt::Display| Exception::channel(code::PRECONDITION_FAILED, e);
-        let stream = self.context.stream_for_write(&address).await.map_err(|e| failed(&e))?;
+        let stream = self
+            .context
+            .stream_for_write(&address)
+            .await
+            .map_err(|e| failed(&e))?;
         self.refresh_sources().await.map_err(|e| failed(&e))?;
         Ok(stream)
     }
@@ -263,23 +346,51 @@ impl VirtualHost {
         if entry.commands.is_empty() {
             return Ok(());
         }
-        self.context.kernel.write(entry).await.map(drop).map_err(|e| Exception::internal("the change could not be stored", e))
+        self.context
+            .kernel
+            .write(entry)
+            .await
+            .map(drop)
+            .map_err(|e| Exception::internal("the change could not be stored", e))
     }
 
     /// Adds a binding with its effect from now on; returns what to store.
-    fn open_binding(&self, source: Node, kind: Kind, destination: Node, routing_key: &str, arguments: Table) -> Arc<Binding> {
+    fn open_binding(
+        &self,
+        source: Node,
+        kind: Kind,
+        destination: Node,
+        routing_key: &str,
+        arguments: Table,
+    ) -> Arc<Binding> {
         let id = self.new_id();
         let mut routes = self.routes.write();
         let mut sources = routes.upstream(&source);
-        sources.push(if source.name().is_empty() { destination.clone() } else { source.clone() });
+        sources.push(if source.name().is_empty() {
+            destination.clone()
+        } else {
+            source.clone()
+        });
         let from = self.ends(&self.partitions_read_by(&sources));
-        let binding = Arc::new(Binding::new(id, source, kind, destination, routing_key, arguments, from));
+        let binding = Arc::new(Binding::new(
+            id,
+            source,
+            kind,
+            destination,
+            routing_key,
+            arguments,
+            from,
+        ));
         routes.insert(binding.clone());
         binding
     }
 
     /// Ends bindings now. They stay, with their end, as long as their destination, for what was routed before.
-    fn close_bindings(&self, which: impl Fn(&Routes) -> Vec<Arc<Binding>>, mut entry: Entry) -> Entry {
+    fn close_bindings(
+        &self,
+        which: impl Fn(&Routes) -> Vec<Arc<Binding>>,
+        mut entry: Entry,
+    ) -> Entry {
         let mut routes = self.routes.write();
         let ends = self.ends(&self.all_partitions());
         for old in which(&routes) {
@@ -290,7 +401,11 @@ impl VirtualHost {
             closed.until = Some(ends.clone());
             routes.remove(&old);
             if self.is_stored(&closed) {
-                entry = entry.put(BINDINGS, self.key(&closed.id.to_string()), value(&closed.encode()));
+                entry = entry.put(
+                    BINDINGS,
+                    self.key(&closed.id.to_string()),
+                    value(&closed.encode()),
+                );
             }
             routes.insert(Arc::new(closed));
         }
@@ -300,13 +415,25 @@ impl VirtualHost {
     /// Bindings of what does not survive a restart need not either.
     fn is_stored(&self, binding: &Binding) -> bool {
         match &binding.destination {
-            Node::Queue(name) => self.queue(name).is_some_and(|q| q.definition.durable && !q.definition.exclusive),
-            Node::Exchange(name) | Node::Foreign(name) => self.exchange(name).is_some_and(|e| e.durable),
+            Node::Queue(name) => self
+                .queue(name)
+                .is_some_and(|q| q.definition.durable && !q.definition.exclusive),
+            Node::Exchange(name) | Node::Foreign(name) => {
+                self.exchange(name).is_some_and(|e| e.durable)
+            }
         }
     }
 
     fn store(&self, entry: Entry, binding: &Binding) -> Entry {
-        if self.is_stored(binding) { entry.put(BINDINGS, self.key(&binding.id.to_string()), value(&binding.encode())) } else { entry }
+        if self.is_stored(binding) {
+            entry.put(
+                BINDINGS,
+                self.key(&binding.id.to_string()),
+                value(&binding.encode()),
+            )
+        } else {
+            entry
+        }
     }
 
     /// `exchange.declare`, not passive. Declaring what exists, alike, changes nothing.
@@ -316,23 +443,42 @@ impl VirtualHost {
             return Self::equivalent_exchange(&there, &exchange, self.namespace.as_str());
         }
         if self.exchanges.read().len() >= limits::EXCHANGES {
-            return Err(Exception::channel(code::RESOURCE_ERROR, format_args!("this vhost has {} exchanges, the limit", limits::EXCHANGES)));
+            return Err(Exception::channel(
+                code::RESOURCE_ERROR,
+                format_args!("this vhost has {} exchanges, the limit", limits::EXCHANGES),
+            ));
         }
         // From now on the records of other protocols in the stream of this name are the exchange's, not the queue's.
         let foreign = Node::Foreign(exchange.name.clone());
-        let mut entry = self.close_bindings(|routes| routes.out_of(&foreign).to_vec(), Entry::new());
+        let mut entry =
+            self.close_bindings(|routes| routes.out_of(&foreign).to_vec(), Entry::new());
         if exchange.durable {
-            entry = entry.put(EXCHANGES, self.key(&exchange.name), value(&exchange.encode()));
+            entry = entry.put(
+                EXCHANGES,
+                self.key(&exchange.name),
+                value(&exchange.encode()),
+            );
         }
-        self.exchanges.write().insert(exchange.name.clone(), Arc::new(exchange));
+        self.exchanges
+            .write()
+            .insert(exchange.name.clone(), Arc::new(exchange));
         self.write(entry).await
     }
 
-    fn equivalent_exchange(there: &Exchange, asked: &Exchange, vhost: &str) -> Result<(), Exception> {
-        let differs = |what: &str, asked: &dyn std::fmt::Display, there: &dyn std::fmt::Display, name: &str| {
+    fn equivalent_exchange(
+        there: &Exchange,
+        asked: &Exchange,
+        vhost: &str,
+    ) -> Result<(), Exception> {
+        let differs = |what: &str,
+                       asked: &dyn std::fmt::Display,
+                       there: &dyn std::fmt::Display,
+                       name: &str| {
             Err(Exception::channel(
                 code::PRECONDITION_FAILED,
-                format_args!("inequivalent arg '{what}' for exchange '{name}' in vhost '{vhost}': received '{asked}' but current is '{there}'"),
+                format_args!(
+                    "inequivalent arg '{what}' for exchange '{name}' in vhost '{vhost}': received '{asked}' but current is '{there}'"
+                ),
             ))
         };
         if there.kind != asked.kind {
@@ -353,10 +499,22 @@ impl VirtualHost {
     /// `exchange.delete`. What is not there is deleted already.
     pub async fn delete_exchange(&self, name: &str, if_unused: bool) -> Result<(), Exception> {
         let _change = self.change.lock().await;
-        let Some(exchange) = self.exchange(name) else { return Ok(()) };
+        let Some(exchange) = self.exchange(name) else {
+            return Ok(());
+        };
         let node = Node::Exchange(exchange.name.clone());
-        if if_unused && self.routes.read().out_of(&node).iter().any(|b| b.until.is_none()) {
-            return Err(Exception::channel(code::PRECONDITION_FAILED, format_args!("exchange '{name}' in vhost '{}' in use", self.namespace)));
+        if if_unused
+            && self
+                .routes
+                .read()
+                .out_of(&node)
+                .iter()
+                .any(|b| b.until.is_none())
+        {
+            return Err(Exception::channel(
+                code::PRECONDITION_FAILED,
+                format_args!("exchange '{name}' in vhost '{}' in use", self.namespace),
+            ));
         }
         self.drop_exchange(&exchange).await
     }
@@ -364,8 +522,11 @@ impl VirtualHost {
     async fn drop_exchange(&self, exchange: &Exchange) -> Result<(), Exception> {
         let node = Node::Exchange(exchange.name.clone());
         let mut lost_sources = Vec::new();
-        let mut entry = self.close_bindings(|routes| [routes.out_of(&node), routes.into(&node)].concat(), Entry::new());
-        for binding in self.routes.read().into(&node) {
+        let mut entry = self.close_bindings(
+            |routes| [routes.out_of(&node), routes.bound_to(&node)].concat(),
+            Entry::new(),
+        );
+        for binding in self.routes.read().bound_to(&node) {
             lost_sources.push(binding.source.clone());
         }
         self.exchanges.write().remove(&exchange.name);
@@ -374,12 +535,20 @@ impl VirtualHost {
         }
         // A queue of that name sees the records of other protocols again.
         if self.queue(&exchange.name).is_some() {
-            let binding = self.open_binding(Node::Foreign(exchange.name.clone()), Kind::Fanout, Node::Queue(exchange.name.clone()), "", Table::default());
+            let binding = self.open_binding(
+                Node::Foreign(exchange.name.clone()),
+                Kind::Fanout,
+                Node::Queue(exchange.name.clone()),
+                "",
+                Table::default(),
+            );
             entry = self.store(entry, &binding);
         }
         self.write(entry).await?;
         if let Some(state) = self.queue(&exchange.name) {
-            self.refresh(&state).await.map_err(|e| Exception::internal("queue", e))?;
+            self.refresh(&state)
+                .await
+                .map_err(|e| Exception::internal("queue", e))?;
         }
         self.drop_unused_exchanges(lost_sources).await
     }
@@ -387,8 +556,19 @@ impl VirtualHost {
     /// Auto-delete exchanges go with their last binding.
     async fn drop_unused_exchanges(&self, candidates: Vec<Node>) -> Result<(), Exception> {
         for node in candidates {
-            let Some(exchange) = self.exchange(node.name()).filter(|e| e.auto_delete && node == Node::Exchange(e.name.clone())) else { continue };
-            if self.routes.read().out_of(&node).iter().all(|b| b.until.is_some()) {
+            let Some(exchange) = self
+                .exchange(node.name())
+                .filter(|e| e.auto_delete && node == Node::Exchange(e.name.clone()))
+            else {
+                continue;
+            };
+            if self
+                .routes
+                .read()
+                .out_of(&node)
+                .iter()
+                .all(|b| b.until.is_some())
+            {
                 Box::pin(self.drop_exchange(&exchange)).await?;
             }
         }
@@ -396,7 +576,11 @@ impl VirtualHost {
     }
 
     /// `queue.declare`, not passive. Returns the queue, new or as it was.
-    pub async fn declare_queue(&self, mut definition: Definition, connection: u64) -> Result<Arc<QueueState>, Exception> {
+    pub async fn declare_queue(
+        &self,
+        mut definition: Definition,
+        connection: u64,
+    ) -> Result<Arc<QueueState>, Exception> {
         let _change = self.change.lock().await;
         if let Some(there) = self.queue(&definition.name) {
             there.check_owner(connection, self.namespace.as_str())?;
@@ -404,23 +588,44 @@ impl VirtualHost {
             return Ok(there);
         }
         if self.queues.read().len() >= limits::QUEUES {
-            return Err(Exception::channel(code::RESOURCE_ERROR, format_args!("this vhost has {} queues, the limit", limits::QUEUES)));
+            return Err(Exception::channel(
+                code::RESOURCE_ERROR,
+                format_args!("this vhost has {} queues, the limit", limits::QUEUES),
+            ));
         }
         definition.incarnation = self.new_id();
         let name = definition.name.clone();
         let owner = definition.exclusive.then_some(connection);
         let mut entry = Entry::new().put(QUEUES, self.key(&name), value(&definition.encode()));
-        let state = Arc::new(QueueState::new(definition.clone(), owner, self.kernel_queue(&definition)));
+        let state = Arc::new(QueueState::new(
+            definition.clone(),
+            owner,
+            self.kernel_queue(&definition),
+        ));
         self.queues.write().insert(name.clone(), state.clone());
         let node = Node::Queue(name.clone());
-        let own = self.open_binding(Node::Exchange("".into()), Kind::Direct, node.clone(), &name, Table::default());
+        let own = self.open_binding(
+            Node::Exchange("".into()),
+            Kind::Direct,
+            node.clone(),
+            &name,
+            Table::default(),
+        );
         entry = self.store(entry, &own);
         if self.exchange(&name).is_none() {
-            let foreign = self.open_binding(Node::Foreign(name.clone()), Kind::Fanout, node, "", Table::default());
+            let foreign = self.open_binding(
+                Node::Foreign(name.clone()),
+                Kind::Fanout,
+                node,
+                "",
+                Table::default(),
+            );
             entry = self.store(entry, &foreign);
         }
         self.write(entry).await?;
-        self.refresh(&state).await.map_err(|e| Exception::internal("queue", e))?;
+        self.refresh(&state)
+            .await
+            .map_err(|e| Exception::internal("queue", e))?;
         Ok(state)
     }
 
@@ -428,7 +633,10 @@ impl VirtualHost {
         let differs = |what: &str| {
             Err(Exception::channel(
                 code::PRECONDITION_FAILED,
-                format_args!("inequivalent arg '{what}' for queue '{}' in vhost '{}'", there.name, self.namespace),
+                format_args!(
+                    "inequivalent arg '{what}' for queue '{}' in vhost '{}'",
+                    there.name, self.namespace
+                ),
             ))
         };
         if there.durable != asked.durable {
@@ -440,7 +648,10 @@ impl VirtualHost {
         if there.exclusive != asked.exclusive {
             return Err(Exception::channel(
                 code::RESOURCE_LOCKED,
-                format_args!("inequivalent arg 'exclusive' for queue '{}' in vhost '{}'", there.name, self.namespace),
+                format_args!(
+                    "inequivalent arg 'exclusive' for queue '{}' in vhost '{}'",
+                    there.name, self.namespace
+                ),
             ));
         }
         if !there.arguments.equivalent(&asked.arguments) {
@@ -452,7 +663,10 @@ impl VirtualHost {
     /// Deletes this very queue; returns how many messages were ready. A queue already gone is none.
     pub async fn delete_queue(&self, state: &QueueState) -> Result<u64, Exception> {
         let _change = self.change.lock().await;
-        if self.queue(state.name()).is_none_or(|q| q.definition.incarnation != state.definition.incarnation) {
+        if self
+            .queue(state.name())
+            .is_none_or(|q| q.definition.incarnation != state.definition.incarnation)
+        {
             return Ok(0);
         }
         state.queue.catch_up().await;
@@ -462,7 +676,7 @@ impl VirtualHost {
         let mut sources = Vec::new();
         {
             let mut routes = self.routes.write();
-            for binding in routes.into(&node).to_vec() {
+            for binding in routes.bound_to(&node).to_vec() {
                 routes.remove(&binding);
                 if self.is_stored(&binding) {
                     entry = entry.delete(BINDINGS, self.key(&binding.id.to_string()));
@@ -473,10 +687,19 @@ impl VirtualHost {
         self.queues.write().remove(state.name());
         state.deleted.cancel();
         self.write(entry).await?;
-        state.queue.delete().await.map_err(|e| Exception::internal("queue", e))?;
+        state
+            .queue
+            .delete()
+            .await
+            .map_err(|e| Exception::internal("queue", e))?;
         // A queue we named is nobody else's, and neither is the stream its messages came through.
         if state.name().starts_with("amq.gen-") && self.exchange(state.name()).is_none() {
-            match self.context.kernel.delete_stream(&self.address(state.name())).await {
+            match self
+                .context
+                .kernel
+                .delete_stream(&self.address(state.name()))
+                .await
+            {
                 Ok(()) | Err(kernel::DeleteStreamError::Unknown(_)) => {}
                 Err(error) => return Err(Exception::internal("stream", error)),
             }
@@ -486,35 +709,70 @@ impl VirtualHost {
     }
 
     /// Binds a queue or an exchange to an exchange. Returns when the binding is live and durable.
-    pub async fn bind(&self, source: &str, destination: Node, routing_key: &str, arguments: Table) -> Result<(), Exception> {
+    pub async fn bind(
+        &self,
+        source: &str,
+        destination: Node,
+        routing_key: &str,
+        arguments: Table,
+    ) -> Result<(), Exception> {
         let _change = self.change.lock().await;
-        let exchange = self.exchange(source).ok_or_else(|| Exception::not_found("exchange", source, self.namespace.as_str()))?;
+        let exchange = self
+            .exchange(source)
+            .ok_or_else(|| Exception::not_found("exchange", source, self.namespace.as_str()))?;
         let node = Node::Exchange(exchange.name.clone());
-        let there = |routes: &Routes| routes.into(&destination).iter().any(|b| b.is_same(&node, &destination, routing_key, &arguments));
+        let there = |routes: &Routes| {
+            routes
+                .bound_to(&destination)
+                .iter()
+                .any(|b| b.is_same(&node, &destination, routing_key, &arguments))
+        };
         if there(&self.routes.read()) {
             return Ok(());
         }
         if self.routes.read().len() >= limits::BINDINGS {
-            return Err(Exception::channel(code::RESOURCE_ERROR, format_args!("this vhost has {} bindings, the limit", limits::BINDINGS)));
+            return Err(Exception::channel(
+                code::RESOURCE_ERROR,
+                format_args!("this vhost has {} bindings, the limit", limits::BINDINGS),
+            ));
         }
-        let binding = self.open_binding(node, exchange.kind, destination.clone(), routing_key, arguments);
+        let binding = self.open_binding(
+            node,
+            exchange.kind,
+            destination.clone(),
+            routing_key,
+            arguments,
+        );
         self.write(self.store(Entry::new(), &binding)).await?;
         let affected: Vec<_> = match &destination {
             Node::Queue(name) => self.queue(name).into_iter().collect(),
             _ => self.queues.read().values().cloned().collect(),
         };
         for state in affected {
-            self.refresh(&state).await.map_err(|e| Exception::internal("queue", e))?;
+            self.refresh(&state)
+                .await
+                .map_err(|e| Exception::internal("queue", e))?;
         }
         Ok(())
     }
 
     /// Removes a binding; one that is not there is removed already (as RabbitMQ has it).
-    pub async fn unbind(&self, source: &str, destination: Node, routing_key: &str, arguments: &Table) -> Result<(), Exception> {
+    pub async fn unbind(
+        &self,
+        source: &str,
+        destination: Node,
+        routing_key: &str,
+        arguments: &Table,
+    ) -> Result<(), Exception> {
         let _change = self.change.lock().await;
         let node = Node::Exchange(source.into());
         let same = |routes: &Routes| {
-            routes.into(&destination).iter().filter(|b| b.is_same(&node, &destination, routing_key, arguments)).cloned().collect()
+            routes
+                .bound_to(&destination)
+                .iter()
+                .filter(|b| b.is_same(&node, &destination, routing_key, arguments))
+                .cloned()
+                .collect()
         };
         let entry = self.close_bindings(same, Entry::new());
         self.write(entry).await?;
@@ -523,7 +781,13 @@ impl VirtualHost {
 
     /// What a connection leaves behind when it ends.
     pub async fn delete_exclusive_queues(&self, connection: u64) {
-        let owned: Vec<_> = self.queues.read().values().filter(|q| q.owner == Some(connection)).cloned().collect();
+        let owned: Vec<_> = self
+            .queues
+            .read()
+            .values()
+            .filter(|q| q.owner == Some(connection))
+            .cloned()
+            .collect();
         for state in owned {
             if let Err(error) = self.delete_queue(&state).await {
                 tracing::warn!(queue = %state.name(), %error, "an exclusive queue could not be deleted; it goes at the next start");

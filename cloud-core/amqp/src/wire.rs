@@ -49,7 +49,10 @@ impl Reader {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
-        let (head, _) = self.bytes.split_first_chunk::<N>().ok_or(WireError::Short)?;
+        let (head, _) = self
+            .bytes
+            .split_first_chunk::<N>()
+            .ok_or(WireError::Short)?;
         let head = *head;
         let _ = self.take(N)?;
         Ok(head)
@@ -80,7 +83,9 @@ impl Reader {
     /// A short string that must be text (names, routing keys).
     pub fn short_str(&mut self) -> Result<String, WireError> {
         let bytes = self.short_bytes()?;
-        std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| WireError::NotUtf8)
+        std::str::from_utf8(&bytes)
+            .map(str::to_owned)
+            .map_err(|_| WireError::NotUtf8)
     }
 
     /// A long string: four length bytes.
@@ -143,7 +148,11 @@ impl Reader {
 
     /// All must have been read.
     pub fn finish(self) -> Result<(), WireError> {
-        if self.bytes.is_empty() { Ok(()) } else { Err(WireError::Trailing) }
+        if self.bytes.is_empty() {
+            Ok(())
+        } else {
+            Err(WireError::Trailing)
+        }
     }
 }
 
@@ -179,8 +188,12 @@ impl Value {
     pub fn same(&self, other: &Value) -> bool {
         match (self, other) {
             (Value::Int(_, a), Value::Int(_, b)) => a == b,
-            (Value::LongString(a) | Value::Bytes(a), Value::LongString(b) | Value::Bytes(b)) => a == b,
-            (Value::Float(a), Value::Double(b)) | (Value::Double(b), Value::Float(a)) => f64::from(*a) == *b,
+            (Value::LongString(a) | Value::Bytes(a), Value::LongString(b) | Value::Bytes(b)) => {
+                a == b
+            }
+            (Value::Float(a), Value::Double(b)) | (Value::Double(b), Value::Float(a)) => {
+                f64::from(*a) == *b
+            }
             (a, b) => a == b,
         }
     }
@@ -245,11 +258,15 @@ pub struct Table(pub Vec<(Bytes, Value)>);
 
 impl Table {
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.iter().find(|(n, _)| n == name.as_bytes()).map(|(_, v)| v)
+        self.0
+            .iter()
+            .find(|(n, _)| n == name.as_bytes())
+            .map(|(_, v)| v)
     }
 
     pub fn with(mut self, name: &str, value: Value) -> Table {
-        self.0.push((Bytes::copy_from_slice(name.as_bytes()), value));
+        self.0
+            .push((Bytes::copy_from_slice(name.as_bytes()), value));
         self
     }
 
@@ -269,7 +286,10 @@ impl Table {
     /// The same names with the same values, in any order: what decides whether two declarations are equivalent.
     pub fn equivalent(&self, other: &Table) -> bool {
         self.0.len() == other.0.len()
-            && self.0.iter().all(|(name, value)| other.0.iter().any(|(n, v)| n == name && v.same(value)))
+            && self
+                .0
+                .iter()
+                .all(|(name, value)| other.0.iter().any(|(n, v)| n == name && v.same(value)))
     }
 }
 
@@ -326,8 +346,9 @@ mod tests {
         leaf.prop_recursive(3, 20, 4, |inner| {
             prop_oneof![
                 proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
-                proptest::collection::vec(("[a-z]{0,5}", inner), 0..4)
-                    .prop_map(|v| Value::Table(Table(v.into_iter().map(|(n, v)| (Bytes::from(n), v)).collect()))),
+                proptest::collection::vec(("[a-z]{0,5}", inner), 0..4).prop_map(|v| Value::Table(
+                    Table(v.into_iter().map(|(n, v)| (Bytes::from(n), v)).collect())
+                )),
             ]
         })
     }
@@ -375,6 +396,9 @@ mod tests {
 
     #[test]
     fn a_length_beyond_the_data_is_refused() {
-        assert_eq!(Reader::new(Bytes::from_static(&[0xFF, 0xFF, 0xFF, 0xFF, 1])).long_bytes(), Err(WireError::Short));
+        assert_eq!(
+            Reader::new(Bytes::from_static(&[0xFF, 0xFF, 0xFF, 0xFF, 1])).long_bytes(),
+            Err(WireError::Short)
+        );
     }
 }
