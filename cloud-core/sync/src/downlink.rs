@@ -1,0 +1,206 @@
+//! Commands and configuration: sends an edge the records of stream `cmd` below `cmd/<edge>/`, and commits its cursor when it says
+//! that they are stored. Pushed by commits, never polled.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use kernel::{PartitionId, ReadError, Stream, StreamId};
+use record::{Batch, BatchBuilder, NewRecord};
+use sync_quic::{DownAcks, DownFrame, DownPosition, EdgeConnection, Hello};
+
+use crate::frontend::Sync;
+use crate::limits;
+use crate::registry::cursor_name;
+
+/// Runs until the connection is over or the kernel cannot be read; returns why.
+pub(crate) async fn run(
+    sync: &Sync,
+    hello: &Hello,
+    connection: &EdgeConnection,
+    acks: DownAcks,
+) -> String {
+    let mut downlink = Downlink {
+        sync,
+        hello,
+        connection,
+        prefix: format!("cmd/{}/", hello.edge).into_bytes(),
+        next: BTreeMap::new(),
+        unconfirmed: VecDeque::new(),
+        acks,
+    };
+    match downlink.run().await {
+        Ok(never) => match never {},
+        Err(reason) => reason,
+    }
+}
+
+enum Never {}
+
+struct Downlink<'a> {
+    sync: &'a Sync,
+    hello: &'a Hello,
+    connection: &'a EdgeConnection,
+    prefix: Vec<u8>,
+    /// Next offset to look at, by partition of the present command stream.
+    next: BTreeMap<PartitionId, i64>,
+    unconfirmed: VecDeque<DownPosition>,
+    acks: DownAcks,
+}
+
+impl Downlink<'_> {
+    async fn run(&mut self) -> Result<Never, String> {
+        let kernel = &self.sync.ctx.kernel;
+        let mut streams = kernel.watch_streams();
+        loop {
+            // Before looking, so that a change after the look is seen by the wait.
+            streams.borrow_and_update();
+            let stream = self
+                .sync
+                .registry
+                .command_stream()
+                .and_then(|address| kernel.stream(&address));
+            self.follow(stream.as_deref());
+            let partitions: Vec<PartitionId> = self.next.keys().copied().collect();
+            for partition in partitions {
+                self.drain(partition).await?;
+            }
+            let positions: Vec<(PartitionId, i64)> = self
+                .next
+                .iter()
+                .map(|(partition, next)| (*partition, *next))
+                .collect();
+            tokio::select! {
+                () = kernel.wait_past(&positions), if !positions.is_empty() => {}
+                changed = streams.changed() => changed.map_err(|_| "the log is closed".to_owned())?,
+                ack = self.acks.next() => self.confirm(ack).await?,
+            }
+        }
+    }
+
+    /// Takes up the positions of a command stream that has come, grown or been made anew.
+    fn follow(&mut self, stream: Option<&Stream>) {
+        let Some(stream) = stream else {
+            self.next.clear();
+            return;
+        };
+        self.next
+            .retain(|partition, _| partition.stream == stream.id);
+        let committed = self.sync.ctx.kernel.cursor(&cursor_name(&self.hello.edge));
+        for partition in stream.partition_ids() {
+            self.next.entry(partition).or_insert_with(|| {
+                // No position: the partition was made after the enrolment, and all of it is new.
+                committed
+                    .iter()
+                    .find(|position| position.partition == partition)
+                    .map_or(0, |position| position.offset)
+            });
+        }
+    }
+
+    /// Sends what there is in one partition.
+    async fn drain(&mut self, partition: PartitionId) -> Result<(), String> {
+        let kernel = &self.sync.ctx.kernel;
+        while let Some(from) = self.next.get(&partition).copied() {
+            let read = match kernel.read(partition, from, limits::DOWN_READ_BYTES).await {
+                Ok(read) => read,
+                Err(ReadError::OutOfRange { log_start, .. }) if log_start > from => {
+                    tracing::warn!(edge = %self.hello.edge, %partition, from, log_start, "commands were deleted before the edge had them");
+                    self.next.insert(partition, log_start);
+                    continue;
+                }
+                Err(ReadError::Corrupt { last, reason, .. }) => {
+                    tracing::error!(edge = %self.hello.edge, %partition, from, last, reason, "commands are damaged on disk and are left out");
+                    self.next.insert(partition, last.saturating_add(1));
+                    continue;
+                }
+                // The stream is gone, or made anew: the next round sees that.
+                Err(ReadError::UnknownPartition(_) | ReadError::OutOfRange { .. }) => {
+                    self.next.remove(&partition);
+                    return Ok(());
+                }
+                Err(error) => return Err(error.to_string()),
+            };
+            if read.batches.is_empty() {
+                return Ok(());
+            }
+            for batch in &read.batches {
+                self.send(partition, from, batch).await?;
+                self.next.insert(partition, batch.next_offset());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the records of a batch that are this edge's, as one frame.
+    async fn send(
+        &mut self,
+        partition: PartitionId,
+        from: i64,
+        batch: &Batch,
+    ) -> Result<(), String> {
+        // What the edge has sent itself it has delivered itself.
+        if batch.producer_id() == self.hello.producer_id || batch.is_control() {
+            return Ok(());
+        }
+        let mut down = BatchBuilder::new();
+        let mut count = 0_u64;
+        for record in batch.records().map_err(|error| error.to_string())? {
+            let record = record.map_err(|error| error.to_string())?;
+            if record.offset >= from
+                && record
+                    .key
+                    .as_ref()
+                    .is_some_and(|key| key.starts_with(&self.prefix))
+            {
+                down.push(&NewRecord::from(record))
+                    .map_err(|error| error.to_string())?;
+                count += 1;
+            }
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        while self.unconfirmed.len() >= limits::MAX_DOWN_UNCONFIRMED {
+            let ack = self.acks.next().await;
+            self.confirm(ack).await?;
+        }
+        let position = DownPosition {
+            stream: partition.stream.0,
+            partition: partition.partition,
+            next: batch.next_offset(),
+        };
+        let batch = down
+            .build()
+            .map_err(|error| error.to_string())?
+            .into_bytes();
+        self.connection
+            .send_down(DownFrame { position, batch })
+            .await?;
+        self.unconfirmed.push_back(position);
+        self.sync.metrics.down.inc_by(count);
+        Ok(())
+    }
+
+    /// The edge has stored everything of a partition up to a position.
+    async fn confirm(&mut self, ack: Option<DownPosition>) -> Result<(), String> {
+        let ack = ack.ok_or_else(|| "connection closed".to_owned())?;
+        if !self.unconfirmed.contains(&ack) {
+            return Err("the edge confirmed what was not sent to it".to_owned());
+        }
+        let same =
+            |sent: &DownPosition| (sent.stream, sent.partition) == (ack.stream, ack.partition);
+        self.unconfirmed
+            .retain(|sent| !(same(sent) && sent.next <= ack.next));
+        let partition = StreamId(ack.stream).partition(ack.partition);
+        // Everything between this confirmation and the next frame was not for this edge.
+        self.sync
+            .ctx
+            .kernel
+            .cursor_commit(
+                &cursor_name(&self.hello.edge),
+                vec![(partition, ack.next, Bytes::new())],
+            )
+            .await
+            .map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,117 @@
+//! Starts the front end, and is what the server holds of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use frontend::Context;
+use sync_quic::{Accepted, BindError, Listener, Pending, Timing};
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
+
+use crate::authority::{Authority, AuthorityError};
+use crate::metrics::Metrics;
+use crate::registry::{self, EdgeStatus, Registry, RegistryError};
+use crate::tokens::{NewToken, TokenOptions};
+use crate::{handle_enrol, handle_hello};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error("sync's metrics are registered already: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// What the tasks of this front end share.
+pub(crate) struct Sync {
+    pub(crate) ctx: Context,
+    pub(crate) registry: Registry,
+    pub(crate) metrics: Metrics,
+}
+
+/// A handle for the server's admin endpoints. Cheap to clone.
+#[derive(Clone)]
+pub struct SyncFrontend {
+    sync: Arc<Sync>,
+    address: SocketAddr,
+}
+
+impl SyncFrontend {
+    /// The UDP address that edges reach, with the port that was given where 0 was asked.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// All enrolled edges, by name.
+    pub fn edges(&self) -> Vec<EdgeStatus> {
+        self.sync.registry.edges()
+    }
+
+    pub fn edge(&self, name: &str) -> Option<EdgeStatus> {
+        self.sync.registry.edge(name)
+    }
+
+    /// Makes an enrolment token; it is durable when this returns.
+    pub async fn create_token(&self, options: TokenOptions) -> Result<NewToken, RegistryError> {
+        self.sync.registry.create_token(options).await
+    }
+}
+
+/// Binds and serves until `ctx.shutdown` is cancelled; the handle ends when all connections are closed. Call it inside a tokio
+/// runtime. Blocks for a few file operations in the data directory.
+pub fn start(
+    ctx: Context,
+    address: SocketAddr,
+    timing: Timing,
+) -> Result<(SyncFrontend, JoinHandle<()>), StartError> {
+    let authority = Authority::open(&ctx.data_dir, registry::enrolled(&ctx.kernel))?;
+    let listener = Listener::bind(address, authority.core_identity()?, timing)?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| BindError::Socket { address, error })?;
+    let metrics = Metrics::register(&ctx.registry)?;
+    let sync = Arc::new(Sync {
+        registry: Registry::load(&ctx, authority)?,
+        metrics,
+        ctx,
+    });
+    let handle = tokio::spawn(serve(sync.clone(), listener));
+    Ok((SyncFrontend { sync, address }, handle))
+}
+
+async fn serve(sync: Arc<Sync>, listener: Listener) {
+    let counters = sync.ctx.metrics.protocol("sync");
+    let tasks = TaskTracker::new();
+    loop {
+        let pending = tokio::select! {
+            () = sync.ctx.shutdown.cancelled() => break,
+            pending = listener.accept() => match pending {
+                Some(pending) => pending,
+                None => break,
+            },
+        };
+        counters.accepted.inc();
+        let (sync, open) = (sync.clone(), counters.open.clone());
+        tasks.spawn(async move {
+            open.inc();
+            serve_one(&sync, pending).await;
+            open.dec();
+        });
+    }
+    tasks.close();
+    // Closes every connection, which ends every task.
+    listener.close().await;
+    tasks.wait().await;
+}
+
+async fn serve_one(sync: &Arc<Sync>, pending: Pending) {
+    match pending.establish().await {
+        Ok(Accepted::Edge(handshake)) => handle_hello::handle(sync, handshake).await,
+        Ok(Accepted::Enrol(handshake)) => handle_enrol::handle(sync, handshake).await,
+        Err(error) => tracing::info!(%error, "a sync client was not let in"),
+    }
+}

@@ -1,0 +1,44 @@
+//! `Hello`: lets an edge in, and serves it until its connection is over.
+
+use std::sync::Arc;
+
+use sync_quic::{EdgeHandshake, Welcome};
+
+use crate::frontend::Sync;
+use crate::time::now_ms;
+use crate::{downlink, handle_batch};
+
+pub(crate) async fn handle(sync: &Arc<Sync>, handshake: EdgeHandshake) {
+    let (hello, remote) = (handshake.hello.clone(), handshake.remote);
+    if let Err((code, reason)) = sync.registry.admit(&hello, &handshake.certificate).await {
+        tracing::warn!(%remote, edge = %hello.edge, %code, reason, "edge refused");
+        return handshake.refuse(code, &reason).await;
+    }
+    let welcome = Welcome {
+        version: sync::VERSION,
+        time_ms: now_ms(),
+        max_batch: u32::try_from(kernel::limits::MAX_BATCH_BYTES.min(sync::limits::MAX_BATCH))
+            .unwrap_or(u32::MAX),
+    };
+    let (connection, batches, down_acks) = match handshake.welcome(welcome).await {
+        Ok(parts) => parts,
+        Err(error) => {
+            return tracing::info!(edge = %hello.edge, %error, "edge went away before it was welcome");
+        }
+    };
+    let generation = sync.registry.connected(&hello.edge, &connection);
+    sync.metrics.connected.inc();
+    tracing::info!(edge = %hello.edge, %remote, software = %hello.software, "edge connected");
+    let reason = tokio::select! {
+        // Ends by itself only when it has refused a batch for now; the connection closes once that is said.
+        () = handle_batch::run(sync, &hello, &connection, batches) => connection.closed().await,
+        reason = connection.closed() => reason,
+        error = downlink::run(sync, &hello, &connection, down_acks) => {
+            connection.close(sync_quic::CloseCode::ShuttingDown, &error);
+            error
+        }
+    };
+    sync.metrics.connected.dec();
+    tracing::info!(edge = %hello.edge, reason, "edge disconnected");
+    sync.registry.gone(&hello.edge, generation).await;
+}

@@ -1,0 +1,47 @@
+//! What sync counts.
+
+use prometheus::{IntCounter, IntGauge, Registry};
+
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    pub(crate) connected: IntGauge,
+    pub(crate) enrolled: IntCounter,
+    pub(crate) batches: IntCounter,
+    pub(crate) records: IntCounter,
+    pub(crate) duplicates: IntCounter,
+    pub(crate) refused: IntCounter,
+    pub(crate) down: IntCounter,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &Registry) -> Result<Metrics, prometheus::Error> {
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let connected = IntGauge::new("towline_sync_edges_connected", "Edges connected now.")?;
+        registry.register(Box::new(connected.clone()))?;
+        Ok(Metrics {
+            connected,
+            enrolled: counter(
+                "towline_sync_enrolments_total",
+                "Certificates given to edges.",
+            )?,
+            batches: counter("towline_sync_batches_total", "Batches of edges appended.")?,
+            records: counter("towline_sync_records_total", "Records of edges appended.")?,
+            duplicates: counter(
+                "towline_sync_duplicates_total",
+                "Batches of edges that were in the log already.",
+            )?,
+            refused: counter(
+                "towline_sync_refused_total",
+                "Batches of edges that were refused.",
+            )?,
+            down: counter(
+                "towline_sync_down_records_total",
+                "Commands and configuration sent to edges.",
+            )?,
+        })
+    }
+}
