@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use kernel::ports::{Clock, SystemClock};
 use kernel::{CreateStreamError, Kernel, Stream};
 use prometheus::Registry;
 use record::StreamAddress;
@@ -28,6 +29,8 @@ pub struct Context {
     pub cluster_id: Arc<str>,
     /// New at each start of the process: what was leased or connected under another one is gone.
     pub start_id: Uuid,
+    /// The clock that record timestamps are taken from.
+    pub clock: Arc<dyn Clock>,
     /// The data directory, for what is not the kernel's: keys and certificates.
     pub data_dir: Arc<Path>,
 }
@@ -77,8 +80,14 @@ impl Context {
             streams: StreamDefaults::default(),
             cluster_id: Uuid::new_v4().simple().to_string().into(),
             start_id: Uuid::new_v4(),
+            clock: Arc::new(SystemClock::default()),
             data_dir: data_dir.into(),
         })
+    }
+
+    /// Milliseconds since the epoch.
+    pub fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
     }
 
     /// The stream a client writes to: the existing one, or a new one where [`StreamDefaults::auto_create`] allows it.

@@ -1,0 +1,179 @@
+//! Feeds are partitions: where a filter's messages can be, reading them, waiting for more.
+
+use kernel::{Kernel, PartitionId, ReadError as KernelReadError, StreamId};
+use mqtt_broker::backend::{FeedId, FeedRead, Position, ReadError, StorageError};
+use mqtt_broker::convert;
+use mqtt_codec::TopicFilter;
+use record::{Batch, Namespace, StreamAddress, StreamName, stream_for_topic};
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+
+pub struct Feeds {
+    kernel: Kernel,
+    namespace: Namespace,
+    generation: watch::Receiver<u64>,
+    metrics: Metrics,
+}
+
+fn feed(partition: PartitionId) -> FeedId {
+    FeedId {
+        stream: partition.stream.0,
+        partition: partition.partition,
+    }
+}
+
+fn partition(feed: FeedId) -> PartitionId {
+    PartitionId {
+        stream: StreamId(feed.stream),
+        partition: feed.partition,
+    }
+}
+
+/// Offsets are not negative.
+fn position(offset: i64) -> Position {
+    Position(u64::try_from(offset).unwrap_or(0))
+}
+
+fn offset(position: Position) -> i64 {
+    i64::try_from(position.0).unwrap_or(i64::MAX)
+}
+
+fn storage(error: impl ToString) -> ReadError {
+    ReadError::Storage(StorageError(error.to_string()))
+}
+
+impl Feeds {
+    pub fn new(kernel: Kernel, namespace: Namespace, metrics: Metrics) -> Feeds {
+        let generation = kernel.watch_streams();
+        Feeds {
+            kernel,
+            namespace,
+            generation,
+            metrics,
+        }
+    }
+
+    pub fn generation(&self) -> u64 {
+        *self.generation.borrow()
+    }
+
+    /// The first level of a topic names its stream; a filter that begins with a wildcard looks at all of them. (Topics
+    /// that begin with `$` are kept from such filters when messages are matched.)
+    pub fn for_filter(&self, filter: &TopicFilter) -> Vec<(FeedId, Position)> {
+        let streams = match filter.levels().next() {
+            Some("+" | "#") | None => self.kernel.streams(&self.namespace),
+            Some(level) => {
+                let address = StreamAddress::new(self.namespace.clone(), stream_for_topic(level));
+                self.kernel.stream(&address).into_iter().collect()
+            }
+        };
+        let partitions = streams.iter().flat_map(|stream| stream.partition_ids());
+        let ends = partitions.filter_map(|partition| {
+            let watermarks = self.kernel.watermarks(partition)?;
+            Some((feed(partition), position(watermarks.end)))
+        });
+        ends.collect()
+    }
+
+    pub async fn read(
+        &self,
+        feed: FeedId,
+        from: Position,
+        max_bytes: usize,
+    ) -> Result<FeedRead, ReadError> {
+        let partition = partition(feed);
+        let stream = self
+            .kernel
+            .stream_by_id(partition.stream)
+            .ok_or(ReadError::Gone)?;
+        let asked = offset(from);
+        let mut start = asked;
+        let mut lost = 0;
+        let read = loop {
+            match self.kernel.read(partition, start, max_bytes).await {
+                Ok(read) => break read,
+                Err(KernelReadError::OutOfRange { log_start, .. }) if start < log_start => {
+                    lost += log_start.abs_diff(start);
+                    start = log_start;
+                }
+                Err(KernelReadError::UnknownPartition(_)) => return Err(ReadError::Gone),
+                Err(error @ KernelReadError::Corrupt { last, .. }) if last >= start => {
+                    // Never served. Without stepping over it, every session would stop here for ever.
+                    self.metrics.unreadable.inc();
+                    tracing::error!(stream = %stream.address, %error, "records are left out for MQTT readers");
+                    lost += last.abs_diff(start) + 1;
+                    start = last.saturating_add(1);
+                }
+                Err(error) => return Err(storage(error)),
+            }
+        };
+        let mut messages = Vec::new();
+        let mut next = start;
+        for batch in &read.batches {
+            if batch.base_offset() >= read.watermarks.last_stable {
+                break; // undecided yet
+            }
+            next = batch.next_offset().max(next);
+            if !batch.is_control() {
+                self.unpack(batch, &stream.address.name, start, &mut messages);
+            }
+        }
+        Ok(FeedRead {
+            messages,
+            next: position(next),
+            lost,
+        })
+    }
+
+    fn unpack(
+        &self,
+        batch: &Batch,
+        stream: &StreamName,
+        from: i64,
+        messages: &mut Vec<(Position, mqtt_broker::backend::Message)>,
+    ) {
+        let records = match batch.records() {
+            Ok(records) => records,
+            Err(error) => return self.unreadable(stream, batch, &error),
+        };
+        for record in records {
+            match record {
+                Ok(record) if record.offset < from => {}
+                Ok(record) => {
+                    messages.extend(
+                        convert::message(stream, &record)
+                            .map(|message| (position(record.offset), message)),
+                    );
+                }
+                Err(error) => return self.unreadable(stream, batch, &error),
+            }
+        }
+    }
+
+    /// The checksum holds, so these are the bytes a producer sent: they are left to readers that can make sense of them.
+    fn unreadable(&self, stream: &StreamName, batch: &Batch, error: &record::BatchError) {
+        self.metrics.unreadable.inc();
+        let offset = batch.base_offset();
+        tracing::warn!(%stream, offset, %error, "a batch cannot be unpacked and is left out for MQTT readers");
+    }
+
+    pub async fn wait(&self, positions: &[(FeedId, Position)], generation: u64) {
+        let positions: Vec<_> = positions
+            .iter()
+            .map(|(feed, position)| (partition(*feed), offset(*position)))
+            .collect();
+        let mut streams = self.generation.clone();
+        let changed = async {
+            // An error means that the kernel is gone; the connection ends with the process.
+            let _ = streams.wait_for(|now| *now != generation).await;
+        };
+        if positions.is_empty() {
+            return changed.await;
+        }
+        tokio::select! {
+            () = self.kernel.wait_past(&positions) => {}
+            () = changed => {}
+        }
+    }
+}

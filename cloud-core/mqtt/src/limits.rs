@@ -1,0 +1,18 @@
+//! Every limit of this front end.
+
+/// Most messages that one write to the kernel carries. A retained or QoS 2 message is two commands of the entry, so this
+/// stays well below `kernel::limits::MAX_ENTRY_COMMANDS`.
+pub const GROUP_MESSAGES: usize = 4096;
+
+/// Bytes of messages after which a group is full, over all partitions. Each of its batches is at most this long, or
+/// one message: well within what Kafka consumers accept by default (`fetch.max.bytes`).
+pub const GROUP_BYTES: usize = 1024 * 1024;
+
+/// Bytes of messages that may wait to be written, over all streams. A publish beyond it is refused (0x97, quota exceeded).
+pub const PENDING_BYTES: usize = 256 * 1024 * 1024;
+
+/// What a waiting message is counted with beside its own bytes.
+pub const PENDING_OVERHEAD: usize = 256;
+
+/// Sessions are written under one of this many locks (see `sessions.rs`).
+pub const SESSION_LOCKS: usize = 256;

@@ -1,0 +1,139 @@
+//! Persistent sessions and QoS 2 packet ids in the kernel's tables.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use kernel::{Command, Entry, Kernel};
+use mqtt_broker::backend::{ClientId, SavedSession, StorageError};
+use mqtt_codec::PacketId;
+use record::Namespace;
+use tokio::sync::Mutex;
+
+use crate::{limits, tables};
+
+pub struct Sessions {
+    kernel: Kernel,
+    namespace: Namespace,
+    /// A save compares the epoch with the stored one and then writes. The lock of the client makes that one step.
+    locks: Vec<Mutex<()>>,
+}
+
+impl Sessions {
+    pub fn new(kernel: Kernel, namespace: Namespace) -> Sessions {
+        let locks = (0..limits::SESSION_LOCKS).map(|_| Mutex::new(())).collect();
+        Sessions {
+            kernel,
+            namespace,
+            locks,
+        }
+    }
+
+    fn lock(&self, client: &ClientId) -> &Mutex<()> {
+        let mut hasher = DefaultHasher::new();
+        client.hash(&mut hasher);
+        // The remainder is below the length, which is not zero.
+        &self.locks[(hasher.finish() % self.locks.len() as u64) as usize]
+    }
+
+    pub fn load(&self, client: &ClientId) -> Result<Option<SavedSession>, StorageError> {
+        let key = tables::session_key(&self.namespace, client);
+        let Some(value) = self.kernel.table_get(tables::SESSIONS, &key) else {
+            return Ok(None);
+        };
+        match tables::decode_session(value) {
+            Some(session) => Ok(Some(session)),
+            None => Err(StorageError(format!(
+                "the stored session of client {client} cannot be read: it was written by a newer version, or is damaged"
+            ))),
+        }
+    }
+
+    pub async fn save(
+        &self,
+        client: &ClientId,
+        session: &SavedSession,
+    ) -> Result<(), StorageError> {
+        let _one_at_a_time = self.lock(client).lock().await;
+        if let Some(stored) = self.load(client)?
+            && stored.epoch > session.epoch
+        {
+            return Err(StorageError(format!(
+                "session of client {client}: epoch {} was taken over by epoch {}",
+                session.epoch, stored.epoch
+            )));
+        }
+        let key = tables::session_key(&self.namespace, client);
+        self.write(Entry::new().put(tables::SESSIONS, key, tables::encode_session(session)))
+            .await
+    }
+
+    pub async fn delete(&self, client: &ClientId) -> Result<(), StorageError> {
+        let _one_at_a_time = self.lock(client).lock().await;
+        let mut entry = Entry::new();
+        let key = tables::session_key(&self.namespace, client);
+        if self.kernel.table_get(tables::SESSIONS, &key).is_some() {
+            entry = entry.delete(tables::SESSIONS, key);
+        }
+        for id in self.unreleased(client) {
+            entry = entry.delete(
+                tables::UNRELEASED,
+                tables::unreleased_key(&self.namespace, client, id),
+            );
+        }
+        if entry.commands.is_empty() {
+            return Ok(());
+        }
+        self.write(entry).await
+    }
+
+    /// Sessions that cannot be read are left out, and said: they concern one client, not the start of the broker.
+    pub fn all(&self) -> Vec<(ClientId, SavedSession)> {
+        let prefix = tables::namespace_prefix(&self.namespace);
+        let rows = self.kernel.table_scan(tables::SESSIONS, &prefix);
+        let sessions = rows.into_iter().filter_map(|(key, value)| {
+            let client = tables::client_of_key(&self.namespace, &key)?;
+            let session = tables::decode_session(value);
+            if session.is_none() {
+                tracing::error!(%client, "a stored session cannot be read: written by a newer version, or damaged");
+            }
+            Some((client, session?))
+        });
+        sessions.collect()
+    }
+
+    /// The command that remembers a QoS 2 packet id; it belongs in the entry of its message.
+    pub fn remember(&self, client: &ClientId, packet_id: PacketId) -> Command {
+        Command::TablePut {
+            table: tables::UNRELEASED.into(),
+            key: tables::unreleased_key(&self.namespace, client, packet_id),
+            value: bytes::Bytes::from_static(&[tables::VERSION]),
+        }
+    }
+
+    pub fn unreleased(&self, client: &ClientId) -> Vec<PacketId> {
+        let prefix = tables::unreleased_prefix(&self.namespace, client);
+        let rows = self.kernel.table_scan(tables::UNRELEASED, &prefix);
+        rows.iter()
+            .filter_map(|(key, _)| tables::packet_id_of_key(key))
+            .collect()
+    }
+
+    pub async fn release(
+        &self,
+        client: &ClientId,
+        packet_id: PacketId,
+    ) -> Result<(), StorageError> {
+        let key = tables::unreleased_key(&self.namespace, client, packet_id);
+        if self.kernel.table_get(tables::UNRELEASED, &key).is_none() {
+            return Ok(());
+        }
+        self.write(Entry::new().delete(tables::UNRELEASED, key))
+            .await
+    }
+
+    async fn write(&self, entry: Entry) -> Result<(), StorageError> {
+        let outcomes = self.kernel.write(entry).await;
+        outcomes
+            .map(drop)
+            .map_err(|error| StorageError(error.to_string()))
+    }
+}
