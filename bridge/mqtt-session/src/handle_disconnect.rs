@@ -45,9 +45,12 @@ impl Session {
         }
     }
 
-    /// For a session read from storage at start: the process died while the client was connected.
-    pub fn assume_disconnected(&mut self, now_ms: i64) {
+    /// For a session read from storage at start. `true` = the process died while the client was connected, and this counts
+    /// as the end of that connection.
+    pub fn assume_disconnected(&mut self, now_ms: i64) -> bool {
+        let was_connected = self.disconnected_at.is_none();
         self.disconnected_at.get_or_insert(now_ms);
+        was_connected
     }
 
     /// When something is to be done for a disconnected session: its will or its end, milliseconds since the epoch.

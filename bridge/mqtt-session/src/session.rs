@@ -216,6 +216,16 @@ impl Session {
         (self.to_bytes(), self.connection.next_delivery)
     }
 
+    /// For a session that is not saved: nothing to show until the next change.
+    pub fn mark_clean(&mut self) {
+        self.connection.dirty = false;
+    }
+
+    /// Are there QoS 2 messages of the client that it has not released?
+    pub fn has_unreleased(&self) -> bool {
+        !self.connection.unreleased.is_empty()
+    }
+
     pub fn saved(&mut self, mark: u64) {
         self.connection.saved_deliveries = self.connection.saved_deliveries.max(mark);
     }

@@ -1,0 +1,259 @@
+//! From the first byte to CONNACK.
+
+use crate::backend::{Backend, ClientId, ConnectError, ReadError, StorageError};
+use crate::broker::Broker;
+use crate::deadlines::{publish_will, save};
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::registry::Claim;
+use bytes::BytesMut;
+use mqtt_codec::{
+    ConnAck, Connect, DecodeError, Decoder, Packet, PacketId, ReasonCode, TopicFilter, Version,
+};
+use mqtt_session::{Connected, Message, Session, Source, check_connect};
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+
+pub(crate) struct Accepted<B, S> {
+    pub broker: Arc<Broker<B>>,
+    pub claim: Claim,
+    pub session: Session,
+    pub reader: ReadHalf<S>,
+    pub writer: WriteHalf<S>,
+    pub decoder: Decoder,
+    /// Bytes behind CONNECT that are here already.
+    pub input: BytesMut,
+    /// CONNACK, to be sent.
+    pub output: BytesMut,
+    /// Asked before the feeds were.
+    pub feeds_generation: u64,
+    /// Is there anything of the session in storage?
+    pub stored: bool,
+}
+
+/// `None` = refused, and the client was told what the protocol allows to tell.
+pub(crate) async fn accept<B, S>(broker: &Arc<Broker<B>>, stream: S) -> Option<Accepted<B, S>>
+where
+    B: Backend,
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut input = BytesMut::new();
+    let mut decoder = Decoder::server(broker.limits.maximum_packet_size as usize);
+    let first = tokio::select! {
+        first = tokio::time::timeout(limits::CONNECT_TIMEOUT, read_connect(&mut reader, &mut input, &mut decoder)) => first.ok()?,
+        () = broker.shutdown.cancelled() => return None,
+    };
+    let connect = match first {
+        Ok(connect) => connect?,
+        Err(error) => {
+            tracing::debug!(%error, "not a CONNECT");
+            Metrics::add(&broker.metrics.protocol_errors, 1);
+            if let DecodeError::UnsupportedVersion(level) = error {
+                // Above 5 the answer has the form of 5, so that a later client finds the code (section 3.1.2.2).
+                let version = if level > 5 {
+                    Version::V5
+                } else {
+                    Version::V311
+                };
+                refuse(&mut writer, version, error.reason_code()).await;
+            }
+            return None;
+        }
+    };
+    let version = connect.version;
+    match establish(broker, *connect).await {
+        Ok((claim, session, connack, feeds_generation, stored)) => {
+            let mut output = BytesMut::new();
+            mqtt_codec::encode(&Packet::ConnAck(Box::new(connack)), version, &mut output);
+            Some(Accepted {
+                broker: broker.clone(),
+                claim,
+                session,
+                reader,
+                writer,
+                decoder,
+                input,
+                output,
+                feeds_generation,
+                stored,
+            })
+        }
+        Err(reason_code) => {
+            refuse(&mut writer, version, reason_code).await;
+            None
+        }
+    }
+}
+
+/// `Ok(None)` = the client went away.
+async fn read_connect<R: AsyncRead>(
+    reader: &mut ReadHalf<R>,
+    input: &mut BytesMut,
+    decoder: &mut Decoder,
+) -> Result<Option<Box<Connect>>, DecodeError> {
+    loop {
+        match decoder.decode(input)? {
+            Some(Packet::Connect(connect)) => return Ok(Some(connect)),
+            Some(_) => return Err(DecodeError::Protocol("the first packet is not CONNECT")),
+            None => {}
+        }
+        input.reserve(1024);
+        match reader.read_buf(input).await {
+            Ok(0) | Err(_) => return Ok(None),
+            Ok(_) => {}
+        }
+    }
+}
+
+async fn refuse<W: AsyncWrite>(
+    writer: &mut WriteHalf<W>,
+    version: Version,
+    reason_code: ReasonCode,
+) {
+    let connack = ConnAck {
+        session_present: false,
+        reason_code,
+        properties: Default::default(),
+    };
+    let mut output = BytesMut::new();
+    mqtt_codec::encode(&Packet::ConnAck(Box::new(connack)), version, &mut output);
+    // The client may be gone: then nobody needs the answer.
+    let _ = tokio::time::timeout(limits::LAST_WORDS, async {
+        writer.write_all(&output).await?;
+        writer.shutdown().await
+    })
+    .await;
+}
+
+fn unavailable(error: StorageError) -> ReasonCode {
+    tracing::error!(%error, "a client can not connect: its session can not be read or saved");
+    ReasonCode::SERVER_UNAVAILABLE
+}
+
+fn random<const N: usize>() -> Result<[u8; N], ReasonCode> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| unavailable(StorageError(format!("no random numbers: {error}"))))?;
+    Ok(bytes)
+}
+
+type Established = (Claim, Session, ConnAck, u64, bool);
+
+async fn establish<B: Backend>(
+    broker: &Arc<Broker<B>>,
+    connect: Connect,
+) -> Result<Established, ReasonCode> {
+    check_connect(&connect)?;
+    let backend = &broker.backend;
+    let client = if connect.client_id.is_empty() {
+        ClientId::new(&format!("auto-{:032x}", u128::from_be_bytes(random()?)))
+    } else {
+        ClientId::new(&connect.client_id)
+    };
+    let credentials = (connect.user_name.as_deref(), connect.password.as_deref());
+    backend
+        .authenticate(&client, credentials.0, credentials.1)
+        .await
+        .map_err(|error| match error {
+            ConnectError::BadUserNameOrPassword => ReasonCode::BAD_USER_NAME_OR_PASSWORD,
+            ConnectError::NotAuthorized => ReasonCode::NOT_AUTHORIZED,
+            ConnectError::ServerUnavailable => ReasonCode::SERVER_UNAVAILABLE,
+        })?;
+    let (claim, taken_over) = broker.registry.take_over(&client).await;
+    if taken_over {
+        Metrics::add(&broker.metrics.takeovers, 1);
+    }
+
+    let saved = backend.load_session(&client).await.map_err(unavailable)?;
+    let was_stored = saved.is_some();
+    let mut stored = saved.and_then(|saved| {
+        Session::from_bytes(client.clone(), saved.bytes)
+            .inspect_err(|error| tracing::error!(%client, %error, "the stored session can not be read: the client gets a new one"))
+            .ok()
+    });
+    if let Some(session) = &mut stored {
+        // What is due and not done yet: the will's delay or the session itself can be over.
+        let ended = session.handle_deadline(backend.now_ms());
+        publish_will(broker, &client, ended.will).await;
+        if !ended.keep {
+            stored = None;
+        }
+    }
+    let resume = stored.is_some() && !connect.clean_start;
+    let unreleased = backend.unreleased(&client).await.map_err(unavailable)?;
+    if !resume && (was_stored || !unreleased.is_empty()) {
+        backend.delete_session(&client).await.map_err(unavailable)?;
+    }
+    let tag = u64::from_be_bytes(random()?);
+    let Connected {
+        mut session,
+        connack,
+        ended_will,
+    } = Session::handle_connect(
+        connect,
+        client.clone(),
+        stored,
+        unreleased,
+        tag,
+        broker.limits,
+    );
+    publish_will(broker, &client, ended_will).await;
+
+    let feeds_generation = backend.feeds_generation();
+    let filters: Vec<TopicFilter> = session
+        .subscriptions()
+        .iter()
+        .map(|(filter, _)| filter.clone())
+        .collect();
+    for filter in &filters {
+        session.add_new_feeds(backend.feeds_for(filter));
+    }
+    for (packet_id, source) in session.missing() {
+        let message = read_again(broker, source, packet_id)
+            .await
+            .map_err(unavailable)?;
+        session.supply(packet_id, message);
+    }
+    let store = session.is_persistent() || resume;
+    if store {
+        save(broker, &mut session).await.map_err(unavailable)?;
+    }
+    if store != was_stored {
+        let gauge = &broker.metrics.persistent_sessions;
+        if store {
+            Metrics::add(gauge, 1)
+        } else {
+            Metrics::sub(gauge, 1)
+        }
+    }
+    session.resend(backend.now_ms());
+    Ok((claim, session, connack, feeds_generation, store))
+}
+
+/// A message in flight of an earlier process.
+async fn read_again<B: Backend>(
+    broker: &Broker<B>,
+    source: Source,
+    packet_id: PacketId,
+) -> Result<Option<Message>, StorageError> {
+    match source {
+        Source::Feed(feed, at) => match broker.backend.read(feed, at, 1).await {
+            Ok(read) => {
+                let first = read.messages.into_iter().next();
+                Ok(first
+                    .filter(|(position, _)| *position == at)
+                    .map(|(_, message)| message))
+            }
+            Err(ReadError::Gone) => Ok(None),
+            Err(ReadError::Storage(error)) => Err(error),
+        },
+        Source::Retained(topic) => {
+            let Ok(filter) = TopicFilter::new(topic.as_str()) else {
+                tracing::error!(%packet_id, %topic, "a retained message in flight has no valid topic");
+                return Ok(None);
+            };
+            Ok(broker.backend.retained(&filter).await?.into_iter().next())
+        }
+    }
+}

@@ -1,0 +1,61 @@
+use crate::backend::{Backend, StorageError};
+use crate::deadlines::{self, Deadlines};
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+use crate::{accept, connection};
+use mqtt_session::Limits;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+/// A broker over one backend: what its connections share.
+pub struct Broker<B> {
+    pub(crate) backend: Arc<B>,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Metrics,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl<B: Backend> Broker<B> {
+    /// Reads the stored sessions and starts the task that looks after those whose client is away. When `shutdown` is
+    /// cancelled every connection says so to its client (0x8B), saves its session and ends: the host waits for its `serve` calls.
+    pub async fn start(
+        backend: Arc<B>,
+        limits: Limits,
+        shutdown: CancellationToken,
+    ) -> Result<Arc<Broker<B>>, StorageError> {
+        let broker = Arc::new(Broker {
+            backend,
+            limits,
+            metrics: Metrics::default(),
+            registry: Arc::default(),
+            deadlines: Deadlines::default(),
+            shutdown,
+        });
+        deadlines::recover(&broker).await?;
+        tokio::spawn(deadlines::run(broker.clone()));
+        Ok(broker)
+    }
+
+    /// Serves one client until its connection is over and everything it left is stored. To be spawned by the host; must not be aborted
+    /// at shutdown (it ends by itself).
+    pub async fn serve<S>(self: &Arc<Self>, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        match accept::accept(self, stream).await {
+            Some(accepted) => connection::run(accepted).await,
+            None => Metrics::add(&self.metrics.connections_refused, 1),
+        }
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub fn backend(&self) -> &Arc<B> {
+        &self.backend
+    }
+}

@@ -1,0 +1,431 @@
+//! One connected client: its task from CONNACK to the end.
+
+use crate::accept::Accepted;
+use crate::backend::{Backend, Message, SavedSession, StorageError};
+use crate::broker::Broker;
+use crate::deadlines::{publish_will, save};
+use crate::delivery::{Arrival, Delivery};
+use crate::inbound::Done;
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::registry::Claim;
+use bytes::BytesMut;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
+use mqtt_codec::{Decoder, Disconnect, Packet, ReasonCode, TopicFilter, Version};
+use mqtt_session::{Close, Offer, Session};
+use std::collections::VecDeque;
+use std::future::pending;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::time::{Instant, sleep_until};
+
+/// Why the connection ends.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The client said DISCONNECT.
+    Disconnected,
+    /// The socket ended or failed.
+    Lost,
+    /// We close it.
+    Close(Close),
+}
+
+impl From<Close> for End {
+    fn from(close: Close) -> End {
+        End::Close(close)
+    }
+}
+
+impl From<StorageError> for End {
+    fn from(error: StorageError) -> End {
+        tracing::error!(%error, "a connection is closed: storage failed");
+        End::Close(Close::new(
+            ReasonCode::SERVER_UNAVAILABLE,
+            error.to_string(),
+        ))
+    }
+}
+
+type Saving = BoxFuture<'static, (u64, Result<(), StorageError>)>;
+
+pub(crate) struct Connection<B, S> {
+    pub(crate) broker: Arc<Broker<B>>,
+    claim: Claim,
+    pub(crate) session: Session,
+    reader: ReadHalf<S>,
+    writer: WriteHalf<S>,
+    decoder: Decoder,
+    input: BytesMut,
+    output: BytesMut,
+    unflushed: bool,
+    /// With the backend, in the order of arrival.
+    pub(crate) publishing: FuturesOrdered<BoxFuture<'static, Done>>,
+    pub(crate) publishing_bytes: usize,
+    /// A packet that must wait until everything before it is stored: SUBSCRIBE must see the retained messages set before it.
+    deferred: Option<Packet>,
+    pub(crate) delivery: Delivery<B>,
+    pub(crate) retained: VecDeque<(TopicFilter, Arc<Message>)>,
+    pub(crate) feeds_generation: u64,
+    saving: Option<Saving>,
+    pub(crate) stored: bool,
+    checkpoint_at: Option<Instant>,
+    last_received: Instant,
+    last_written: Instant,
+}
+
+pub(crate) async fn run<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static>(
+    accepted: Accepted<B, S>,
+) {
+    let now = Instant::now();
+    let broker = accepted.broker;
+    Metrics::add(&broker.metrics.connections, 1);
+    Metrics::add(&broker.metrics.connections_total, 1);
+    let mut connection = Connection {
+        delivery: Delivery::new(broker.backend.clone()),
+        broker,
+        claim: accepted.claim,
+        session: accepted.session,
+        reader: accepted.reader,
+        writer: accepted.writer,
+        decoder: accepted.decoder,
+        input: accepted.input,
+        output: accepted.output,
+        unflushed: false,
+        publishing: FuturesOrdered::new(),
+        publishing_bytes: 0,
+        deferred: None,
+        retained: VecDeque::new(),
+        feeds_generation: accepted.feeds_generation,
+        saving: None,
+        stored: accepted.stored,
+        checkpoint_at: None,
+        last_received: now,
+        last_written: now,
+    };
+    connection.delivery.sync(&connection.session);
+    let end = match connection.serve().await {
+        Ok(()) => End::Disconnected,
+        Err(end) => end,
+    };
+    connection.finish(end).await;
+}
+
+/// Waits for ever where there is nothing.
+async fn next_saved(saving: &mut Option<Saving>) -> (u64, Result<(), StorageError>) {
+    match saving {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}
+
+/// Writes a part of the output; with nothing to write, flushes what was written and gives 0; with nothing to flush either, waits for ever.
+async fn write_some<W: AsyncWrite>(
+    writer: &mut WriteHalf<W>,
+    output: &mut BytesMut,
+    unflushed: bool,
+) -> std::io::Result<usize> {
+    if !output.is_empty() {
+        match writer.write_buf(output).await? {
+            0 => Err(std::io::ErrorKind::WriteZero.into()),
+            n => Ok(n),
+        }
+    } else if unflushed {
+        writer.flush().await.map(|()| 0)
+    } else {
+        pending().await
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
+    }
+}
+
+impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
+    /// `Ok` = DISCONNECT came.
+    async fn serve(&mut self) -> Result<(), End> {
+        let mut wanted = self.claim.wanted();
+        loop {
+            if self.take_packets().await? {
+                return Ok(());
+            }
+            let more = self.put_packets();
+            let can_read = !self.is_full() && self.deferred.is_none();
+            let keep_alive = self
+                .session
+                .keep_alive_deadline()
+                .filter(|_| can_read)
+                .map(|after| self.last_received + after);
+            let stall = (!self.output.is_empty()).then(|| self.last_written + limits::WRITE_STALL);
+            if can_read {
+                self.input.reserve(limits::READ_CHUNK);
+            }
+            tokio::select! {
+                _ = wanted.wait_for(|count| *count > 0) => {
+                    return Err(Close::new(ReasonCode::SESSION_TAKEN_OVER, "another connection has the same client id").into());
+                }
+                () = self.broker.shutdown.cancelled() => {
+                    return Err(Close::new(ReasonCode::SERVER_SHUTTING_DOWN, "shutting down").into());
+                }
+                () = at(keep_alive) => {
+                    return Err(Close::new(ReasonCode::KEEP_ALIVE_TIMEOUT, "nothing came for one and a half keep-alive periods").into());
+                }
+                () = at(stall) => return Err(End::Lost),
+                Some(done) = self.publishing.next(), if !self.publishing.is_empty() => self.published(done)?,
+                (mark, result) = next_saved(&mut self.saving) => {
+                    self.saving = None;
+                    result?;
+                    self.session.saved(mark);
+                }
+                arrival = self.delivery.next() => self.arrived(arrival)?,
+                written = write_some(&mut self.writer, &mut self.output, self.unflushed) => match written {
+                    Ok(0) => self.unflushed = false,
+                    Ok(n) => {
+                        Metrics::add(&self.broker.metrics.bytes_out, n as u64);
+                        self.last_written = Instant::now();
+                        self.unflushed = true;
+                    }
+                    Err(_) => return Err(End::Lost),
+                },
+                read = self.reader.read_buf(&mut self.input), if can_read => match read {
+                    Ok(n) if n > 0 => {
+                        Metrics::add(&self.broker.metrics.bytes_in, n as u64);
+                        self.last_received = Instant::now();
+                    }
+                    _ => return Err(End::Lost),
+                },
+                () = at(self.checkpoint_at) => self.checkpoint(),
+                () = std::future::ready(()), if more => {}
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.output.len() >= limits::MAX_OUTPUT
+            || self.publishing.len() >= limits::MAX_PUBLISHING
+            || self.publishing_bytes >= limits::MAX_PUBLISHING_BYTES
+    }
+
+    /// Handles what has come in, as far as there is room. `true` = DISCONNECT.
+    async fn take_packets(&mut self) -> Result<bool, End> {
+        while !self.is_full() {
+            let packet = match self.deferred.take() {
+                Some(packet) => packet,
+                None => match self.decoder.decode(&mut self.input).map_err(Close::from)? {
+                    Some(packet) => packet,
+                    None => break,
+                },
+            };
+            let waits = matches!(
+                packet,
+                Packet::Subscribe(_) | Packet::Unsubscribe(_) | Packet::Disconnect(_)
+            );
+            if waits && !self.publishing.is_empty() {
+                self.deferred = Some(packet);
+                break;
+            }
+            if self.handle(packet).await? {
+                return Ok(true);
+            }
+            self.put_replies();
+        }
+        Ok(false)
+    }
+
+    fn write(&mut self, packet: &Packet) {
+        if self.output.is_empty() {
+            self.last_written = Instant::now();
+        }
+        if let Packet::Publish(publish) = packet {
+            Metrics::by_qos(&self.broker.metrics.messages_out, publish.qos);
+        }
+        mqtt_codec::encode(packet, self.session.version(), &mut self.output);
+    }
+
+    fn put_replies(&mut self) {
+        while let Some(packet) = self.session.poll_reply() {
+            self.write(&packet);
+        }
+    }
+
+    /// Moves messages towards the socket. `true` = there is more to move at once.
+    fn put_packets(&mut self) -> bool {
+        self.put_replies();
+        self.put_deliveries();
+        let mut more = false;
+        if self.output.len() < limits::MAX_OUTPUT
+            && self.session.deliveries_waiting() < limits::MAX_HELD_BACK
+        {
+            let now_ms = self.broker.backend.now_ms();
+            for _ in 0..limits::OFFERS_PER_TURN {
+                let Some((filter, message)) = self.retained.front() else {
+                    break;
+                };
+                if self.session.offer_retained(filter, message, now_ms) == Offer::Full {
+                    break;
+                }
+                more = true;
+                self.retained.pop_front();
+            }
+            // Retained messages go first: what the feeds bring is newer.
+            if self.retained.is_empty() {
+                more |= self.delivery.offer(&mut self.session, now_ms);
+            }
+            self.put_deliveries();
+        }
+        Metrics::add(&self.broker.metrics.dropped, self.session.take_dropped());
+        self.delivery.begin(
+            self.feeds_generation,
+            !self.session.subscriptions().is_empty(),
+        );
+        if self.session.wants_save() && self.saving.is_none() {
+            self.begin_save();
+        }
+        if self.checkpoint_at.is_none() && self.session.is_dirty() {
+            self.checkpoint_at = Some(Instant::now() + limits::CHECKPOINT_INTERVAL);
+        }
+        more
+    }
+
+    fn put_deliveries(&mut self) {
+        while self.output.len() < limits::MAX_OUTPUT {
+            let Some(packet) = self.session.poll_delivery() else {
+                break;
+            };
+            self.write(&packet);
+        }
+    }
+
+    fn begin_save(&mut self) {
+        let (bytes, mark) = self.session.snapshot();
+        let saved = SavedSession {
+            epoch: self.session.epoch(),
+            checkpoints: self.session.checkpoints(),
+            bytes,
+        };
+        let (broker, client) = (self.broker.clone(), self.session.client_id().clone());
+        self.saving = Some(Box::pin(async move {
+            (mark, broker.backend.save_session(&client, saved).await)
+        }));
+    }
+
+    /// Waits for a save that is under way, then saves what is now: for SUBACK and UNSUBACK.
+    pub(crate) async fn save_now(&mut self) -> Result<(), StorageError> {
+        if let Some(saving) = self.saving.take() {
+            let (mark, result) = saving.await;
+            result?;
+            self.session.saved(mark);
+        }
+        save(&self.broker, &mut self.session).await
+    }
+
+    fn checkpoint(&mut self) {
+        self.broker
+            .backend
+            .progress(self.session.client_id(), &self.session.checkpoints());
+        self.checkpoint_at = None;
+        if !self.session.is_persistent() {
+            self.session.mark_clean();
+        } else if self.saving.is_none() {
+            self.begin_save();
+        }
+    }
+
+    fn arrived(&mut self, arrival: Arrival) -> Result<(), End> {
+        match arrival {
+            Arrival::Progress => {}
+            Arrival::Lost(count) => Metrics::add(&self.broker.metrics.dropped, count),
+            Arrival::Gone(feed) => {
+                self.session.forget_feed(feed);
+                self.delivery.sync(&self.session);
+            }
+            Arrival::Failed(error) => return Err(StorageError(error.to_string()).into()),
+            Arrival::Woken => {
+                let generation = self.broker.backend.feeds_generation();
+                if generation != self.feeds_generation {
+                    self.feeds_generation = generation;
+                    let filters: Vec<TopicFilter> = self
+                        .session
+                        .subscriptions()
+                        .iter()
+                        .map(|(filter, _)| filter.clone())
+                        .collect();
+                    for filter in &filters {
+                        self.session
+                            .add_new_feeds(self.broker.backend.feeds_for(filter));
+                    }
+                    self.delivery.sync(&self.session);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets everything that was taken from the client be stored, says goodbye, and settles the session.
+    async fn finish(mut self, end: End) {
+        let client = self.session.client_id().clone();
+        tracing::debug!(%client, ?end, "connection ends");
+        while let Some(done) = self.publishing.next().await {
+            // A failure has nobody to be told to any more.
+            if self.published(done).is_err() {
+                break;
+            }
+        }
+        self.put_replies();
+        if let End::Close(close) = &end {
+            if matches!(
+                close.reason_code,
+                ReasonCode::MALFORMED_PACKET
+                    | ReasonCode::PROTOCOL_ERROR
+                    | ReasonCode::PACKET_TOO_LARGE
+            ) {
+                Metrics::add(&self.broker.metrics.protocol_errors, 1);
+            }
+            if self.session.version() == Version::V5 {
+                self.write(&Packet::Disconnect(Disconnect::new(close.reason_code)));
+            }
+        }
+        if !matches!(end, End::Lost) {
+            let _ = tokio::time::timeout(limits::LAST_WORDS, async {
+                self.writer.write_all(&self.output).await?;
+                self.writer.shutdown().await
+            })
+            .await;
+        }
+        if let Err(error) = self.settle().await {
+            tracing::error!(%client, %error, "the session could not be saved at the end of its connection");
+        }
+        self.broker.backend.progress(&client, &[]);
+        Metrics::sub(&self.broker.metrics.connections, 1);
+    }
+
+    async fn settle(&mut self) -> Result<(), StorageError> {
+        if let Some(saving) = self.saving.take() {
+            saving.await.1?;
+        }
+        let ended = self
+            .session
+            .handle_connection_end(self.broker.backend.now_ms());
+        publish_will(&self.broker, self.session.client_id(), ended.will).await;
+        if ended.keep {
+            save(&self.broker, &mut self.session).await?;
+            self.broker.deadlines.add(&self.session);
+            if !self.stored {
+                Metrics::add(&self.broker.metrics.persistent_sessions, 1);
+            }
+        } else if self.stored || self.session.has_unreleased() {
+            self.broker
+                .backend
+                .delete_session(self.session.client_id())
+                .await?;
+            if self.stored {
+                Metrics::sub(&self.broker.metrics.persistent_sessions, 1);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,152 @@
+//! What happens to sessions whose client is away: the will after its delay, the end after the session expiry.
+
+use crate::backend::{Backend, ClientId, Publish, SavedSession, StorageError};
+use crate::broker::Broker;
+use crate::metrics::Metrics;
+use mqtt_session::{PendingWill, Session};
+use parking_lot::Mutex;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// The longest single sleep: the wall clock can be set, and a timer does not see that.
+const MAX_SLEEP: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Default)]
+pub(crate) struct Deadlines {
+    heap: Mutex<BinaryHeap<Reverse<(i64, ClientId, u64)>>>,
+    changed: Notify,
+}
+
+impl Deadlines {
+    pub fn add(&self, session: &Session) {
+        if let Some(at) = session.next_deadline() {
+            let entry = (at, session.client_id().clone(), session.epoch());
+            self.heap.lock().push(Reverse(entry));
+            self.changed.notify_one();
+        }
+    }
+
+    /// The first that is due, or how long until there is one.
+    fn pop(&self, now_ms: i64) -> Result<(ClientId, u64), Duration> {
+        let mut heap = self.heap.lock();
+        let Some(Reverse((at, _, _))) = heap.peek() else {
+            return Err(MAX_SLEEP);
+        };
+        let left = at.saturating_sub(now_ms);
+        if left > 0 {
+            return Err(Duration::from_millis(left.unsigned_abs()).min(MAX_SLEEP));
+        }
+        match heap.pop() {
+            Some(Reverse((_, client, epoch))) => Ok((client, epoch)),
+            None => Err(MAX_SLEEP),
+        }
+    }
+}
+
+/// Runs until shutdown.
+pub(crate) async fn run<B: Backend>(broker: Arc<Broker<B>>) {
+    loop {
+        match broker.deadlines.pop(broker.backend.now_ms()) {
+            Ok((client, epoch)) => {
+                if let Err(error) = due(&broker, &client, epoch).await {
+                    tracing::warn!(%client, %error, "the session could not be ended or its will published; trying again when it connects or at the next start");
+                }
+            }
+            Err(sleep) => tokio::select! {
+                () = broker.shutdown.cancelled() => return,
+                () = broker.deadlines.changed.notified() => {}
+                () = tokio::time::sleep(sleep) => {}
+            },
+        }
+    }
+}
+
+async fn due<B: Backend>(
+    broker: &Arc<Broker<B>>,
+    client: &ClientId,
+    epoch: u64,
+) -> Result<(), StorageError> {
+    // Connected again: the entry is out of date.
+    let Some(_claim) = broker.registry.try_claim(client) else {
+        return Ok(());
+    };
+    let Some(saved) = broker.backend.load_session(client).await? else {
+        return Ok(());
+    };
+    if saved.epoch != epoch {
+        return Ok(());
+    }
+    let mut session = Session::from_bytes(client.clone(), saved.bytes)
+        .map_err(|e| StorageError(e.to_string()))?;
+    let ended = session.handle_deadline(broker.backend.now_ms());
+    publish_will(broker, client, ended.will).await;
+    if ended.keep {
+        save(broker, &mut session).await?;
+        broker.deadlines.add(&session);
+    } else {
+        broker.backend.delete_session(client).await?;
+        Metrics::sub(&broker.metrics.persistent_sessions, 1);
+    }
+    Ok(())
+}
+
+/// Sessions found at start: schedules their wills and ends. Those whose client was connected when the process died count as
+/// disconnected from now on.
+pub(crate) async fn recover<B: Backend>(broker: &Arc<Broker<B>>) -> Result<(), StorageError> {
+    for (client, saved) in broker.backend.sessions().await? {
+        match Session::from_bytes(client.clone(), saved.bytes) {
+            Ok(mut session) => {
+                if session.assume_disconnected(broker.backend.now_ms()) {
+                    save(broker, &mut session).await?;
+                }
+                broker.deadlines.add(&session);
+                Metrics::add(&broker.metrics.persistent_sessions, 1);
+            }
+            Err(error) => {
+                tracing::error!(%client, %error, "a stored session can not be read; it is replaced when the client connects")
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn save<B: Backend>(
+    broker: &Broker<B>,
+    session: &mut Session,
+) -> Result<(), StorageError> {
+    let (bytes, mark) = session.snapshot();
+    let saved = SavedSession {
+        epoch: session.epoch(),
+        checkpoints: session.checkpoints(),
+        bytes,
+    };
+    broker
+        .backend
+        .save_session(session.client_id(), saved)
+        .await?;
+    session.saved(mark);
+    Ok(())
+}
+
+pub(crate) async fn publish_will<B: Backend>(
+    broker: &Broker<B>,
+    client: &ClientId,
+    will: Option<PendingWill>,
+) {
+    let Some(will) = will else { return };
+    let message = will.into_message(broker.backend.now_ms());
+    let publish = Publish {
+        message,
+        publisher: client.clone(),
+    };
+    match broker.backend.publish(publish, None).await {
+        Ok(()) => Metrics::add(&broker.metrics.wills_published, 1),
+        Err(error) => {
+            Metrics::add(&broker.metrics.refused, 1);
+            tracing::warn!(%client, %error, "the will was not stored");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Packets from the client, each to its handler in the session and, where needed, to the backend.
+
+use crate::backend::{Backend, FeedId, Publish, PublishError, StorageError};
+use crate::connection::{Connection, End};
+use crate::metrics::Metrics;
+use mqtt_codec::{Packet, PacketId, QoS, ReasonCode, Subscribe, Unsubscribe, Version};
+use mqtt_session::{Close, PublishAction};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// What came back from the backend.
+pub(crate) enum Done {
+    Stored {
+        qos: QoS,
+        packet_id: Option<PacketId>,
+        bytes: usize,
+        result: Result<(), PublishError>,
+    },
+    /// A QoS 2 message that had been stored before: only its place in the order of answers was kept.
+    Repeated { packet_id: PacketId },
+    Released {
+        packet_id: PacketId,
+        result: Result<(), StorageError>,
+    },
+}
+
+impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
+    /// `true` = DISCONNECT.
+    pub(crate) async fn handle(&mut self, packet: Packet) -> Result<bool, End> {
+        let now_ms = self.broker.backend.now_ms();
+        match packet {
+            Packet::Publish(publish) => self.publish(*publish, now_ms)?,
+            Packet::PubAck(ack) => self.session.handle_puback(&ack, now_ms),
+            Packet::PubRec(ack) => self.session.handle_pubrec(&ack, now_ms),
+            Packet::PubComp(ack) => self.session.handle_pubcomp(&ack, now_ms),
+            Packet::PubRel(ack) => {
+                if self.session.handle_pubrel(&ack) {
+                    self.release(ack.packet_id);
+                }
+            }
+            Packet::Subscribe(subscribe) => self.subscribe(subscribe).await?,
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe).await?,
+            Packet::PingReq => self.session.handle_pingreq(),
+            Packet::Disconnect(disconnect) => {
+                self.session.handle_disconnect(&disconnect)?;
+                return Ok(true);
+            }
+            Packet::Auth(_) => {
+                return Err(Close::new(
+                    ReasonCode::PROTOCOL_ERROR,
+                    "AUTH without an authentication method in CONNECT",
+                )
+                .into());
+            }
+            Packet::Connect(_)
+            | Packet::ConnAck(_)
+            | Packet::SubAck(_)
+            | Packet::UnsubAck(_)
+            | Packet::PingResp => {
+                return Err(Close::new(
+                    ReasonCode::PROTOCOL_ERROR,
+                    "a packet that only a server may send, or a second CONNECT",
+                )
+                .into());
+            }
+        }
+        Ok(false)
+    }
+
+    fn publish(&mut self, publish: mqtt_codec::Publish, now_ms: i64) -> Result<(), Close> {
+        let qos = publish.qos;
+        let bytes = publish.payload.len();
+        match self.session.handle_publish(publish, now_ms)? {
+            PublishAction::Repeat { packet_id } => {
+                self.publishing
+                    .push_back(Box::pin(async move { Done::Repeated { packet_id } }));
+            }
+            PublishAction::Store { message, packet_id } => {
+                Metrics::by_qos(&self.broker.metrics.messages_in, qos);
+                self.publishing_bytes += bytes;
+                let backend = self.broker.backend.clone();
+                let publisher = self.session.client_id().clone();
+                let exactly_once = packet_id
+                    .filter(|_| qos == QoS::ExactlyOnce)
+                    .map(|id| (publisher.clone(), id));
+                self.publishing.push_back(Box::pin(async move {
+                    let result = backend
+                        .publish(Publish { message, publisher }, exactly_once)
+                        .await;
+                    Done::Stored {
+                        qos,
+                        packet_id,
+                        bytes,
+                        result,
+                    }
+                }));
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, packet_id: PacketId) {
+        let backend = self.broker.backend.clone();
+        let client = self.session.client_id().clone();
+        self.publishing.push_back(Box::pin(async move {
+            Done::Released {
+                packet_id,
+                result: backend.release(&client, packet_id).await,
+            }
+        }));
+    }
+
+    pub(crate) fn published(&mut self, done: Done) -> Result<(), End> {
+        match done {
+            Done::Repeated { packet_id } => {
+                self.session
+                    .publish_stored(QoS::ExactlyOnce, Some(packet_id), Ok(()));
+            }
+            Done::Released { packet_id, result } => {
+                result?;
+                self.session.released(packet_id);
+            }
+            Done::Stored {
+                qos,
+                packet_id,
+                bytes,
+                result,
+            } => {
+                self.publishing_bytes = self.publishing_bytes.saturating_sub(bytes);
+                let result = match result {
+                    Ok(()) => Ok(()),
+                    Err(error) => self.refused(error, qos)?,
+                };
+                self.session.publish_stored(qos, packet_id, result);
+            }
+        }
+        Ok(())
+    }
+
+    /// How a refused publish is answered: the reason code, or the end of the connection.
+    fn refused(&mut self, error: PublishError, qos: QoS) -> Result<Result<(), ReasonCode>, End> {
+        Metrics::add(&self.broker.metrics.refused, 1);
+        tracing::debug!(client = %self.session.client_id(), %error, "a publish was refused");
+        let reason_code = match &error {
+            PublishError::NotAuthorized => ReasonCode::NOT_AUTHORIZED,
+            PublishError::TopicNameInvalid(_) => ReasonCode::TOPIC_NAME_INVALID,
+            PublishError::QuotaExceeded(_) => ReasonCode::QUOTA_EXCEEDED,
+            PublishError::Unavailable(_) => {
+                return Err(Close::new(ReasonCode::SERVER_UNAVAILABLE, error.to_string()).into());
+            }
+        };
+        match self.session.version() {
+            Version::V5 => Ok(Err(reason_code)),
+            // 3.1.1 can not say no. Acknowledging is allowed for what is not authorised (section 3.3.5); anything else was
+            // meant to be stored, so the client must not believe it is.
+            _ if error == PublishError::NotAuthorized || qos == QoS::AtMostOnce => Ok(Ok(())),
+            _ => Err(Close::new(reason_code, error.to_string()).into()),
+        }
+    }
+
+    async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
+        let backend = self.broker.backend.clone();
+        let identifier = subscribe
+            .properties
+            .subscription_identifiers
+            .first()
+            .copied();
+        let mut codes = Vec::with_capacity(subscribe.filters.len());
+        let mut with_retained = Vec::new();
+        for entry in &subscribe.filters {
+            let checked = self.session.check_subscribe(entry).and_then(|()| {
+                let allowed = backend.may_subscribe(self.session.client_id(), &entry.filter);
+                if allowed {
+                    Ok(())
+                } else {
+                    Err(ReasonCode::NOT_AUTHORIZED)
+                }
+            });
+            if let Err(code) = checked {
+                codes.push(code);
+                continue;
+            }
+            // The ends of the feeds come first, the retained messages after: what is published between is in both, never in neither.
+            let feeds = backend.feeds_for(&entry.filter);
+            let subscribed = self.session.handle_subscribe(entry, identifier, feeds);
+            codes.push(subscribed.reason_code);
+            if subscribed.send_retained {
+                with_retained.push(entry.filter.clone());
+            }
+        }
+        if self.session.is_persistent() {
+            self.save_now().await?;
+        }
+        self.session.suback(subscribe.packet_id, codes);
+        for filter in with_retained {
+            for message in backend.retained(&filter).await? {
+                self.retained.push_back((filter.clone(), Arc::new(message)));
+            }
+        }
+        self.delivery.sync(&self.session);
+        Ok(())
+    }
+
+    async fn unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), End> {
+        let codes = unsubscribe
+            .filters
+            .iter()
+            .map(|filter| self.session.handle_unsubscribe(filter))
+            .collect();
+        self.retained
+            .retain(|(filter, _)| !unsubscribe.filters.contains(filter));
+        let mut wanted: BTreeSet<FeedId> = BTreeSet::new();
+        for (filter, _) in self.session.subscriptions().iter() {
+            wanted.extend(
+                self.broker
+                    .backend
+                    .feeds_for(filter)
+                    .into_iter()
+                    .map(|(feed, _)| feed),
+            );
+        }
+        self.session.keep_feeds(|feed| wanted.contains(&feed));
+        if self.session.is_persistent() {
+            self.save_now().await?;
+        }
+        self.session.unsuback(unsubscribe.packet_id, codes);
+        self.delivery.sync(&self.session);
+        Ok(())
+    }
+}

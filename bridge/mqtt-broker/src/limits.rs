@@ -1,0 +1,30 @@
+//! Every limit of this crate. What clients are told is in `mqtt_session::Limits`.
+
+use std::time::Duration;
+
+/// A connection that has not sent a whole CONNECT by then is closed.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client whose socket takes no byte for so long, while there is something to send, is closed.
+pub const WRITE_STALL: Duration = Duration::from_secs(60);
+/// How long a closing connection may take for its last bytes.
+pub const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How far the saved checkpoints of a connected persistent session may lag behind.
+pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes waiting for the socket, above which nothing more is taken from the feeds or from the client.
+pub const MAX_OUTPUT: usize = 256 * 1024;
+/// Free space for one read from the socket, bytes.
+pub const READ_CHUNK: usize = 16 * 1024;
+/// Publishes of one connection that are with the backend at a time. Above that its socket is not read.
+pub const MAX_PUBLISHING: usize = 2_048;
+/// Their payload bytes.
+pub const MAX_PUBLISHING_BYTES: usize = 8 * 1024 * 1024;
+/// Asked from a feed at a time, bytes of payload.
+pub const FEED_READ: usize = 64 * 1024;
+/// Bytes read from feeds and not yet offered, of one connection, above which no further read begins.
+pub const MAX_FEED_BUFFER: usize = 512 * 1024;
+/// Reads of one connection that run at a time.
+pub const MAX_FEED_READS: usize = 4;
+/// Deliveries that wait for a save of their session.
+pub const MAX_HELD_BACK: usize = 512;
+/// Messages offered between two looks at everything else a connection does.
+pub const OFFERS_PER_TURN: usize = 256;
