@@ -1,0 +1,25 @@
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "harness"))
+
+from daemons import Core, Edge  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def core(tmp_path_factory):
+    """A core shared by the tests of one file. Tests that stop or kill it start their own."""
+    daemon = Core(tmp_path_factory.mktemp("core")).start()
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture(scope="module")
+def edge(core, tmp_path_factory):
+    """An edge joined to the shared core."""
+    daemon = Edge(tmp_path_factory.mktemp("edge"), core.address("sync"), core.token()).start()
+    daemon.wait_connected()
+    yield daemon
+    daemon.stop()
