@@ -31,7 +31,11 @@ impl ContextCommand {
         let path = Contexts::path()?;
         let mut contexts = Contexts::load(&path)?;
         match self {
-            ContextCommand::Add { name, core, credentials } => {
+            ContextCommand::Add {
+                name,
+                core,
+                credentials,
+            } => {
                 let credentials = std::path::absolute(&credentials)
                     .with_context(|| format!("{} is not a path", credentials.display()))?;
                 contexts.add(&name, Target { core, credentials });
@@ -43,7 +47,11 @@ impl ContextCommand {
             }
             ContextCommand::List => {
                 for (name, target) in &contexts.contexts {
-                    let mark = if contexts.current.as_ref() == Some(name) { "*" } else { " " };
+                    let mark = if contexts.current.as_ref() == Some(name) {
+                        "*"
+                    } else {
+                        " "
+                    };
                     let core = target.core.as_deref().unwrap_or("(from the credentials)");
                     println!("{mark} {name}  {core}  {}", target.credentials.display());
                 }

@@ -45,7 +45,8 @@ impl Contexts {
 
     pub fn load(path: &Path) -> Result<Contexts> {
         match std::fs::read_to_string(path) {
-            Ok(text) => toml::from_str(&text).with_context(|| format!("{} is not a contexts file", path.display())),
+            Ok(text) => toml::from_str(&text)
+                .with_context(|| format!("{} is not a contexts file", path.display())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Contexts::default()),
             Err(error) => Err(error).with_context(|| format!("can not read {}", path.display())),
         }
@@ -94,7 +95,8 @@ impl Contexts {
 
     fn known(&self) -> String {
         if self.contexts.is_empty() {
-            return "there are none yet: towline context add NAME --core URL --credentials FILE".to_owned();
+            return "there are none yet: towline context add NAME --core URL --credentials FILE"
+                .to_owned();
         }
         let names: Vec<&str> = self.contexts.keys().map(String::as_str).collect();
         format!("there are: {}", names.join(", "))
@@ -106,7 +108,10 @@ mod tests {
     use super::*;
 
     fn target(core: &str) -> Target {
-        Target { core: Some(core.to_owned()), credentials: "/c".into() }
+        Target {
+            core: Some(core.to_owned()),
+            credentials: "/c".into(),
+        }
     }
 
     #[test]
@@ -119,14 +124,27 @@ mod tests {
         contexts.choose("plant").unwrap();
         contexts.save(&path).unwrap();
         let again = Contexts::load(&path).unwrap();
-        assert_eq!(again.pick(None).unwrap().core.as_deref(), Some("http://127.0.0.1:9484"));
-        assert_eq!(again.pick(Some("local")).unwrap().core.as_deref(), Some("http://127.0.0.1:8484"));
+        assert_eq!(
+            again.pick(None).unwrap().core.as_deref(),
+            Some("http://127.0.0.1:9484")
+        );
+        assert_eq!(
+            again.pick(Some("local")).unwrap().core.as_deref(),
+            Some("http://127.0.0.1:8484")
+        );
     }
 
     #[test]
     fn an_unknown_context_is_an_error_that_names_the_known_ones() {
         let mut contexts = Contexts::default();
-        assert!(contexts.pick(None).err().unwrap().to_string().contains("towline up"));
+        assert!(
+            contexts
+                .pick(None)
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("towline up")
+        );
         contexts.add("plant", target("http://127.0.0.1:8484"));
         let error = contexts.pick(Some("plan")).err().unwrap().to_string();
         assert!(error.contains("there are: plant"), "{error}");

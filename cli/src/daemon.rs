@@ -19,6 +19,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(20);
 pub struct Launch<'a> {
     pub program: &'a Path,
     pub arguments: Vec<String>,
+    /// The enrolment token, for an edge. Not an argument: those can be read by every user of the machine.
+    pub token: Option<String>,
     /// Where its log lines (standard error) go; appended.
     pub log: PathBuf,
 }
@@ -46,7 +48,17 @@ impl Daemon {
             .open(&launch.log)
             .with_context(|| format!("can not open the log file {}", launch.log.display()))?;
         let log_start = log.metadata().map(|m| m.len()).unwrap_or(0);
-        let mut child = Command::new(launch.program)
+        let mut command = Command::new(launch.program);
+        // Our own settings are ours: what a child is to know is in its arguments.
+        for (variable, _) in std::env::vars_os() {
+            if variable.to_string_lossy().starts_with(settings::ENV_PREFIX) {
+                command.env_remove(variable);
+            }
+        }
+        if let Some(token) = &launch.token {
+            command.env("TOWLINE_TOKEN", token);
+        }
+        let mut child = command
             .args(&launch.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -55,7 +67,10 @@ impl Daemon {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("can not run {}", launch.program.display()))?;
-        let stdout = child.stdout.take().context("the child has no standard output")?;
+        let stdout = child
+            .stdout
+            .take()
+            .context("the child has no standard output")?;
         let mut lines = BufReader::new(stdout).lines();
         let first = tokio::time::timeout(READY_WITHIN, async {
             while let Some(line) = lines.next_line().await? {
@@ -115,8 +130,9 @@ impl Daemon {
             Ok(Ok(status)) => bail!("{} stopped with {status}", self.name),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => {
+                let name = self.name.clone();
                 self.kill().await?;
-                bail!("{} did not stop within {STOP_WITHIN:?} and was killed", self.name)
+                bail!("{name} did not stop within {STOP_WITHIN:?} and was killed")
             }
         }
     }
@@ -172,6 +188,7 @@ mod tests {
         let error = Daemon::start(Launch {
             program: Path::new("/bin/sh"),
             arguments: vec!["-c".into(), "echo the disk is on fire >&2; exit 3".into()],
+            token: None,
             log: dir.path().join("log"),
         })
         .await
@@ -189,8 +206,10 @@ mod tests {
             program: Path::new("/bin/sh"),
             arguments: vec![
                 "-c".into(),
-                "trap 'exit 0' TERM; echo ready mqtt=127.0.0.1:1; while :; do sleep 0.05; done".into(),
+                "trap 'exit 0' TERM; echo ready mqtt=127.0.0.1:1; while :; do sleep 0.05; done"
+                    .into(),
             ],
+            token: None,
             log: dir.path().join("log"),
         })
         .await

@@ -15,7 +15,10 @@ pub struct Siblings {
 /// to date first, in the same profile; that costs a fraction of a second when nothing has changed.
 pub fn find() -> Result<Siblings> {
     let own = std::env::current_exe().context("can not tell where this program is")?;
-    let folder = own.parent().context("this program is in no folder")?.to_owned();
+    let folder = own
+        .parent()
+        .context("this program is in no folder")?
+        .to_owned();
     if let (Some(cargo), Some(manifest)) = (
         std::env::var_os("CARGO"),
         std::env::var_os("CARGO_MANIFEST_DIR"),
@@ -54,7 +57,9 @@ fn build(cargo: &Path, manifest: &Path, folder: &Path) -> Result<()> {
         .status()
         .with_context(|| format!("can not run {}", cargo.display()))?;
     if !status.success() {
-        bail!("building towline-core and towline-edge failed ({status}); the compiler's words are above");
+        bail!(
+            "building towline-core and towline-edge failed ({status}); the compiler's words are above"
+        );
     }
     Ok(())
 }

@@ -22,7 +22,10 @@ struct Figures {
 
 /// Shows the status until the caller drops the future.
 pub async fn show(edge_admin: String) {
-    let mut screen = Screen { lines: 0, terminal: std::io::stdout().is_terminal() };
+    let mut screen = Screen {
+        lines: 0,
+        terminal: std::io::stdout().is_terminal(),
+    };
     let began = Instant::now();
     let mut before: Option<(Instant, Figures)> = None;
     loop {
@@ -36,7 +39,11 @@ pub async fn show(edge_admin: String) {
         if let Some(figures) = figures {
             before = Some((now, figures));
         }
-        let every = if screen.terminal { EVERY } else { EVERY_WITHOUT_TERMINAL };
+        let every = if screen.terminal {
+            EVERY
+        } else {
+            EVERY_WITHOUT_TERMINAL
+        };
         tokio::time::sleep(every).await;
     }
 }
@@ -84,9 +91,17 @@ fn describe(up: Duration, now: Figures, before: Option<(Duration, Figures)>) -> 
             seconds % 60,
             if now.connected { "up" } else { "DOWN" }
         ),
-        format!("  messages in     {:>12}   {:>9.0}/s", now.received, rate(|f| f.received)),
+        format!(
+            "  messages in     {:>12}   {:>9.0}/s",
+            now.received,
+            rate(|f| f.received)
+        ),
         format!("  in the outbox   {:>12}", now.waiting),
-        format!("  delivered       {:>12}   {:>9.0}/s", now.delivered, rate(|f| f.delivered)),
+        format!(
+            "  delivered       {:>12}   {:>9.0}/s",
+            now.delivered,
+            rate(|f| f.delivered)
+        ),
     ]
 }
 
@@ -136,11 +151,28 @@ mod tests {
 
     #[test]
     fn rates_are_per_second_and_never_negative() {
-        let then = Figures { received: 100.0, ..Figures::default() };
-        let now = Figures { received: 300.0, connected: true, ..Figures::default() };
-        let lines = describe(Duration::from_secs(61), now, Some((Duration::from_secs(2), then)));
-        assert!(lines[0].contains("00:01:01") && lines[0].contains("link up"), "{lines:?}");
-        assert!(lines[1].contains("300") && lines[1].contains("100/s"), "{lines:?}");
+        let then = Figures {
+            received: 100.0,
+            ..Figures::default()
+        };
+        let now = Figures {
+            received: 300.0,
+            connected: true,
+            ..Figures::default()
+        };
+        let lines = describe(
+            Duration::from_secs(61),
+            now,
+            Some((Duration::from_secs(2), then)),
+        );
+        assert!(
+            lines[0].contains("00:01:01") && lines[0].contains("link up"),
+            "{lines:?}"
+        );
+        assert!(
+            lines[1].contains("300") && lines[1].contains("100/s"),
+            "{lines:?}"
+        );
         // The edge was restarted: its counters began again.
         let lines = describe(Duration::ZERO, then, Some((Duration::from_secs(2), now)));
         assert!(lines[1].contains("0/s"), "{lines:?}");

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use settings::{Flags, Listen, settings};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::Admin;
@@ -15,43 +16,52 @@ use crate::status;
 /// The context that `up` makes.
 const CONTEXT: &str = "local";
 
+settings! {
+    pub struct UpSettings {
+        /// Where both keep their data (in `core` and `edge` below it)
+        pub data_dir: PathBuf = "./towline-data";
+        /// MQTT listener of the edge: devices publish here
+        pub edge_listen_mqtt: Listen = "127.0.0.1:1883";
+        /// MQTT listener of the core: dashboards and applications
+        pub listen_mqtt: Listen = "127.0.0.1:1884";
+        /// Kafka listener of the core
+        pub listen_kafka: Listen = "127.0.0.1:9092";
+        /// AMQP 0-9-1 listener of the core
+        pub listen_amqp: Listen = "127.0.0.1:5672";
+        /// Sync listener of the core (UDP): edges connect here
+        pub listen_sync: Listen = "127.0.0.1:4884";
+        /// Admin listener of the core: this command line, /healthz, /readyz, /metrics
+        pub listen_admin: Listen = "127.0.0.1:8484";
+        /// The host name that Kafka clients are told to connect to
+        pub advertise: Option<String>;
+    }
+}
+
 /// Start a core and an edge that is joined to it, and show what flows. Ctrl-C stops both.
 #[derive(Args)]
 pub struct Up {
-    /// Where both keep their data (in `core` and `edge` below it).
-    #[arg(long, env = "TOWLINE_DATA_DIR", value_name = "DIR", default_value = "./towline-data")]
-    data_dir: PathBuf,
-    /// MQTT listener of the edge: devices publish here.
-    #[arg(long, env = "TOWLINE_EDGE_LISTEN_MQTT", value_name = "ADDR", default_value = "127.0.0.1:1883")]
-    edge_listen_mqtt: String,
-    /// MQTT listener of the core: dashboards and applications.
-    #[arg(long, env = "TOWLINE_LISTEN_MQTT", value_name = "ADDR", default_value = "127.0.0.1:1884")]
-    listen_mqtt: String,
-    /// Kafka listener of the core.
-    #[arg(long, env = "TOWLINE_LISTEN_KAFKA", value_name = "ADDR", default_value = "127.0.0.1:9092")]
-    listen_kafka: String,
-    /// AMQP 0-9-1 listener of the core.
-    #[arg(long, env = "TOWLINE_LISTEN_AMQP", value_name = "ADDR", default_value = "127.0.0.1:5672")]
-    listen_amqp: String,
-    /// Sync listener of the core (UDP): edges connect here.
-    #[arg(long, env = "TOWLINE_LISTEN_SYNC", value_name = "ADDR", default_value = "127.0.0.1:4884")]
-    listen_sync: String,
-    /// Admin listener of the core: this command line, /healthz, /readyz, /metrics.
-    #[arg(long, env = "TOWLINE_LISTEN_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:8484")]
-    listen_admin: String,
-    /// The host name that Kafka clients are told to connect to.
-    #[arg(long, env = "TOWLINE_ADVERTISE", value_name = "HOST")]
-    advertise: Option<String>,
+    #[command(flatten)]
+    flags: Flags<UpSettings>,
 }
 
 impl Up {
     pub async fn run(self) -> Result<()> {
+        self.flags.load()?.settings.run().await
+    }
+}
+
+impl UpSettings {
+    async fn run(self) -> Result<()> {
         // From here on these two end the program in order, not at once.
         let mut interrupted = signal(SignalKind::interrupt())?;
         let mut terminated = signal(SignalKind::terminate())?;
         let siblings = siblings::find()?;
-        std::fs::create_dir_all(&self.data_dir)
-            .with_context(|| format!("can not create the data directory {}", self.data_dir.display()))?;
+        std::fs::create_dir_all(&self.data_dir).with_context(|| {
+            format!(
+                "can not create the data directory {}",
+                self.data_dir.display()
+            )
+        })?;
 
         let mut core = self.start_core(&siblings).await?;
         let mut edge = match self.start_edge(&siblings, &core).await {
@@ -84,7 +94,10 @@ impl Up {
                 self.data_dir.join(log).display()
             );
         }
-        println!("  stopped. All data is in {}; `towline up` continues from there.", self.data_dir.display());
+        println!(
+            "  stopped. All data is in {}; `towline up` continues from there.",
+            self.data_dir.display()
+        );
         Ok(())
     }
 
@@ -97,7 +110,7 @@ impl Up {
             ("--listen-sync", &self.listen_sync),
             ("--listen-admin", &self.listen_admin),
         ] {
-            arguments.extend([flag.into(), address.clone()]);
+            arguments.extend([flag.into(), address.to_string()]);
         }
         if let Some(host) = &self.advertise {
             arguments.extend(["--advertise".into(), host.clone()]);
@@ -105,6 +118,7 @@ impl Up {
         Daemon::start(Launch {
             program: &siblings.core,
             arguments,
+            token: None,
             log: self.data_dir.join("core.log"),
         })
         .await
@@ -116,23 +130,26 @@ impl Up {
             "--data-dir".into(),
             display(&self.data_dir.join("edge")),
             "--listen-mqtt".into(),
-            self.edge_listen_mqtt.clone(),
+            self.edge_listen_mqtt.to_string(),
             "--listen-admin".into(),
             "127.0.0.1:0".into(),
         ];
         if let Some(sync) = core.open("sync") {
             arguments.extend(["--core".into(), sync.replace("0.0.0.0:", "127.0.0.1:")]);
         }
-        let credentials = std::path::absolute(self.data_dir.join("core").join("admin.credentials"))?;
+        let mut token = None;
+        let credentials =
+            std::path::absolute(self.data_dir.join("core").join("admin.credentials"))?;
         if let Some(admin) = core.open("admin") {
             let url = format!("http://{admin}");
             remember(&url, &credentials)?;
             let admin = Admin::from_file(Some(&url), &credentials)?;
-            arguments.extend(["--token".into(), admin.create_token(Some("1h"), &[]).await?]);
+            token = Some(admin.create_token(None, &[]).await?);
         }
         Daemon::start(Launch {
             program: &siblings.edge,
             arguments,
+            token,
             log: self.data_dir.join("edge.log"),
         })
         .await
@@ -147,7 +164,10 @@ fn display(path: &Path) -> String {
 fn remember(core: &str, credentials: &Path) -> Result<()> {
     let path = Contexts::path()?;
     let mut contexts = Contexts::load(&path)?;
-    let target = Target { core: Some(core.to_owned()), credentials: credentials.to_owned() };
+    let target = Target {
+        core: Some(core.to_owned()),
+        credentials: credentials.to_owned(),
+    };
     contexts.add(CONTEXT, target);
     contexts.save(&path)
 }
@@ -169,10 +189,14 @@ fn endpoints(core: &Daemon, edge: &Daemon) -> Result<String> {
     }
     text.push_str("\n  Try it, in other terminals (read first, then publish):\n\n");
     if let Some(kafka) = core.open("kafka") {
-        text.push_str(&format!("  kcat -b {kafka} -t sensors -C -f '%k %s\\n'\n\n"));
+        text.push_str(&format!(
+            "  kcat -b {kafka} -t sensors -C -f '%k %s\\n'\n\n"
+        ));
     }
     if let Some((host, port)) = core.open("mqtt").and_then(|a| a.rsplit_once(':')) {
-        text.push_str(&format!("  mosquitto_sub -h {host} -p {port} -v -t 'sensors/#'\n\n"));
+        text.push_str(&format!(
+            "  mosquitto_sub -h {host} -p {port} -v -t 'sensors/#'\n\n"
+        ));
     }
     if let Some((host, port)) = core.open("amqp").and_then(|a| a.rsplit_once(':')) {
         text.push_str(&format!(

@@ -34,7 +34,9 @@ impl Account {
             };
             let times = seen.entry((reading.device, reading.number)).or_default();
             *times += 1;
-            let unexpected = sent.get(&reading.device).is_none_or(|count| reading.number >= *count);
+            let unexpected = sent
+                .get(&reading.device)
+                .is_none_or(|count| reading.number >= *count);
             if *times > 1 || unexpected {
                 account.duplicated += 1;
                 continue;
@@ -64,7 +66,10 @@ mod tests {
     use crate::demo::plant::reading;
 
     fn bodies(readings: &[(u32, u64)]) -> Vec<Vec<u8>> {
-        readings.iter().map(|(d, n)| reading(*d, *n).1.into_bytes()).collect()
+        readings
+            .iter()
+            .map(|(d, n)| reading(*d, *n).1.into_bytes())
+            .collect()
     }
 
     #[test]
@@ -73,9 +78,21 @@ mod tests {
         for (case, readings, lost, duplicated, out_of_order) in [
             ("closes", vec![(0, 0), (1, 0), (0, 1), (0, 2)], 0, 0, 0),
             ("one lost", vec![(0, 0), (0, 1), (0, 2)], 1, 0, 0),
-            ("one twice", vec![(0, 0), (0, 1), (0, 1), (0, 2), (1, 0)], 0, 1, 0),
+            (
+                "one twice",
+                vec![(0, 0), (0, 1), (0, 1), (0, 2), (1, 0)],
+                0,
+                1,
+                0,
+            ),
             ("swapped", vec![(0, 0), (0, 2), (0, 1), (1, 0)], 0, 0, 1),
-            ("never sent", vec![(0, 0), (0, 1), (0, 2), (0, 3), (1, 0)], 0, 1, 0),
+            (
+                "never sent",
+                vec![(0, 0), (0, 1), (0, 2), (0, 3), (1, 0)],
+                0,
+                1,
+                0,
+            ),
         ] {
             let account = Account::of(&bodies(&readings), &sent);
             assert_eq!(

@@ -20,7 +20,11 @@ pub struct Link {
 impl Link {
     /// Relays between whoever sends to [`Link::address`] and `core`.
     pub async fn open(core: SocketAddr) -> Result<Link> {
-        let front = Arc::new(UdpSocket::bind("127.0.0.1:0").await.context("no UDP port for the link")?);
+        let front = Arc::new(
+            UdpSocket::bind("127.0.0.1:0")
+                .await
+                .context("no UDP port for the link")?,
+        );
         let link = Link {
             address: front.local_addr()?,
             cut: Arc::new(AtomicBool::new(false)),
@@ -71,7 +75,12 @@ async fn relay(front: Arc<UdpSocket>, core: SocketAddr, cut: Arc<AtomicBool>) {
     }
 }
 
-async fn back(from_core: Arc<UdpSocket>, front: Arc<UdpSocket>, edge: SocketAddr, cut: Arc<AtomicBool>) {
+async fn back(
+    from_core: Arc<UdpSocket>,
+    front: Arc<UdpSocket>,
+    edge: SocketAddr,
+    cut: Arc<AtomicBool>,
+) {
     let mut buffer = vec![0; DATAGRAM];
     loop {
         if let Ok((length, _)) = from_core.recv_from(&mut buffer).await

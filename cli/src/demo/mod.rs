@@ -89,7 +89,7 @@ impl Stage {
         let free = "127.0.0.1:0";
         let names = ["mqtt", "kafka", "amqp", "sync", "admin"];
         let any: Vec<(&str, &str)> = names.iter().map(|n| (*n, free)).collect();
-        let core = start(&siblings.core, &arguments(&any, "core"), folder, "core").await?;
+        let core = start(&siblings.core, &arguments(&any, "core"), None, folder).await?;
         let mut fixed = Vec::new();
         for name in names {
             fixed.push((name, core.address(name)?));
@@ -103,7 +103,7 @@ impl Stage {
         let link = Link::open(core.address("sync")?.parse()?).await?;
         let credentials = folder.join("core").join("admin.credentials");
         let admin = Admin::from_file(None, &credentials)?;
-        let token = admin.create_token(Some("1h"), &[]).await?;
+        let token = admin.create_token(None, &[]).await?;
 
         let edge_start = |mqtt: &str, admin: &str| {
             let mut all = arguments(&[("mqtt", mqtt), ("admin", admin)], "edge");
@@ -111,9 +111,7 @@ impl Stage {
             all.extend(["--name".into(), "plant-gateway".into()]);
             all
         };
-        let mut first = edge_start(free, free);
-        first.extend(["--token".into(), token]);
-        let edge = start(&siblings.edge, &first, folder, "edge").await?;
+        let edge = start(&siblings.edge, &edge_start(free, free), Some(token), folder).await?;
         let edge_mqtt = edge.address("mqtt")?.to_owned();
         let edge_arguments = edge_start(&edge_mqtt, edge.address("admin")?);
         Ok(Stage {
@@ -135,9 +133,16 @@ impl Stage {
         let act = Duration::from_secs(demo.act);
         self.say("an edge and a core are up; a durable AMQP queue and a persistent MQTT session are waiting");
         self.faces.prepare().await?;
-        let plant = Plant::start(&self.edge_mqtt, demo.devices, Duration::from_millis(demo.pause))?;
+        let plant = Plant::start(
+            &self.edge_mqtt,
+            demo.devices,
+            Duration::from_millis(demo.pause),
+        )?;
         let edge_connected = self.wait_for_edge().await;
-        self.say(&format!("{} devices publish through the edge", demo.devices));
+        self.say(&format!(
+            "{} devices publish through the edge",
+            demo.devices
+        ));
         edge_connected?;
         self.watch(&plant, act).await;
 
@@ -148,7 +153,15 @@ impl Stage {
         self.take_edge()?.kill().await?;
         self.say("the edge is KILLED (kill -9), with its outbox full");
         tokio::time::sleep(Duration::from_secs(1)).await;
-        self.edge = Some(start(&self.siblings.edge, &self.edge_arguments, &self.folder, "edge").await?);
+        self.edge = Some(
+            start(
+                &self.siblings.edge,
+                &self.edge_arguments,
+                None,
+                &self.folder,
+            )
+            .await?,
+        );
         self.say("the edge is back; the devices reconnect and go on");
         self.watch(&plant, act).await;
 
@@ -160,7 +173,15 @@ impl Stage {
         core.kill().await?;
         self.say("the core is KILLED (kill -9) while it takes in the backlog");
         self.watch(&plant, act).await;
-        self.core = Some(start(&self.siblings.core, &self.core_arguments, &self.folder, "core").await?);
+        self.core = Some(
+            start(
+                &self.siblings.core,
+                &self.core_arguments,
+                None,
+                &self.folder,
+            )
+            .await?,
+        );
         self.say("the core is back");
         self.watch(&plant, act).await;
 
@@ -194,7 +215,10 @@ impl Stage {
             );
         }
         println!();
-        if accounts.iter().all(|(_, account)| account.closes() && account.read == acknowledged) {
+        if accounts
+            .iter()
+            .all(|(_, account)| account.closes() && account.read == acknowledged)
+        {
             println!("  The balance closes: 0 lost, 0 duplicated, 0 out of order.");
             return Ok(());
         }
@@ -204,12 +228,21 @@ impl Stage {
     async fn wait_for_edge(&self) -> Result<()> {
         let deadline = Instant::now() + DRAIN_WITHIN;
         while Instant::now() < deadline {
-            if self.admin.edges().await?.iter().any(|edge| edge.connected) {
+            if self
+                .admin
+                .edges()
+                .await?
+                .iter()
+                .any(|edge| edge.state == admin_api::EdgeState::Connected)
+            {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        bail!("the edge did not connect to the core within {DRAIN_WITHIN:?}; see the logs in {}", self.folder.display())
+        bail!(
+            "the edge did not connect to the core within {DRAIN_WITHIN:?}; see the logs in {}",
+            self.folder.display()
+        )
     }
 
     /// Waits until the core holds as many readings as were acknowledged.
@@ -223,7 +256,9 @@ impl Stage {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        bail!("after {DRAIN_WITHIN:?} the core has {readable} of {acknowledged} acknowledged readings")
+        bail!(
+            "after {DRAIN_WITHIN:?} the core has {readable} of {acknowledged} acknowledged readings"
+        )
     }
 
     /// Readings in the core's log.
@@ -242,7 +277,10 @@ impl Stage {
         while Instant::now() < end {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let readable = match &self.core {
-                Some(_) => self.readable().await.map_or("?".into(), |count| count.to_string()),
+                Some(_) => self
+                    .readable()
+                    .await
+                    .map_or("?".into(), |count| count.to_string()),
                 None => "dead".into(),
             };
             println!(
@@ -271,10 +309,17 @@ impl Stage {
     }
 }
 
-async fn start(program: &Path, arguments: &[String], folder: &Path, name: &str) -> Result<Daemon> {
+async fn start(
+    program: &Path,
+    arguments: &[String],
+    token: Option<String>,
+    folder: &Path,
+) -> Result<Daemon> {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
     Daemon::start(Launch {
         program,
         arguments: arguments.to_vec(),
+        token,
         log: folder.join(format!("{name}.log")),
     })
     .await

@@ -72,7 +72,9 @@ impl Plant {
         });
         match all.await {
             Ok(result) => result?,
-            Err(_) => bail!("the edge did not acknowledge the last readings within {FINISH_WITHIN:?}"),
+            Err(_) => {
+                bail!("the edge did not acknowledge the last readings within {FINISH_WITHIN:?}")
+            }
         }
         Ok(sent)
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use futures_util::StreamExt;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions,
-    QueueDeclareOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions,
+    QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
@@ -40,14 +40,20 @@ impl Faces {
             .exchange_declare(
                 STREAM.into(),
                 ExchangeKind::Topic,
-                ExchangeDeclareOptions { durable: true, ..Default::default() },
+                ExchangeDeclareOptions {
+                    durable: true,
+                    ..Default::default()
+                },
                 FieldTable::default(),
             )
             .await?;
         channel
             .queue_declare(
                 QUEUE.into(),
-                QueueDeclareOptions { durable: true, ..Default::default() },
+                QueueDeclareOptions {
+                    durable: true,
+                    ..Default::default()
+                },
                 FieldTable::default(),
             )
             .await?;
@@ -119,7 +125,10 @@ impl Faces {
     }
 
     fn subscriber(&self) -> Result<(AsyncClient, EventLoop)> {
-        let (host, port) = self.mqtt.rsplit_once(':').context("an address without a port")?;
+        let (host, port) = self
+            .mqtt
+            .rsplit_once(':')
+            .context("an address without a port")?;
         let mut options = MqttOptions::new(SUBSCRIBER, host, port.parse()?);
         options.set_clean_session(false);
         // Pings would look like life to a reader that waits for silence.
@@ -136,7 +145,11 @@ impl Faces {
 
 /// The next item, or nothing after a silence.
 async fn next<T>(so_far: &[Vec<u8>], item: impl Future<Output = T>) -> Option<T> {
-    let patience = if so_far.is_empty() { FIRST_WITHIN } else { QUIET };
+    let patience = if so_far.is_empty() {
+        FIRST_WITHIN
+    } else {
+        QUIET
+    };
     tokio::time::timeout(patience, item).await.ok()
 }
 

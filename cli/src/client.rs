@@ -1,0 +1,208 @@
+//! The admin listener of a core, as the commands call it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use admin_api::{
+    ApiError, CreateStream, CreateToken, Credentials, Edge, Edges, Node, Nodes, Partition,
+    Partitions, Stream, Streams, Token, paths,
+};
+use anyhow::{Context, Result, anyhow};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// How long a call may take before it is given up.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+
+/// A core and the right to administer it.
+#[derive(Clone)]
+pub struct Admin {
+    agent: ureq::Agent,
+    base: String,
+    secret: String,
+}
+
+impl Admin {
+    /// `core` is the URL of the admin listener; without it, the one that the credentials name.
+    pub fn from_file(core: Option<&str>, credentials: &Path) -> Result<Admin> {
+        let text = std::fs::read_to_string(credentials).with_context(|| {
+            format!(
+                "can not read the credentials {}; a core writes them as admin.credentials into its data directory",
+                credentials.display()
+            )
+        })?;
+        let credentials: Credentials = toml::from_str(&text).with_context(|| {
+            format!(
+                "{} is not a credentials file of a core",
+                credentials.display()
+            )
+        })?;
+        let base = core
+            .unwrap_or(&credentials.url)
+            .trim_end_matches('/')
+            .to_owned();
+        Ok(Admin {
+            agent: agent(),
+            base,
+            secret: credentials.secret,
+        })
+    }
+
+    /// The token, which is shown this one time. `ttl_seconds`: none for the core's default of one hour.
+    pub async fn create_token(
+        &self,
+        ttl_seconds: Option<u64>,
+        labels: &[(String, String)],
+    ) -> Result<String> {
+        let request = CreateToken {
+            ttl_seconds,
+            labels: labels.iter().cloned().collect(),
+        };
+        let reply: Token = self
+            .send("POST", paths::TOKENS.to_owned(), Some(&request))
+            .await?;
+        Ok(reply.token)
+    }
+
+    pub async fn edges(&self) -> Result<Vec<Edge>> {
+        Ok(self.get::<Edges>(paths::EDGES.to_owned()).await?.edges)
+    }
+
+    pub async fn edge(&self, name: &str) -> Result<Edge> {
+        self.get(format!("{}/{}", paths::EDGES, encoded(name)))
+            .await
+    }
+
+    pub async fn streams(&self) -> Result<Vec<Stream>> {
+        Ok(self
+            .get::<Streams>(paths::STREAMS.to_owned())
+            .await?
+            .streams)
+    }
+
+    pub async fn partitions(&self) -> Result<Vec<Partition>> {
+        Ok(self
+            .get::<Partitions>(paths::PARTITIONS.to_owned())
+            .await?
+            .partitions)
+    }
+
+    pub async fn nodes(&self) -> Result<Vec<Node>> {
+        Ok(self.get::<Nodes>(paths::NODES.to_owned()).await?.nodes)
+    }
+
+    pub async fn create_stream(&self, request: &CreateStream) -> Result<Stream> {
+        self.send("POST", paths::STREAMS.to_owned(), Some(request))
+            .await
+    }
+
+    pub async fn delete_stream(&self, name: &str) -> Result<()> {
+        let path = format!("{}/{}", paths::STREAMS, encoded(name));
+        self.call("DELETE", path, None).await.map(drop)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: String) -> Result<T> {
+        self.send("GET", path, None::<&()>).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        verb: &'static str,
+        path: String,
+        body: Option<&impl Serialize>,
+    ) -> Result<T> {
+        let body = body.map(serde_json::to_vec).transpose()?;
+        let reply = self.call(verb, path.clone(), body).await?;
+        serde_json::from_slice(&reply).with_context(|| {
+            format!(
+                "the reply of {}{path} is not what this version understands",
+                self.base
+            )
+        })
+    }
+
+    /// One HTTP exchange, on a thread where blocking is allowed.
+    async fn call(
+        &self,
+        verb: &'static str,
+        path: String,
+        body: Option<Vec<u8>>,
+    ) -> Result<Vec<u8>> {
+        let url = format!("{}{path}", self.base);
+        let (agent, secret) = (self.agent.clone(), self.secret.clone());
+        tokio::task::spawn_blocking(move || {
+            let request = ureq::http::Request::builder()
+                .method(verb)
+                .uri(&url)
+                .header("authorization", format!("Bearer {secret}"))
+                .header("content-type", "application/json")
+                .body(body.unwrap_or_default())
+                .with_context(|| format!("{url} is not a URL"))?;
+            let reply = agent.run(request).with_context(|| {
+                format!("no answer from the core at {url}; is it running, and is its admin listener there?")
+            })?;
+            let status = reply.status();
+            let bytes = reply.into_body().read_to_vec()?;
+            if status.is_success() {
+                return Ok(bytes);
+            }
+            Err(match serde_json::from_slice::<ApiError>(&bytes) {
+                Ok(refusal) => anyhow!(refusal),
+                Err(_) => anyhow!("{verb} {url} was answered with {status}"),
+            })
+        })
+        .await?
+    }
+}
+
+/// The text of a daemon's `/metrics`, from its admin address.
+pub async fn metrics(admin: &str) -> Result<String> {
+    let url = format!("http://{admin}{}", paths::METRICS);
+    tokio::task::spawn_blocking(move || {
+        Ok(agent().get(&url).call()?.into_body().read_to_string()?)
+    })
+    .await?
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .timeout_global(Some(ANSWER_WITHIN))
+        .http_status_as_error(false)
+        .build()
+        .new_agent()
+}
+
+/// Percent-encoding of everything that is not plain in a URL (RFC 3986 §2.3).
+fn encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_survives_the_url() {
+        assert_eq!(encoded("plant a/1"), "plant%20a%2F1");
+    }
+
+    #[test]
+    fn a_missing_credentials_file_says_where_it_comes_from() {
+        let error = Admin::from_file(None, Path::new("/nonexistent/admin.credentials"))
+            .err()
+            .unwrap();
+        assert!(
+            error
+                .to_string()
+                .contains("admin.credentials into its data directory"),
+            "{error}"
+        );
+    }
+}
