@@ -1,0 +1,10 @@
+//! The broker over a backend in memory, driven by real bytes under virtual time.
+
+mod client;
+mod connecting;
+mod hostile;
+mod memory;
+mod publishing;
+mod sessions;
+mod subscribing;
+mod wills;

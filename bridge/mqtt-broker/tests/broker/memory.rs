@@ -1,0 +1,277 @@
+//! A backend in memory: a log for each first topic level, as the core has it. What is in it survives the broker, so a test
+//! can kill a broker and start another one over the same storage.
+
+use bytes::Bytes;
+use mqtt_broker::backend::*;
+use mqtt_broker::convert;
+use mqtt_codec::{PacketId, TopicFilter};
+use record::{Record, StreamName};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+#[derive(Default)]
+struct State {
+    streams: Vec<(StreamName, Vec<Record>)>,
+    retained: BTreeMap<String, Bytes>,
+    sessions: BTreeMap<ClientId, SavedSession>,
+    unreleased: BTreeMap<ClientId, BTreeSet<PacketId>>,
+}
+
+pub struct Memory {
+    state: Mutex<State>,
+    changed: watch::Sender<u64>,
+    started: Instant,
+    /// Session saves: what durability costs.
+    pub saves: std::sync::atomic::AtomicU64,
+}
+
+impl Memory {
+    pub fn new() -> Memory {
+        Memory {
+            state: Mutex::default(),
+            changed: watch::Sender::new(0),
+            started: Instant::now(),
+            saves: Default::default(),
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("the lock")
+    }
+
+    fn woken(&self) {
+        self.changed.send_modify(|version| *version += 1);
+    }
+
+    #[allow(dead_code)] // the example does not look inside
+    pub fn stored_sessions(&self) -> usize {
+        self.state().sessions.len()
+    }
+
+    #[allow(dead_code)]
+    pub fn payloads(&self, stream: &str) -> Vec<Bytes> {
+        let state = self.state();
+        let found = state
+            .streams
+            .iter()
+            .find(|(name, _)| name.as_str() == stream);
+        found.map_or(Vec::new(), |(_, records)| {
+            records
+                .iter()
+                .filter_map(|record| record.value.clone())
+                .collect()
+        })
+    }
+}
+
+impl Backend for Memory {
+    async fn authenticate(
+        &self,
+        _: &ClientId,
+        user_name: Option<&str>,
+        password: Option<&[u8]>,
+    ) -> Result<(), ConnectError> {
+        match (user_name, password) {
+            (Some("mallory"), _) => Err(ConnectError::NotAuthorized),
+            (Some("alice"), password) if password != Some(b"secret") => {
+                Err(ConnectError::BadUserNameOrPassword)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn may_subscribe(&self, _: &ClientId, filter: &TopicFilter) -> bool {
+        !filter.as_str().starts_with("forbidden")
+    }
+
+    fn now_ms(&self) -> i64 {
+        1_700_000_000_000 + self.started.elapsed().as_millis() as i64
+    }
+
+    async fn publish(
+        &self,
+        publish: Publish,
+        exactly_once: Option<(ClientId, PacketId)>,
+    ) -> Result<(), PublishError> {
+        let topic = publish.message.topic.as_str();
+        match topic {
+            "quota" => return Err(PublishError::QuotaExceeded("full".into())),
+            "forbidden" => return Err(PublishError::NotAuthorized),
+            _ => {}
+        }
+        {
+            let mut state = self.state();
+            let name = record::stream_for_topic(topic);
+            let new = convert::new_record(&publish, self.now_ms());
+            let index = match state.streams.iter().position(|(other, _)| *other == name) {
+                Some(index) => index,
+                None => {
+                    state.streams.push((name, Vec::new()));
+                    state.streams.len() - 1
+                }
+            };
+            let records = &mut state.streams[index].1;
+            records.push(Record {
+                offset: records.len() as i64,
+                timestamp: new.timestamp,
+                key: new.key,
+                value: new.value,
+                headers: new.headers,
+            });
+            if publish.message.retain {
+                if publish.message.payload.is_empty() {
+                    state.retained.remove(topic);
+                } else {
+                    state
+                        .retained
+                        .insert(topic.to_owned(), convert::encode_retained(&publish.message));
+                }
+            }
+            if let Some((client, packet_id)) = exactly_once {
+                let fresh = state
+                    .unreleased
+                    .entry(client)
+                    .or_default()
+                    .insert(packet_id);
+                assert!(fresh, "the broker stored a QoS 2 message twice");
+            }
+        }
+        self.woken();
+        tokio::task::yield_now().await; // a real one waits for the disk here
+        Ok(())
+    }
+
+    async fn release(&self, client: &ClientId, packet_id: PacketId) -> Result<(), StorageError> {
+        if let Some(ids) = self.state().unreleased.get_mut(client) {
+            ids.remove(&packet_id);
+        }
+        Ok(())
+    }
+
+    async fn unreleased(&self, client: &ClientId) -> Result<Vec<PacketId>, StorageError> {
+        let state = self.state();
+        Ok(state
+            .unreleased
+            .get(client)
+            .map_or(Vec::new(), |ids| ids.iter().copied().collect()))
+    }
+
+    async fn load_session(&self, client: &ClientId) -> Result<Option<SavedSession>, StorageError> {
+        Ok(self.state().sessions.get(client).cloned())
+    }
+
+    async fn save_session(
+        &self,
+        client: &ClientId,
+        session: SavedSession,
+    ) -> Result<(), StorageError> {
+        tokio::task::yield_now().await;
+        self.saves
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut state = self.state();
+        if let Some(old) = state.sessions.get(client)
+            && old.epoch > session.epoch
+        {
+            return Err(StorageError("a stale connection".into()));
+        }
+        state.sessions.insert(client.clone(), session);
+        Ok(())
+    }
+
+    async fn delete_session(&self, client: &ClientId) -> Result<(), StorageError> {
+        let mut state = self.state();
+        state.sessions.remove(client);
+        state.unreleased.remove(client);
+        Ok(())
+    }
+
+    async fn sessions(&self) -> Result<Vec<(ClientId, SavedSession)>, StorageError> {
+        Ok(self
+            .state()
+            .sessions
+            .iter()
+            .map(|(id, saved)| (id.clone(), saved.clone()))
+            .collect())
+    }
+
+    async fn retained(&self, filter: &TopicFilter) -> Result<Vec<Message>, StorageError> {
+        let state = self.state();
+        let all = state
+            .retained
+            .values()
+            .filter_map(|bytes| convert::decode_retained(bytes.clone()));
+        Ok(all
+            .filter(|message| filter.matches(&message.topic))
+            .collect())
+    }
+
+    fn feeds_for(&self, filter: &TopicFilter) -> Vec<(FeedId, Position)> {
+        let state = self.state();
+        let first = filter.levels().next().unwrap_or_default();
+        let streams = state.streams.iter().enumerate();
+        let wanted = streams.filter(|(_, (name, _))| {
+            matches!(first, "+" | "#") || *name == record::stream_for_topic(filter.as_str())
+        });
+        wanted
+            .map(|(index, (_, records))| {
+                (
+                    FeedId {
+                        stream: index as u64,
+                        partition: 0,
+                    },
+                    Position(records.len() as u64),
+                )
+            })
+            .collect()
+    }
+
+    fn feeds_generation(&self) -> u64 {
+        self.state().streams.len() as u64
+    }
+
+    async fn read(
+        &self,
+        feed: FeedId,
+        from: Position,
+        max_bytes: usize,
+    ) -> Result<FeedRead, ReadError> {
+        let state = self.state();
+        let (name, records) = state
+            .streams
+            .get(feed.stream as usize)
+            .ok_or(ReadError::Gone)?;
+        let mut read = FeedRead {
+            next: from,
+            ..FeedRead::default()
+        };
+        let mut bytes = 0;
+        for record in records.iter().skip(from.0 as usize) {
+            if bytes >= max_bytes {
+                break;
+            }
+            bytes += record.value.as_ref().map_or(0, |value| value.len());
+            read.next = Position(record.offset as u64 + 1);
+            if let Some(message) = convert::message(name, record) {
+                read.messages
+                    .push((Position(record.offset as u64), message));
+            }
+        }
+        Ok(read)
+    }
+
+    async fn wait(&self, positions: &[(FeedId, Position)], feeds_generation: u64) {
+        let mut changed = self.changed.subscribe();
+        let _ = changed
+            .wait_for(|_| {
+                let state = self.state();
+                state.streams.len() as u64 != feeds_generation
+                    || positions.iter().any(|(feed, at)| {
+                        let stream = state.streams.get(feed.stream as usize);
+                        stream.is_none_or(|(_, records)| records.len() as u64 > at.0)
+                    })
+            })
+            .await;
+    }
+}

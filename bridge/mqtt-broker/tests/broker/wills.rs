@@ -1,0 +1,117 @@
+use crate::client::*;
+use mqtt_codec::*;
+use std::time::Duration;
+
+#[tokio::test(start_paused = true)]
+async fn a_will_is_published_unless_the_client_says_goodbye() {
+    let server = Server::start().await;
+    let mut watcher = server.clean("w").await;
+    watcher.subscribe("will/#", 1).await;
+    let (polite, _) = server
+        .connect(Connect {
+            will: will("will/polite", 0),
+            ..v311("a")
+        })
+        .await;
+    polite.disconnect().await;
+    watcher.nothing().await;
+    let (lost, _) = server
+        .connect(Connect {
+            will: will("will/lost", 0),
+            ..v311("a")
+        })
+        .await;
+    lost.vanish().await;
+    assert_eq!(
+        watcher.receive_publish().await.topic,
+        Some(topic("will/lost"))
+    );
+    // 0x04: goodbye, but with the will.
+    let (mut wishing, _) = server
+        .connect(Connect {
+            will: will("will/wish", 0),
+            ..v5("b")
+        })
+        .await;
+    wishing
+        .send(Packet::Disconnect(Disconnect::new(
+            ReasonCode::DISCONNECT_WITH_WILL_MESSAGE,
+        )))
+        .await;
+    assert_eq!(
+        watcher.receive_publish().await.topic,
+        Some(topic("will/wish"))
+    );
+}
+
+fn lasting(id: &str, expiry: u32, delay: u32) -> Connect {
+    let properties = Properties {
+        session_expiry_interval: Some(expiry),
+        ..Properties::default()
+    };
+    Connect {
+        properties,
+        clean_start: false,
+        will: will("will/x", delay),
+        ..v5(id)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_will_delay() {
+    let server = Server::start().await;
+    let mut watcher = server.clean("w").await;
+    watcher.subscribe("will/#", 1).await;
+    let started = tokio::time::Instant::now();
+    let (client, _) = server.connect(lasting("a", 1000, 30)).await;
+    client.vanish().await;
+    // Back in time: no will [MQTT-3.1.3-9].
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let (client, _) = server.connect(lasting("a", 1000, 30)).await;
+    watcher.nothing().await;
+    client.vanish().await;
+    watcher.take().await;
+    assert!(started.elapsed() >= Duration::from_secs(50));
+    // The end of the session comes before the delay is over.
+    let (client, _) = server.connect(lasting("b", 10, 3000)).await;
+    client.vanish().await;
+    let before = started.elapsed();
+    watcher.take().await;
+    assert!(started.elapsed() - before < Duration::from_secs(20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_will_survives_the_process() {
+    let server = Server::start().await;
+    let (client, _) = server.connect(lasting("a", 1000, 0)).await;
+    client.kill_server_side().await;
+    let server = Server::over(server.memory, Default::default()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(server.memory.payloads("will").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keep_alive() {
+    let server = Server::start().await;
+    let mut watcher = server.clean("w").await;
+    watcher.subscribe("will/#", 1).await;
+    let connect = Connect {
+        keep_alive: 10,
+        will: will("will/k", 0),
+        ..v5("c")
+    };
+    let (mut client, _) = server.connect(connect).await;
+    let started = tokio::time::Instant::now();
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_secs(14)).await;
+        client.send(Packet::PingReq).await;
+        assert_eq!(client.receive().await, Some(Packet::PingResp));
+    }
+    client.closed_with(ReasonCode::KEEP_ALIVE_TIMEOUT).await;
+    let alive = started.elapsed();
+    assert!(
+        (57..58).contains(&alive.as_secs()),
+        "one and a half periods after the last packet: {alive:?}"
+    );
+    watcher.take().await;
+}
