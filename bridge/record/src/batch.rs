@@ -132,15 +132,13 @@ impl Batch {
                 "record count and last offset delta disagree",
             ));
         }
-        let mut expected = self.base_offset();
         for (index, record) in (0u32..).zip(self.records()?) {
-            if record?.offset != expected {
+            if record?.offset != self.base_offset().saturating_add(i64::from(index)) {
                 return Err(BatchError::BadRecord {
                     index,
                     reason: "its offset is not the next one",
                 });
             }
-            expected += 1;
         }
         Ok(())
     }
