@@ -7,17 +7,16 @@ use crate::limits;
 pub struct KernelConfig {
     /// Size at which a WAL file is full and the next one is begun, in bytes.
     pub wal_file_bytes: u64,
-    /// Bytes of entries that may be queued for the writer; past it [`crate::Kernel::write`] waits.
+    /// Bytes of entries that may wait for the writer. Whoever waits for its write is held back by that; past this bound, which protects
+    /// memory from callers that do not wait, writes are refused with `Full`.
     pub queue_bytes: usize,
-    /// Bytes of entries that may wait for room in the queue; past it writes are refused with `Full`.
-    pub waiting_bytes: usize,
     /// Bytes written at most with one fdatasync.
     pub group_bytes: usize,
     /// Bytes of recent batches kept in memory, over all partitions.
     pub tail_bytes: usize,
     /// WAL bytes after which [`crate::Kernel::maintain`] writes a checkpoint.
     pub checkpoint_wal_bytes: u64,
-    /// Threads that read from the disk.
+    /// Threads that read from the disk; 0 = reads happen where they are asked for (for simulators).
     pub reader_threads: usize,
     /// Largest batch accepted, in bytes; at most [`limits::MAX_BATCH_BYTES`].
     pub max_batch_bytes: usize,
@@ -31,8 +30,7 @@ impl Default for KernelConfig {
     fn default() -> Self {
         KernelConfig {
             wal_file_bytes: 64 * 1024 * 1024,
-            queue_bytes: 64 * 1024 * 1024,
-            waiting_bytes: 1024 * 1024 * 1024,
+            queue_bytes: 512 * 1024 * 1024,
             group_bytes: 8 * 1024 * 1024,
             tail_bytes: 256 * 1024 * 1024,
             checkpoint_wal_bytes: 256 * 1024 * 1024,

@@ -85,6 +85,9 @@ pub enum WriteError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// A batch without records, or whose offsets are not consecutive; or a name that is empty.
+    #[error("malformed: {0}")]
+    Malformed(&'static str),
 }
 
 /// Why a batch was not appended.
@@ -141,6 +144,7 @@ impl From<WriteError> for AppendError {
             WriteError::Closed => AppendError::Closed,
             WriteError::Failed(reason) => AppendError::Failed(reason),
             WriteError::Full => AppendError::Full,
+            WriteError::Malformed(reason) => AppendError::Malformed(reason),
             WriteError::TooLarge { size, limit, .. } => AppendError::TooLarge { size, limit },
         }
     }

@@ -11,25 +11,32 @@
 #![allow(clippy::todo)] // while the bodies are being written
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod checkpoint;
+mod codec;
 mod config;
 mod entry;
+mod entry_codec;
 mod error;
 mod kernel;
 pub mod limits;
+mod pool;
 pub mod ports;
 mod queue;
 mod router;
+mod snapshot;
+mod state;
 mod stats;
 mod stream;
+mod wal;
 
 pub use config::KernelConfig;
-pub use entry::{Appended, Command, CursorName, CursorPosition, Entry, Outcome, SequenceRule};
+pub use entry::{Appended, Command, CursorName, CursorPosition, Entry, Outcome, QueueSettled, SequenceRule};
 pub use error::{
     AlterStreamError, AppendError, CreateStreamError, DeleteStreamError, OpenError, QueueError, ReadError, TrimError, WriteError,
 };
-pub use kernel::{Kernel, Read, Watermarks};
+pub use kernel::{Kernel, Read, Stepper, Watermarks};
 pub use ports::Ports;
 pub use queue::{Acquired, DeliveryId, HolderId, Queue, QueueName, QueueSource, Selector, Verdict};
 pub use router::{Dialect, PatternError, Router, RouterSnapshot};
 pub use stats::{KernelStats, QueueStats};
-pub use stream::{PartitionId, Stream, StreamId, StreamSpec};
+pub use stream::{PartitionId, RETENTION_BYTES, RETENTION_MS, Stream, StreamId, StreamSpec};

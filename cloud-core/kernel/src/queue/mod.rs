@@ -13,6 +13,21 @@ pub struct Queue {
 
 #[allow(clippy::todo)]
 impl Queue {
+    pub(crate) fn open(kernel: crate::Kernel, name: QueueName, selector: std::sync::Arc<dyn Selector>) -> Queue {
+        let _ = (kernel, name, selector);
+        todo!()
+    }
+    pub(crate) fn is_deleted(&self) -> bool {
+        todo!()
+    }
+    pub(crate) fn set_selector(&self, selector: std::sync::Arc<dyn Selector>) {
+        let _ = selector;
+        todo!()
+    }
+    pub(crate) fn stats(&self) -> crate::stats::QueueStats {
+        todo!()
+    }
+
     /// Its name.
     pub fn name(&self) -> &QueueName {
         todo!()
@@ -81,4 +96,8 @@ impl Queue {
     pub async fn delete(&self) -> Result<(), WriteError> {
         todo!()
     }
+}
+
+impl crate::Kernel {
+    pub(crate) async fn persist_deliveries(&self) {}
 }

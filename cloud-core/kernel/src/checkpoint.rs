@@ -1,0 +1,116 @@
+//! Checkpoint files: the state after one entry, so that the WAL before it need not be replayed. The two newest are kept, and the WAL that
+//! the older of them needs, so that damage to the newest costs nothing.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::error::OpenError;
+use crate::ports::Disk;
+use crate::snapshot::{self, Snapshot, SnapshotHead};
+use crate::state::State;
+use crate::wal::recover::io_error;
+
+/// Directory of the checkpoints, in the data directory.
+pub(crate) const DIRECTORY: &str = "checkpoint";
+const MAGIC: &[u8; 8] = b"TLCKPT\0\0";
+const VERSION: u32 = 1;
+/// Magic, version, length of the body, CRC-32C of the body.
+const HEADER: usize = 24;
+/// Checkpoints kept.
+const KEEP: usize = 2;
+
+fn path(index: u64) -> String {
+    format!("{DIRECTORY}/{index:020}.checkpoint")
+}
+
+fn index_of(name: &str) -> Option<u64> {
+    name.strip_suffix(".checkpoint").filter(|digits| digits.len() == 20).and_then(|digits| digits.parse().ok())
+}
+
+/// Writes a checkpoint so that after a crash at any point it is there whole or not at all. Returns the indexes of those kept,
+/// oldest first.
+pub(crate) fn save(disk: &dyn Disk, snapshot: &Snapshot) -> std::io::Result<Vec<u64>> {
+    let mut header = BytesMut::with_capacity(HEADER);
+    header.put_slice(MAGIC);
+    header.put_u32_le(VERSION);
+    header.put_u64_le(snapshot.bytes.len() as u64);
+    header.put_u32_le(crc32c::crc32c(&snapshot.bytes));
+    let temporary = format!("{DIRECTORY}/new.tmp");
+    let stale = disk.list(DIRECTORY)?;
+    if stale.iter().any(|name| name == "new.tmp") {
+        disk.remove(&temporary)?;
+    }
+    let file = disk.create(&temporary)?;
+    file.append(&[header.freeze(), snapshot.bytes.clone()])?;
+    file.sync()?;
+    disk.rename(&temporary, &path(snapshot.index))?;
+    disk.sync_dir(DIRECTORY)?;
+    let mut indexes: Vec<u64> = disk.list(DIRECTORY)?.iter().filter_map(|name| index_of(name)).collect();
+    indexes.sort_unstable();
+    while indexes.len() > KEEP {
+        let oldest = indexes.remove(0);
+        disk.remove(&path(oldest))?;
+    }
+    Ok(indexes)
+}
+
+/// What was found at open.
+pub(crate) struct Loaded {
+    pub state: State,
+    pub head: SnapshotHead,
+    /// Indexes of the checkpoints on disk that may be relied on, oldest first.
+    pub kept: Vec<u64>,
+}
+
+/// Loads the newest checkpoint that is sound; an empty state if there has never been one.
+pub(crate) fn load(disk: &dyn Disk, tail_bytes: usize) -> Result<Loaded, OpenError> {
+    let names = disk.list(DIRECTORY).map_err(io_error("list", DIRECTORY))?;
+    let mut indexes: Vec<u64> = names.iter().filter_map(|name| index_of(name)).collect();
+    indexes.sort_unstable();
+    let mut damage = None;
+    while let Some(index) = indexes.last().copied() {
+        let state = State::new(tail_bytes);
+        match load_one(disk, index, &state) {
+            Ok(head) => return Ok(Loaded { state, head, kept: indexes }),
+            Err(error @ OpenError::Corrupt { .. }) => {
+                tracing::error!(%error, "a checkpoint is damaged; trying the one before");
+                damage.get_or_insert(error);
+                indexes.pop();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match damage {
+        // With all of them damaged, the state before the first entry in the WAL is lost, unless that is the very first entry:
+        // recovery finds out, since it does not accept a gap.
+        Some(error) if !wal_is_complete(disk)? => Err(error),
+        _ => Ok(Loaded { state: State::new(tail_bytes), head: SnapshotHead { index: 0, stamp: 0, last: false }, kept: Vec::new() }),
+    }
+}
+
+fn wal_is_complete(disk: &dyn Disk) -> Result<bool, OpenError> {
+    let names = disk.list(crate::wal::DIRECTORY).map_err(io_error("list", crate::wal::DIRECTORY))?;
+    Ok(names.iter().filter_map(|name| crate::wal::first_index(name)).min() == Some(1))
+}
+
+fn load_one(disk: &dyn Disk, index: u64, state: &State) -> Result<SnapshotHead, OpenError> {
+    let path = path(index);
+    let file = disk.open(&path, false).map_err(io_error("open", &path))?;
+    let len = file.len().map_err(io_error("measure", &path))?;
+    let corrupt = |reason: &str| OpenError::Corrupt { path: path.clone(), position: 0, index, reason: reason.to_owned() };
+    let mut bytes = vec![0; usize::try_from(len).map_err(|_| corrupt("it is too large"))?];
+    file.read_at(0, &mut bytes).map_err(io_error("read", &path))?;
+    let mut body = Bytes::from(bytes);
+    if body.len() < HEADER {
+        return Err(corrupt("it is too short"));
+    }
+    let mut header = crate::codec::Decoder::new(body.split_to(HEADER).slice(8..));
+    let (version, length, crc) = (header.u32(), header.u64(), header.u32());
+    let (Ok(version), Ok(length), Ok(crc)) = (version, length, crc) else { return Err(corrupt("it is too short")) };
+    if version > VERSION {
+        return Err(OpenError::NewerVersion { path, found: version, supported: VERSION });
+    }
+    if length != body.len() as u64 || crc32c::crc32c(&body) != crc {
+        return Err(corrupt("the checksum does not match"));
+    }
+    snapshot::decode(body, state).map_err(|e| corrupt(&e.to_string()))
+}

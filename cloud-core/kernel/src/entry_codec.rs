@@ -1,0 +1,291 @@
+//! An entry as the body of a frame. Batches stand in it unchanged, so that they are written from where they are and read in place.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use record::{Batch, Namespace, StreamAddress, StreamName};
+use roaring::RoaringTreemap;
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+use crate::codec::{Decoder, Encode, Malformed, len_u32};
+use crate::entry::{Command, CursorName, CursorPosition, QueueSettled, SequenceRule};
+use crate::queue::QueueName;
+use crate::stream::{PartitionId, StreamId};
+
+/// An encoded entry.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    /// The body, in parts: batches are parts of their own, shared with whoever made them.
+    pub parts: Vec<Bytes>,
+    /// Length of the body.
+    pub len: usize,
+    /// CRC-32C of the body.
+    pub crc: u32,
+    /// Where in the body the batch of each append begins, in order.
+    pub batches_at: Vec<u32>,
+}
+
+const APPEND: u8 = 1;
+const TABLE_PUT: u8 = 2;
+const TABLE_DELETE: u8 = 3;
+const CURSOR_COMMIT: u8 = 4;
+const CURSOR_DELETE: u8 = 5;
+const CREATE_STREAM: u8 = 6;
+const DELETE_STREAM: u8 = 7;
+const ADD_PARTITIONS: u8 = 8;
+const ALTER_STREAM: u8 = 9;
+const TRIM: u8 = 10;
+const ALLOCATE_PRODUCER_IDS: u8 = 11;
+const EXPIRE_PRODUCERS: u8 = 12;
+const QUEUE_SOURCES: u8 = 13;
+const QUEUE_SETTLE: u8 = 14;
+const QUEUE_DELETE: u8 = 15;
+
+pub(crate) fn encode(commands: &[Command]) -> Encoded {
+    let mut parts = Vec::new();
+    let mut batches_at = Vec::new();
+    let mut done = 0;
+    let mut out = BytesMut::new();
+    out.put_u32_le(len_u32(commands.len()));
+    for command in commands {
+        match command {
+            Command::Append { partition, batch, rule } => {
+                out.put_u8(APPEND);
+                put_partition(&mut out, *partition);
+                out.put_u8(match rule {
+                    SequenceRule::None => 0,
+                    SequenceRule::Window => 1,
+                    SequenceRule::Strict => 2,
+                });
+                out.put_u32_le(len_u32(batch.len()));
+                done += out.len();
+                batches_at.push(len_u32(done));
+                parts.push(out.split().freeze());
+                done += batch.len();
+                parts.push(batch.bytes().clone());
+            }
+            Command::TablePut { table, key, value } => {
+                out.put_u8(TABLE_PUT);
+                out.bytes_with_len(table.as_bytes());
+                out.bytes_with_len(key);
+                out.bytes_with_len(value);
+            }
+            Command::TableDelete { table, key } => {
+                out.put_u8(TABLE_DELETE);
+                out.bytes_with_len(table.as_bytes());
+                out.bytes_with_len(key);
+            }
+            Command::CursorCommit { group, positions } => {
+                out.put_u8(CURSOR_COMMIT);
+                out.bytes_with_len(group.0.as_bytes());
+                out.put_u32_le(len_u32(positions.len()));
+                for position in positions {
+                    put_partition(&mut out, position.partition);
+                    out.put_i64_le(position.offset);
+                    out.bytes_with_len(&position.metadata);
+                }
+            }
+            Command::CursorDelete { group, partitions } => {
+                out.put_u8(CURSOR_DELETE);
+                out.bytes_with_len(group.0.as_bytes());
+                out.put_u8(u8::from(partitions.is_some()));
+                if let Some(partitions) = partitions {
+                    out.put_u32_le(len_u32(partitions.len()));
+                    partitions.iter().for_each(|p| put_partition(&mut out, *p));
+                }
+            }
+            Command::CreateStream { address, uuid, partitions, config } => {
+                out.put_u8(CREATE_STREAM);
+                put_address(&mut out, address);
+                out.put_slice(uuid.as_bytes());
+                out.put_u32_le(*partitions);
+                put_config(&mut out, config);
+            }
+            Command::DeleteStream { stream } => {
+                out.put_u8(DELETE_STREAM);
+                out.put_u64_le(stream.0);
+            }
+            Command::AddPartitions { stream, partitions } => {
+                out.put_u8(ADD_PARTITIONS);
+                out.put_u64_le(stream.0);
+                out.put_u32_le(*partitions);
+            }
+            Command::AlterStream { stream, config } => {
+                out.put_u8(ALTER_STREAM);
+                out.put_u64_le(stream.0);
+                put_config(&mut out, config);
+            }
+            Command::Trim { partition, log_start } => {
+                out.put_u8(TRIM);
+                put_partition(&mut out, *partition);
+                out.put_i64_le(*log_start);
+            }
+            Command::AllocateProducerIds { count } => {
+                out.put_u8(ALLOCATE_PRODUCER_IDS);
+                out.put_u32_le(*count);
+            }
+            Command::ExpireProducers { idle_since } => {
+                out.put_u8(EXPIRE_PRODUCERS);
+                out.put_i64_le(*idle_since);
+            }
+            Command::QueueSources { queue, sources } => {
+                out.put_u8(QUEUE_SOURCES);
+                out.bytes_with_len(queue.0.as_bytes());
+                out.put_u32_le(len_u32(sources.len()));
+                for (partition, from) in sources {
+                    put_partition(&mut out, *partition);
+                    out.put_i64_le(*from);
+                }
+            }
+            Command::QueueSettle { queue, settled } => {
+                out.put_u8(QUEUE_SETTLE);
+                out.bytes_with_len(queue.0.as_bytes());
+                out.put_u32_le(len_u32(settled.len()));
+                for settled in settled {
+                    put_partition(&mut out, settled.partition);
+                    put_bitmap(&mut out, &settled.offsets);
+                    out.put_i64_le(settled.low_water);
+                    out.put_i64_le(settled.delivered_to);
+                }
+            }
+            Command::QueueDelete { queue } => {
+                out.put_u8(QUEUE_DELETE);
+                out.bytes_with_len(queue.0.as_bytes());
+            }
+        }
+    }
+    done += out.len();
+    parts.push(out.freeze());
+    let crc = parts.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part));
+    Encoded { parts, len: done, crc, batches_at }
+}
+
+/// The commands of a body, with where the batches of the appends begin.
+pub(crate) fn decode(body: Bytes) -> Result<(Vec<Command>, Vec<u32>), Malformed> {
+    let mut from = Decoder::new(body);
+    let count = from.count(1)?;
+    let mut commands = Vec::with_capacity(count);
+    let mut batches_at = Vec::new();
+    for _ in 0..count {
+        commands.push(decode_command(&mut from, &mut batches_at)?);
+    }
+    if from.is_done() { Ok((commands, batches_at)) } else { Err(Malformed("bytes after the last command")) }
+}
+
+fn decode_command(from: &mut Decoder, batches_at: &mut Vec<u32>) -> Result<Command, Malformed> {
+    Ok(match from.u8()? {
+        APPEND => {
+            let partition = get_partition(from)?;
+            let rule = match from.u8()? {
+                0 => SequenceRule::None,
+                1 => SequenceRule::Window,
+                2 => SequenceRule::Strict,
+                _ => return Err(Malformed("sequence rule")),
+            };
+            batches_at.push(len_u32(from.position() + 4));
+            // The frame's checksum, just verified, covers the batch.
+            let batch = Batch::from_trusted(from.bytes()?).map_err(|_| Malformed("batch"))?;
+            Command::Append { partition, batch, rule }
+        }
+        TABLE_PUT => Command::TablePut { table: from.string()?.into(), key: from.bytes()?, value: from.bytes()? },
+        TABLE_DELETE => Command::TableDelete { table: from.string()?.into(), key: from.bytes()? },
+        CURSOR_COMMIT => {
+            let group = CursorName(from.string()?.into());
+            let count = from.count(24)?;
+            let mut positions = Vec::with_capacity(count);
+            for _ in 0..count {
+                positions.push(CursorPosition {
+                    partition: get_partition(from)?,
+                    offset: from.i64()?,
+                    metadata: from.bytes()?,
+                    committed_at: 0,
+                });
+            }
+            Command::CursorCommit { group, positions }
+        }
+        CURSOR_DELETE => {
+            let group = CursorName(from.string()?.into());
+            let partitions = match from.u8()? {
+                0 => None,
+                _ => Some((0..from.count(12)?).map(|_| get_partition(from)).collect::<Result<_, _>>()?),
+            };
+            Command::CursorDelete { group, partitions }
+        }
+        CREATE_STREAM => Command::CreateStream {
+            address: get_address(from)?,
+            uuid: Uuid::from_bytes(from.array16()?),
+            partitions: from.u32()?,
+            config: get_config(from)?,
+        },
+        DELETE_STREAM => Command::DeleteStream { stream: StreamId(from.u64()?) },
+        ADD_PARTITIONS => Command::AddPartitions { stream: StreamId(from.u64()?), partitions: from.u32()? },
+        ALTER_STREAM => Command::AlterStream { stream: StreamId(from.u64()?), config: get_config(from)? },
+        TRIM => Command::Trim { partition: get_partition(from)?, log_start: from.i64()? },
+        ALLOCATE_PRODUCER_IDS => Command::AllocateProducerIds { count: from.u32()? },
+        EXPIRE_PRODUCERS => Command::ExpireProducers { idle_since: from.i64()? },
+        QUEUE_SOURCES => {
+            let queue = QueueName(from.string()?.into());
+            let sources = (0..from.count(20)?)
+                .map(|_| Ok((get_partition(from)?, from.i64()?)))
+                .collect::<Result<_, Malformed>>()?;
+            Command::QueueSources { queue, sources }
+        }
+        QUEUE_SETTLE => {
+            let queue = QueueName(from.string()?.into());
+            let mut settled = Vec::new();
+            for _ in 0..from.count(32)? {
+                settled.push(QueueSettled {
+                    partition: get_partition(from)?,
+                    offsets: get_bitmap(from)?,
+                    low_water: from.i64()?,
+                    delivered_to: from.i64()?,
+                });
+            }
+            Command::QueueSettle { queue, settled }
+        }
+        QUEUE_DELETE => Command::QueueDelete { queue: QueueName(from.string()?.into()) },
+        _ => return Err(Malformed("unknown command")),
+    })
+}
+
+pub(crate) fn put_partition(out: &mut BytesMut, partition: PartitionId) {
+    out.put_u64_le(partition.stream.0);
+    out.put_u32_le(partition.partition);
+}
+
+pub(crate) fn get_partition(from: &mut Decoder) -> Result<PartitionId, Malformed> {
+    Ok(PartitionId { stream: StreamId(from.u64()?), partition: from.u32()? })
+}
+
+pub(crate) fn put_address(out: &mut BytesMut, address: &StreamAddress) {
+    out.bytes_with_len(address.namespace.as_str().as_bytes());
+    out.bytes_with_len(address.name.as_str().as_bytes());
+}
+
+pub(crate) fn get_address(from: &mut Decoder) -> Result<StreamAddress, Malformed> {
+    let namespace = Namespace::new(&from.string()?).map_err(|_| Malformed("namespace"))?;
+    let name = StreamName::new(&from.string()?).map_err(|_| Malformed("stream name"))?;
+    Ok(StreamAddress::new(namespace, name))
+}
+
+pub(crate) fn put_config(out: &mut BytesMut, config: &BTreeMap<String, String>) {
+    out.put_u32_le(len_u32(config.len()));
+    for (key, value) in config {
+        out.bytes_with_len(key.as_bytes());
+        out.bytes_with_len(value.as_bytes());
+    }
+}
+
+pub(crate) fn get_config(from: &mut Decoder) -> Result<BTreeMap<String, String>, Malformed> {
+    (0..from.count(8)?).map(|_| Ok((from.string()?, from.string()?))).collect()
+}
+
+pub(crate) fn put_bitmap(out: &mut BytesMut, bitmap: &RoaringTreemap) {
+    out.put_u32_le(len_u32(bitmap.serialized_size()));
+    let mut writer = out.writer();
+    // Writing to memory does not fail.
+    let _ = bitmap.serialize_into(&mut writer);
+}
+
+pub(crate) fn get_bitmap(from: &mut Decoder) -> Result<RoaringTreemap, Malformed> {
+    RoaringTreemap::deserialize_from(&from.bytes()?[..]).map_err(|_| Malformed("bitmap"))
+}

@@ -1,0 +1,181 @@
+//! What must be done now and then: retention, checkpoints, deletion of WAL files; and the figures.
+
+use std::io;
+use std::sync::Weak;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Kernel;
+use crate::checkpoint;
+use crate::entry::{Command, Entry};
+use crate::state::partition::PartitionLog;
+use crate::stats::KernelStats;
+
+/// What is known of the checkpoints on disk.
+pub(crate) struct Checkpoints {
+    /// Indexes, oldest first.
+    kept: Vec<u64>,
+    /// WAL bytes written when the newest was made, as counted by the writer.
+    at_bytes: u64,
+}
+
+impl Checkpoints {
+    pub fn new(kept: Vec<u64>) -> Checkpoints {
+        Checkpoints { kept, at_bytes: 0 }
+    }
+}
+
+impl Kernel {
+    /// Retention, checkpoint, deletion of WAL files. To be called by a timer, about once a second.
+    pub async fn maintain(&self) {
+        if !self.core.intake.is_open() {
+            return;
+        }
+        self.retain().await;
+        let due = {
+            let checkpoints = self.core.checkpoints.lock().await;
+            let since = self.core.written.bytes.load(Ordering::Relaxed).saturating_sub(checkpoints.at_bytes);
+            let reclaim = since >= self.core.config.wal_file_bytes && self.dead_files(u64::MAX).len() > self.dead_files(covered(&checkpoints)).len();
+            since >= self.core.config.checkpoint_wal_bytes || reclaim
+        };
+        if due {
+            self.persist_deliveries().await;
+            if let Err(error) = self.checkpoint(false).await {
+                tracing::error!(%error, "cannot write a checkpoint; the log grows until it can be");
+            }
+        }
+        let checkpoints = self.core.checkpoints.lock().await;
+        for first in self.dead_files(covered(&checkpoints)) {
+            let files = self.core.files.clone();
+            match self.core.pool.run(move || files.remove(first)).await {
+                Some(Ok(())) => {
+                    self.core.state.wal_use.lock().files.remove(&first);
+                }
+                Some(Err(error)) => tracing::error!(%error, first, "cannot remove a WAL file"),
+                None => return,
+            }
+        }
+    }
+
+    /// Logs the trims that retention asks for, and forgets producers that are idle for long.
+    async fn retain(&self) {
+        let now = self.core.ports.clock.now_ms();
+        let idle_since = now.saturating_sub(self.core.config.producer_expiry_ms);
+        let mut entry = Entry::new();
+        let mut expired = false;
+        {
+            let directory = self.core.state.directory.read();
+            for partition in directory.partitions.values() {
+                let Some(stream) = directory.by_id.get(&partition.id.stream) else { continue };
+                let log = partition.log.lock();
+                expired |= log.producers.values().any(|p| !p.strict && p.last_used < idle_since);
+                let oldest = stream.retention_ms().map(|age| now.saturating_sub(age));
+                let log_start = keep_from(&log, oldest, stream.retention_bytes());
+                if log_start > log.log_start && entry.commands.len() < crate::limits::MAX_ENTRY_COMMANDS - 1 {
+                    entry.push(Command::Trim { partition: partition.id, log_start });
+                }
+            }
+        }
+        if expired {
+            entry.push(Command::ExpireProducers { idle_since });
+        }
+        if !entry.commands.is_empty()
+            && let Err(error) = self.write(entry).await
+        {
+            tracing::warn!(%error, "retention could not be applied");
+        }
+    }
+
+    /// Writes a checkpoint: the state is copied between two writes, and brought to disk beside them.
+    pub(super) async fn checkpoint(&self, last: bool) -> io::Result<()> {
+        let mut checkpoints = self.core.checkpoints.lock().await;
+        let closed = || io::Error::other("the log is closed");
+        let at_bytes = self.core.written.bytes.load(Ordering::Relaxed);
+        let receiver = self.core.snapshots.request(last).ok_or_else(closed)?;
+        if last {
+            // Not before the request: the writer ends when the intake is closed and empty.
+            self.core.intake.close();
+        }
+        self.core.intake.nudge();
+        let snapshot = receiver.await.map_err(|_| closed())?;
+        if !last && checkpoints.kept.last() == Some(&snapshot.index) {
+            return Ok(());
+        }
+        let disk = self.core.ports.disk.clone();
+        checkpoints.kept = self.core.pool.run(move || checkpoint::save(&*disk, &snapshot)).await.ok_or_else(closed)??;
+        checkpoints.at_bytes = at_bytes;
+        self.core.checkpoints_written.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Files without live batches whose entries are all in a checkpoint at `covered`. Never the file that is written.
+    fn dead_files(&self, covered: u64) -> Vec<u64> {
+        let firsts = self.core.files.firsts();
+        let wal_use = self.core.state.wal_use.lock();
+        let ends = firsts.iter().skip(1).map(|next| next - 1);
+        let dead = firsts.iter().zip(ends).filter(|(first, end)| *end <= covered && wal_use.files.get(first).is_none_or(|live| *live == 0));
+        dead.map(|(first, _)| *first).collect()
+    }
+
+    /// Figures for metrics.
+    pub fn stats(&self) -> KernelStats {
+        let core = &self.core;
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let (queued_entries, queued_bytes) = core.intake.depth();
+        let (wal_files, wal_bytes_on_disk) = core.files.totals();
+        let directory = core.state.directory.read();
+        let producers = directory.partitions.values().map(|p| p.log.lock().producers.len() as u64).sum();
+        let (streams, partitions) = (directory.by_id.len() as u64, directory.partitions.len() as u64);
+        drop(directory);
+        let queues: Vec<_> = core.queues.lock().values().filter_map(Weak::upgrade).collect();
+        KernelStats {
+            wal_bytes_written: count(&core.written.bytes),
+            wal_bytes_on_disk,
+            wal_files,
+            fsyncs: count(&core.written.fsyncs),
+            entries: count(&core.written.entries),
+            queued_entries: queued_entries as u64,
+            queued_bytes: queued_bytes as u64,
+            batches_appended: count(&core.state.applied.batches),
+            records_appended: count(&core.state.applied.records),
+            bytes_appended: count(&core.state.applied.bytes),
+            duplicates: count(&core.state.applied.duplicates),
+            appends_refused: count(&core.state.applied.refused),
+            tail_bytes: core.state.tail.lock().bytes as u64,
+            tail_hits: count(&core.tail_hits),
+            tail_misses: count(&core.tail_misses),
+            corrupt_reads: count(&core.corrupt_reads),
+            streams,
+            partitions,
+            cursors: core.state.cursors.read().len() as u64,
+            producers,
+            checkpoints: count(&core.checkpoints_written),
+            recovery_time: Duration::from_micros(core.recovery_us),
+            recovered_entries: core.recovered_entries,
+            failed: core.intake.failure(),
+            queues: queues.iter().map(|queue| queue.stats()).collect(),
+        }
+    }
+}
+
+/// The older of the checkpoints kept must be able to do without what is deleted.
+fn covered(checkpoints: &Checkpoints) -> u64 {
+    checkpoints.kept.first().copied().unwrap_or(0)
+}
+
+/// The log start that keeps `bytes`, and what is not older than `oldest` (ms). A batch without a timestamp has no age.
+fn keep_from(log: &PartitionLog, oldest: Option<i64>, bytes: Option<u64>) -> i64 {
+    let mut left = log.bytes;
+    let mut log_start = log.log_start;
+    for batch in &log.batches {
+        let too_old = oldest.is_some_and(|oldest| batch.max_timestamp >= 0 && batch.max_timestamp < oldest);
+        let after = left.saturating_sub(u64::from(batch.batch_len));
+        // Whole batches only: what stays is at least the bytes asked for.
+        if !too_old && bytes.is_none_or(|bytes| after < bytes) {
+            break;
+        }
+        left = after;
+        log_start = batch.last_offset() + 1;
+    }
+    log_start
+}

@@ -1,0 +1,269 @@
+//! The state as bytes, for checkpoints.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::codec::{Decoder, Encode, Malformed, len_u32};
+use crate::entry::{CursorName, CursorPosition};
+use crate::entry_codec::{get_address, get_bitmap, get_config, get_partition, put_address, put_bitmap, put_config, put_partition};
+use crate::queue::QueueName;
+use crate::state::partition::{BatchRef, Partition, PartitionLog};
+use crate::state::producer::{Producer, Sent};
+use crate::state::{SourceState, State};
+use crate::stream::{Stream, StreamId};
+
+/// The state after one entry.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    /// The entry.
+    pub index: u64,
+    pub bytes: Bytes,
+}
+
+/// What a snapshot says besides the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SnapshotHead {
+    pub index: u64,
+    /// Stamp of the newest entry.
+    pub stamp: i64,
+    /// Made at an orderly shutdown, after everything else.
+    pub last: bool,
+}
+
+/// Wishes for a snapshot; the writer answers between two groups.
+#[derive(Default)]
+pub(crate) struct SnapshotRequests {
+    /// `None` when there is no writer any more. The flag asks for the last one: it waits until nothing else does.
+    waiting: Mutex<Option<Vec<(bool, oneshot::Sender<Snapshot>)>>>,
+}
+
+impl SnapshotRequests {
+    pub fn new() -> SnapshotRequests {
+        SnapshotRequests { waiting: Mutex::new(Some(Vec::new())) }
+    }
+
+    pub fn request(&self, last: bool) -> Option<oneshot::Receiver<Snapshot>> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.lock().as_mut()?.push((last, sender));
+        Some(receiver)
+    }
+
+    /// Answers what can be answered; true if there was anything.
+    pub fn answer(&self, idle: bool, make: impl Fn(bool) -> Snapshot) -> bool {
+        let mut ready = Vec::new();
+        if let Some(waiting) = self.waiting.lock().as_mut() {
+            ready.extend(waiting.extract_if(.., |(last, _)| idle || !*last));
+        }
+        let any = !ready.is_empty();
+        for (last, sender) in ready {
+            // Whoever asked may have left.
+            let _ = sender.send(make(last));
+        }
+        any
+    }
+
+    pub fn close(&self) {
+        *self.waiting.lock() = None;
+    }
+}
+
+pub(crate) fn encode(state: &State, index: u64, stamp: i64, last: bool) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_u64_le(index);
+    out.put_i64_le(stamp);
+    out.put_u8(u8::from(last));
+    let directory = state.directory.read();
+    out.put_u64_le(directory.next_stream);
+    out.put_i64_le(directory.next_producer_id);
+    out.put_u32_le(len_u32(directory.by_id.len()));
+    for stream in directory.by_id.values() {
+        out.put_u64_le(stream.id.0);
+        out.put_slice(stream.uuid.as_bytes());
+        put_address(&mut out, &stream.address);
+        out.put_u32_le(stream.partitions);
+        put_config(&mut out, &stream.config);
+        out.put_i64_le(stream.created_at);
+        for id in stream.partition_ids() {
+            match directory.partitions.get(&id) {
+                Some(partition) => put_log(&mut out, &partition.log.lock()),
+                None => put_log(&mut out, &PartitionLog::default()),
+            }
+        }
+    }
+    drop(directory);
+    let tables = state.tables.read();
+    out.put_u32_le(len_u32(tables.len()));
+    for (name, table) in tables.iter() {
+        out.bytes_with_len(name.as_bytes());
+        out.put_u32_le(len_u32(table.len()));
+        for (key, value) in table {
+            out.bytes_with_len(key);
+            out.bytes_with_len(value);
+        }
+    }
+    drop(tables);
+    let cursors = state.cursors.read();
+    out.put_u32_le(len_u32(cursors.len()));
+    for (name, positions) in cursors.iter() {
+        out.bytes_with_len(name.0.as_bytes());
+        out.put_u32_le(len_u32(positions.len()));
+        for position in positions.values() {
+            put_partition(&mut out, position.partition);
+            out.put_i64_le(position.offset);
+            out.bytes_with_len(&position.metadata);
+            out.put_i64_le(position.committed_at);
+        }
+    }
+    drop(cursors);
+    let queues = state.queues.read();
+    out.put_u32_le(len_u32(queues.len()));
+    for (name, sources) in queues.iter() {
+        out.bytes_with_len(name.0.as_bytes());
+        out.put_u32_le(len_u32(sources.len()));
+        for (partition, source) in sources {
+            put_partition(&mut out, *partition);
+            out.put_i64_le(source.low_water);
+            out.put_i64_le(source.delivered_to);
+            put_bitmap(&mut out, &source.settled);
+        }
+    }
+    out.freeze()
+}
+
+fn put_log(out: &mut BytesMut, log: &PartitionLog) {
+    out.put_i64_le(log.log_start);
+    out.put_i64_le(log.end);
+    out.put_u32_le(len_u32(log.batches.len()));
+    for batch in &log.batches {
+        out.put_i64_le(batch.base_offset);
+        out.put_i64_le(batch.max_timestamp);
+        out.put_u64_le(batch.index);
+        out.put_u32_le(batch.frame_at);
+        out.put_u32_le(batch.body_len);
+        out.put_u32_le(batch.batch_at);
+        out.put_u32_le(batch.batch_len);
+        out.put_u32_le(batch.last_offset_delta);
+    }
+    out.put_u32_le(len_u32(log.producers.len()));
+    for (id, producer) in &log.producers {
+        out.put_i64_le(*id);
+        out.put_u8(u8::from(producer.strict));
+        out.put_i16_le(producer.epoch);
+        out.put_i32_le(producer.last_sequence);
+        out.put_i64_le(producer.last_used);
+        out.put_u32_le(len_u32(producer.window.len()));
+        for sent in &producer.window {
+            out.put_i32_le(sent.first_sequence);
+            out.put_i32_le(sent.last_sequence);
+            out.put_i64_le(sent.base_offset);
+            out.put_i64_le(sent.last_offset);
+        }
+    }
+}
+
+/// Fills an empty state.
+pub(crate) fn decode(bytes: Bytes, state: &State) -> Result<SnapshotHead, Malformed> {
+    let mut from = Decoder::new(bytes);
+    let head = SnapshotHead { index: from.u64()?, stamp: from.i64()?, last: from.u8()? != 0 };
+    let mut directory = state.directory.write();
+    directory.next_stream = from.u64()?;
+    directory.next_producer_id = from.i64()?;
+    for _ in 0..from.count(32)? {
+        let stream = Stream {
+            id: StreamId(from.u64()?),
+            uuid: Uuid::from_bytes(from.array16()?),
+            address: get_address(&mut from)?,
+            partitions: from.u32()?,
+            config: get_config(&mut from)?,
+            created_at: from.i64()?,
+        };
+        for id in stream.partition_ids() {
+            let log = get_log(&mut from)?;
+            directory.partitions.insert(id, Partition::new(id, log));
+        }
+        State::place_stream(&mut directory, stream);
+    }
+    drop(directory);
+    let mut tables = state.tables.write();
+    for _ in 0..from.count(8)? {
+        let name = from.string()?;
+        let count = from.count(8)?;
+        let mut table = BTreeMap::new();
+        for _ in 0..count {
+            // Copies: a slice would keep the whole checkpoint in memory.
+            table.insert(Bytes::copy_from_slice(&from.bytes()?), Bytes::copy_from_slice(&from.bytes()?));
+        }
+        tables.insert(name.into(), table);
+    }
+    drop(tables);
+    let mut cursors = state.cursors.write();
+    for _ in 0..from.count(8)? {
+        let name = CursorName(from.string()?.into());
+        let mut positions = BTreeMap::new();
+        for _ in 0..from.count(32)? {
+            let position = CursorPosition {
+                partition: get_partition(&mut from)?,
+                offset: from.i64()?,
+                metadata: Bytes::copy_from_slice(&from.bytes()?),
+                committed_at: from.i64()?,
+            };
+            positions.insert(position.partition, position);
+        }
+        cursors.insert(name, positions);
+    }
+    drop(cursors);
+    let mut queues = state.queues.write();
+    for _ in 0..from.count(8)? {
+        let name = QueueName(from.string()?.into());
+        let mut sources = BTreeMap::new();
+        for _ in 0..from.count(32)? {
+            let partition = get_partition(&mut from)?;
+            let source = SourceState { low_water: from.i64()?, delivered_to: from.i64()?, settled: get_bitmap(&mut from)? };
+            sources.insert(partition, source);
+        }
+        queues.insert(name, sources);
+    }
+    if from.is_done() { Ok(head) } else { Err(Malformed("bytes after the end")) }
+}
+
+fn get_log(from: &mut Decoder) -> Result<PartitionLog, Malformed> {
+    let mut log = PartitionLog { log_start: from.i64()?, end: from.i64()?, ..PartitionLog::default() };
+    for _ in 0..from.count(44)? {
+        let batch = BatchRef {
+            base_offset: from.i64()?,
+            max_timestamp: from.i64()?,
+            index: from.u64()?,
+            frame_at: from.u32()?,
+            body_len: from.u32()?,
+            batch_at: from.u32()?,
+            batch_len: from.u32()?,
+            last_offset_delta: from.u32()?,
+        };
+        log.bytes += u64::from(batch.batch_len);
+        log.batches.push_back(batch);
+    }
+    for _ in 0..from.count(27)? {
+        let id = from.i64()?;
+        let mut producer = Producer {
+            strict: from.u8()? != 0,
+            epoch: from.i16()?,
+            last_sequence: from.i32()?,
+            last_used: from.i64()?,
+            window: VecDeque::new(),
+        };
+        for _ in 0..from.count(24)? {
+            producer.window.push_back(Sent {
+                first_sequence: from.i32()?,
+                last_sequence: from.i32()?,
+                base_offset: from.i64()?,
+                last_offset: from.i64()?,
+            });
+        }
+        log.producers.insert(id, producer);
+    }
+    Ok(log)
+}

@@ -1,0 +1,310 @@
+//! Applying an entry: from it alone, so that the log always gives the same state. Appends are judged first, all of them; only when none is
+//! refused is anything changed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use record::Batch;
+
+use super::partition::{BatchRef, Partition};
+use super::producer::{self, Producer, Verdict};
+use super::{SourceState, State};
+use crate::entry::{Appended, Command, Outcome, QueueSettled, SequenceRule};
+use crate::error::AppendError;
+use crate::stream::{PartitionId, Stream, StreamId};
+
+/// Where an entry is, and when its leader wrote it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FrameAt {
+    pub index: u64,
+    pub frame_at: u32,
+    pub body_len: u32,
+    /// Milliseconds since the epoch.
+    pub stamp: i64,
+}
+
+/// An append that was judged good.
+struct Judged {
+    partition: Arc<Partition>,
+    duplicate: Option<Option<(i64, i64)>>,
+}
+
+impl State {
+    /// Applies an entry. `batches_at` has for each append where its batch begins in the body.
+    pub fn apply(&self, at: FrameAt, commands: Vec<Command>, batches_at: &[u32]) -> Vec<Outcome> {
+        let judged = match self.judge(&commands, at.stamp) {
+            Ok(judged) => judged,
+            Err((refused, error)) => {
+                self.applied.refused.fetch_add(1, Ordering::Relaxed);
+                let mut outcomes = vec![Outcome::NotApplied; commands.len()];
+                if let Some(outcome) = outcomes.get_mut(refused) {
+                    *outcome = Outcome::Refused(error);
+                }
+                return outcomes;
+            }
+        };
+        let mut appends = judged.into_iter().zip(batches_at);
+        let mut outcomes = Vec::with_capacity(commands.len());
+        for command in commands {
+            outcomes.push(match command {
+                Command::Append { batch, rule, .. } => match appends.next() {
+                    Some((judged, batch_at)) => self.append(at, judged, batch, rule, *batch_at),
+                    None => Outcome::NotApplied,
+                },
+                other => self.apply_other(at, other),
+            });
+        }
+        outcomes
+    }
+
+    fn judge(&self, commands: &[Command], stamp: i64) -> Result<Vec<Judged>, (usize, AppendError)> {
+        let mut judged = Vec::new();
+        // What producers would be after the appends judged so far: one entry may carry several batches of one producer.
+        let mut staged: Vec<(PartitionId, i64, Producer)> = Vec::new();
+        for (position, command) in commands.iter().enumerate() {
+            let Command::Append { partition: id, batch, rule } = command else { continue };
+            let partition = self.partition(*id).ok_or((position, AppendError::UnknownPartition(*id)))?;
+            let mut duplicate = None;
+            if producer::is_checked(*rule, batch) {
+                let before = staged.iter().find(|(p, producer, _)| p == id && *producer == batch.producer_id());
+                let known = match before {
+                    Some((_, _, known)) => Some(known.clone()),
+                    None => partition.log.lock().producers.get(&batch.producer_id()).cloned(),
+                };
+                match producer::judge(known.as_ref(), batch, *rule) {
+                    Verdict::Append => {
+                        staged.retain(|(p, producer, _)| p != id || *producer != batch.producer_id());
+                        staged.push((*id, batch.producer_id(), producer::remember(known, batch, *rule, -1, stamp)));
+                    }
+                    Verdict::Duplicate(offsets) => duplicate = Some(offsets),
+                    Verdict::Refuse(error) => return Err((position, error)),
+                }
+            }
+            judged.push(Judged { partition, duplicate });
+        }
+        Ok(judged)
+    }
+
+    fn append(&self, at: FrameAt, judged: Judged, batch: Batch, rule: SequenceRule, batch_at: u32) -> Outcome {
+        let partition = judged.partition;
+        let mut log = partition.log.lock();
+        if let Some(offsets) = judged.duplicate {
+            self.applied.duplicates.fetch_add(1, Ordering::Relaxed);
+            let (base_offset, last_offset) = offsets.unwrap_or((-1, -1));
+            return Outcome::Appended(Appended { base_offset, last_offset, timestamp: at.stamp, log_start: log.log_start, duplicate: true });
+        }
+        let base_offset = log.end;
+        let entry = BatchRef {
+            base_offset,
+            max_timestamp: batch.max_timestamp(),
+            index: at.index,
+            frame_at: at.frame_at,
+            body_len: at.body_len,
+            batch_at,
+            batch_len: crate::codec::len_u32(batch.len()),
+            last_offset_delta: batch.last_offset_delta().unsigned_abs(),
+        };
+        if producer::is_checked(rule, &batch) {
+            let known = log.producers.remove(&batch.producer_id());
+            log.producers.insert(batch.producer_id(), producer::remember(known, &batch, rule, base_offset, at.stamp));
+        }
+        self.applied.batches.fetch_add(1, Ordering::Relaxed);
+        self.applied.records.fetch_add(u64::from(batch.record_count()), Ordering::Relaxed);
+        self.applied.bytes.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        log.end = entry.last_offset() + 1;
+        log.bytes += batch.len() as u64;
+        log.batches.push_back(entry);
+        let len = batch.len();
+        log.tail.push_back(batch.into_patched(base_offset, 0));
+        let outcome = Appended { base_offset, last_offset: entry.last_offset(), timestamp: at.stamp, log_start: log.log_start, duplicate: false };
+        let end = log.end;
+        drop(log);
+        self.wal_use.lock().add(at.index);
+        self.tail.lock().added(&partition, base_offset, len);
+        partition.wake(end);
+        Outcome::Appended(outcome)
+    }
+
+    fn apply_other(&self, at: FrameAt, command: Command) -> Outcome {
+        match command {
+            Command::Append { .. } => Outcome::NotApplied,
+            Command::TablePut { table, key, value } => {
+                // What is kept for long must not hold on to the frame or the network buffer it came in.
+                let (key, value) = (own(&key), own(&value));
+                self.tables.write().entry(table).or_default().insert(key, value);
+                Outcome::Done
+            }
+            Command::TableDelete { table, key } => {
+                let mut tables = self.tables.write();
+                let Some(values) = tables.get_mut(&table) else { return Outcome::NoEffect };
+                let removed = values.remove(&key).is_some();
+                if values.is_empty() {
+                    tables.remove(&table);
+                }
+                if removed { Outcome::Done } else { Outcome::NoEffect }
+            }
+            Command::CursorCommit { group, positions } => {
+                let mut cursors = self.cursors.write();
+                let group = cursors.entry(group).or_default();
+                for mut position in positions {
+                    position.committed_at = at.stamp;
+                    position.metadata = own(&position.metadata);
+                    group.insert(position.partition, position);
+                }
+                Outcome::Done
+            }
+            Command::CursorDelete { group, partitions } => {
+                let mut cursors = self.cursors.write();
+                let Some(positions) = cursors.get_mut(&group) else { return Outcome::NoEffect };
+                match partitions {
+                    None => positions.clear(),
+                    Some(partitions) => positions.retain(|p, _| !partitions.contains(p)),
+                }
+                if positions.is_empty() {
+                    cursors.remove(&group);
+                }
+                Outcome::Done
+            }
+            Command::CreateStream { address, uuid, partitions, config } => {
+                let mut directory = self.directory.write();
+                if directory.find(&address).is_some() {
+                    return Outcome::NoEffect;
+                }
+                let id = StreamId(directory.next_stream);
+                directory.next_stream += 1;
+                State::place_stream(&mut directory, Stream { id, uuid, address, partitions, config, created_at: at.stamp });
+                drop(directory);
+                self.streams_moved();
+                Outcome::StreamCreated(id)
+            }
+            Command::DeleteStream { stream } => self.delete_stream(stream),
+            Command::AddPartitions { stream, partitions } => {
+                self.alter(stream, |s| {
+                    let grows = partitions > s.partitions;
+                    s.partitions = s.partitions.max(partitions);
+                    grows
+                })
+            }
+            Command::AlterStream { stream, config } => self.alter(stream, |s| {
+                s.config = config;
+                true
+            }),
+            Command::Trim { partition, log_start } => match self.partition(partition) {
+                Some(partition) => {
+                    self.trim(&partition, log_start);
+                    Outcome::Done
+                }
+                None => Outcome::NoEffect,
+            },
+            Command::AllocateProducerIds { count } => {
+                let mut directory = self.directory.write();
+                let first = directory.next_producer_id;
+                directory.next_producer_id = first.saturating_add(i64::from(count));
+                Outcome::ProducerIds(first)
+            }
+            Command::ExpireProducers { idle_since } => {
+                for partition in self.directory.read().partitions.values() {
+                    partition.log.lock().producers.retain(|_, p| p.strict || p.last_used >= idle_since);
+                }
+                Outcome::Done
+            }
+            Command::QueueSources { queue, sources } => {
+                let mut queues = self.queues.write();
+                let mut before = queues.remove(&queue).unwrap_or_default();
+                let now = sources.into_iter().map(|(partition, from)| {
+                    let new = SourceState { low_water: from, delivered_to: from, ..SourceState::default() };
+                    (partition, before.remove(&partition).unwrap_or(new))
+                });
+                let now = now.collect();
+                queues.insert(queue, now);
+                Outcome::Done
+            }
+            Command::QueueSettle { queue, settled } => match self.queues.write().get_mut(&queue) {
+                Some(sources) => {
+                    for settled in settled {
+                        if let Some(source) = sources.get_mut(&settled.partition) {
+                            settle(source, settled);
+                        }
+                    }
+                    Outcome::Done
+                }
+                None => Outcome::NoEffect,
+            },
+            Command::QueueDelete { queue } => match self.queues.write().remove(&queue) {
+                Some(_) => Outcome::Done,
+                None => Outcome::NoEffect,
+            },
+        }
+    }
+
+    fn alter(&self, id: StreamId, change: impl FnOnce(&mut Stream) -> bool) -> Outcome {
+        let mut directory = self.directory.write();
+        let Some(stream) = directory.by_id.get(&id) else { return Outcome::NoEffect };
+        let mut stream = Stream::clone(stream);
+        if !change(&mut stream) {
+            return Outcome::NoEffect;
+        }
+        State::place_stream(&mut directory, stream);
+        drop(directory);
+        self.streams_moved();
+        Outcome::Done
+    }
+
+    fn delete_stream(&self, id: StreamId) -> Outcome {
+        let mut directory = self.directory.write();
+        let Some(stream) = directory.by_id.remove(&id) else { return Outcome::NoEffect };
+        if let Some(names) = directory.by_name.get_mut(&stream.address.namespace) {
+            names.remove(&stream.address.name);
+        }
+        directory.by_name.retain(|_, names| !names.is_empty());
+        let partitions: Vec<_> = stream.partition_ids().filter_map(|p| directory.partitions.remove(&p)).collect();
+        drop(directory);
+        for positions in self.cursors.write().values_mut() {
+            positions.retain(|p, _| p.stream != id);
+        }
+        self.cursors.write().retain(|_, positions| !positions.is_empty());
+        for sources in self.queues.write().values_mut() {
+            sources.retain(|p, _| p.stream != id);
+        }
+        for partition in partitions {
+            let end = partition.log.lock().end;
+            self.trim(&partition, end);
+            partition.log.lock().gone = true;
+            partition.wake(i64::MAX);
+        }
+        self.streams_moved();
+        Outcome::Done
+    }
+
+    fn trim(&self, partition: &Partition, log_start: i64) {
+        let mut log = partition.log.lock();
+        let in_memory = log.tail.len();
+        let (gone, freed) = log.trim(log_start);
+        let left = in_memory - log.tail.len();
+        drop(log);
+        let mut wal_use = self.wal_use.lock();
+        gone.iter().for_each(|batch| wal_use.subtract(batch.index));
+        drop(wal_use);
+        self.tail.lock().removed(left, freed);
+    }
+
+    fn streams_moved(&self) {
+        self.streams_changed.send_modify(|generation| *generation += 1);
+    }
+}
+
+fn settle(source: &mut SourceState, settled: QueueSettled) {
+    source.low_water = source.low_water.max(settled.low_water);
+    source.delivered_to = source.delivered_to.max(settled.delivered_to);
+    source.settled |= settled.offsets;
+    source.settled.remove_range(..offset_u64(source.low_water));
+}
+
+/// Offsets in bitmaps; there are no negative ones.
+pub(crate) fn offset_u64(offset: i64) -> u64 {
+    u64::try_from(offset).unwrap_or(0)
+}
+
+fn own(bytes: &bytes::Bytes) -> bytes::Bytes {
+    bytes::Bytes::copy_from_slice(bytes)
+}

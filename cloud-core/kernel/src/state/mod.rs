@@ -1,0 +1,146 @@
+//! Everything that entries change. Only the writer thread changes it, entry by entry; everybody reads.
+
+mod apply;
+pub(crate) mod partition;
+pub(crate) mod producer;
+mod tail;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use record::{Namespace, StreamAddress, StreamName};
+use roaring::RoaringTreemap;
+use tokio::sync::watch;
+
+use crate::entry::{CursorName, CursorPosition};
+use crate::queue::QueueName;
+use crate::stream::{PartitionId, Stream, StreamId};
+use partition::Partition;
+use tail::Tail;
+
+pub(crate) use apply::{FrameAt, offset_u64};
+
+/// The streams, by every name they have.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    pub by_id: BTreeMap<StreamId, Arc<Stream>>,
+    pub by_name: BTreeMap<Namespace, BTreeMap<StreamName, StreamId>>,
+    pub partitions: HashMap<PartitionId, Arc<Partition>>,
+    pub next_stream: u64,
+    pub next_producer_id: i64,
+}
+
+impl Directory {
+    pub fn find(&self, address: &StreamAddress) -> Option<&Arc<Stream>> {
+        self.by_id.get(self.by_name.get(&address.namespace)?.get(&address.name)?)
+    }
+}
+
+/// The durable state of one source of a queue.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct SourceState {
+    /// Below it everything is settled or is not for the queue.
+    pub low_water: i64,
+    /// At or above it nothing had been handed out when this was written.
+    pub delivered_to: i64,
+    /// Settled offsets at or above `low_water`.
+    pub settled: RoaringTreemap,
+}
+
+pub(crate) type Table = BTreeMap<Bytes, Bytes>;
+pub(crate) type QueueSources = BTreeMap<PartitionId, SourceState>;
+
+/// Which WAL files hold batches that can still be read: first index of the file -> live batches. Files that are not
+/// here hold none.
+#[derive(Debug, Default)]
+pub(crate) struct WalUse {
+    pub files: BTreeMap<u64, u64>,
+}
+
+impl WalUse {
+    fn add(&mut self, index: u64) {
+        if let Some((_, live)) = self.files.range_mut(..=index).next_back() {
+            *live += 1;
+        }
+    }
+
+    fn subtract(&mut self, index: u64) {
+        if let Some((_, live)) = self.files.range_mut(..=index).next_back() {
+            *live = live.saturating_sub(1);
+        }
+    }
+}
+
+/// Counters of what was applied.
+#[derive(Debug, Default)]
+pub(crate) struct Applied {
+    pub batches: AtomicU64,
+    pub records: AtomicU64,
+    pub bytes: AtomicU64,
+    pub duplicates: AtomicU64,
+    pub refused: AtomicU64,
+}
+
+/// The state.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub directory: RwLock<Directory>,
+    pub tables: RwLock<BTreeMap<Arc<str>, Table>>,
+    pub cursors: RwLock<BTreeMap<CursorName, BTreeMap<PartitionId, CursorPosition>>>,
+    pub queues: RwLock<BTreeMap<QueueName, QueueSources>>,
+    pub wal_use: Mutex<WalUse>,
+    pub tail: Mutex<Tail>,
+    pub applied: Applied,
+    pub streams_changed: watch::Sender<u64>,
+}
+
+impl State {
+    pub fn new(tail_bytes: usize) -> State {
+        State {
+            directory: RwLock::new(Directory {
+                by_id: BTreeMap::new(),
+                by_name: BTreeMap::new(),
+                partitions: HashMap::new(),
+                next_stream: 1,
+                next_producer_id: 1,
+            }),
+            tables: RwLock::default(),
+            cursors: RwLock::default(),
+            queues: RwLock::default(),
+            wal_use: Mutex::default(),
+            tail: Mutex::new(Tail::new(tail_bytes)),
+            applied: Applied::default(),
+            streams_changed: watch::Sender::new(0),
+        }
+    }
+
+    pub fn partition(&self, id: PartitionId) -> Option<Arc<Partition>> {
+        self.directory.read().partitions.get(&id).cloned()
+    }
+
+    pub fn stream(&self, id: StreamId) -> Option<Arc<Stream>> {
+        self.directory.read().by_id.get(&id).cloned()
+    }
+
+    /// Counts for each WAL file, of which `firsts` are the first indexes, the batches that are in it.
+    pub fn count_live(&self, firsts: &[u64]) {
+        let mut wal_use = self.wal_use.lock();
+        wal_use.files = firsts.iter().map(|first| (*first, 0)).collect();
+        for partition in self.directory.read().partitions.values() {
+            partition.log.lock().batches.iter().for_each(|batch| wal_use.add(batch.index));
+        }
+    }
+
+    /// Puts a stream where it is found, or in the place of what it was.
+    pub fn place_stream(directory: &mut Directory, stream: Stream) {
+        for id in stream.partition_ids() {
+            directory.partitions.entry(id).or_insert_with(|| Partition::new(id, partition::PartitionLog::default()));
+        }
+        let names = directory.by_name.entry(stream.address.namespace.clone()).or_default();
+        names.insert(stream.address.name.clone(), stream.id);
+        directory.by_id.insert(stream.id, Arc::new(stream));
+    }
+}
