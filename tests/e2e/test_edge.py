@@ -1,0 +1,159 @@
+"""From a device through the edge to the core, and commands back."""
+
+import time
+import uuid
+
+import paho.mqtt.client as mqtt
+import pytest
+from daemons import Core, Edge, Link, wait_until
+from log import read_stream
+from test_mqtt import Client
+
+
+def test_a_reading_reaches_the_log(core, edge):
+    stream = "e" + uuid.uuid4().hex[:8]
+    device = Client(edge.port("mqtt"))
+    for n in range(200):
+        device.publish(f"{stream}/line1/temp", str(n), qos=n % 3)
+    device.close()
+    assert read_stream(core, stream, 200) == [str(n).encode() for n in range(200)]
+    edge.wait_drained()
+
+
+def test_a_command_reaches_the_devices_of_that_edge_only(core, edge, tmp_path):
+    other = Edge(tmp_path, core.address("sync"), core.token(), name="edge-other").start()
+    other.wait_connected()
+    mine, theirs, operator = Client(edge.port("mqtt")), Client(other.port("mqtt")), Client(core.port("mqtt"))
+    mine.subscribe("cmd/#", 1)
+    theirs.subscribe("cmd/#", 1)
+    for n in range(10):
+        operator.publish(f"cmd/{edge.name}/valve", str(n))
+    for n in range(10):
+        message = mine.next()
+        assert (message.topic, message.payload) == (f"cmd/{edge.name}/valve", str(n).encode())
+    mine.nothing_more()
+    theirs.nothing_more()
+    for client in (mine, theirs, operator):
+        client.close()
+    other.stop()
+
+
+def test_commands_wait_for_an_edge_that_is_away_and_for_its_devices(tmp_path):
+    core = Core(tmp_path / "core").start()
+    edge = Edge(tmp_path / "edge", core.address("sync"), core.token()).start()
+    edge.wait_connected()
+    device = Client(edge.port("mqtt"), client_id="valve", clean=False)
+    device.subscribe("cmd/edge-1/#", 1)
+    device.close()
+    edge.kill()
+    operator = Client(core.port("mqtt"))
+    for n in range(5):
+        operator.publish("cmd/edge-1/valve", str(n))
+    operator.close()
+    core.kill()
+    core.start()
+    edge.start()
+    device = Client(edge.port("mqtt"), client_id="valve", clean=False)
+    assert [device.next().payload for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
+    device.nothing_more()
+    device.close()
+    edge.stop()
+    core.stop()
+
+
+def test_devices_on_site_talk_without_a_core(tmp_path):
+    edge = Edge(tmp_path).start()
+    reader, writer = Client(edge.port("mqtt")), Client(edge.port("mqtt"))
+    reader.subscribe("site/#", 1)
+    writer.publish("site/door", "open")
+    assert reader.next().payload == b"open"
+    reader.close(), writer.close()
+    edge.stop()
+
+
+def test_an_outage_is_stored_and_drained_in_order(tmp_path):
+    core = Core(tmp_path / "core").start()
+    link = Link(core.address("sync"))
+    edge = Edge(tmp_path / "edge", link.address, core.token()).start()
+    edge.wait_connected()
+    device = Client(edge.port("mqtt"))
+    link.cut()
+    total = 3000
+    for n in range(total):
+        info = device.paho.publish("outage/x", str(n), 1)
+    info.wait_for_publish(30)
+    device.close()
+    assert edge.waiting() > 0
+    edge.stop()
+    edge.start()
+    assert edge.waiting() > 0
+    link.restore()
+    edge.wait_drained()
+    assert read_stream(core, "outage", total) == [str(n).encode() for n in range(total)]
+    edge.stop()
+    core.stop()
+    link.close()
+
+
+def test_retained_and_wills_cross_to_the_core(core, edge):
+    topic = f"state/{uuid.uuid4().hex}"
+    device = Client(edge.port("mqtt"), will=(topic + "/alive", "dead", 1, True))
+    device.publish(topic, "21.5", retain=True)
+    device.die()
+    edge.wait_drained()
+    reader = Client(core.port("mqtt"))
+
+    def both():
+        reader.subscribe(topic + "/#", 1)
+        got = {}
+        while not reader.messages.empty():
+            message = reader.messages.get()
+            got[message.topic] = (message.payload, message.retain)
+        return got if len(got) == 2 else None
+
+    got = wait_until("both retained messages are in the core", both, every=0.5)
+    assert got == {topic: (b"21.5", True), topic + "/alive": (b"dead", True)}
+    reader.close()
+
+
+def test_properties_of_mqtt_5_cross_the_edge(core, edge):
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+
+    topic = f"v5/{uuid.uuid4().hex}"
+    reader = Client(core.port("mqtt"), version=mqtt.MQTTv5)
+    reader.subscribe(topic, 2)
+    writer = Client(edge.port("mqtt"), version=mqtt.MQTTv5)
+    properties = Properties(PacketTypes.PUBLISH)
+    properties.ContentType, properties.ResponseTopic, properties.CorrelationData = "text/plain", "answers", b"\x00\x01"
+    properties.PayloadFormatIndicator = 1
+    properties.UserProperty = [("a", "1"), ("a", "2"), ("content-type", "a user's own")]
+    writer.paho.publish(topic, "x", 2, properties=properties).wait_for_publish(20)
+    message = reader.next()
+    assert message.qos == 2
+    got = message.properties
+    assert (got.ContentType, got.ResponseTopic, got.CorrelationData) == ("text/plain", "answers", b"\x00\x01")
+    assert got.PayloadFormatIndicator == 1
+    assert got.UserProperty == [("a", "1"), ("a", "2"), ("content-type", "a user's own")]
+    reader.close(), writer.close()
+
+
+@pytest.mark.parametrize("kind", ["wrong", "expired", "garbage"])
+def test_a_bad_token_is_said_clearly_and_the_edge_lives(core, tmp_path, kind):
+    token = {"wrong": core.token()[:-8] + "AAAAAAAA", "expired": None, "garbage": "let me in"}[kind]
+    if kind == "expired":
+        token = core.token("--ttl", "1s")
+        time.sleep(2.5)
+    if kind == "garbage":
+        edge = Edge(tmp_path, core.address("sync"), token)
+        with pytest.raises(AssertionError, match="(?i)token"):
+            edge.start()
+        return
+    edge = Edge(tmp_path, core.address("sync"), token, name="edge-" + kind).start()
+    words = {"wrong": ["token", "certificate", "ca"], "expired": ["expired"]}[kind]
+    wait_until("the log says why", lambda: any(word in edge.log_tail().lower() for word in words))
+    device = Client(edge.port("mqtt"))
+    device.publish("x/y", "still taken")
+    device.close()
+    assert edge.name not in [e["name"] for e in core.cli_json("get", "edges")]
+    edge.stop()
