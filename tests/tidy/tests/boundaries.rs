@@ -1,0 +1,222 @@
+//! Which crate of ours may know which, and what a crate must never know.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use tidy::{assert_none, metadata, policy, policy_list, root, rust_files};
+
+/// Who may import whom. `record` imports nothing; front ends import `frontend`, `kernel` and their codec, never each other; the edge and the
+/// bridge never import the core; only the server sees all of the core; nobody imports the server.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("record", &[]),
+    ("settings", &[]),
+    ("admin-api", &[]),
+    ("mqtt-codec", &[]),
+    ("mqtt-session", &["mqtt-codec"]),
+    ("mqtt-broker", &["mqtt-codec", "mqtt-session", "record"]),
+    ("sync", &["record"]),
+    ("sync-quic", &["record", "sync"]),
+    ("kernel", &["record"]),
+    ("frontend", &["kernel", "record"]),
+    (
+        "mqtt",
+        &[
+            "frontend",
+            "kernel",
+            "mqtt-broker",
+            "mqtt-codec",
+            "mqtt-session",
+            "record",
+        ],
+    ),
+    ("kafka", &["frontend", "kernel", "record"]),
+    ("amqp", &["frontend", "kernel", "record"]),
+    (
+        "cloud-sync",
+        &["frontend", "kernel", "record", "sync", "sync-quic"],
+    ),
+    (
+        "cloud-core",
+        &[
+            "admin-api",
+            "amqp",
+            "cloud-sync",
+            "frontend",
+            "kafka",
+            "kernel",
+            "mqtt",
+            "record",
+            "settings",
+        ],
+    ),
+    ("store", &["record"]),
+    (
+        "edge-node",
+        &[
+            "mqtt-broker",
+            "mqtt-codec",
+            "mqtt-session",
+            "record",
+            "settings",
+            "store",
+            "sync",
+            "sync-quic",
+        ],
+    ),
+    ("cli", &["admin-api", "settings"]),
+    ("interop", &["record"]),
+    ("tidy", &[]),
+];
+
+const HOST: &str = "x86_64-unknown-linux-gnu";
+
+#[test]
+fn our_crates_import_only_what_the_table_allows() {
+    let allowed: BTreeMap<_, _> = ALLOWED.iter().copied().collect();
+    let metadata = metadata(HOST);
+    let ours: Vec<_> = metadata.workspace_packages();
+    let mut broken = Vec::new();
+    for package in &ours {
+        let name = package.name.as_str();
+        let Some(may) = allowed.get(name) else {
+            broken.push(format!(
+                "{name} is not in the table: add a line that says what it may import"
+            ));
+            continue;
+        };
+        for dependency in package
+            .dependencies
+            .iter()
+            .filter(|dependency| dependency.path.is_some())
+        {
+            if !may.contains(&dependency.name.as_str()) {
+                broken.push(format!("{name} must not import {}", dependency.name));
+            }
+        }
+    }
+    for (name, _) in ALLOWED {
+        if !ours.iter().any(|package| package.name.as_str() == *name) {
+            broken.push(format!("{name} is in the table and not in the workspace"));
+        }
+    }
+    assert_none("Direction of imports (docs/ARCHITECTURE.md):", broken);
+}
+
+#[test]
+fn only_the_wrapper_names_what_it_wraps() {
+    let metadata = metadata(HOST);
+    let mut broken = Vec::new();
+    for entry in policy_list(&policy(), "bans", "deny") {
+        let banned = entry
+            .get("crate")
+            .and_then(|name| name.as_str())
+            .unwrap_or_default();
+        let wrappers: Vec<_> = entry
+            .get("wrappers")
+            .and_then(|wrappers| wrappers.as_array())
+            .map(|wrappers| wrappers.iter().filter_map(|name| name.as_str()).collect())
+            .unwrap_or_default();
+        for package in metadata.workspace_packages() {
+            let names = package
+                .dependencies
+                .iter()
+                .any(|dependency| dependency.name == banned);
+            if names && !wrappers.contains(&package.name.as_str()) {
+                broken.push(format!(
+                    "{} names {banned}; only {wrappers:?} may",
+                    package.name
+                ));
+            }
+        }
+        // A banned crate that comes in by way of somebody else counts too.
+        let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes);
+        for node in nodes {
+            let user = &metadata[&node.id];
+            let uses = node
+                .deps
+                .iter()
+                .any(|dependency| metadata[&dependency.pkg].name.as_str() == banned);
+            if uses && !wrappers.contains(&user.name.as_str()) && user.source.is_some() {
+                broken.push(format!("{} brings {banned}", user.name));
+            }
+        }
+    }
+    assert_none("deny.toml [bans] deny:", broken);
+}
+
+#[test]
+fn the_edge_stays_small() {
+    // Not from the metadata: there the features of the whole workspace are joined, and the edge is built alone.
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--offline",
+            "-p",
+            "edge-node",
+            "-e",
+            "normal",
+            "--prefix",
+            "none",
+            "--target",
+            "all",
+        ])
+        .current_dir(root())
+        .output()
+        .expect("cargo tree");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let tree = String::from_utf8_lossy(&output.stdout);
+    let too_much = ["rdkafka", "openraft", "object_store", "aws-lc"];
+    let broken = tree
+        .lines()
+        .filter(|line| too_much.iter().any(|name| line.starts_with(name)));
+    assert_none(
+        "These do not belong on an edge:",
+        broken.map(str::to_owned).collect(),
+    );
+}
+
+#[test]
+fn the_kernel_knows_no_protocol() {
+    let mut broken = Vec::new();
+    for file in rust_files("cloud-core/kernel/src") {
+        for (number, line) in file.program_lines() {
+            // Comments may compare; names and text may not.
+            let code = line
+                .split("//")
+                .next()
+                .unwrap_or_default()
+                .to_ascii_lowercase();
+            if ["mqtt", "kafka", "amqp"]
+                .iter()
+                .any(|word| code.contains(word))
+            {
+                broken.push(format!("{}:{number}: {}", file.path, line.trim()));
+            }
+        }
+    }
+    assert_none("A protocol's name in the kernel:", broken);
+}
+
+#[test]
+fn the_kernel_touches_disk_and_time_only_through_its_ports() {
+    let mut broken = Vec::new();
+    for file in rust_files("cloud-core/kernel/src")
+        .iter()
+        .filter(|file| !file.path.contains("/src/ports"))
+    {
+        for (number, line) in file.program_lines() {
+            let code = line.split("//").next().unwrap_or_default();
+            if ["std::fs", "fs::", "SystemTime", "Instant"]
+                .iter()
+                .any(|word| code.contains(word))
+            {
+                broken.push(format!("{}:{number}: {}", file.path, line.trim()));
+            }
+        }
+    }
+    assert_none("Disk or time in the kernel outside src/ports:", broken);
+}

@@ -1,0 +1,136 @@
+//! What may not stand in our sources.
+
+use tidy::{CODE, Text, assert_none, rust_files};
+
+fn all() -> impl Iterator<Item = Text> {
+    CODE.into_iter().flat_map(rust_files)
+}
+
+/// Files of delivery paths that may sleep, and why. Delivery is pushed by commits, never polled.
+const MAY_SLEEP: &[(&str, &str)] = &[
+    (
+        "bridge/mqtt-broker/src/deadlines.rs",
+        "wills and session expiry are times of the protocol (MQTT 5, 3.1.3.2.2 and 3.1.2.11.2)",
+    ),
+    (
+        "bridge/mqtt-broker/src/connection.rs",
+        "keep-alive is a time of the protocol (MQTT 5, 3.1.2.10)",
+    ),
+    (
+        "cloud-core/amqp/src/connection.rs",
+        "heartbeats are times of the protocol (AMQP 0-9-1, 4.2.7)",
+    ),
+];
+
+#[test]
+fn delivery_is_never_polled() {
+    let paths = [
+        "bridge/mqtt-broker",
+        "cloud-core/mqtt",
+        "cloud-core/kafka",
+        "cloud-core/amqp",
+        "cloud-core/sync",
+        "cloud-core/kernel",
+    ];
+    let mut broken = Vec::new();
+    for file in paths
+        .into_iter()
+        .flat_map(rust_files)
+        .filter(Text::is_source)
+    {
+        if MAY_SLEEP.iter().any(|(path, _)| *path == file.path) {
+            continue;
+        }
+        for (number, line) in file.program_lines() {
+            let code = line.split("//").next().unwrap_or_default();
+            if code.contains("sleep(")
+                || code.contains("sleep_until(")
+                || code.contains("interval(")
+            {
+                broken.push(format!("{}:{number}: {}", file.path, line.trim()));
+            }
+        }
+    }
+    assert_none(
+        "A sleep in a delivery path (wait for a commit instead, or give a reason in MAY_SLEEP):",
+        broken,
+    );
+    for (path, _) in MAY_SLEEP {
+        assert!(
+            tidy::root().join(path).exists(),
+            "{path} is in MAY_SLEEP and does not exist"
+        );
+    }
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    // In pieces, so that this file does not find itself.
+    let words = [
+        concat!("to", "do!("),
+        concat!("unimple", "mented!("),
+        concat!("FIX", "ME"),
+    ];
+    let mut broken = Vec::new();
+    for file in all() {
+        for (index, line) in file.text.lines().enumerate() {
+            if words.iter().any(|word| line.contains(word)) {
+                broken.push(format!("{}:{}: {}", file.path, index + 1, line.trim()));
+            }
+        }
+    }
+    assert_none("Left for later:", broken);
+}
+
+#[test]
+fn long_files_have_a_reason() {
+    const LONG: usize = 600;
+    let mut broken = Vec::new();
+    for file in all() {
+        let lines = file.text.lines().count();
+        let reason = file
+            .text
+            .lines()
+            .take(5)
+            .any(|line| line.starts_with("// long: "));
+        if lines > LONG && !reason {
+            broken.push(format!("{}: {lines} lines", file.path));
+        }
+    }
+    assert_none(
+        "Files over 600 lines: split them, or say why at the top (`// long: reason`):",
+        broken,
+    );
+}
+
+#[test]
+fn names_say_what_is_inside() {
+    let empty = ["utils", "util", "common", "manager", "helpers", "misc"];
+    let mut broken = Vec::new();
+    for file in all() {
+        let parts = file.path.trim_end_matches(".rs").split('/');
+        if parts.into_iter().any(|part| empty.contains(&part)) {
+            broken.push(file.path);
+        }
+    }
+    assert_none("Names that say nothing:", broken);
+}
+
+#[test]
+fn libraries_branch_on_their_own_errors() {
+    let mut broken = Vec::new();
+    for file in all().filter(Text::is_source) {
+        let binary = [
+            "cli/",
+            "cloud-core/server/",
+            "edge-node/src/",
+            "bridge/daemon/",
+        ]
+        .iter()
+        .any(|path| file.path.starts_with(path));
+        if !binary && file.text.contains("anyhow::") {
+            broken.push(file.path);
+        }
+    }
+    assert_none("anyhow in a library:", broken);
+}
