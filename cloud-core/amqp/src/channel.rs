@@ -7,6 +7,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use kernel::{DeliveryId, HolderId};
+use tokio_util::sync::DropGuard;
 
 use crate::{limits, method::Publish, queue::QueueState};
 
@@ -29,6 +30,8 @@ pub struct Consumer {
     pub reserved: usize,
     /// A wait or an acquisition is under way.
     pub busy: bool,
+    /// Ends what waits for this consumer when it goes.
+    pub gone: DropGuard,
 }
 
 /// A publish whose content is not complete.
@@ -50,6 +53,8 @@ pub struct Channel {
     pub prefetch_consumer: u16,
     pub prefetch_channel: u16,
     pub reserved: usize,
+    /// Of `unacked`, those that count for the prefetch of the channel.
+    pub consumer_unacked: usize,
     pub content: Option<Content>,
     /// The queue an empty name stands for.
     pub last_queue: Option<Arc<str>>,
@@ -70,6 +75,7 @@ impl Channel {
             prefetch_consumer: 0,
             prefetch_channel: 0,
             reserved: 0,
+            consumer_unacked: 0,
             content: None,
             last_queue: None,
             flowing: true,
@@ -89,9 +95,8 @@ impl Channel {
                 usize::from(limit).saturating_sub(used)
             }
         };
-        let counted = self.consumers.values().map(|c| c.unacked).sum::<usize>();
         left(consumer.prefetch, consumer.unacked + consumer.reserved)
-            .min(left(self.prefetch_channel, counted + self.reserved))
+            .min(left(self.prefetch_channel, self.consumer_unacked + self.reserved))
             .min(limits::UNACKED_PER_CHANNEL.saturating_sub(self.unacked.len() + self.reserved))
             .min(limits::ACQUIRE_MESSAGES)
     }
@@ -104,6 +109,9 @@ impl Channel {
     /// Takes a delivery out of what is unacknowledged.
     pub fn take(&mut self, tag: u64) -> Option<Unacked> {
         let unacked = self.unacked.remove(&tag)?;
+        if unacked.consumer.is_some() {
+            self.consumer_unacked = self.consumer_unacked.saturating_sub(1);
+        }
         if let Some(consumer) = unacked
             .consumer
             .as_ref()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kernel::{Acquired, Verdict};
 
 use crate::{
-    channel::Unacked,
+    channel::{Consumer, Unacked},
     connection::Session,
     frame, limits,
     message::{self, Message},
@@ -24,6 +24,8 @@ pub struct To {
 
 pub enum Event {
     Ready(To),
+    /// The queue was deleted.
+    Deleted(To),
     Acquired {
         to: To,
         queue: Arc<QueueState>,
@@ -70,11 +72,12 @@ impl Session {
                 };
                 let (queue, holder) = (consumer.queue.clone(), channel.holder);
                 let ready = queue.queue.ready();
-                if ready == 0 || queue.deleted.is_cancelled() {
+                if ready == 0 {
+                    let gone = consumer.gone.token().clone();
                     events.push(Box::pin(async move {
                         tokio::select! {
                             () = queue.queue.wait_ready() => {}
-                            () = queue.deleted.cancelled() => {}
+                            () = gone.cancelled() => {}
                         }
                         Event::Ready(to)
                     }));
@@ -111,25 +114,40 @@ impl Session {
         }
     }
 
+    fn consumer(&mut self, to: &To) -> Option<&mut Consumer> {
+        let channel = self.channels.get_mut(&to.channel)?;
+        channel.consumers.get_mut(&to.consumer).filter(|c| c.id == to.id)
+    }
+
+    /// Tells the consumer when its queue is deleted by whomever.
+    pub fn watch_deletion(&mut self, channel: u16, tag: Arc<str>, consumer: &Consumer) {
+        let to = To { channel, consumer: tag, id: consumer.id };
+        let (queue, gone) = (consumer.queue.clone(), consumer.gone.token().clone());
+        self.events.push(Box::pin(async move {
+            tokio::select! {
+                () = queue.deleted.cancelled() => {}
+                () = gone.cancelled() => {}
+            }
+            Event::Deleted(to)
+        }));
+    }
+
     pub fn handle_event(&mut self, event: Event) {
         match event {
             Event::Ready(to) => {
-                let Some(channel) = self.channels.get_mut(&to.channel) else {
+                if let Some(consumer) = self.consumer(&to) {
+                    consumer.busy = false;
+                }
+            }
+            Event::Deleted(to) => {
+                if self.consumer(&to).is_none() {
                     return;
-                };
-                let Some(consumer) = channel
-                    .consumers
-                    .get_mut(&to.consumer)
-                    .filter(|c| c.id == to.id)
-                else {
-                    return;
-                };
-                consumer.busy = false;
-                if consumer.queue.deleted.is_cancelled() {
+                }
+                if let Some(channel) = self.channels.get_mut(&to.channel) {
                     channel.consumers.remove(&to.consumer);
-                    if self.agreed.cancel_notify {
-                        reply::basic_cancel(&mut self.out, to.channel, &to.consumer);
-                    }
+                }
+                if self.agreed.cancel_notify {
+                    reply::basic_cancel(&mut self.out, to.channel, &to.consumer);
                 }
             }
             Event::Acquired {
@@ -189,6 +207,7 @@ impl Session {
         let no_ack = consumer.no_ack;
         if !no_ack {
             consumer.unacked += 1;
+            channel.consumer_unacked += 1;
             channel.unacked.insert(
                 tag,
                 Unacked {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{
     channel::Consumer,
     connection::Session,
@@ -55,6 +57,7 @@ impl Session {
         }
         state.add_consumer(consume.exclusive)?;
         let prefetch = channel.prefetch_consumer;
+        let gone = CancellationToken::new();
         let consumer = Consumer {
             id,
             queue: state,
@@ -63,8 +66,10 @@ impl Session {
             unacked: 0,
             reserved: 0,
             busy: false,
+            gone: gone.drop_guard(),
         };
-        channel.consumers.insert(tag.clone(), consumer);
+        self.watch_deletion(number, tag.clone(), &consumer);
+        self.channel(number)?.consumers.insert(tag.clone(), consumer);
         if !consume.nowait {
             reply::consumer_tag(&mut self.out, number, (60, 21), &tag);
         }

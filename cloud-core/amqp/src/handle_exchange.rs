@@ -14,7 +14,7 @@ impl Session {
     fn existing_exchange(&self, name: &str) -> Result<std::sync::Arc<Exchange>, Exception> {
         self.vhost
             .exchange(name)
-            .ok_or_else(|| Exception::not_found("exchange", name, &self.agreed.vhost_name))
+            .ok_or_else(|| Exception::not_found("exchange", name, self.vhost.name()))
     }
 
     pub async fn exchange_declare(

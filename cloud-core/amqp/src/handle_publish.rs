@@ -19,12 +19,12 @@ impl Session {
         if publish.immediate {
             return Err(Exception::connection(
                 code::NOT_IMPLEMENTED,
-                "immediate=true is not implemented",
+                "immediate=true",
             ));
         }
         if !publish.exchange.is_empty() {
             let exchange = self.vhost.exchange(&publish.exchange).ok_or_else(|| {
-                Exception::not_found("exchange", &publish.exchange, &self.agreed.vhost_name)
+                Exception::not_found("exchange", &publish.exchange, self.vhost.name())
             })?;
             if exchange.internal {
                 return Err(Exception::channel(

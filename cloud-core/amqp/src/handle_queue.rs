@@ -47,8 +47,8 @@ impl Session {
         let state = self
             .vhost
             .queue(&name)
-            .ok_or_else(|| Exception::not_found("queue", &name, &self.agreed.vhost_name))?;
-        state.check_owner(self.id, &self.agreed.vhost_name)?;
+            .ok_or_else(|| Exception::not_found("queue", &name, self.vhost.name()))?;
+        state.check_owner(self.id, self.vhost.name())?;
         Ok(state)
     }
 
@@ -148,7 +148,7 @@ impl Session {
         }
         let state = self.queue_for(number, &bind.queue)?;
         let exchange = self.vhost.exchange(&bind.exchange).ok_or_else(|| {
-            Exception::not_found("exchange", &bind.exchange, &self.agreed.vhost_name)
+            Exception::not_found("exchange", &bind.exchange, self.vhost.name())
         })?;
         check_binding(exchange.kind, &bind.arguments)?;
         // queue.bind: with both empty, the last declared queue is bound by its own name.

@@ -18,7 +18,6 @@ use crate::{
 pub struct Negotiated {
     pub principal: Principal,
     pub vhost: std::sync::Arc<VirtualHost>,
-    pub vhost_name: String,
     pub channel_max: u16,
     pub frame_max: u32,
     /// Seconds; 0 = none.
@@ -177,7 +176,6 @@ async fn agree<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(Negotiated {
         principal,
         vhost: found,
-        vhost_name: vhost,
         channel_max,
         frame_max,
         heartbeat,

@@ -19,6 +19,8 @@ mod handle_queue;
 mod handshake;
 pub mod limits;
 mod matching;
+#[cfg(test)]
+mod oracle;
 mod message;
 mod method;
 mod properties;

@@ -243,7 +243,7 @@ impl Entrance {
 
 #[derive(Debug, Default)]
 pub struct Routes {
-    into: HashMap<Node, Vec<Arc<Binding>>>,
+    bound_to: HashMap<Node, Vec<Arc<Binding>>>,
     out_of: HashMap<Node, Vec<Arc<Binding>>>,
     count: usize,
 }
@@ -255,7 +255,7 @@ impl Routes {
 
     pub fn insert(&mut self, binding: Arc<Binding>) {
         self.count += 1;
-        self.into
+        self.bound_to
             .entry(binding.destination.clone())
             .or_default()
             .push(binding.clone());
@@ -267,7 +267,7 @@ impl Routes {
 
     pub fn remove(&mut self, binding: &Binding) {
         for (map, node) in [
-            (&mut self.into, &binding.destination),
+            (&mut self.bound_to, &binding.destination),
             (&mut self.out_of, &binding.source),
         ] {
             if let Some(list) = map.get_mut(node) {
@@ -281,11 +281,16 @@ impl Routes {
     }
 
     pub fn bound_to(&self, node: &Node) -> &[Arc<Binding>] {
-        self.into.get(node).map_or(&[], Vec::as_slice)
+        self.bound_to.get(node).map_or(&[], Vec::as_slice)
     }
 
     pub fn out_of(&self, node: &Node) -> &[Arc<Binding>] {
         self.out_of.get(node).map_or(&[], Vec::as_slice)
+    }
+
+    /// Bindings that hold no more.
+    pub fn removed(&self) -> impl Iterator<Item = &Arc<Binding>> {
+        self.bound_to.values().flatten().filter(|b| b.until.is_some())
     }
 
     /// Whether a record that enters at `origin` reaches `node`. `at` is where it stands in the log; `None` = about to be written.
@@ -340,7 +345,7 @@ impl Routes {
         false
     }
 
-    /// Every source that leads, directly or through exchanges, to `node`, with the binding nearest to it.
+    /// Every source that leads, directly or through exchanges, to `node`.
     pub fn upstream(&self, node: &Node) -> Vec<Node> {
         let mut found = Vec::new();
         let mut open = vec![node.clone()];

@@ -119,23 +119,18 @@ impl VirtualHost {
         }
         let ends = vhost.ends(&vhost.all_partitions());
         bindings.retain_mut(|binding| {
-            let destination_lives = match &binding.destination {
-                Node::Queue(name) => kept.iter().any(|d| d.name == *name),
-                Node::Exchange(name) | Node::Foreign(name) => vhost.exchange(name).is_some(),
-            };
             let key = vhost.key(&binding.id.to_string());
-            if !destination_lives {
-                entry.push(kernel::Command::TableDelete {
-                    table: BINDINGS.into(),
-                    key,
-                });
+            if let Node::Queue(name) = &binding.destination
+                && !kept.iter().any(|d| d.name == *name)
+            {
+                entry.push(kernel::Command::TableDelete { table: BINDINGS.into(), key });
                 return false;
             }
-            let source_lives = match &binding.source {
+            let lives = |node: &Node| match node {
                 Node::Exchange(name) => name.is_empty() || vhost.exchange(name).is_some(),
                 Node::Foreign(_) | Node::Queue(_) => true,
             };
-            if !source_lives && binding.until.is_none() {
+            if binding.until.is_none() && !(lives(&binding.source) && lives(&binding.destination)) {
                 binding.until = Some(ends.clone());
                 entry.push(kernel::Command::TablePut {
                     table: BINDINGS.into(),
@@ -148,16 +143,18 @@ impl VirtualHost {
         for binding in bindings {
             vhost.routes.write().insert(Arc::new(binding));
         }
-        if !entry.commands.is_empty() {
-            vhost.context.kernel.write(entry).await?;
-        }
         for definition in kept {
             let queue = vhost.kernel_queue(&definition);
             let state = QueueState::new(definition, None, queue);
-            vhost
-                .queues
-                .write()
-                .insert(state.name().clone(), Arc::new(state));
+            vhost.queues.write().insert(state.name().clone(), Arc::new(state));
+        }
+        let names: Vec<_> = vhost.queues.read().keys().cloned().collect();
+        for name in names {
+            entry = vhost.show_foreign_records(&name, entry);
+        }
+        entry = vhost.prune_bindings(entry);
+        if !entry.commands.is_empty() {
+            vhost.context.kernel.write(entry).await?;
         }
         let vhost = Arc::new(vhost);
         vhost.refresh_sources().await?;
@@ -208,6 +205,11 @@ impl VirtualHost {
 
     fn new_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What clients call it.
+    pub fn name(&self) -> &str {
+        if self.namespace == Namespace::default() { "/" } else { self.namespace.as_str() }
     }
 
     pub fn address(&self, name: &str) -> StreamAddress {
@@ -412,15 +414,51 @@ impl VirtualHost {
         entry
     }
 
-    /// Bindings of what does not survive a restart need not either.
+    /// Bindings of queues that do not survive a restart need not either. Those of exchanges may be part of how a message came to a
+    /// queue that does.
     fn is_stored(&self, binding: &Binding) -> bool {
         match &binding.destination {
-            Node::Queue(name) => self
-                .queue(name)
-                .is_some_and(|q| q.definition.durable && !q.definition.exclusive),
-            Node::Exchange(name) | Node::Foreign(name) => {
-                self.exchange(name).is_some_and(|e| e.durable)
+            Node::Queue(name) => self.queue(name).is_some_and(|q| q.definition.durable && !q.definition.exclusive),
+            Node::Exchange(_) | Node::Foreign(_) => true,
+        }
+    }
+
+    /// While there is no exchange of a queue's name, the queue sees the records of other protocols in the stream of that name.
+    fn show_foreign_records(&self, queue: &Arc<str>, entry: Entry) -> Entry {
+        let (source, destination) = (Node::Foreign(queue.clone()), Node::Queue(queue.clone()));
+        let shown = self.routes.read().bound_to(&destination).iter().any(|b| b.source == source && b.until.is_none());
+        if shown || self.queue(queue).is_none() || self.exchange(queue).is_some() {
+            return entry;
+        }
+        let binding = self.open_binding(source, Kind::Fanout, destination, "", Table::default());
+        self.store(entry, &binding)
+    }
+
+    /// Forgets removed bindings that no queue needs any more: all it was given through them is settled.
+    fn prune_bindings(&self, mut entry: Entry) -> Entry {
+        loop {
+            // Queues are asked without the lock: they hold theirs while they ask the routes.
+            let removed: Vec<_> = self.routes.read().removed().cloned().collect();
+            let old: Vec<_> = removed.into_iter().filter(|binding| !self.is_needed(binding)).collect();
+            if old.is_empty() {
+                return entry;
             }
+            let mut routes = self.routes.write();
+            for binding in old {
+                routes.remove(&binding);
+                entry = entry.delete(BINDINGS, self.key(&binding.id.to_string()));
+            }
+        }
+    }
+
+    fn is_needed(&self, removed: &Binding) -> bool {
+        let Some(until) = &removed.until else { return true };
+        match &removed.destination {
+            Node::Queue(name) => self.queue(name).is_some_and(|state| {
+                let unsettled = state.queue.sources();
+                unsettled.iter().any(|source| until.get(&source.partition).is_some_and(|until| source.from < *until))
+            }),
+            exchange => !self.routes.read().out_of(exchange).is_empty(),
         }
     }
 
@@ -440,7 +478,7 @@ impl VirtualHost {
     pub async fn declare_exchange(&self, exchange: Exchange) -> Result<(), Exception> {
         let _change = self.change.lock().await;
         if let Some(there) = self.exchange(&exchange.name) {
-            return Self::equivalent_exchange(&there, &exchange, self.namespace.as_str());
+            return Self::equivalent_exchange(&there, &exchange, self.name());
         }
         if self.exchanges.read().len() >= limits::EXCHANGES {
             return Err(Exception::channel(
@@ -513,7 +551,7 @@ impl VirtualHost {
         {
             return Err(Exception::channel(
                 code::PRECONDITION_FAILED,
-                format_args!("exchange '{name}' in vhost '{}' in use", self.namespace),
+                format_args!("exchange '{name}' in vhost '{}' in use", self.name()),
             ));
         }
         self.drop_exchange(&exchange).await
@@ -534,16 +572,8 @@ impl VirtualHost {
             entry = entry.delete(EXCHANGES, self.key(&exchange.name));
         }
         // A queue of that name sees the records of other protocols again.
-        if self.queue(&exchange.name).is_some() {
-            let binding = self.open_binding(
-                Node::Foreign(exchange.name.clone()),
-                Kind::Fanout,
-                Node::Queue(exchange.name.clone()),
-                "",
-                Table::default(),
-            );
-            entry = self.store(entry, &binding);
-        }
+        entry = self.show_foreign_records(&exchange.name, entry);
+        entry = self.prune_bindings(entry);
         self.write(entry).await?;
         if let Some(state) = self.queue(&exchange.name) {
             self.refresh(&state)
@@ -583,7 +613,7 @@ impl VirtualHost {
     ) -> Result<Arc<QueueState>, Exception> {
         let _change = self.change.lock().await;
         if let Some(there) = self.queue(&definition.name) {
-            there.check_owner(connection, self.namespace.as_str())?;
+            there.check_owner(connection, self.name())?;
             self.equivalent_queue(&there.definition, &definition)?;
             return Ok(there);
         }
@@ -612,16 +642,7 @@ impl VirtualHost {
             Table::default(),
         );
         entry = self.store(entry, &own);
-        if self.exchange(&name).is_none() {
-            let foreign = self.open_binding(
-                Node::Foreign(name.clone()),
-                Kind::Fanout,
-                node,
-                "",
-                Table::default(),
-            );
-            entry = self.store(entry, &foreign);
-        }
+        entry = self.show_foreign_records(&name, entry);
         self.write(entry).await?;
         self.refresh(&state)
             .await
@@ -635,7 +656,7 @@ impl VirtualHost {
                 code::PRECONDITION_FAILED,
                 format_args!(
                     "inequivalent arg '{what}' for queue '{}' in vhost '{}'",
-                    there.name, self.namespace
+                    there.name, self.name()
                 ),
             ))
         };
@@ -650,7 +671,7 @@ impl VirtualHost {
                 code::RESOURCE_LOCKED,
                 format_args!(
                     "inequivalent arg 'exclusive' for queue '{}' in vhost '{}'",
-                    there.name, self.namespace
+                    there.name, self.name()
                 ),
             ));
         }
@@ -719,7 +740,7 @@ impl VirtualHost {
         let _change = self.change.lock().await;
         let exchange = self
             .exchange(source)
-            .ok_or_else(|| Exception::not_found("exchange", source, self.namespace.as_str()))?;
+            .ok_or_else(|| Exception::not_found("exchange", source, self.name()))?;
         let node = Node::Exchange(exchange.name.clone());
         let there = |routes: &Routes| {
             routes
@@ -774,7 +795,7 @@ impl VirtualHost {
                 .cloned()
                 .collect()
         };
-        let entry = self.close_bindings(same, Entry::new());
+        let entry = self.prune_bindings(self.close_bindings(same, Entry::new()));
         self.write(entry).await?;
         self.drop_unused_exchanges(vec![node]).await
     }
