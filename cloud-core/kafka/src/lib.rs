@@ -1,1 +1,4 @@
+//! The Kafka front end.
 
+pub mod limits;
+pub mod wire;
