@@ -1,0 +1,126 @@
+//! One connection: requests in, answers out in the same order.
+//!
+//! As in Kafka, a request is answered before the next is looked at, with one exception: Produce requests enter the log
+//! in their order as they arrive, and only their answers wait for the disk.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use frontend::Connection;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
+use tokio::io::AsyncWrite;
+use tracing::debug;
+
+use crate::broker::{Broker, Call};
+use crate::dispatch::{self, Answer};
+use crate::limits;
+use crate::receive::{ReceiveError, Receiver};
+use crate::transmit::transmit;
+use crate::wire::{Api, Reader, RequestHeader, WireError};
+
+/// Why a connection ends before the client ends it.
+#[derive(Debug, thiserror::Error)]
+pub enum Close {
+    #[error("cannot receive: {0}")]
+    Receive(#[from] ReceiveError),
+    #[error("cannot send: {0}")]
+    Send(#[from] std::io::Error),
+    #[error("bad request: {0}")]
+    Wire(#[from] WireError),
+    #[error("a produce request with acks=0 failed with error {0}; closing is the only way to tell")]
+    UnacknowledgedFailure(i16),
+}
+
+/// Serves one client until it leaves, breaks the protocol, or the process is asked to stop.
+pub async fn serve(broker: Arc<Broker>, connection: Connection) {
+    let Connection { stream, peer, local, shutdown, .. } = connection;
+    let (reader, mut writer) = stream.into_split();
+    let mut receiver = Receiver::new(reader);
+    let mut produces = Produces::default();
+    let ended: Result<(), Close> = async {
+        loop {
+            let frame = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(answer) = produces.answers.next() => {
+                    produces.send(answer, &mut writer).await?;
+                    continue;
+                }
+                frame = receiver.next(), if produces.may_receive() => frame?,
+            };
+            let Some(frame) = frame else { break };
+            let length = frame.len();
+            let mut reader = Reader::new(frame, false);
+            let (header, api) = RequestHeader::read(&mut reader)?;
+            let call = call(&broker, &header, peer, local);
+            if let Ok(Api::Produce) = api {
+                produces.push(length, dispatch::produce(call, header, reader)?);
+                continue;
+            }
+            produces.finish(&mut writer).await?;
+            let answer = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                answer = dispatch::answer(call, header, api, reader) => answer?,
+                closed = receiver.closed() => {
+                    closed?;
+                    break;
+                }
+            };
+            transmit(&mut writer, answer).await?;
+        }
+        // What was taken into the log is acknowledged even if the process stops now.
+        produces.finish(&mut writer).await
+    }
+    .await;
+    if let Err(close) = ended {
+        debug!(%peer, %close, "connection closed");
+    }
+}
+
+fn call(broker: &Arc<Broker>, header: &RequestHeader, peer: SocketAddr, local: SocketAddr) -> Arc<Call> {
+    Arc::new(Call {
+        broker: broker.clone(),
+        version: header.version,
+        client_id: header.client_id.clone().unwrap_or_default(),
+        peer,
+        local,
+    })
+}
+
+/// Produce requests whose records are on their way into the log.
+#[derive(Default)]
+struct Produces {
+    answers: FuturesOrdered<BoxFuture<'static, (usize, Answer)>>,
+    bytes: usize,
+}
+
+impl Produces {
+    fn may_receive(&self) -> bool {
+        self.answers.len() < limits::MAX_PIPELINED_REQUESTS && self.bytes < limits::MAX_PIPELINED_BYTES
+    }
+
+    fn push(&mut self, length: usize, answer: impl Future<Output = Answer> + Send + 'static) {
+        self.bytes += length;
+        self.answers.push_back(Box::pin(async move { (length, answer.await) }));
+    }
+
+    async fn send<W: AsyncWrite + Unpin>(&mut self, answer: (usize, Answer), writer: &mut W) -> Result<(), Close> {
+        self.bytes = self.bytes.saturating_sub(answer.0);
+        let chunks: Option<Vec<Bytes>> = answer.1?;
+        if let Some(chunks) = chunks {
+            transmit(writer, chunks).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish<W: AsyncWrite + Unpin>(&mut self, writer: &mut W) -> Result<(), Close> {
+        while let Some(answer) = self.answers.next().await {
+            self.send(answer, writer).await?;
+        }
+        Ok(())
+    }
+}

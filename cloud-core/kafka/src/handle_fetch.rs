@@ -1,0 +1,131 @@
+//! Fetch: batches out of the log as they lie there, waiting for commits where there is not enough yet.
+//!
+//! There are no fetch sessions: a client that asks for one is told session id 0, the protocol's word for "none", and
+//! names all its partitions each time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kernel::{PartitionId, ReadError, Stream, Watermarks};
+use record::Batch;
+use tokio::time::Instant;
+
+use crate::broker::Call;
+use crate::error_code;
+use crate::handle_offset_for_leader_epoch::check_epoch;
+use crate::limits;
+use crate::topics::partition;
+use crate::wire::Records;
+use crate::wire::fetch::*;
+
+const READ_COMMITTED: i8 = 1;
+
+pub async fn handle(call: Arc<Call>, request: FetchRequest) -> FetchResponse {
+    if request.session_id != 0 {
+        return FetchResponse { error_code: error_code::FETCH_SESSION_ID_NOT_FOUND, ..Default::default() };
+    }
+    if request.session_epoch > 0 {
+        return FetchResponse { error_code: error_code::INVALID_FETCH_SESSION_EPOCH, ..Default::default() };
+    }
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(limits::MAX_FETCH_WAIT);
+    let deadline = Instant::now() + wait;
+    let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0);
+    loop {
+        let collected = collect(&call, &request).await;
+        let enough = collected.bytes >= min_bytes || collected.failed || collected.full || collected.ends.is_empty();
+        if enough || Instant::now() >= deadline {
+            return FetchResponse { responses: collected.topics, ..Default::default() };
+        }
+        // Whatever was written after the look above is past these ends, so it is not missed.
+        let changed = call.kernel().wait_past(&collected.ends);
+        if tokio::time::timeout_at(deadline, changed).await.is_err() {
+            return FetchResponse { responses: collected.topics, ..Default::default() };
+        }
+    }
+}
+
+/// One look at all partitions of a request.
+struct Collected {
+    topics: Vec<FetchableTopicResponse>,
+    bytes: usize,
+    /// Where to wait for more.
+    ends: Vec<(PartitionId, i64)>,
+    /// A partition has an error to tell.
+    failed: bool,
+    /// No more fits.
+    full: bool,
+}
+
+async fn collect(call: &Call, request: &FetchRequest) -> Collected {
+    let limit = usize::try_from(request.max_bytes).unwrap_or(0).min(limits::MAX_FETCH_RESPONSE);
+    let mut collected = Collected { topics: Vec::new(), bytes: 0, ends: Vec::new(), failed: false, full: false };
+    for topic in &request.topics {
+        let (stream, unknown) = if call.version >= 13 {
+            (call.broker.topics.by_uuid(topic.topic_id), error_code::UNKNOWN_TOPIC_ID)
+        } else {
+            (call.broker.topics.by_name(&topic.topic), error_code::UNKNOWN_TOPIC_OR_PARTITION)
+        };
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for asked in &topic.partitions {
+            let mut answer = match &stream {
+                Some(stream) => one(call, stream, asked, limit, &mut collected).await,
+                None => failure(asked, unknown, None),
+            };
+            collected.failed |= answer.error_code != error_code::NONE;
+            if request.isolation_level == READ_COMMITTED {
+                // There are no transactions, so none was aborted and the last stable offset is the high watermark.
+                answer.aborted_transactions = Some(Vec::new());
+            }
+            partitions.push(answer);
+        }
+        let (topic, topic_id) = (topic.topic.clone(), topic.topic_id);
+        collected.topics.push(FetchableTopicResponse { topic, topic_id, partitions });
+    }
+    collected
+}
+
+async fn one(call: &Call, stream: &Stream, asked: &FetchPartition, limit: usize, collected: &mut Collected) -> PartitionData {
+    let Some(id) = partition(stream, asked.partition) else {
+        return failure(asked, error_code::UNKNOWN_TOPIC_OR_PARTITION, None);
+    };
+    let stale = check_epoch(stream, asked.current_leader_epoch);
+    if stale != error_code::NONE {
+        return failure(asked, stale, None);
+    }
+    let room = limit.saturating_sub(collected.bytes).min(usize::try_from(asked.partition_max_bytes).unwrap_or(0));
+    let read = match call.kernel().read(id, asked.fetch_offset, room).await {
+        Ok(read) => read,
+        Err(error) => {
+            match &error {
+                ReadError::OutOfRange { .. } | ReadError::UnknownPartition(_) | ReadError::Closed => {}
+                ReadError::Corrupt { .. } | ReadError::Io { .. } => tracing::error!(%error, "cannot serve a fetch"),
+            }
+            return failure(asked, error_code::of_read(&error), call.kernel().watermarks(id));
+        }
+    };
+    // The first batch of a response comes even if it is larger than every limit, or the client would never get past it.
+    let length: usize = read.batches.iter().map(Batch::len).sum();
+    let fits = length <= room || collected.bytes == 0;
+    let mut records = Records::default();
+    if fits {
+        collected.bytes += length;
+        records.0.extend(read.batches.into_iter().map(Batch::into_bytes));
+    }
+    collected.full |= !fits || collected.bytes >= limit;
+    collected.ends.push((id, read.watermarks.end));
+    PartitionData { records, ..answer(asked, Some(read.watermarks)) }
+}
+
+fn answer(asked: &FetchPartition, marks: Option<Watermarks>) -> PartitionData {
+    PartitionData {
+        partition_index: asked.partition,
+        high_watermark: marks.map_or(-1, |marks| marks.high_watermark),
+        last_stable_offset: marks.map_or(-1, |marks| marks.last_stable),
+        log_start_offset: marks.map_or(-1, |marks| marks.log_start),
+        ..Default::default()
+    }
+}
+
+fn failure(asked: &FetchPartition, error_code: i16, marks: Option<Watermarks>) -> PartitionData {
+    PartitionData { error_code, ..answer(asked, marks) }
+}
