@@ -1,6 +1,6 @@
 //! The Kafka front end: the classic protocol of Kafka's clients over the streams of the kernel.
 //!
-//! The way of a request: [`receive`](receive) takes a frame off the socket, `connection` keeps the order of its answers,
+//! The way of a request: `receive` takes a frame off the socket, `connection` keeps the order of its answers,
 //! `dispatch` reads it with the descriptions in [`wire`], and one `handle_*` file a verb answers it. A topic is a stream
 //! of namespace `default`; the bytes of a record batch are the same on the wire, in the log and on the wire again.
 //!

@@ -31,14 +31,14 @@ const LIST: i8 = 7;
 
 const KEYS: &[Key] = &[
     Key {
-        name: kernel::RETENTION_MS,
+        name: "retention.ms",
         default: "-1",
         values: Values::Number,
         kind: LONG,
         documentation: "Age in milliseconds after which records are deleted; -1: never.",
     },
     Key {
-        name: kernel::RETENTION_BYTES,
+        name: "retention.bytes",
         default: "-1",
         values: Values::Number,
         kind: LONG,

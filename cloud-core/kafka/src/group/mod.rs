@@ -10,7 +10,7 @@ mod member;
 mod state;
 mod subscription;
 
-pub use coordinator::{Coordinator, GroupRefused, InUse};
+pub use coordinator::Coordinator;
 pub use cursor::Position;
 pub use member::JoinRequest;
 pub use state::{Caller, GroupState, Joined, Phase, Synced};

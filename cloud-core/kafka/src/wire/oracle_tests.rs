@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages as oracle;
 use kafka_protocol::protocol::{Decodable, Encodable};
 
+use super::writer::Writer;
 use super::*;
 
 /// A small generator (splitmix64), so that a failure is replayed by its seed.

@@ -107,7 +107,8 @@ impl Writer {
         self.current.put_slice(text.unwrap_or_default().as_bytes());
     }
 
-    /// The old 16-bit string whatever the encoding: the client id of a request header.
+    /// The old 16-bit string whatever the encoding: the client id of a request header, which only a client writes.
+    #[cfg(test)]
     pub(super) fn old_string(&mut self, text: Option<&str>) {
         let flexible = std::mem::replace(&mut self.flexible, false);
         self.string(text);
