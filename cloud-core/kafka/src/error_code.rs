@@ -82,14 +82,14 @@ pub fn of_write(error: &WriteError) -> i16 {
     match error {
         WriteError::Closed | WriteError::Failed(_) => UNKNOWN_SERVER_ERROR,
         WriteError::Full => REQUEST_TIMED_OUT,
-        WriteError::TooLarge { .. } => INVALID_REQUEST,
+        WriteError::TooLarge { .. } | WriteError::Malformed(_) => INVALID_REQUEST,
     }
 }
 
 /// The code for a change of a group that was not written: clients retry it.
 pub fn of_group_write(error: &WriteError) -> i16 {
     match error {
-        WriteError::TooLarge { .. } => INVALID_REQUEST,
+        WriteError::TooLarge { .. } | WriteError::Malformed(_) => INVALID_REQUEST,
         WriteError::Closed | WriteError::Failed(_) | WriteError::Full => COORDINATOR_NOT_AVAILABLE,
     }
 }
