@@ -7,7 +7,9 @@ use kernel::{Kernel, KernelConfig, Ports};
 async fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let directory = std::path::PathBuf::from(arguments.next().context("which data directory?")?);
-    let address = arguments.next().unwrap_or_else(|| "127.0.0.1:5672".to_owned());
+    let address = arguments
+        .next()
+        .unwrap_or_else(|| "127.0.0.1:5672".to_owned());
     std::fs::create_dir_all(&directory)?;
     let kernel = Kernel::open(Ports::system(&directory)?, KernelConfig::default())?;
     let context = frontend::Context::new(kernel.clone(), &directory)?;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use kernel::{DeliveryId, HolderId};
+use kernel::{DeliveryId, HolderId, Verdict};
 use tokio_util::sync::DropGuard;
 
 use crate::{limits, method::Publish, queue::QueueState};
@@ -62,6 +62,16 @@ pub struct Channel {
     pub flowing: bool,
     /// We have sent `channel.close`: everything but its answer is discarded.
     pub closing: bool,
+    /// Set by `tx.select`.
+    pub transaction: Option<Transaction>,
+}
+
+/// What waits for `tx.commit`.
+#[derive(Default)]
+pub struct Transaction {
+    pub messages: Vec<(Publish, Bytes, Bytes)>,
+    pub bytes: usize,
+    pub endings: Vec<(u64, Unacked, Verdict)>,
 }
 
 impl Channel {
@@ -80,6 +90,7 @@ impl Channel {
             last_queue: None,
             flowing: true,
             closing: false,
+            transaction: None,
         }
     }
 
@@ -96,7 +107,10 @@ impl Channel {
             }
         };
         left(consumer.prefetch, consumer.unacked + consumer.reserved)
-            .min(left(self.prefetch_channel, self.consumer_unacked + self.reserved))
+            .min(left(
+                self.prefetch_channel,
+                self.consumer_unacked + self.reserved,
+            ))
             .min(limits::UNACKED_PER_CHANNEL.saturating_sub(self.unacked.len() + self.reserved))
             .min(limits::ACQUIRE_MESSAGES)
     }
@@ -104,6 +118,17 @@ impl Channel {
     pub fn next_delivery_tag(&mut self) -> u64 {
         self.last_delivery_tag += 1;
         self.last_delivery_tag
+    }
+
+    /// Puts a delivery (back) among what is unacknowledged.
+    pub fn hold(&mut self, tag: u64, delivery: Unacked) {
+        if let Some(consumer) = &delivery.consumer {
+            self.consumer_unacked += 1;
+            if let Some(consumer) = self.consumers.get_mut(consumer) {
+                consumer.unacked += 1;
+            }
+        }
+        self.unacked.insert(tag, delivery);
     }
 
     /// Takes a delivery out of what is unacknowledged.

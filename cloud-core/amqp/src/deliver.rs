@@ -116,12 +116,19 @@ impl Session {
 
     fn consumer(&mut self, to: &To) -> Option<&mut Consumer> {
         let channel = self.channels.get_mut(&to.channel)?;
-        channel.consumers.get_mut(&to.consumer).filter(|c| c.id == to.id)
+        channel
+            .consumers
+            .get_mut(&to.consumer)
+            .filter(|c| c.id == to.id)
     }
 
     /// Tells the consumer when its queue is deleted by whomever.
     pub fn watch_deletion(&mut self, channel: u16, tag: Arc<str>, consumer: &Consumer) {
-        let to = To { channel, consumer: tag, id: consumer.id };
+        let to = To {
+            channel,
+            consumer: tag,
+            id: consumer.id,
+        };
         let (queue, gone) = (consumer.queue.clone(), consumer.gone.token().clone());
         self.events.push(Box::pin(async move {
             tokio::select! {
@@ -201,19 +208,18 @@ impl Session {
             return;
         };
         let tag = channel.next_delivery_tag();
-        let Some(consumer) = channel.consumers.get_mut(&to.consumer) else {
+        let Some(consumer) = channel.consumers.get(&to.consumer) else {
             return;
         };
         let no_ack = consumer.no_ack;
         if !no_ack {
-            consumer.unacked += 1;
-            channel.consumer_unacked += 1;
-            channel.unacked.insert(
+            let consumer = Some(to.consumer.clone());
+            channel.hold(
                 tag,
                 Unacked {
                     queue: queue.clone(),
                     id: acquired.id,
-                    consumer: Some(to.consumer.clone()),
+                    consumer,
                 },
             );
         }

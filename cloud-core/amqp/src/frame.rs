@@ -43,7 +43,8 @@ pub fn split(input: &mut BytesMut, frame_max: u32) -> Result<Option<Frame>, Fram
     }
     let size = u32::from_be_bytes([s1, s2, s3, s4]);
     let whole = u64::from(size) + OVERHEAD as u64;
-    if whole > u64::from(frame_max) {
+    // The frame's own eight bytes are let pass: some clients (AMQPStorm) count the payload alone, and RabbitMQ lets them.
+    if u64::from(size) > u64::from(frame_max) {
         return Err(FrameError::TooLarge {
             size: whole,
             max: frame_max,

@@ -41,7 +41,12 @@ impl Session {
             (false, tag) => vec![tag],
         };
         for tag in tags {
-            let delivery = self.channel(number)?.take(tag).ok_or_else(unknown)?;
+            let channel = self.channel(number)?;
+            let delivery = channel.take(tag).ok_or_else(unknown)?;
+            if let Some(transaction) = &mut channel.transaction {
+                transaction.endings.push((tag, delivery, verdict));
+                continue;
+            }
             self.settle(&delivery.queue, delivery.id, verdict);
         }
         Ok(())

@@ -44,12 +44,21 @@ impl Session {
             }
             Method::ConfirmSelect { nowait } => {
                 let channel = self.channel(number)?;
+                if channel.transaction.is_some() {
+                    return Err(Exception::channel(
+                        code::PRECONDITION_FAILED,
+                        "cannot switch from tx to confirm mode",
+                    ));
+                }
                 channel.confirm.get_or_insert(0);
                 if !nowait {
                     reply::plain(&mut self.out, number, reply::CONFIRM_SELECT_OK);
                 }
                 Ok(())
             }
+            Method::TxSelect => self.tx_select(number),
+            Method::TxCommit => self.tx_commit(number).await,
+            Method::TxRollback => self.tx_rollback(number),
             Method::ExchangeDeclare(declare) => self.exchange_declare(number, declare).await,
             Method::ExchangeDelete {
                 exchange,
@@ -183,8 +192,16 @@ impl Session {
             return;
         };
         let unacked = std::mem::take(&mut channel.unacked);
+        let unsettled = channel
+            .transaction
+            .take()
+            .map(|t| t.endings)
+            .unwrap_or_default();
         let consumers = std::mem::take(&mut channel.consumers);
-        for delivery in unacked.into_values() {
+        for delivery in unacked
+            .into_values()
+            .chain(unsettled.into_iter().map(|(_, d, _)| d))
+        {
             self.settle(&delivery.queue, delivery.id, Verdict::Release);
         }
         for consumer in consumers.into_values() {

@@ -69,7 +69,9 @@ impl Session {
             gone: gone.drop_guard(),
         };
         self.watch_deletion(number, tag.clone(), &consumer);
-        self.channel(number)?.consumers.insert(tag.clone(), consumer);
+        self.channel(number)?
+            .consumers
+            .insert(tag.clone(), consumer);
         if !consume.nowait {
             reply::consumer_tag(&mut self.out, number, (60, 21), &tag);
         }

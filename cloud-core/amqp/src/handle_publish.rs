@@ -111,10 +111,25 @@ impl Session {
         else {
             return Ok(());
         };
+        if let Some(transaction) = &mut channel.transaction {
+            Properties::parse(block.clone())?;
+            transaction.bytes += body.len() + block.len();
+            transaction.messages.push((publish, block, body));
+            if transaction.bytes > limits::TRANSACTION_BYTES {
+                return Err(Exception::channel(
+                    code::RESOURCE_ERROR,
+                    format_args!(
+                        "the transaction is larger than {} bytes: commit earlier",
+                        limits::TRANSACTION_BYTES
+                    ),
+                ));
+            }
+            return Ok(());
+        }
         self.publish(number, &publish, block, body).await
     }
 
-    async fn publish(
+    pub async fn publish(
         &mut self,
         number: u16,
         publish: &Publish,

@@ -147,9 +147,10 @@ impl Session {
             ));
         }
         let state = self.queue_for(number, &bind.queue)?;
-        let exchange = self.vhost.exchange(&bind.exchange).ok_or_else(|| {
-            Exception::not_found("exchange", &bind.exchange, self.vhost.name())
-        })?;
+        let exchange = self
+            .vhost
+            .exchange(&bind.exchange)
+            .ok_or_else(|| Exception::not_found("exchange", &bind.exchange, self.vhost.name()))?;
         check_binding(exchange.kind, &bind.arguments)?;
         // queue.bind: with both empty, the last declared queue is bound by its own name.
         if bind.queue.is_empty() && bind.routing_key.is_empty() {

@@ -16,13 +16,14 @@ mod handle_exchange;
 mod handle_get;
 mod handle_publish;
 mod handle_queue;
+mod handle_tx;
 mod handshake;
 pub mod limits;
 mod matching;
-#[cfg(test)]
-mod oracle;
 mod message;
 mod method;
+#[cfg(test)]
+mod oracle;
 mod properties;
 mod publisher;
 mod queue;

@@ -26,6 +26,8 @@ pub const OUTPUT_HIGH_WATER: usize = 1024 * 1024;
 pub const OUTPUT_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of published messages not yet durable above which nothing more is read from the peer.
 pub const UNCOMMITTED_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes of messages in one transaction (`tx.select`).
+pub const TRANSACTION_BYTES: usize = 32 * 1024 * 1024;
 /// The same in writes.
 pub const UNCOMMITTED_WRITES: usize = 256;
 /// Bytes of one coalesced batch of published messages.

@@ -92,6 +92,9 @@ pub enum Method {
     ConfirmSelect {
         nowait: bool,
     },
+    TxSelect,
+    TxCommit,
+    TxRollback,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -366,12 +369,9 @@ impl Method {
             (85, 10) => Method::ConfirmSelect {
                 nowait: bit(r.u8()?, 0),
             },
-            (90, _) => {
-                return Err(Exception::connection(
-                    code::NOT_IMPLEMENTED,
-                    "transactions (tx) are not implemented; use confirm.select",
-                ));
-            }
+            (90, 10) => Method::TxSelect,
+            (90, 20) => Method::TxCommit,
+            (90, 30) => Method::TxRollback,
             (10, 70) => {
                 return Err(Exception::connection(
                     code::NOT_IMPLEMENTED,
@@ -507,7 +507,7 @@ mod tests {
     #[test]
     fn what_is_not_a_method_has_the_right_code() {
         for (bytes, expected) in [
-            (&[0u8, 90, 0, 10][..], code::NOT_IMPLEMENTED),
+            (&[0u8, 10, 0, 70][..], code::NOT_IMPLEMENTED),
             (&[0, 60, 0, 99], code::COMMAND_INVALID),
             (&[0, 99, 0, 1], code::COMMAND_INVALID),
             (&[0, 60, 0, 80, 1], code::SYNTAX_ERROR),

@@ -34,6 +34,10 @@ pub const BASIC_QOS_OK: MethodId = (60, 11);
 pub const BASIC_RECOVER_OK: MethodId = (60, 111);
 pub const CONFIRM_SELECT_OK: MethodId = (85, 11);
 
+pub const TX_SELECT_OK: MethodId = (90, 11);
+pub const TX_COMMIT_OK: MethodId = (90, 21);
+pub const TX_ROLLBACK_OK: MethodId = (90, 31);
+
 pub fn connection_start(out: &mut BytesMut, properties: &Table, mechanisms: &str) {
     method(out, 0, (10, 10), |out| {
         out.put_u8(0);

@@ -290,7 +290,10 @@ impl Routes {
 
     /// Bindings that hold no more.
     pub fn removed(&self) -> impl Iterator<Item = &Arc<Binding>> {
-        self.bound_to.values().flatten().filter(|b| b.until.is_some())
+        self.bound_to
+            .values()
+            .flatten()
+            .filter(|b| b.until.is_some())
     }
 
     /// Whether a record that enters at `origin` reaches `node`. `at` is where it stands in the log; `None` = about to be written.

@@ -123,7 +123,10 @@ impl VirtualHost {
             if let Node::Queue(name) = &binding.destination
                 && !kept.iter().any(|d| d.name == *name)
             {
-                entry.push(kernel::Command::TableDelete { table: BINDINGS.into(), key });
+                entry.push(kernel::Command::TableDelete {
+                    table: BINDINGS.into(),
+                    key,
+                });
                 return false;
             }
             let lives = |node: &Node| match node {
@@ -146,7 +149,10 @@ impl VirtualHost {
         for definition in kept {
             let queue = vhost.kernel_queue(&definition);
             let state = QueueState::new(definition, None, queue);
-            vhost.queues.write().insert(state.name().clone(), Arc::new(state));
+            vhost
+                .queues
+                .write()
+                .insert(state.name().clone(), Arc::new(state));
         }
         let names: Vec<_> = vhost.queues.read().keys().cloned().collect();
         for name in names {
@@ -209,7 +215,11 @@ impl VirtualHost {
 
     /// What clients call it.
     pub fn name(&self) -> &str {
-        if self.namespace == Namespace::default() { "/" } else { self.namespace.as_str() }
+        if self.namespace == Namespace::default() {
+            "/"
+        } else {
+            self.namespace.as_str()
+        }
     }
 
     pub fn address(&self, name: &str) -> StreamAddress {
@@ -418,7 +428,9 @@ impl VirtualHost {
     /// queue that does.
     fn is_stored(&self, binding: &Binding) -> bool {
         match &binding.destination {
-            Node::Queue(name) => self.queue(name).is_some_and(|q| q.definition.durable && !q.definition.exclusive),
+            Node::Queue(name) => self
+                .queue(name)
+                .is_some_and(|q| q.definition.durable && !q.definition.exclusive),
             Node::Exchange(_) | Node::Foreign(_) => true,
         }
     }
@@ -426,7 +438,12 @@ impl VirtualHost {
     /// While there is no exchange of a queue's name, the queue sees the records of other protocols in the stream of that name.
     fn show_foreign_records(&self, queue: &Arc<str>, entry: Entry) -> Entry {
         let (source, destination) = (Node::Foreign(queue.clone()), Node::Queue(queue.clone()));
-        let shown = self.routes.read().bound_to(&destination).iter().any(|b| b.source == source && b.until.is_none());
+        let shown = self
+            .routes
+            .read()
+            .bound_to(&destination)
+            .iter()
+            .any(|b| b.source == source && b.until.is_none());
         if shown || self.queue(queue).is_none() || self.exchange(queue).is_some() {
             return entry;
         }
@@ -439,7 +456,10 @@ impl VirtualHost {
         loop {
             // Queues are asked without the lock: they hold theirs while they ask the routes.
             let removed: Vec<_> = self.routes.read().removed().cloned().collect();
-            let old: Vec<_> = removed.into_iter().filter(|binding| !self.is_needed(binding)).collect();
+            let old: Vec<_> = removed
+                .into_iter()
+                .filter(|binding| !self.is_needed(binding))
+                .collect();
             if old.is_empty() {
                 return entry;
             }
@@ -452,11 +472,17 @@ impl VirtualHost {
     }
 
     fn is_needed(&self, removed: &Binding) -> bool {
-        let Some(until) = &removed.until else { return true };
+        let Some(until) = &removed.until else {
+            return true;
+        };
         match &removed.destination {
             Node::Queue(name) => self.queue(name).is_some_and(|state| {
                 let unsettled = state.queue.sources();
-                unsettled.iter().any(|source| until.get(&source.partition).is_some_and(|until| source.from < *until))
+                unsettled.iter().any(|source| {
+                    until
+                        .get(&source.partition)
+                        .is_some_and(|until| source.from < *until)
+                })
             }),
             exchange => !self.routes.read().out_of(exchange).is_empty(),
         }
@@ -656,7 +682,8 @@ impl VirtualHost {
                 code::PRECONDITION_FAILED,
                 format_args!(
                     "inequivalent arg '{what}' for queue '{}' in vhost '{}'",
-                    there.name, self.name()
+                    there.name,
+                    self.name()
                 ),
             ))
         };
@@ -671,7 +698,8 @@ impl VirtualHost {
                 code::RESOURCE_LOCKED,
                 format_args!(
                     "inequivalent arg 'exclusive' for queue '{}' in vhost '{}'",
-                    there.name, self.name()
+                    there.name,
+                    self.name()
                 ),
             ));
         }
