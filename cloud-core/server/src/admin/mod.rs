@@ -1,0 +1,95 @@
+//! The admin listener: HTTP and JSON as `admin-api` says, one file a resource.
+
+mod auth;
+mod edges;
+mod health;
+mod nodes;
+mod partitions;
+mod refusal;
+mod status;
+mod streams;
+mod tokens;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use admin_api::{codes, paths};
+use axum::Router;
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{delete, get, post};
+use cloud_sync::SyncFrontend;
+use frontend::Context;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::credentials::SecretHash;
+use refusal::Refusal;
+
+/// What every handler gets.
+pub struct Admin {
+    ctx: Context,
+    secret: SecretHash,
+    /// `None`: the sync listener is off.
+    sync: Option<SyncFrontend>,
+    listeners: BTreeMap<String, String>,
+    started: Instant,
+    started_ms: i64,
+}
+
+impl Admin {
+    pub fn new(
+        ctx: Context,
+        secret: SecretHash,
+        sync: Option<SyncFrontend>,
+        listeners: BTreeMap<String, String>,
+    ) -> Arc<Admin> {
+        let started_ms = ctx.now_ms();
+        Arc::new(Admin { ctx, secret, sync, listeners, started: Instant::now(), started_ms })
+    }
+
+    /// Serves until the context is shut down and the requests under way are answered.
+    pub fn start(self: Arc<Admin>, listener: TcpListener) -> JoinHandle<()> {
+        let shutdown = self.ctx.shutdown.clone();
+        let drain = self.ctx.limits.drain;
+        let service = router(self);
+        tokio::spawn(async move {
+            let stop = shutdown.clone();
+            let serving = axum::serve(listener, service).with_graceful_shutdown(async move { stop.cancelled().await });
+            let overdue = async {
+                shutdown.cancelled().await;
+                tokio::time::sleep(drain).await;
+            };
+            tokio::select! {
+                result = serving.into_future() => if let Err(error) = result {
+                    tracing::error!(%error, "the admin listener ended");
+                },
+                () = overdue => tracing::debug!("admin connections did not end in time at shutdown: cut"),
+            }
+        })
+    }
+}
+
+fn router(admin: Arc<Admin>) -> Router {
+    let protected = Router::new()
+        .route(paths::STATUS, get(status::get))
+        .route(paths::EDGES, get(edges::list))
+        .route(&format!("{}/{{name}}", paths::EDGES), get(edges::get))
+        .route(paths::TOKENS, post(tokens::create))
+        .route(paths::STREAMS, get(streams::list).post(streams::create))
+        .route(&format!("{}/{{name}}", paths::STREAMS), delete(streams::delete))
+        .route(paths::PARTITIONS, get(partitions::list))
+        .route(paths::NODES, get(nodes::list))
+        .route_layer(from_fn_with_state(admin.clone(), auth::require_secret));
+    Router::new()
+        .route(paths::HEALTHZ, get(health::healthz))
+        .route(paths::READYZ, get(health::readyz))
+        .route(paths::METRICS, get(health::metrics))
+        .merge(protected)
+        .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, codes::NOT_FOUND, "there is no such path", "") })
+        .method_not_allowed_fallback(|| async {
+            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, codes::METHOD_NOT_ALLOWED, "not with this verb", "")
+        })
+        .with_state(admin)
+}

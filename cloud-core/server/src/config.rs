@@ -1,0 +1,45 @@
+//! What can be set. `docs/reference/configuration.md` says the same in prose.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use settings::{Listen, Size, settings};
+
+use crate::logging::{LogFormat, LogLevel};
+
+settings! {
+    pub struct CoreSettings {
+        /// Directory that holds everything the core keeps; made if it is missing
+        pub data_dir: PathBuf;
+        /// MQTT 3.1.1 and 5 listener; `off` = none, as for all listeners
+        pub listen_mqtt: Listen = "127.0.0.1:1883";
+        /// Kafka listener
+        pub listen_kafka: Listen = "127.0.0.1:9092";
+        /// AMQP 0-9-1 listener
+        pub listen_amqp: Listen = "127.0.0.1:5672";
+        /// Sync listener (UDP): edges connect here, and prove who they are by certificate
+        pub listen_sync: Listen = "0.0.0.0:4884";
+        /// Admin listener: the towline command line, /healthz, /readyz, /metrics
+        pub listen_admin: Listen = "127.0.0.1:8484";
+        /// Host name or address that clients are told to come back to (Kafka); none: the address they used
+        pub advertise: Option<String>;
+        /// Whether writing to an unknown stream creates it
+        pub auto_create_streams: bool = "true";
+        /// Partitions of a stream where the creator names no number
+        pub default_partitions: u32 = "1";
+        /// Open connections a listener
+        pub max_connections: usize = "10000";
+        /// Largest body of one message, or record batch of a producer
+        pub max_message_size: Size = "8MiB";
+        /// Recent records kept in memory for readers
+        pub tail_memory: Size = "256MiB";
+        /// Size of one file of the write-ahead log
+        pub wal_file_size: Size = "64MiB";
+        /// How long connections may take to end at shutdown before they are cut
+        pub shutdown_timeout: Duration = "5s";
+        /// What is logged to stderr: off, error, warn, info, debug or trace
+        pub log: LogLevel = "warn";
+        /// text, or json: one object a line
+        pub log_format: LogFormat = "text";
+    }
+}

@@ -1,0 +1,75 @@
+//! All front ends, in one place. A new protocol is one more line in [`start`].
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use cloud_sync::{SyncFrontend, Timing};
+use frontend::Context;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::listeners::Listeners;
+
+/// What runs. The tasks end when the context is shut down; one that ends before has failed.
+pub struct Running {
+    pub tasks: JoinSet<&'static str>,
+    /// `None` where the sync listener is off.
+    pub sync: Option<SyncFrontend>,
+    /// In the order of the ready line; `None` where it is off. Without `admin`, which is not a front end.
+    pub addresses: Vec<(&'static str, Option<SocketAddr>)>,
+}
+
+/// Starts every front end whose listener is on. `ctx.advertise` has their ports, except for sync's, which is known
+/// only after it has started.
+pub fn start(ctx: &mut Context, listeners: Listeners) -> Result<Running> {
+    let Listeners { mqtt, kafka, amqp, admin: _, sync } = listeners;
+    let mut running = Running { tasks: JoinSet::new(), sync: None, addresses: Vec::new() };
+    let mut sync_address = None;
+    if let Some(address) = sync {
+        let (front_end, handle) =
+            cloud_sync::start(ctx.clone(), address, Timing::default()).context("the sync front end cannot start")?;
+        sync_address = Some(front_end.local_addr());
+        Arc::make_mut(&mut ctx.advertise).sync = sync_address.map(|address| address.port());
+        running.sync = Some(front_end);
+        running.watch("sync", handle);
+    }
+    running.serve(ctx, "mqtt", mqtt, mqtt::start)?;
+    running.serve(ctx, "kafka", kafka, kafka::start)?;
+    running.serve(ctx, "amqp", amqp, amqp::start)?;
+    running.addresses.push(("sync", sync_address));
+    Ok(running)
+}
+
+impl Running {
+    fn serve(
+        &mut self,
+        ctx: &Context,
+        name: &'static str,
+        listener: Option<TcpListener>,
+        start: fn(Context, TcpListener) -> tokio::task::JoinHandle<()>,
+    ) -> Result<()> {
+        let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        self.addresses.push((name, address));
+        if let Some(listener) = listener {
+            self.watch(name, start(ctx.clone(), listener));
+        }
+        Ok(())
+    }
+
+    fn watch(&mut self, name: &'static str, handle: tokio::task::JoinHandle<()>) {
+        self.tasks.spawn(async move {
+            if let Err(error) = handle.await {
+                tracing::error!(name, %error, "a front end ended by a bug in this program");
+            }
+            name
+        });
+    }
+
+    /// The listeners that are open, by name.
+    pub fn open(&self) -> BTreeMap<String, String> {
+        let open = self.addresses.iter().filter_map(|(name, address)| Some((name.to_string(), (*address)?.to_string())));
+        open.collect()
+    }
+}

@@ -1,0 +1,148 @@
+//! The life of the process: open, listen, say ready, wait, stop in order.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use frontend::{Advertise, Context, Limits, StreamDefaults};
+use kernel::{Kernel, KernelConfig, Ports};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
+use uuid::Uuid;
+
+use crate::admin::Admin;
+use crate::config::CoreSettings;
+use crate::credentials;
+use crate::data_dir::DataDir;
+use crate::frontends::{self, Running};
+use crate::kernel_metrics::KernelMetrics;
+use crate::listeners::{Listeners, reachable};
+use crate::logging;
+
+/// How often retention, checkpoints and the deletion of log files are looked after.
+const MAINTENANCE: Duration = Duration::from_secs(1);
+
+/// Returns when the process was asked to stop and has stopped in order; an error is why it could not start or go on.
+pub fn run(settings: CoreSettings) -> Result<()> {
+    logging::start(settings.log, settings.log_format);
+    let data_dir = DataDir::open(&settings.data_dir)?;
+    let kernel = open_kernel(&settings, &data_dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let result = runtime.block_on(serve(settings, &data_dir, kernel.clone()));
+    // Last, and also after an error: everything that was acknowledged is durable already, this makes the next start fast.
+    runtime.block_on(kernel.shutdown());
+    result
+}
+
+fn open_kernel(settings: &CoreSettings, data_dir: &DataDir) -> Result<Kernel> {
+    let ports = Ports::system(&data_dir.path)
+        .with_context(|| format!("cannot open the data directory {}", data_dir.path.display()))?;
+    let config = KernelConfig {
+        wal_file_bytes: settings.wal_file_size.bytes(),
+        tail_bytes: usize::try_from(settings.tail_memory.bytes()).context("tail-memory")?,
+        default_partitions: settings.default_partitions,
+        ..KernelConfig::default()
+    };
+    Kernel::open(ports, config)
+        .with_context(|| format!("cannot open the log in the data directory {}", data_dir.path.display()))
+}
+
+async fn serve(settings: CoreSettings, data_dir: &DataDir, kernel: Kernel) -> Result<()> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut ctx = context(&settings, data_dir, kernel)?;
+    let mut listeners = Listeners::bind(&settings, ctx.limits.backlog).await?;
+    ctx.advertise = Arc::new(advertise(&settings, &listeners)?);
+    let admin_listener = listeners.admin.take();
+    let admin_address = admin_listener.as_ref().map(|listener| listener.local_addr()).transpose()?;
+    let mut running = frontends::start(&mut ctx, listeners)?;
+    running.addresses.push(("admin", admin_address));
+    if let (Some(listener), Some(address)) = (admin_listener, admin_address) {
+        let secret = credentials::open(&data_dir.path, &format!("http://{}", reachable(address)))?;
+        let admin = Admin::new(ctx.clone(), secret, running.sync.clone(), running.open());
+        let handle = admin.start(listener);
+        running.tasks.spawn(async move {
+            let _ = handle.await;
+            "admin"
+        });
+    }
+    say_ready(&running.addresses)?;
+
+    let ended = tokio::select! {
+        _ = terminated.recv() => Ok("SIGTERM"),
+        _ = interrupted.recv() => Ok("SIGINT"),
+        reason = maintain(&ctx) => Err(anyhow!("the log failed and accepts no more writes: {reason}. Look after the disk, then start again")),
+        Some(name) = running.tasks.join_next() => Err(anyhow!("the {} front end ended; its reason is in the log on stderr", name.unwrap_or("unknown"))),
+    };
+    if let Ok(signal) = ended {
+        tracing::info!(signal, "stopping");
+    }
+    ctx.shutdown.cancel();
+    tokio::select! {
+        () = drain(&mut running) => ended.map(drop),
+        _ = terminated.recv() => bail!("a second SIGTERM came before the connections had ended: stopped at once"),
+        _ = interrupted.recv() => bail!("a second SIGINT came before the connections had ended: stopped at once"),
+    }
+}
+
+async fn drain(running: &mut Running) {
+    while running.tasks.join_next().await.is_some() {}
+}
+
+fn context(settings: &CoreSettings, data_dir: &DataDir, kernel: Kernel) -> Result<Context> {
+    let mut ctx = Context::new(kernel.clone(), &data_dir.path)?;
+    ctx.registry.register(Box::new(KernelMetrics::new(kernel)?))?;
+    ctx.cluster_id = data_dir.cluster_id.as_str().into();
+    ctx.start_id = Uuid::new_v4();
+    ctx.streams = StreamDefaults { auto_create: settings.auto_create_streams, partitions: settings.default_partitions };
+    ctx.limits = Arc::new(Limits {
+        connections_per_listener: settings.max_connections,
+        message_bytes: usize::try_from(settings.max_message_size.bytes()).context("max-message-size")?,
+        drain: settings.shutdown_timeout,
+        ..Limits::default()
+    });
+    Ok(ctx)
+}
+
+fn advertise(settings: &CoreSettings, listeners: &Listeners) -> Result<Advertise> {
+    let port = |listener: &Option<tokio::net::TcpListener>| -> Result<Option<u16>> {
+        Ok(listener.as_ref().map(|listener| listener.local_addr()).transpose()?.map(|address| address.port()))
+    };
+    Ok(Advertise {
+        host: settings.advertise.as_deref().map(Into::into),
+        mqtt: port(&listeners.mqtt)?,
+        kafka: port(&listeners.kafka)?,
+        amqp: port(&listeners.amqp)?,
+        sync: None,
+        admin: port(&listeners.admin)?,
+    })
+}
+
+/// Ends, with the reason, only when the log has failed.
+async fn maintain(ctx: &Context) -> String {
+    let mut ticks = tokio::time::interval(MAINTENANCE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        ctx.kernel.maintain().await;
+        if let Some(reason) = ctx.kernel.stats().failed {
+            return reason;
+        }
+    }
+}
+
+/// One line on stdout, for whoever started this: all listeners answer from now on.
+fn say_ready(addresses: &[(&'static str, Option<SocketAddr>)]) -> Result<()> {
+    let mut line = String::from("ready");
+    for (name, address) in addresses {
+        match address {
+            Some(address) => write!(line, " {name}={address}")?,
+            None => write!(line, " {name}=off")?,
+        }
+    }
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot write the ready line to stdout")
+}
