@@ -9,6 +9,7 @@ pub mod advertise;
 pub mod bind;
 pub mod connection;
 pub mod context;
+pub mod figures;
 pub mod limits;
 pub mod metrics;
 pub mod principal;

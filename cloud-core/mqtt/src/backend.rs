@@ -23,7 +23,6 @@ pub struct CoreBackend {
     publisher: Publisher,
     sessions: Sessions,
     feeds: Feeds,
-    metrics: Metrics,
 }
 
 impl CoreBackend {
@@ -34,7 +33,6 @@ impl CoreBackend {
             publisher: Publisher::new(ctx.clone(), namespace.clone(), metrics.clone()),
             sessions: Sessions::new(ctx.kernel.clone(), namespace.clone()),
             feeds: Feeds::new(ctx.kernel.clone(), namespace.clone(), metrics.clone()),
-            metrics,
             namespace,
             ctx,
         })
@@ -78,13 +76,7 @@ impl Backend for CoreBackend {
         publish: Publish,
         exactly_once: Option<(ClientId, PacketId)>,
     ) -> Result<(), PublishError> {
-        let published = &self.metrics.published[usize::from(publish.message.qos as u8 % 3)];
-        let result = self.store(publish, exactly_once).await;
-        match &result {
-            Ok(()) => published.inc(),
-            Err(_) => self.metrics.refused.inc(),
-        }
-        result
+        self.store(publish, exactly_once).await
     }
 
     async fn release(&self, client: &ClientId, packet_id: PacketId) -> Result<(), StorageError> {

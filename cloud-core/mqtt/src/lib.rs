@@ -11,6 +11,8 @@ mod metrics;
 mod publish;
 mod retained;
 mod sessions;
+mod start;
 mod tables;
 
 pub use backend::CoreBackend;
+pub use start::start;

@@ -16,3 +16,6 @@ pub const PENDING_OVERHEAD: usize = 256;
 
 /// Sessions are written under one of this many locks (see `sessions.rs`).
 pub const SESSION_LOCKS: usize = 256;
+
+/// What a PUBLISH may be longer than the largest message: topic and properties.
+pub const PACKET_OVERHEAD: u32 = 128 * 1024;

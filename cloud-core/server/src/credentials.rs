@@ -21,8 +21,14 @@ const SECRET_BYTES: usize = 32;
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     #[error("cannot {what} {path}: {error}")]
-    Io { what: &'static str, path: PathBuf, error: io::Error },
-    #[error("{0} is damaged: delete it and {CREDENTIALS}, and a new credential is made at the next start")]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        error: io::Error,
+    },
+    #[error(
+        "{0} is damaged: delete it and {CREDENTIALS}, and a new credential is made at the next start"
+    )]
     Damaged(PathBuf),
 }
 
@@ -46,12 +52,19 @@ pub fn open(data_dir: &Path, url: &str) -> Result<SecretHash, CredentialsError> 
     let hash_path = data_dir.join(HASH);
     let credentials_path = data_dir.join(CREDENTIALS);
     let write = |path: &Path, text: &str| {
-        let failed = |error| CredentialsError::Io { what: "write", path: path.to_owned(), error };
+        let failed = |error| CredentialsError::Io {
+            what: "write",
+            path: path.to_owned(),
+            error,
+        };
         write_private(path, text.as_bytes()).map_err(failed)
     };
     match fs::read_to_string(&hash_path) {
         Ok(text) => {
-            let bytes = URL_SAFE_NO_PAD.decode(text.trim()).ok().and_then(|bytes| bytes.try_into().ok());
+            let bytes = URL_SAFE_NO_PAD
+                .decode(text.trim())
+                .ok()
+                .and_then(|bytes| bytes.try_into().ok());
             let hash = SecretHash(bytes.ok_or(CredentialsError::Damaged(hash_path))?);
             let stored = fs::read_to_string(&credentials_path).ok();
             if let Some(stored) = stored.and_then(|text| toml::from_str::<Credentials>(&text).ok())
@@ -70,7 +83,11 @@ pub fn open(data_dir: &Path, url: &str) -> Result<SecretHash, CredentialsError> 
             write(&hash_path, &URL_SAFE_NO_PAD.encode(hash.0))?;
             Ok(hash)
         }
-        Err(error) => Err(CredentialsError::Io { what: "read", path: hash_path, error }),
+        Err(error) => Err(CredentialsError::Io {
+            what: "read",
+            path: hash_path,
+            error,
+        }),
     }
 }
 
@@ -88,7 +105,11 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&draft)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&draft, path)?;
@@ -114,12 +135,18 @@ mod tests {
         let first = stored(dir.path());
         assert!(hash.matches(&first.secret));
         assert!(!hash.matches("") && !hash.matches(&first.secret[1..]));
-        let mode = fs::metadata(dir.path().join(CREDENTIALS)).unwrap().permissions().mode();
+        let mode = fs::metadata(dir.path().join(CREDENTIALS))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
 
         let hash = open(dir.path(), "http://127.0.0.1:2").unwrap();
         let second = stored(dir.path());
-        assert_eq!((second.url.as_str(), &second.secret), ("http://127.0.0.1:2", &first.secret));
+        assert_eq!(
+            (second.url.as_str(), &second.secret),
+            ("http://127.0.0.1:2", &first.secret)
+        );
         assert!(hash.matches(&first.secret));
     }
 

@@ -21,8 +21,14 @@ const FORMAT: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
     #[error("cannot {what} {path}: {error}")]
-    Io { what: &'static str, path: PathBuf, error: io::Error },
-    #[error("the data directory {0} is in use by another towline-core: stop that one, or give another --data-dir")]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        error: io::Error,
+    },
+    #[error(
+        "the data directory {0} is in use by another towline-core: stop that one, or give another --data-dir"
+    )]
     Locked(PathBuf),
     #[error(
         "the data directory {dir} is not empty and not a towline-core's (it has {found:?} and no {MARKER}): give an empty or new one with --data-dir"
@@ -92,17 +98,31 @@ impl DataDir {
             }
             Err(error) => return Err(io("read", &marker_path)(error)),
         };
-        Ok(DataDir { path, cluster_id, _lock: lock })
+        Ok(DataDir {
+            path,
+            cluster_id,
+            _lock: lock,
+        })
     }
 }
 
 fn refuse_foreign(dir: &Path) -> Result<(), DataDirError> {
-    let io = |error| DataDirError::Io { what: "list", path: dir.to_owned(), error };
+    let io = |error| DataDirError::Io {
+        what: "list",
+        path: dir.to_owned(),
+        error,
+    };
     for entry in fs::read_dir(dir).map_err(io)? {
         let name = entry.map_err(io)?.file_name();
-        if ![LOCK, MARKER_DRAFT, LOST_AND_FOUND].iter().any(|ours| name == **ours) {
+        if ![LOCK, MARKER_DRAFT, LOST_AND_FOUND]
+            .iter()
+            .any(|ours| name == **ours)
+        {
             let found = name.to_string_lossy().into_owned();
-            return Err(DataDirError::Foreign { dir: dir.to_owned(), found });
+            return Err(DataDirError::Foreign {
+                dir: dir.to_owned(),
+                found,
+            });
         }
     }
     Ok(())
@@ -115,13 +135,19 @@ fn read_marker(dir: &Path, text: &str) -> Result<Marker, DataDirError> {
     };
     let MarkerFormat { format } = toml::from_str(text).map_err(damaged)?;
     if format > FORMAT {
-        return Err(DataDirError::Newer { dir: dir.to_owned(), found: format });
+        return Err(DataDirError::Newer {
+            dir: dir.to_owned(),
+            found: format,
+        });
     }
     toml::from_str(text).map_err(damaged)
 }
 
 fn write_marker(dir: &Path, cluster_id: &str) -> io::Result<()> {
-    let marker = Marker { format: FORMAT, cluster_id: cluster_id.to_owned() };
+    let marker = Marker {
+        format: FORMAT,
+        cluster_id: cluster_id.to_owned(),
+    };
     let text = toml::to_string(&marker).map_err(io::Error::other)?;
     let draft = dir.join(MARKER_DRAFT);
     let mut file = File::create(&draft)?;
@@ -164,9 +190,16 @@ mod tests {
     #[test]
     fn a_newer_one_is_refused_whatever_else_its_marker_says() {
         let root = tempfile::tempdir().unwrap();
-        fs::write(root.path().join(MARKER), "format = 2\nshape = \"unknown\"\n").unwrap();
+        fs::write(
+            root.path().join(MARKER),
+            "format = 2\nshape = \"unknown\"\n",
+        )
+        .unwrap();
         let error = DataDir::open(root.path()).unwrap_err();
-        assert!(matches!(error, DataDirError::Newer { found: 2, .. }), "{error}");
+        assert!(
+            matches!(error, DataDirError::Newer { found: 2, .. }),
+            "{error}"
+        );
     }
 
     #[test]
@@ -175,7 +208,10 @@ mod tests {
         for text in ["", "format = \"x\"", "format = 1\n", "\u{0}"] {
             fs::write(root.path().join(MARKER), text).unwrap();
             let error = DataDir::open(root.path()).unwrap_err();
-            assert!(matches!(error, DataDirError::Damaged { .. }), "{text:?}: {error}");
+            assert!(
+                matches!(error, DataDirError::Damaged { .. }),
+                "{text:?}: {error}"
+            );
         }
     }
 }

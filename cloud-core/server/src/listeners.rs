@@ -48,7 +48,9 @@ async fn resolve(key: &str, listen: &Listen) -> Result<Option<SocketAddr>> {
     let mut found = tokio::net::lookup_host(&name)
         .await
         .with_context(|| format!("--{key}: cannot find the address of {name}"))?;
-    let first = found.next().with_context(|| format!("--{key}: {name} has no address"))?;
+    let first = found
+        .next()
+        .with_context(|| format!("--{key}: {name} has no address"))?;
     Ok(Some(first))
 }
 

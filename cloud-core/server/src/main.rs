@@ -33,7 +33,11 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let result = args.flags.load().map_err(anyhow::Error::from).and_then(|loaded| run::run(loaded.settings));
+    let result = args
+        .flags
+        .load()
+        .map_err(anyhow::Error::from)
+        .and_then(|loaded| run::run(loaded.settings));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -18,7 +18,7 @@ use crate::config::CoreSettings;
 use crate::credentials;
 use crate::data_dir::DataDir;
 use crate::frontends::{self, Running};
-use crate::kernel_metrics::KernelMetrics;
+use crate::kernel_metrics;
 use crate::listeners::{Listeners, reachable};
 use crate::logging;
 
@@ -30,7 +30,10 @@ pub fn run(settings: CoreSettings) -> Result<()> {
     logging::start(settings.log, settings.log_format);
     let data_dir = DataDir::open(&settings.data_dir)?;
     let kernel = open_kernel(&settings, &data_dir)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
     let result = runtime.block_on(serve(settings, &data_dir, kernel.clone()));
     // Last, and also after an error: everything that was acknowledged is durable already, this makes the next start fast.
     runtime.block_on(kernel.shutdown());
@@ -46,8 +49,12 @@ fn open_kernel(settings: &CoreSettings, data_dir: &DataDir) -> Result<Kernel> {
         default_partitions: settings.default_partitions,
         ..KernelConfig::default()
     };
-    Kernel::open(ports, config)
-        .with_context(|| format!("cannot open the log in the data directory {}", data_dir.path.display()))
+    Kernel::open(ports, config).with_context(|| {
+        format!(
+            "cannot open the log in the data directory {}",
+            data_dir.path.display()
+        )
+    })
 }
 
 async fn serve(settings: CoreSettings, data_dir: &DataDir, kernel: Kernel) -> Result<()> {
@@ -57,7 +64,10 @@ async fn serve(settings: CoreSettings, data_dir: &DataDir, kernel: Kernel) -> Re
     let mut listeners = Listeners::bind(&settings, ctx.limits.backlog).await?;
     ctx.advertise = Arc::new(advertise(&settings, &listeners)?);
     let admin_listener = listeners.admin.take();
-    let admin_address = admin_listener.as_ref().map(|listener| listener.local_addr()).transpose()?;
+    let admin_address = admin_listener
+        .as_ref()
+        .map(|listener| listener.local_addr())
+        .transpose()?;
     let mut running = frontends::start(&mut ctx, listeners)?;
     running.addresses.push(("admin", admin_address));
     if let (Some(listener), Some(address)) = (admin_listener, admin_address) {
@@ -94,13 +104,17 @@ async fn drain(running: &mut Running) {
 
 fn context(settings: &CoreSettings, data_dir: &DataDir, kernel: Kernel) -> Result<Context> {
     let mut ctx = Context::new(kernel.clone(), &data_dir.path)?;
-    ctx.registry.register(Box::new(KernelMetrics::new(kernel)?))?;
+    kernel_metrics::register(&ctx.registry, kernel)?;
     ctx.cluster_id = data_dir.cluster_id.as_str().into();
     ctx.start_id = Uuid::new_v4();
-    ctx.streams = StreamDefaults { auto_create: settings.auto_create_streams, partitions: settings.default_partitions };
+    ctx.streams = StreamDefaults {
+        auto_create: settings.auto_create_streams,
+        partitions: settings.default_partitions,
+    };
     ctx.limits = Arc::new(Limits {
         connections_per_listener: settings.max_connections,
-        message_bytes: usize::try_from(settings.max_message_size.bytes()).context("max-message-size")?,
+        message_bytes: usize::try_from(settings.max_message_size.bytes())
+            .context("max-message-size")?,
         drain: settings.shutdown_timeout,
         ..Limits::default()
     });
@@ -109,7 +123,11 @@ fn context(settings: &CoreSettings, data_dir: &DataDir, kernel: Kernel) -> Resul
 
 fn advertise(settings: &CoreSettings, listeners: &Listeners) -> Result<Advertise> {
     let port = |listener: &Option<tokio::net::TcpListener>| -> Result<Option<u16>> {
-        Ok(listener.as_ref().map(|listener| listener.local_addr()).transpose()?.map(|address| address.port()))
+        Ok(listener
+            .as_ref()
+            .map(|listener| listener.local_addr())
+            .transpose()?
+            .map(|address| address.port()))
     };
     Ok(Advertise {
         host: settings.advertise.as_deref().map(Into::into),
@@ -144,5 +162,7 @@ fn say_ready(addresses: &[(&'static str, Option<SocketAddr>)]) -> Result<()> {
         }
     }
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot write the ready line to stdout")
+    writeln!(stdout, "{line}")
+        .and_then(|()| stdout.flush())
+        .context("cannot write the ready line to stdout")
 }

@@ -10,8 +10,15 @@ use super::Admin;
 use super::refusal::Refusal;
 
 /// Lets pass who has the administrator's secret.
-pub async fn require_secret(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+pub async fn require_secret(
+    State(admin): State<Arc<Admin>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
     match given.and_then(|value| value.strip_prefix("Bearer ")) {
         Some(secret) if admin.secret.matches(secret.trim()) => next.run(request).await,
         given => {
@@ -20,7 +27,8 @@ pub async fn require_secret(State(admin): State<Arc<Admin>>, request: Request, n
                 None => "a secret is needed: Authorization: Bearer SECRET",
             };
             let hint = "it is in the file admin.credentials in the core's data directory: towline --credentials FILE";
-            Refusal::new(StatusCode::UNAUTHORIZED, codes::UNAUTHORIZED, message, hint).into_response()
+            Refusal::new(StatusCode::UNAUTHORIZED, codes::UNAUTHORIZED, message, hint)
+                .into_response()
         }
     }
 }

@@ -24,21 +24,35 @@ pub async fn list(
     let selector: Selector = selector
         .parse()
         .map_err(|error: admin_api::SelectorError| Refusal::invalid(error.to_string(), ""))?;
-    let edges = sync(&admin)?.edges().into_iter().filter(|edge| selector.matches(&edge.labels));
-    Ok(Json(Edges { edges: edges.map(reply).collect() }))
+    let edges = sync(&admin)?
+        .edges()
+        .into_iter()
+        .filter(|edge| selector.matches(&edge.labels));
+    Ok(Json(Edges {
+        edges: edges.map(reply).collect(),
+    }))
 }
 
-pub async fn get(State(admin): State<Arc<Admin>>, Path(name): Path<String>) -> Result<Json<Edge>, Refusal> {
+pub async fn get(
+    State(admin): State<Arc<Admin>>,
+    Path(name): Path<String>,
+) -> Result<Json<Edge>, Refusal> {
     let edge = sync(&admin)?.edge(&name);
     edge.map(|edge| Json(reply(edge))).ok_or_else(|| {
-        Refusal::not_found(format!("there is no edge {name:?}"), "`towline get edges` lists those that have enrolled")
+        Refusal::not_found(
+            format!("there is no edge {name:?}"),
+            "`towline get edges` lists those that have enrolled",
+        )
     })
 }
 
 /// What knows the edges.
 pub fn sync(admin: &Admin) -> Result<&SyncFrontend, Refusal> {
     admin.sync.as_ref().ok_or_else(|| {
-        Refusal::unavailable("the sync listener is off on this core", "start towline-core with --listen-sync ADDR")
+        Refusal::unavailable(
+            "the sync listener is off on this core",
+            "start towline-core with --listen-sync ADDR",
+        )
     })
 }
 

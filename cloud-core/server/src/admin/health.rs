@@ -12,7 +12,10 @@ use super::refusal::Refusal;
 pub async fn healthz(State(admin): State<Arc<Admin>>) -> Result<&'static str, Refusal> {
     match admin.ctx.kernel.stats().failed {
         None => Ok("ok\n"),
-        Some(reason) => Err(Refusal::unavailable(format!("the log failed: {reason}"), "look after the disk, then start again")),
+        Some(reason) => Err(Refusal::unavailable(
+            format!("the log failed: {reason}"),
+            "look after the disk, then start again",
+        )),
     }
 }
 

@@ -46,7 +46,14 @@ impl Admin {
         listeners: BTreeMap<String, String>,
     ) -> Arc<Admin> {
         let started_ms = ctx.now_ms();
-        Arc::new(Admin { ctx, secret, sync, listeners, started: Instant::now(), started_ms })
+        Arc::new(Admin {
+            ctx,
+            secret,
+            sync,
+            listeners,
+            started: Instant::now(),
+            started_ms,
+        })
     }
 
     /// Serves until the context is shut down and the requests under way are answered.
@@ -56,7 +63,8 @@ impl Admin {
         let service = router(self);
         tokio::spawn(async move {
             let stop = shutdown.clone();
-            let serving = axum::serve(listener, service).with_graceful_shutdown(async move { stop.cancelled().await });
+            let serving = axum::serve(listener, service)
+                .with_graceful_shutdown(async move { stop.cancelled().await });
             let overdue = async {
                 shutdown.cancelled().await;
                 tokio::time::sleep(drain).await;
@@ -78,7 +86,10 @@ fn router(admin: Arc<Admin>) -> Router {
         .route(&format!("{}/{{name}}", paths::EDGES), get(edges::get))
         .route(paths::TOKENS, post(tokens::create))
         .route(paths::STREAMS, get(streams::list).post(streams::create))
-        .route(&format!("{}/{{name}}", paths::STREAMS), delete(streams::delete))
+        .route(
+            &format!("{}/{{name}}", paths::STREAMS),
+            delete(streams::delete),
+        )
         .route(paths::PARTITIONS, get(partitions::list))
         .route(paths::NODES, get(nodes::list))
         .route_layer(from_fn_with_state(admin.clone(), auth::require_secret));
@@ -87,9 +98,21 @@ fn router(admin: Arc<Admin>) -> Router {
         .route(paths::READYZ, get(health::readyz))
         .route(paths::METRICS, get(health::metrics))
         .merge(protected)
-        .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, codes::NOT_FOUND, "there is no such path", "") })
+        .fallback(|| async {
+            Refusal::new(
+                StatusCode::NOT_FOUND,
+                codes::NOT_FOUND,
+                "there is no such path",
+                "",
+            )
+        })
         .method_not_allowed_fallback(|| async {
-            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, codes::METHOD_NOT_ALLOWED, "not with this verb", "")
+            Refusal::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                codes::METHOD_NOT_ALLOWED,
+                "not with this verb",
+                "",
+            )
         })
         .with_state(admin)
 }

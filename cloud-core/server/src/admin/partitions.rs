@@ -25,14 +25,21 @@ pub async fn list(
         None => kernel.streams(&Namespace::default()),
         Some(name) => match kernel.stream(&streams::address(&name)?) {
             Some(stream) => vec![stream],
-            None => return Err(Refusal::not_found(format!("there is no stream {name:?}"), "`towline get streams` lists them")),
+            None => {
+                return Err(Refusal::not_found(
+                    format!("there is no stream {name:?}"),
+                    "`towline get streams` lists them",
+                ));
+            }
         },
     };
     let mut partitions = Vec::new();
     for stream in streams {
         for id in stream.partition_ids() {
             // Absent: deleted in this very moment.
-            let Some(marks) = kernel.watermarks(id) else { continue };
+            let Some(marks) = kernel.watermarks(id) else {
+                continue;
+            };
             partitions.push(Partition {
                 namespace: stream.address.namespace.to_string(),
                 stream: stream.address.name.to_string(),

@@ -11,8 +11,16 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub fn new(status: StatusCode, code: &str, message: impl Into<String>, hint: impl Into<String>) -> Refusal {
-        Refusal { status, error: ApiError::new(code, message, hint) }
+    pub fn new(
+        status: StatusCode,
+        code: &str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Refusal {
+        Refusal {
+            status,
+            error: ApiError::new(code, message, hint),
+        }
     }
 
     pub fn invalid(message: impl Into<String>, hint: impl Into<String>) -> Refusal {
@@ -24,12 +32,20 @@ impl Refusal {
     }
 
     pub fn unavailable(message: impl Into<String>, hint: impl Into<String>) -> Refusal {
-        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, codes::UNAVAILABLE, message, hint)
+        Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            codes::UNAVAILABLE,
+            message,
+            hint,
+        )
     }
 
     /// The log did not take it.
     pub fn not_written(error: impl ToString) -> Refusal {
-        Refusal::unavailable(error.to_string(), "the core's log on stderr says more; nothing was changed")
+        Refusal::unavailable(
+            error.to_string(),
+            "the core's log on stderr says more; nothing was changed",
+        )
     }
 }
 
@@ -41,7 +57,12 @@ impl IntoResponse for Refusal {
 
 impl From<JsonRejection> for Refusal {
     fn from(rejection: JsonRejection) -> Refusal {
-        Refusal::new(rejection.status(), codes::INVALID, rejection.body_text(), "the body is JSON, see the admin API")
+        Refusal::new(
+            rejection.status(),
+            codes::INVALID,
+            rejection.body_text(),
+            "the body is JSON, see the admin API",
+        )
     }
 }
 

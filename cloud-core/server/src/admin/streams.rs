@@ -17,7 +17,9 @@ const CONFIG_KEYS: [&str; 2] = ["retention.ms", "retention.bytes"];
 pub async fn list(State(admin): State<Arc<Admin>>) -> Json<Streams> {
     let kernel = &admin.ctx.kernel;
     let streams = kernel.streams(&Namespace::default());
-    Json(Streams { streams: streams.iter().map(|stream| reply(kernel, stream)).collect() })
+    Json(Streams {
+        streams: streams.iter().map(|stream| reply(kernel, stream)).collect(),
+    })
 }
 
 pub async fn create(
@@ -27,44 +29,67 @@ pub async fn create(
     let Json(request) = body?;
     let address = address(&request.name)?;
     if request.partitions == Some(0) {
-        return Err(Refusal::invalid("a stream needs at least one partition", ""));
+        return Err(Refusal::invalid(
+            "a stream needs at least one partition",
+            "",
+        ));
     }
-    if let Some(key) = request.config.keys().find(|key| !CONFIG_KEYS.contains(&key.as_str())) {
+    if let Some(key) = request
+        .config
+        .keys()
+        .find(|key| !CONFIG_KEYS.contains(&key.as_str()))
+    {
         let known = CONFIG_KEYS.join(", ");
-        return Err(Refusal::invalid(format!("configuration {key} is not known"), format!("known are {known}")));
+        return Err(Refusal::invalid(
+            format!("configuration {key} is not known"),
+            format!("known are {known}"),
+        ));
     }
     let partitions = request.partitions.unwrap_or(admin.ctx.streams.partitions);
-    let spec = StreamSpec { partitions, config: request.config };
+    let spec = StreamSpec {
+        partitions,
+        config: request.config,
+    };
     let kernel = &admin.ctx.kernel;
     match kernel.create_stream(&address, spec).await {
         Ok(stream) => Ok((StatusCode::CREATED, Json(reply(kernel, &stream)))),
-        Err(error @ CreateStreamError::Exists(_)) => {
-            Err(Refusal::new(StatusCode::CONFLICT, codes::ALREADY_EXISTS, error.to_string(), "`towline get streams` lists them"))
-        }
+        Err(error @ CreateStreamError::Exists(_)) => Err(Refusal::new(
+            StatusCode::CONFLICT,
+            codes::ALREADY_EXISTS,
+            error.to_string(),
+            "`towline get streams` lists them",
+        )),
         Err(CreateStreamError::Write(error)) => Err(Refusal::not_written(error)),
         Err(error) => Err(Refusal::invalid(error.to_string(), "")),
     }
 }
 
-pub async fn delete(State(admin): State<Arc<Admin>>, Path(name): Path<String>) -> Result<StatusCode, Refusal> {
+pub async fn delete(
+    State(admin): State<Arc<Admin>>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Refusal> {
     let address = address(&name)?;
     match admin.ctx.kernel.delete_stream(&address).await {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
-        Err(error @ DeleteStreamError::Unknown(_)) => {
-            Err(Refusal::not_found(error.to_string(), "`towline get streams` lists those that exist"))
-        }
+        Err(error @ DeleteStreamError::Unknown(_)) => Err(Refusal::not_found(
+            error.to_string(),
+            "`towline get streams` lists those that exist",
+        )),
         Err(DeleteStreamError::Write(error)) => Err(Refusal::not_written(error)),
     }
 }
 
 pub fn address(name: &str) -> Result<StreamAddress, Refusal> {
     let hint = "a name has 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'";
-    let name = StreamName::new(name).map_err(|error| Refusal::invalid(format!("{name:?}: {error}"), hint))?;
+    let name = StreamName::new(name)
+        .map_err(|error| Refusal::invalid(format!("{name:?}: {error}"), hint))?;
     Ok(StreamAddress::new(Namespace::default(), name))
 }
 
 fn reply(kernel: &Kernel, stream: &kernel::Stream) -> Stream {
-    let marks = stream.partition_ids().filter_map(|partition| kernel.watermarks(partition));
+    let marks = stream
+        .partition_ids()
+        .filter_map(|partition| kernel.watermarks(partition));
     Stream {
         namespace: stream.address.namespace.to_string(),
         name: stream.address.name.to_string(),

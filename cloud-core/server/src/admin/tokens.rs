@@ -22,13 +22,23 @@ pub async fn create(
     let Json(request) = body?;
     let ttl = request.ttl_seconds.map_or(DEFAULT_TTL, Duration::from_secs);
     if ttl.is_zero() {
-        return Err(Refusal::invalid("a token with a lifetime of 0 could never be used", "give --ttl 1h or so"));
+        return Err(Refusal::invalid(
+            "a token with a lifetime of 0 could never be used",
+            "give --ttl 1h or so",
+        ));
     }
-    let options = TokenOptions { ttl, labels: request.labels, single_use: false };
-    let created = sync(&admin)?.create_token(options).await.map_err(|error| match error {
-        RegistryError::Ttl | RegistryError::Labels => Refusal::invalid(error.to_string(), ""),
-        error => Refusal::not_written(error),
-    })?;
+    let options = TokenOptions {
+        ttl,
+        labels: request.labels,
+        single_use: false,
+    };
+    let created = sync(&admin)?
+        .create_token(options)
+        .await
+        .map_err(|error| match error {
+            RegistryError::Ttl | RegistryError::Labels => Refusal::invalid(error.to_string(), ""),
+            error => Refusal::not_written(error),
+        })?;
     let reply = Token {
         id: created.token.id.clone(),
         token: created.token.to_string(),
