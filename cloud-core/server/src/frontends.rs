@@ -46,9 +46,7 @@ pub fn start(ctx: &mut Context, listeners: Listeners) -> Result<Running> {
         running.watch("sync", handle);
     }
     running.serve(ctx, "mqtt", mqtt, mqtt::start)?;
-    running.serve(ctx, "kafka", kafka, |_, _| {
-        tokio::spawn(std::future::pending())
-    })?; // FIXME kafka::start
+    running.serve(ctx, "kafka", kafka, kafka::start)?;
     running.serve(ctx, "amqp", amqp, amqp::start)?;
     running.addresses.push(("sync", sync_address));
     Ok(running)
