@@ -1,0 +1,67 @@
+//! The ledger: small records beside the segment logs. It is off the acknowledgement path: what is in it and not yet durable
+//! can be read again from the segments, or asked for again from the core.
+
+#[cfg(any(test, feature = "simulated-disk"))]
+mod memory;
+mod sled_ledger;
+
+use bytes::Bytes;
+
+#[cfg(any(test, feature = "simulated-disk"))]
+pub use memory::MemoryLedger;
+pub use sled_ledger::SledLedger;
+
+/// The tables. The number is part of the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Table {
+    /// Producer identity, and up to where each log has been applied.
+    Identity = 1,
+    /// Cursors over the logs.
+    Cursor = 2,
+    /// Persistent MQTT sessions by client id.
+    Session = 3,
+    /// Retained messages by topic.
+    Retained = 4,
+    /// QoS 2 packet ids that wait for PUBREL: (client id, 0, packet id).
+    Unreleased = 5,
+    /// Where the last downlink batch of each partition of the core stood.
+    Origin = 6,
+}
+
+#[derive(Debug, Clone)]
+pub enum Change {
+    Put {
+        table: Table,
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    Delete {
+        table: Table,
+        key: Vec<u8>,
+    },
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("ledger: {0}")]
+pub struct LedgerError(pub String);
+
+/// What one scan yields: key (without the table) and value.
+pub type Row = (Vec<u8>, Bytes);
+
+pub trait Ledger: Send + Sync + 'static {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, LedgerError>;
+    /// Rows whose key begins with `prefix`, in the order of keys, until `visit` returns false.
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        visit: &mut dyn FnMut(&[u8], Bytes) -> bool,
+    ) -> Result<(), LedgerError>;
+    /// All or nothing, also over a power cut; durable only after the next [`Ledger::flush`].
+    fn apply(&self, changes: Vec<Change>) -> Result<(), LedgerError>;
+    /// Blocks until all that was applied before the call survives a power cut.
+    fn flush(&self) -> Result<(), LedgerError>;
+    /// Whether this is an empty ledger, made because there was none that could be opened.
+    fn is_new(&self) -> bool;
+}

@@ -1,0 +1,184 @@
+//! The ledger on sled 0.34.7.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use super::{Change, Ledger, LedgerError, Table};
+use crate::limits;
+
+/// Pieces of large values: not a [`Table`], since nobody but this file names it.
+const PIECES: u8 = 255;
+const INLINE: u8 = 0;
+const IN_PIECES: u8 = 1;
+/// What sled may keep in memory. It keeps more than that: the rows are few.
+const CACHE: u64 = 1024 * 1024;
+
+pub struct SledLedger {
+    db: sled::Db,
+    dir: PathBuf,
+    is_new: bool,
+    next_piece: AtomicU64,
+    /// Set aside at this opening because it did not open.
+    pub set_aside: Option<PathBuf>,
+}
+
+fn failed(error: impl std::fmt::Display) -> LedgerError {
+    LedgerError(error.to_string())
+}
+
+impl SledLedger {
+    /// Opens the ledger in `dir`. One that does not open is moved to `dir.broken-N`, and an empty one is begun: the store
+    /// rebuilds it from the segments.
+    pub fn open(dir: &Path) -> Result<SledLedger, LedgerError> {
+        match Self::try_open(dir) {
+            Ok(ledger) => Ok(ledger),
+            Err(error) => {
+                let aside = free_name(dir)?;
+                tracing::error!(%error, set_aside = %aside.display(), "the ledger does not open; it is rebuilt from the segments");
+                std::fs::rename(dir, &aside).map_err(failed)?;
+                let mut ledger = Self::try_open(dir)?;
+                ledger.set_aside = Some(aside);
+                Ok(ledger)
+            }
+        }
+    }
+
+    fn try_open(dir: &Path) -> Result<SledLedger, LedgerError> {
+        let config = sled::Config::new()
+            .path(dir)
+            .cache_capacity(CACHE)
+            // Flushed by us, with a sync of our own: sled's flush is not durable on Linux.
+            .flush_every_ms(None);
+        // sled panics on some kinds of damage instead of returning an error.
+        let opened = std::panic::catch_unwind(|| config.open()).map_err(|_| {
+            LedgerError("sled panicked while it read its file, which is damaged".into())
+        })?;
+        let db = opened.map_err(failed)?;
+        let last = db.scan_prefix([PIECES]).next_back().transpose().map_err(failed)?;
+        let next = last
+            .and_then(|(key, _)| Some(u64::from_be_bytes(key.get(1..9)?.try_into().ok()?) + 1))
+            .unwrap_or(0);
+        let ledger = SledLedger {
+            is_new: db.is_empty(),
+            db,
+            dir: dir.to_owned(),
+            next_piece: AtomicU64::new(next),
+            set_aside: None,
+        };
+        // sled makes its files at open: their names must survive as well as their contents.
+        File::open(dir).and_then(|d| d.sync_all()).map_err(failed)?;
+        if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+            File::open(parent).and_then(|d| d.sync_all()).map_err(failed)?;
+        }
+        Ok(ledger)
+    }
+
+    fn read_value(&self, stored: &[u8]) -> Result<Bytes, LedgerError> {
+        match stored.split_first() {
+            Some((&INLINE, value)) => Ok(Bytes::copy_from_slice(value)),
+            Some((&IN_PIECES, id)) => {
+                let mut value = Vec::new();
+                for piece in self.db.scan_prefix(piece_prefix(id)) {
+                    value.extend_from_slice(&piece.map_err(failed)?.1);
+                }
+                Ok(value.into())
+            }
+            _ => Err(LedgerError("a value without its tag".into())),
+        }
+    }
+
+    fn delete_pieces(&self, key: &[u8], batch: &mut sled::Batch) -> Result<(), LedgerError> {
+        let old = self.db.get(key).map_err(failed)?;
+        if let Some((&IN_PIECES, id)) = old.as_deref().and_then(<[u8]>::split_first) {
+            for piece in self.db.scan_prefix(piece_prefix(id)).keys() {
+                batch.remove(piece.map_err(failed)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn free_name(dir: &Path) -> Result<PathBuf, LedgerError> {
+    (0..u32::MAX)
+        .map(|n| {
+            let mut name = dir.as_os_str().to_owned();
+            name.push(format!(".broken-{n}"));
+            PathBuf::from(name)
+        })
+        .find(|path| !path.exists())
+        .ok_or_else(|| LedgerError("no free name to set the broken ledger aside".into()))
+}
+
+fn piece_prefix(id: &[u8]) -> Vec<u8> {
+    [&[PIECES], id].concat()
+}
+
+fn full_key(table: Table, key: &[u8]) -> Vec<u8> {
+    [&[table as u8], key].concat()
+}
+
+impl Ledger for SledLedger {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, LedgerError> {
+        let stored = self.db.get(full_key(table, key)).map_err(failed)?;
+        stored.map(|stored| self.read_value(&stored)).transpose()
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        visit: &mut dyn FnMut(&[u8], Bytes) -> bool,
+    ) -> Result<(), LedgerError> {
+        for row in self.db.scan_prefix(full_key(table, prefix)) {
+            let (key, stored) = row.map_err(failed)?;
+            let value = self.read_value(&stored)?;
+            if !visit(key.get(1..).unwrap_or_default(), value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&self, changes: Vec<Change>) -> Result<(), LedgerError> {
+        let mut batch = sled::Batch::default();
+        for change in changes {
+            match change {
+                Change::Put { table, key, value } => {
+                    let key = full_key(table, &key);
+                    self.delete_pieces(&key, &mut batch)?;
+                    if value.len() <= limits::LEDGER_PIECE {
+                        batch.insert(key, [&[INLINE], &value[..]].concat());
+                        continue;
+                    }
+                    let id = self.next_piece.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+                    for (n, piece) in value.chunks(limits::LEDGER_PIECE).enumerate() {
+                        let place = (n as u32).to_be_bytes();
+                        batch.insert([&piece_prefix(&id)[..], &place].concat(), piece);
+                    }
+                    batch.insert(key, [&[IN_PIECES], &id[..]].concat());
+                }
+                Change::Delete { table, key } => {
+                    let key = full_key(table, &key);
+                    self.delete_pieces(&key, &mut batch)?;
+                    batch.remove(key);
+                }
+            }
+        }
+        self.db.apply_batch(batch).map_err(failed)
+    }
+
+    fn flush(&self) -> Result<(), LedgerError> {
+        self.db.flush().map_err(failed)?;
+        // sled 0.34.7 stops at sync_file_range, which does not survive a power cut.
+        File::open(self.dir.join("db"))
+            .and_then(|file| file.sync_data())
+            .map_err(failed)
+    }
+
+    fn is_new(&self) -> bool {
+        self.is_new
+    }
+}

@@ -1,0 +1,38 @@
+//! Every limit of the store, in bytes unless the name says otherwise.
+
+/// Largest record (key, value and headers) that is taken. A frame holds at least one record whatever `BATCH_TARGET` says.
+pub const MAX_RECORD: usize = 8 * 1024 * 1024;
+/// A batch that publishes are coalesced into is closed when it is this large.
+pub const BATCH_TARGET: usize = 256 * 1024;
+/// ... or holds this many records.
+pub const BATCH_RECORDS: u32 = 1000;
+/// Largest entry of a segment: a batch of the largest record, or one from the core, and what stands before it.
+pub const MAX_ENTRY: usize = 18 * 1024 * 1024;
+/// Bytes written before one sync. More waits for the next sync.
+pub const GROUP_TARGET: usize = 4 * 1024 * 1024;
+/// Records that wait for the writer. Above it publishes are refused: the disk does not keep up.
+pub const MAX_PENDING: usize = 24 * 1024 * 1024;
+/// Above this, a message that needs no acknowledgement waits until it is written, so that its publisher is slowed down.
+pub const PENDING_TARGET: usize = 2 * 1024 * 1024;
+/// Newest frames that are kept in memory for readers at the end of a log.
+pub const TAIL: usize = 2 * 1024 * 1024;
+/// One read of a segment file.
+pub const READ_CHUNK: usize = 128 * 1024;
+/// Places in segments that are remembered, so that a reader goes on where it stopped (a number of places).
+pub const READ_HINTS: usize = 32;
+/// Streams that one edge writes to (a number of streams): each costs a line in the header of every segment.
+pub const MAX_STREAMS: usize = 4096;
+/// Partitions of the core whose position an inbox remembers (a number of partitions).
+pub const MAX_ORIGINS: usize = 1024;
+/// Longest header of a segment.
+pub const MAX_SEGMENT_HEADER: usize = 2 * 1024 * 1024;
+/// QoS 2 packet ids of one client that wait for their release (a number: all that the protocol has).
+pub const MAX_UNRELEASED: usize = 65_535;
+/// Longest client identifier.
+pub const MAX_CLIENT_ID: usize = 65_535;
+/// A ledger value above this is kept in pieces of this size: sled puts larger ones to files that it never gives back.
+pub const LEDGER_PIECE: usize = 8 * 1024;
+/// Batches that the core will never take. When there are more, the oldest is deleted.
+pub const QUARANTINE: u64 = 64 * 1024 * 1024;
+/// Time from a change of a cursor to its place in the ledger, in milliseconds. What is lost with it is sent again.
+pub const CHECKPOINT_MS: u64 = 1000;
