@@ -1,0 +1,212 @@
+//! What a log holds: frames (one record batch each) and releases of QoS 2 packet ids.
+//!
+//! An entry on disk, integers big-endian:
+//!
+//! ```text
+//! u32 length of the body | u32 CRC-32C of the body | body: u8 kind | u64 number | ...
+//! kind 1, frame:   u64 position | u8 lane | u8 has origin [u64 stream, u32 partition, i64 next]
+//!                  | u16 length, stream | u32 n, n x u32 retained | u32 n, n x (u16 length, client | u16 packet id)
+//!                  | u32 length, RecordBatch v2
+//! kind 2, gap:     reserved for ranges that were evicted and are reported to the core
+//! kind 3, release: u16 length, client | u16 packet id
+//! ```
+
+use bytes::Bytes;
+use record::{Batch, StreamName};
+
+use crate::wire::{Reader, Short, put_text};
+
+/// A priority class. Each has a producer id of its own, so that order is checked within it and never across.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lane(pub u8);
+
+impl Lane {
+    pub const DEFAULT: Lane = Lane(0);
+}
+
+/// Where a batch from the core stood there: within one (stream, partition), one that is not above the last stored is a repetition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    pub stream: u64,
+    pub partition: u32,
+    pub next: i64,
+}
+
+/// A QoS 2 message's packet id, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PacketRef {
+    pub client: String,
+    pub packet_id: u16,
+}
+
+/// One record batch in a log.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Number of the entry in its log. Grows; not every number is a frame.
+    pub number: u64,
+    /// Position of the first record: records of a log are counted from 0 on.
+    pub position: u64,
+    pub lane: Lane,
+    pub stream: StreamName,
+    pub batch: Batch,
+    /// Which records of the batch, counted from 0, set or clear the retained message of their key.
+    pub retained: Vec<u32>,
+    pub exactly_once: Vec<PacketRef>,
+    pub origin: Option<Origin>,
+}
+
+impl Frame {
+    /// Position after the last record.
+    pub fn end(&self) -> u64 {
+        self.position + u64::from(self.batch.record_count())
+    }
+
+    /// About what the frame costs in memory, in bytes.
+    pub fn weight(&self) -> usize {
+        self.batch.len() + 128 + self.retained.len() * 4 + self.exactly_once.len() * 64
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Entry {
+    Frame(Frame),
+    Release { number: u64, packet: PacketRef },
+}
+
+const FRAME: u8 = 1;
+const RELEASE: u8 = 3;
+/// Bytes before the body.
+pub(crate) const PREFIX: usize = 8;
+/// Kind and number.
+pub(crate) const MIN_BODY: usize = 9;
+
+/// Why bytes are not an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Damage {
+    #[error("checksum does not match")]
+    Checksum,
+    #[error("impossible length")]
+    Length,
+    #[error("not the next entry number")]
+    Number,
+    #[error("unknown kind of entry")]
+    Kind,
+    #[error("malformed entry")]
+    Malformed,
+}
+
+impl From<Short> for Damage {
+    fn from(_: Short) -> Damage {
+        Damage::Malformed
+    }
+}
+
+impl Entry {
+    pub fn number(&self) -> u64 {
+        match self {
+            Entry::Frame(frame) => frame.number,
+            Entry::Release { number, .. } => *number,
+        }
+    }
+
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&[0; PREFIX]);
+        match self {
+            Entry::Frame(frame) => {
+                out.push(FRAME);
+                out.extend_from_slice(&frame.number.to_be_bytes());
+                out.extend_from_slice(&frame.position.to_be_bytes());
+                out.push(frame.lane.0);
+                out.push(frame.origin.is_some().into());
+                if let Some(origin) = frame.origin {
+                    out.extend_from_slice(&origin.stream.to_be_bytes());
+                    out.extend_from_slice(&origin.partition.to_be_bytes());
+                    out.extend_from_slice(&origin.next.to_be_bytes());
+                }
+                put_text(out, frame.stream.as_str());
+                out.extend_from_slice(&(frame.retained.len() as u32).to_be_bytes());
+                for index in &frame.retained {
+                    out.extend_from_slice(&index.to_be_bytes());
+                }
+                out.extend_from_slice(&(frame.exactly_once.len() as u32).to_be_bytes());
+                for packet in &frame.exactly_once {
+                    put_packet(out, packet);
+                }
+                out.extend_from_slice(&(frame.batch.len() as u32).to_be_bytes());
+                out.extend_from_slice(frame.batch.bytes());
+            }
+            Entry::Release { number, packet } => {
+                out.push(RELEASE);
+                out.extend_from_slice(&number.to_be_bytes());
+                put_packet(out, packet);
+            }
+        }
+        let body = start + PREFIX;
+        let len = (out.len() - body) as u32;
+        let crc = crc32c::crc32c(&out[body..]);
+        out[start..start + 4].copy_from_slice(&len.to_be_bytes());
+        out[start + 4..body].copy_from_slice(&crc.to_be_bytes());
+    }
+
+    /// A body whose checksum was checked.
+    pub fn decode(body: Bytes) -> Result<Entry, Damage> {
+        let mut r = Reader(body);
+        let kind = r.get_u8()?;
+        let number = r.get_u64()?;
+        match kind {
+            FRAME => {
+                let position = r.get_u64()?;
+                let lane = Lane(r.get_u8()?);
+                let origin = match r.get_u8()? {
+                    0 => None,
+                    _ => Some(Origin {
+                        stream: r.get_u64()?,
+                        partition: r.get_u32()?,
+                        next: r.get_i64()?,
+                    }),
+                };
+                let stream = StreamName::new(&r.text()?).map_err(|_| Damage::Malformed)?;
+                let n = r.get_u32()? as usize;
+                if n > r.0.len() / 4 {
+                    return Err(Damage::Malformed);
+                }
+                let retained = (0..n).map(|_| r.get_u32()).collect::<Result<_, _>>()?;
+                let n = r.get_u32()? as usize;
+                if n > r.0.len() / 4 {
+                    return Err(Damage::Malformed);
+                }
+                let exactly_once = (0..n).map(|_| packet(&mut r)).collect::<Result<_, _>>()?;
+                let len = r.get_u32()? as usize;
+                let batch = Batch::from_trusted(r.take(len)?).map_err(|_| Damage::Malformed)?;
+                Ok(Entry::Frame(Frame {
+                    number,
+                    position,
+                    lane,
+                    stream,
+                    batch,
+                    retained,
+                    exactly_once,
+                    origin,
+                }))
+            }
+            RELEASE => Ok(Entry::Release {
+                number,
+                packet: packet(&mut r)?,
+            }),
+            _ => Err(Damage::Kind),
+        }
+    }
+}
+
+fn put_packet(out: &mut Vec<u8>, packet: &PacketRef) {
+    put_text(out, &packet.client);
+    out.extend_from_slice(&packet.packet_id.to_be_bytes());
+}
+
+fn packet(r: &mut Reader) -> Result<PacketRef, Short> {
+    Ok(PacketRef {
+        client: r.text()?,
+        packet_id: r.get_u16()?,
+    })
+}

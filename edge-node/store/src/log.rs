@@ -1,0 +1,528 @@
+//! A log: segments on disk, the newest frames in memory, one writer thread.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{oneshot, watch};
+
+use crate::disk::{Disk, DiskFile};
+use crate::frame::{Entry, Frame};
+use crate::limits;
+use crate::segment::{LogState, Producer, ReadEntryError, SegmentReader};
+use crate::writer::{Item, Waiting, Writer};
+
+/// Which of the two logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LogId {
+    /// What local clients published, on its way to the core.
+    Outbox,
+    /// What came from the core for local subscribers.
+    Inbox,
+}
+
+impl LogId {
+    pub(crate) fn kind(self) -> u8 {
+        match self {
+            LogId::Outbox => 1,
+            LogId::Inbox => 2,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            LogId::Outbox => "outbox",
+            LogId::Inbox => "inbox",
+        }
+    }
+}
+
+/// Why something was not written. It is not in the log, and will not appear in it later, unless `Failed` says that this is unknown.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// The bound on bytes is reached; there is room again when the core has taken something.
+    #[error("the {0} is full")]
+    Full(&'static str),
+    #[error("the file system is full")]
+    DiskFull,
+    #[error("the disk does not keep up with what is published")]
+    TooFast,
+    #[error("a record of {0} bytes; the largest that is stored is {max}", max = limits::MAX_RECORD)]
+    TooLarge(usize),
+    #[error("more than {} streams", limits::MAX_STREAMS)]
+    TooManyStreams,
+    #[error("not encodable: {0}")]
+    Encode(String),
+    /// The disk failed. After a failed sync nothing is written any more until the store is opened again.
+    #[error("the disk failed: {0}")]
+    Failed(String),
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// The end of a log: the numbers that come next. Everything before them is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct End {
+    pub number: u64,
+    pub position: u64,
+}
+
+/// Where to read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// The first frame with this number or a higher one.
+    Number(u64),
+    /// The frame that holds this record position, or the first one after it.
+    Position(u64),
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct FrameRead {
+    pub frames: Vec<Arc<Frame>>,
+    /// Where to read on.
+    pub next: End,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogConfig {
+    pub id: LogId,
+    pub segment_bytes: u64,
+    pub max_bytes: u64,
+}
+
+/// A segment as the log knows it.
+#[derive(Clone)]
+pub(crate) struct Segment {
+    pub path: PathBuf,
+    pub first_position: u64,
+    pub data_start: u64,
+    /// Durable length.
+    pub len: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Hint {
+    segment: u64,
+    number: u64,
+    position: u64,
+    offset: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Index {
+    /// By the number of the first entry.
+    pub segments: BTreeMap<u64, Segment>,
+    tail: VecDeque<Arc<Frame>>,
+    tail_weight: usize,
+    hints: VecDeque<Hint>,
+}
+
+#[derive(Default)]
+pub(crate) struct Queue {
+    pub waiting: VecDeque<Waiting>,
+    pub weight: usize,
+    pub closing: bool,
+}
+
+/// Counters of one log since the start.
+#[derive(Default)]
+pub struct LogCounters {
+    pub records: AtomicU64,
+    pub payload_bytes: AtomicU64,
+    pub bytes_written: AtomicU64,
+    pub syncs: AtomicU64,
+    pub refused: AtomicU64,
+    pub damaged: AtomicU64,
+}
+
+/// Called with each group of entries when it is durable, before anybody hears of it.
+pub(crate) type OnDurable = Box<dyn Fn(&[Entry]) + Send + Sync>;
+
+pub(crate) struct Shared {
+    pub config: LogConfig,
+    pub disk: Arc<dyn Disk>,
+    pub dir: PathBuf,
+    pub queue: Mutex<Queue>,
+    pub wake: Condvar,
+    pub index: Mutex<Index>,
+    pub end: watch::Sender<End>,
+    pub counters: LogCounters,
+    /// Bytes of all segments.
+    pub bytes: AtomicU64,
+    pub failed: AtomicBool,
+    pub on_durable: OnDurable,
+}
+
+pub(crate) struct Log {
+    shared: Arc<Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    pub producer: Producer,
+}
+
+pub(crate) fn segment_name(first_number: u64) -> String {
+    format!("{first_number:020}.seg")
+}
+
+impl Log {
+    /// Starts the writer over what recovery found.
+    pub fn start(
+        config: LogConfig,
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        state: LogState,
+        segments: BTreeMap<u64, Segment>,
+        active: Arc<dyn DiskFile>,
+        on_durable: OnDurable,
+    ) -> io::Result<Log> {
+        let bytes = segments.values().map(|s| s.len).sum();
+        let end = End {
+            number: state.next_number,
+            position: state.next_position,
+        };
+        let producer = state.producer;
+        let shared = Arc::new(Shared {
+            config,
+            disk,
+            dir: dir.to_owned(),
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            index: Mutex::new(Index {
+                segments,
+                ..Index::default()
+            }),
+            end: watch::Sender::new(end),
+            counters: LogCounters::default(),
+            bytes: AtomicU64::new(bytes),
+            failed: AtomicBool::new(false),
+            on_durable,
+        });
+        let writer = Writer::new(shared.clone(), state, active);
+        let thread = std::thread::Builder::new()
+            .name(format!("{}-writer", config.id.name()))
+            .spawn(move || writer.run())?;
+        Ok(Log {
+            shared,
+            writer: Mutex::new(Some(thread)),
+            producer,
+        })
+    }
+
+    pub fn end(&self) -> End {
+        *self.shared.end.borrow()
+    }
+
+    pub fn subscribe(&self) -> watch::Receiver<End> {
+        self.shared.end.subscribe()
+    }
+
+    pub fn counters(&self) -> &LogCounters {
+        &self.shared.counters
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.shared.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn failed(&self) -> bool {
+        self.shared.failed.load(Ordering::Relaxed)
+    }
+
+    /// Puts an item in line, in the order of calls; the receiver resolves when it is durable. `bounded` items are refused when the
+    /// log is full.
+    pub fn enqueue(
+        &self,
+        item: Item,
+        bounded: bool,
+    ) -> Result<oneshot::Receiver<Result<(), WriteError>>, WriteError> {
+        let result = self.try_enqueue(item, bounded);
+        if result.is_err() {
+            self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    fn try_enqueue(
+        &self,
+        item: Item,
+        bounded: bool,
+    ) -> Result<oneshot::Receiver<Result<(), WriteError>>, WriteError> {
+        let weight = item.weight();
+        if let Item::Record { .. } = item
+            && weight > limits::MAX_RECORD
+        {
+            return Err(WriteError::TooLarge(weight));
+        }
+        let (done, receiver) = oneshot::channel();
+        let mut queue = self.shared.queue.lock();
+        if queue.closing {
+            return Err(WriteError::Closed);
+        }
+        if self.failed() {
+            return Err(WriteError::Failed("an earlier sync failed".into()));
+        }
+        let pending = queue.weight + weight;
+        if pending > limits::MAX_PENDING && queue.weight > 0 {
+            return Err(WriteError::TooFast);
+        }
+        if bounded && self.bytes() + pending as u64 > self.shared.config.max_bytes {
+            return Err(WriteError::Full(self.shared.config.id.name()));
+        }
+        queue.weight += weight;
+        queue.waiting.push_back(Waiting { item, weight, done });
+        drop(queue);
+        self.shared.wake.notify_one();
+        Ok(receiver)
+    }
+
+    /// Whether so much waits for the writer that publishers should wait too.
+    pub fn is_behind(&self) -> bool {
+        self.shared.queue.lock().weight > limits::PENDING_TARGET
+    }
+
+    /// Frames that are in memory, or `None` if the place is only on disk: then [`Log::read`] may block.
+    pub fn read_tail(&self, from: From, max_bytes: usize) -> Option<FrameRead> {
+        let end = self.end();
+        let index = self.shared.index.lock();
+        let at_end = match from {
+            From::Number(n) => n >= end.number,
+            From::Position(p) => p >= end.position,
+        };
+        if at_end {
+            return Some(FrameRead {
+                frames: Vec::new(),
+                next: end,
+            });
+        }
+        let first = index.tail.front()?;
+        let covered = match from {
+            From::Number(n) => first.number <= n,
+            From::Position(p) => first.position <= p,
+        };
+        if !covered {
+            return None;
+        }
+        let start = index.tail.partition_point(|frame| match from {
+            From::Number(n) => frame.number < n,
+            From::Position(p) => frame.end() <= p,
+        });
+        let mut frames = Vec::new();
+        let mut bytes = 0;
+        for frame in index.tail.range(start..) {
+            if !frames.is_empty() && bytes + frame.batch.len() > max_bytes {
+                break;
+            }
+            bytes += frame.batch.len();
+            frames.push(frame.clone());
+        }
+        let next = after(&frames).unwrap_or(end);
+        Some(FrameRead { frames, next })
+    }
+
+    /// Reads whole frames of about `max_bytes`, at least one if there is one. Blocks on the disk.
+    pub fn read(&self, from: From, max_bytes: usize) -> io::Result<FrameRead> {
+        let mut from = from;
+        loop {
+            if let Some(read) = self.read_tail(from, max_bytes) {
+                return Ok(read);
+            }
+            let Some(mut place) = self.place(from)? else {
+                // Nothing but the end is left.
+                let next = self.end();
+                return Ok(FrameRead {
+                    frames: Vec::new(),
+                    next,
+                });
+            };
+            let mut frames: Vec<Arc<Frame>> = Vec::new();
+            let mut bytes = 0;
+            let damage = loop {
+                if bytes >= max_bytes {
+                    break None;
+                }
+                match place.reader.next() {
+                    Ok(None) => break None,
+                    Ok(Some(Entry::Frame(frame))) => {
+                        let before = match from {
+                            From::Number(n) => frame.number < n,
+                            From::Position(p) => frame.end() <= p,
+                        };
+                        if !before {
+                            bytes += frame.batch.len();
+                            frames.push(Arc::new(frame));
+                        }
+                    }
+                    Ok(Some(Entry::Release { .. })) => {}
+                    Err(ReadEntryError::Io(error)) => return Err(error),
+                    Err(ReadEntryError::Damage(damage)) => break Some(damage),
+                }
+            };
+            if let Some(next) = after(&frames) {
+                self.remember(Hint {
+                    segment: place.segment,
+                    number: next.number,
+                    position: next.position,
+                    offset: place.reader.offset(),
+                });
+                return Ok(FrameRead { frames, next });
+            }
+            if let Some(damage) = damage {
+                self.shared.counters.damaged.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(log = self.shared.config.id.name(), segment = place.segment, offset = place.reader.offset(), %damage,
+                    "damage in a segment: the rest of the segment can not be read and is skipped");
+            }
+            // Only releases, or damage: go on with the next segment.
+            let index = self.shared.index.lock();
+            match index.segments.range(place.segment + 1..).next() {
+                Some((number, segment)) => {
+                    from = match from {
+                        From::Number(_) => From::Number(*number),
+                        From::Position(_) => From::Position(segment.first_position),
+                    }
+                }
+                None => {
+                    drop(index);
+                    return Ok(FrameRead {
+                        frames: Vec::new(),
+                        next: self.end(),
+                    });
+                }
+            }
+        }
+    }
+
+    fn place(&self, from: From) -> io::Result<Option<Place>> {
+        let index = self.shared.index.lock();
+        let found = match from {
+            From::Number(n) => index.segments.range(..=n).next_back(),
+            // Segments that hold only releases share a position: the last of them has the records.
+            From::Position(p) => index
+                .segments
+                .iter()
+                .rev()
+                .find(|(_, segment)| segment.first_position <= p),
+        };
+        let Some((&number, segment)) = found.or_else(|| index.segments.iter().next()) else {
+            return Ok(None);
+        };
+        let mut offset = segment.data_start;
+        let mut best = 0;
+        for hint in index.hints.iter().filter(|hint| hint.segment == number) {
+            let fits = match from {
+                From::Number(n) => hint.number <= n,
+                From::Position(p) => hint.position <= p,
+            };
+            if fits && hint.number > best {
+                best = hint.number;
+                offset = hint.offset;
+            }
+        }
+        // Opened under the lock, so that the segment is not deleted in between.
+        let file = self.shared.disk.open(&segment.path)?;
+        Ok(Some(Place {
+            segment: number,
+            reader: SegmentReader::new(file, offset, segment.len, None),
+        }))
+    }
+
+    fn remember(&self, hint: Hint) {
+        let mut index = self.shared.index.lock();
+        if index.hints.len() >= limits::READ_HINTS {
+            index.hints.pop_front();
+        }
+        index.hints.push_back(hint);
+    }
+
+    /// The oldest place that can still be read.
+    pub fn start(&self) -> End {
+        let index = self.shared.index.lock();
+        let first = index.segments.iter().next();
+        first.map_or_else(
+            || self.end(),
+            |(number, segment)| End {
+                number: *number,
+                position: segment.first_position,
+            },
+        )
+    }
+
+    /// How many bytes of segments hold something at or after a position.
+    pub fn bytes_from(&self, position: u64) -> u64 {
+        let index = self.shared.index.lock();
+        let mut bytes = 0;
+        for segment in index.segments.values().rev() {
+            bytes += segment.len - segment.data_start;
+            if segment.first_position <= position {
+                break;
+            }
+        }
+        bytes
+    }
+
+    /// Deletes segments of which everything is before `keep`, except the newest two: readers that are only a little behind
+    /// need no cursor.
+    pub fn trim(&self, keep: End) -> io::Result<()> {
+        loop {
+            let mut index = self.shared.index.lock();
+            let mut ahead = index.segments.iter();
+            let (Some((&number, segment)), Some((&next_number, next)), Some(_)) =
+                (ahead.next(), ahead.next(), ahead.next())
+            else {
+                return Ok(());
+            };
+            if next_number > keep.number || next.first_position > keep.position {
+                return Ok(());
+            }
+            self.shared.disk.remove(&segment.path)?;
+            self.shared.bytes.fetch_sub(segment.len, Ordering::Relaxed);
+            index.segments.remove(&number);
+            index.hints.retain(|hint| hint.segment != number);
+        }
+    }
+
+    /// Writes what waits, and stops. Later calls do nothing.
+    pub fn close(&self) {
+        self.shared.queue.lock().closing = true;
+        self.shared.wake.notify_one();
+        if let Some(thread) = self.writer.lock().take() {
+            // A writer that panicked has already failed everybody who waited for it.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+struct Place {
+    segment: u64,
+    reader: SegmentReader,
+}
+
+fn after(frames: &[Arc<Frame>]) -> Option<End> {
+    frames.last().map(|frame| End {
+        number: frame.number + 1,
+        position: frame.end(),
+    })
+}
+
+impl Index {
+    /// Adds a durable frame to what is kept in memory.
+    pub fn push_tail(&mut self, frame: Arc<Frame>) {
+        self.tail_weight += frame.weight();
+        self.tail.push_back(frame);
+        while self.tail_weight > limits::TAIL
+            && self.tail.len() > 1
+            && let Some(old) = self.tail.pop_front()
+        {
+            self.tail_weight -= old.weight();
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! The writer thread of a log: takes all that waits, writes it with one call, syncs once, then tells those who wait.
+//!
+//! Publishes that arrive while a sync is running are coalesced: records of one stream become one batch. Sequence numbers are
+//! given and batches encoded here, so that what is in the file is in the order of the sequences.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use record::{Batch, BatchBuilder, NewRecord, StreamName};
+use tokio::sync::oneshot;
+
+use crate::disk::DiskFile;
+use crate::frame::{Entry, Frame, Lane, Origin, PacketRef};
+use crate::limits;
+use crate::log::{End, Segment, Shared, WriteError, segment_name};
+use crate::segment::{LogState, encode_header};
+
+/// What can be put into a log.
+pub(crate) enum Item {
+    /// A record that is still to be put into a batch.
+    Record {
+        lane: Lane,
+        stream: StreamName,
+        record: NewRecord,
+        retained: bool,
+        packet: Option<PacketRef>,
+    },
+    /// A batch that is encoded already.
+    Batch {
+        lane: Lane,
+        stream: StreamName,
+        batch: Batch,
+        retained: Vec<u32>,
+        origin: Origin,
+    },
+    Release(PacketRef),
+}
+
+impl Item {
+    pub fn weight(&self) -> usize {
+        match self {
+            Item::Record { record, .. } => {
+                let headers = record.headers.iter().map(|header| {
+                    header.name.len() + header.value.as_ref().map_or(0, |v| v.len()) + 8
+                });
+                record.key.as_ref().map_or(0, |key| key.len())
+                    + record.value.as_ref().map_or(0, |value| value.len())
+                    + headers.sum::<usize>()
+                    + 64
+            }
+            Item::Batch { batch, .. } => batch.len() + 64,
+            Item::Release(packet) => packet.client.len() + 64,
+        }
+    }
+}
+
+type Done = oneshot::Sender<Result<(), WriteError>>;
+
+pub(crate) struct Waiting {
+    pub item: Item,
+    pub weight: usize,
+    pub done: Done,
+}
+
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    state: LogState,
+    active: Arc<dyn DiskFile>,
+    /// Reused from group to group.
+    buffer: Vec<u8>,
+}
+
+/// A batch that still takes records.
+struct OpenBatch {
+    lane: Lane,
+    stream: StreamName,
+    builder: BatchBuilder,
+    retained: Vec<u32>,
+    packets: Vec<PacketRef>,
+    payload: usize,
+    done: Vec<Done>,
+}
+
+/// What one sync makes durable.
+#[derive(Default)]
+struct Group {
+    entries: Vec<Entry>,
+    done: Vec<Done>,
+    records: u64,
+    payload: u64,
+}
+
+impl Writer {
+    pub fn new(shared: Arc<Shared>, state: LogState, active: Arc<dyn DiskFile>) -> Writer {
+        Writer {
+            shared,
+            state,
+            active,
+            buffer: Vec::new(),
+        }
+    }
+
+    pub fn run(mut self) {
+        while let Some((items, weight)) = self.take() {
+            let mut group = self.build(items);
+            let result = if group.entries.is_empty() {
+                Ok(())
+            } else {
+                self.write(&group)
+            };
+            if result.is_ok() {
+                self.publish(&mut group);
+            } else {
+                let refused = group.done.len() as u64;
+                self.shared.counters.refused.fetch_add(refused, Ordering::Relaxed);
+            }
+            self.shared.queue.lock().weight -= weight;
+            for done in group.done {
+                // The publisher may be gone; what it published is stored all the same.
+                let _ = done.send(result.clone());
+            }
+            if self.buffer.capacity() > limits::GROUP_TARGET {
+                self.buffer = Vec::new();
+            }
+        }
+    }
+
+    /// Waits for items. `None` = closed and nothing is left.
+    fn take(&self) -> Option<(Vec<Waiting>, usize)> {
+        let mut queue = self.shared.queue.lock();
+        while queue.waiting.is_empty() {
+            if queue.closing {
+                return None;
+            }
+            self.shared.wake.wait(&mut queue);
+        }
+        let mut items = Vec::new();
+        let mut weight = 0;
+        while weight < limits::GROUP_TARGET
+            && let Some(item) = queue.waiting.pop_front()
+        {
+            weight += item.weight;
+            items.push(item);
+        }
+        Some((items, weight))
+    }
+
+    fn build(&self, items: Vec<Waiting>) -> Group {
+        let mut group = Group::default();
+        let mut batches: Vec<Result<OpenBatch, Frame>> = Vec::new();
+        let mut open: HashMap<(Lane, StreamName), usize> = HashMap::new();
+        // Sequences after the batches of this group; they count only if it is written.
+        let mut sequences: HashMap<(Lane, StreamName), i32> = HashMap::new();
+        let mut number = self.state.next_number;
+
+        for Waiting { item, done, .. } in items {
+            match item {
+                // Before the frames: a client sends PUBREL only after its message was durable, so a release never belongs to a
+                // message of this group, but the same packet id may already be used again in it.
+                Item::Release(packet) => {
+                    group.entries.push(Entry::Release { number, packet });
+                    number += 1;
+                    group.done.push(done);
+                }
+                Item::Batch {
+                    lane,
+                    stream,
+                    batch,
+                    retained,
+                    origin,
+                } => {
+                    group.records += u64::from(batch.record_count());
+                    group.payload += batch.len() as u64;
+                    group.done.push(done);
+                    batches.push(Err(Frame {
+                        number: 0,
+                        position: 0,
+                        lane,
+                        stream,
+                        batch,
+                        retained,
+                        exactly_once: Vec::new(),
+                        origin: Some(origin),
+                    }));
+                }
+                Item::Record {
+                    lane,
+                    stream,
+                    record,
+                    retained,
+                    packet,
+                } => {
+                    let key = (lane, stream);
+                    let payload = record.value.as_ref().map_or(0, |value| value.len())
+                        + record.key.as_ref().map_or(0, |key| key.len());
+                    let place = open.get(&key).copied().filter(|&at| {
+                        matches!(&batches[at], Ok(batch) if batch.builder.count() < limits::BATCH_RECORDS
+                            && batch.builder.len() + payload <= limits::BATCH_TARGET)
+                    });
+                    let at = match place {
+                        Some(at) => at,
+                        None => {
+                            let sequence = match open.get(&key).map(|&at| &batches[at]) {
+                                Some(Ok(full)) => record::sequence_after(
+                                    sequences.get(&key).copied().unwrap_or(0),
+                                    full.builder.count(),
+                                ),
+                                _ => self.state.sequences.get(&key).copied().unwrap_or(0),
+                            };
+                            let known = self.state.sequences.len() + sequences.len();
+                            if !self.state.sequences.contains_key(&key)
+                                && !sequences.contains_key(&key)
+                                && known >= limits::MAX_STREAMS
+                            {
+                                let _ = done.send(Err(WriteError::TooManyStreams));
+                                continue;
+                            }
+                            sequences.insert(key.clone(), sequence);
+                            let producer = self.state.producer;
+                            batches.push(Ok(OpenBatch {
+                                lane,
+                                stream: key.1.clone(),
+                                builder: BatchBuilder::new().producer(
+                                    producer.id + i64::from(lane.0),
+                                    producer.epoch,
+                                    sequence,
+                                ),
+                                retained: Vec::new(),
+                                packets: Vec::new(),
+                                payload: 0,
+                                done: Vec::new(),
+                            }));
+                            open.insert(key, batches.len() - 1);
+                            batches.len() - 1
+                        }
+                    };
+                    let Some(Ok(batch)) = batches.get_mut(at) else {
+                        continue;
+                    };
+                    let index = batch.builder.count();
+                    if let Err(error) = batch.builder.push(&record) {
+                        let _ = done.send(Err(WriteError::Encode(error.to_string())));
+                        continue;
+                    }
+                    if retained {
+                        batch.retained.push(index);
+                    }
+                    batch.packets.extend(packet);
+                    batch.payload += payload;
+                    batch.done.push(done);
+                }
+            }
+        }
+
+        let mut position = self.state.next_position;
+        for batch in batches {
+            let mut frame = match batch {
+                Err(frame) => frame,
+                Ok(open) if open.builder.is_empty() => continue,
+                Ok(open) => {
+                    let count = u64::from(open.builder.count());
+                    match open.builder.build() {
+                        Ok(batch) => {
+                            group.records += count;
+                            group.payload += open.payload as u64;
+                            group.done.extend(open.done);
+                            Frame {
+                                number: 0,
+                                position: 0,
+                                lane: open.lane,
+                                stream: open.stream,
+                                batch,
+                                retained: open.retained,
+                                exactly_once: open.packets,
+                                origin: None,
+                            }
+                        }
+                        Err(error) => {
+                            for done in open.done {
+                                let _ = done.send(Err(WriteError::Encode(error.to_string())));
+                            }
+                            continue;
+                        }
+                    }
+                }
+            };
+            frame.number = number;
+            frame.position = position;
+            number += 1;
+            position = frame.end();
+            group.entries.push(Entry::Frame(frame));
+        }
+        group
+    }
+
+    fn write(&mut self, group: &Group) -> Result<(), WriteError> {
+        if self.shared.failed.load(Ordering::Relaxed) {
+            return Err(WriteError::Failed("an earlier sync failed".into()));
+        }
+        let (first, len) = self.active_segment();
+        if len >= self.shared.config.segment_bytes && self.state.next_number > first {
+            self.roll()?;
+        }
+        let (first, len) = self.active_segment();
+        self.buffer.clear();
+        for entry in &group.entries {
+            entry.encode(&mut self.buffer);
+        }
+        if let Err(error) = self.active.append(&self.buffer) {
+            // Part of it may stand there; it must go before anything else is written behind it.
+            if let Err(error) = self.active.truncate(len) {
+                self.fail(&error);
+            }
+            return Err(write_error(&error));
+        }
+        if let Err(error) = self.active.sync() {
+            // What is on the disk now is unknown, and asking again does not tell: Linux reports such an error once.
+            self.fail(&error);
+            return Err(WriteError::Failed(error.to_string()));
+        }
+        let written = self.buffer.len() as u64;
+        if let Some(segment) = self.shared.index.lock().segments.get_mut(&first) {
+            segment.len += written;
+        }
+        self.shared.bytes.fetch_add(written, Ordering::Relaxed);
+        let counters = &self.shared.counters;
+        counters.bytes_written.fetch_add(written, Ordering::Relaxed);
+        counters.syncs.fetch_add(1, Ordering::Relaxed);
+        counters.records.fetch_add(group.records, Ordering::Relaxed);
+        counters.payload_bytes.fetch_add(group.payload, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The group is durable: show it to readers.
+    fn publish(&mut self, group: &mut Group) {
+        if group.entries.is_empty() {
+            return;
+        }
+        for entry in &group.entries {
+            self.state.pass(entry);
+        }
+        (self.shared.on_durable)(&group.entries);
+        let mut index = self.shared.index.lock();
+        for entry in group.entries.drain(..) {
+            if let Entry::Frame(frame) = entry {
+                index.push_tail(Arc::new(frame));
+            }
+        }
+        // Under the lock, so that a reader who sees the end finds the frames before it.
+        self.shared.end.send_replace(End {
+            number: self.state.next_number,
+            position: self.state.next_position,
+        });
+    }
+
+    fn active_segment(&self) -> (u64, u64) {
+        let index = self.shared.index.lock();
+        let last = index.segments.iter().next_back();
+        last.map_or((0, 0), |(first, segment)| (*first, segment.len))
+    }
+
+    fn roll(&mut self) -> Result<(), WriteError> {
+        let (file, segment) = create_segment(
+            &*self.shared.disk,
+            &self.shared.dir,
+            self.shared.config.id.kind(),
+            &self.state,
+        )
+        .map_err(|error| write_error(&error))?;
+        let counters = &self.shared.counters;
+        counters.bytes_written.fetch_add(segment.len, Ordering::Relaxed);
+        counters.syncs.fetch_add(2, Ordering::Relaxed);
+        self.shared.bytes.fetch_add(segment.len, Ordering::Relaxed);
+        let mut index = self.shared.index.lock();
+        index.segments.insert(self.state.next_number, segment);
+        self.active = file;
+        Ok(())
+    }
+
+    fn fail(&self, error: &io::Error) {
+        tracing::error!(log = self.shared.config.id.name(), %error, "the disk failed: nothing is taken until a restart");
+        self.shared.failed.store(true, Ordering::Relaxed);
+    }
+}
+
+fn write_error(error: &io::Error) -> WriteError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => WriteError::DiskFull,
+        _ => WriteError::Failed(error.to_string()),
+    }
+}
+
+/// Makes the segment that begins with `state`, durably: header and name are synced before anything is written behind it.
+pub(crate) fn create_segment(
+    disk: &dyn crate::disk::Disk,
+    dir: &std::path::Path,
+    kind: u8,
+    state: &LogState,
+) -> io::Result<(Arc<dyn DiskFile>, Segment)> {
+    let path = dir.join(segment_name(state.next_number));
+    let file = match disk.create(&path) {
+        // Left by an attempt that found the disk full.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            disk.remove(&path)?;
+            disk.create(&path)?
+        }
+        result => result?,
+    };
+    let header = encode_header(kind, state);
+    file.append(&header)?;
+    file.sync()?;
+    disk.sync_dir(dir)?;
+    let len = header.len() as u64;
+    let segment = Segment {
+        path,
+        first_position: state.next_position,
+        data_start: len,
+        len,
+    };
+    Ok((file, segment))
+}
