@@ -438,7 +438,7 @@ impl Log {
     }
 
     /// The oldest place that can still be read.
-    pub fn start(&self) -> End {
+    pub fn oldest(&self) -> End {
         let index = self.shared.index.lock();
         let first = index.segments.iter().next();
         first.map_or_else(
@@ -461,6 +461,21 @@ impl Log {
             }
         }
         bytes
+    }
+
+    /// The first position of the newest segments that together have at most `bytes`.
+    pub fn position_before_end(&self, bytes: u64) -> u64 {
+        let index = self.shared.index.lock();
+        let mut sum = 0;
+        let mut position = self.end().position;
+        for segment in index.segments.values().rev() {
+            sum += segment.len;
+            if sum > bytes {
+                break;
+            }
+            position = segment.first_position;
+        }
+        position
     }
 
     /// Deletes segments of which everything is before `keep`, except the newest two: readers that are only a little behind

@@ -261,3 +261,8 @@ impl SegmentReader {
         Ok(self.buffer.len() >= len)
     }
 }
+
+/// Length of a file by its path.
+pub(crate) fn read_len(disk: &dyn crate::disk::Disk, path: &std::path::Path) -> io::Result<u64> {
+    disk.open(path)?.len()
+}

@@ -3,7 +3,7 @@
 //! Publishes that arrive while a sync is running are coalesced: records of one stream become one batch. Sequence numbers are
 //! given and batches encoded here, so that what is in the file is in the order of the sequences.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -114,7 +114,10 @@ impl Writer {
                 self.publish(&mut group);
             } else {
                 let refused = group.done.len() as u64;
-                self.shared.counters.refused.fetch_add(refused, Ordering::Relaxed);
+                self.shared
+                    .counters
+                    .refused
+                    .fetch_add(refused, Ordering::Relaxed);
             }
             self.shared.queue.lock().weight -= weight;
             for done in group.done {
@@ -255,10 +258,19 @@ impl Writer {
         }
 
         let mut position = self.state.next_position;
+        // Streams of which a batch could not be encoded: what follows it would leave a hole in the sequence.
+        let mut broken: HashSet<(Lane, StreamName)> = HashSet::new();
         for batch in batches {
             let mut frame = match batch {
                 Err(frame) => frame,
                 Ok(open) if open.builder.is_empty() => continue,
+                Ok(open) if broken.contains(&(open.lane, open.stream.clone())) => {
+                    for done in open.done {
+                        let _ =
+                            done.send(Err(WriteError::Encode("a batch before it failed".into())));
+                    }
+                    continue;
+                }
                 Ok(open) => {
                     let count = u64::from(open.builder.count());
                     match open.builder.build() {
@@ -278,6 +290,7 @@ impl Writer {
                             }
                         }
                         Err(error) => {
+                            broken.insert((open.lane, open.stream));
                             for done in open.done {
                                 let _ = done.send(Err(WriteError::Encode(error.to_string())));
                             }
@@ -329,7 +342,9 @@ impl Writer {
         counters.bytes_written.fetch_add(written, Ordering::Relaxed);
         counters.syncs.fetch_add(1, Ordering::Relaxed);
         counters.records.fetch_add(group.records, Ordering::Relaxed);
-        counters.payload_bytes.fetch_add(group.payload, Ordering::Relaxed);
+        counters
+            .payload_bytes
+            .fetch_add(group.payload, Ordering::Relaxed);
         Ok(())
     }
 
@@ -370,7 +385,9 @@ impl Writer {
         )
         .map_err(|error| write_error(&error))?;
         let counters = &self.shared.counters;
-        counters.bytes_written.fetch_add(segment.len, Ordering::Relaxed);
+        counters
+            .bytes_written
+            .fetch_add(segment.len, Ordering::Relaxed);
         counters.syncs.fetch_add(2, Ordering::Relaxed);
         self.shared.bytes.fetch_add(segment.len, Ordering::Relaxed);
         let mut index = self.shared.index.lock();

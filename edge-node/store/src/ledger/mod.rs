@@ -25,8 +25,6 @@ pub enum Table {
     Retained = 4,
     /// QoS 2 packet ids that wait for PUBREL: (client id, 0, packet id).
     Unreleased = 5,
-    /// Where the last downlink batch of each partition of the core stood.
-    Origin = 6,
 }
 
 #[derive(Debug, Clone)]
@@ -45,9 +43,6 @@ pub enum Change {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("ledger: {0}")]
 pub struct LedgerError(pub String);
-
-/// What one scan yields: key (without the table) and value.
-pub type Row = (Vec<u8>, Bytes);
 
 pub trait Ledger: Send + Sync + 'static {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, LedgerError>;

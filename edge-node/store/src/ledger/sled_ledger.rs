@@ -53,11 +53,16 @@ impl SledLedger {
             // Flushed by us, with a sync of our own: sled's flush is not durable on Linux.
             .flush_every_ms(None);
         // sled panics on some kinds of damage instead of returning an error.
-        let opened = std::panic::catch_unwind(|| config.open()).map_err(|_| {
+        let open = std::panic::AssertUnwindSafe(|| config.open());
+        let opened = std::panic::catch_unwind(open).map_err(|_| {
             LedgerError("sled panicked while it read its file, which is damaged".into())
         })?;
         let db = opened.map_err(failed)?;
-        let last = db.scan_prefix([PIECES]).next_back().transpose().map_err(failed)?;
+        let last = db
+            .scan_prefix([PIECES])
+            .next_back()
+            .transpose()
+            .map_err(failed)?;
         let next = last
             .and_then(|(key, _)| Some(u64::from_be_bytes(key.get(1..9)?.try_into().ok()?) + 1))
             .unwrap_or(0);
@@ -71,7 +76,9 @@ impl SledLedger {
         // sled makes its files at open: their names must survive as well as their contents.
         File::open(dir).and_then(|d| d.sync_all()).map_err(failed)?;
         if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
-            File::open(parent).and_then(|d| d.sync_all()).map_err(failed)?;
+            File::open(parent)
+                .and_then(|d| d.sync_all())
+                .map_err(failed)?;
         }
         Ok(ledger)
     }
@@ -153,7 +160,10 @@ impl Ledger for SledLedger {
                         batch.insert(key, [&[INLINE], &value[..]].concat());
                         continue;
                     }
-                    let id = self.next_piece.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+                    let id = self
+                        .next_piece
+                        .fetch_add(1, Ordering::Relaxed)
+                        .to_be_bytes();
                     for (n, piece) in value.chunks(limits::LEDGER_PIECE).enumerate() {
                         let place = (n as u32).to_be_bytes();
                         batch.insert([&piece_prefix(&id)[..], &place].concat(), piece);

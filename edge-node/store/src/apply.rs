@@ -1,0 +1,97 @@
+//! What the entries of a log mean for the ledger: retained messages and QoS 2 packet ids.
+
+use bytes::Bytes;
+use record::{Batch, BatchBuilder, NewRecord, Record, StreamName};
+
+use crate::frame::{Entry, Frame, PacketRef};
+use crate::ledger::{Change, Table};
+use crate::wire::{Reader, put_text};
+
+/// A retained message: the record that set it, and its stream.
+#[derive(Debug, Clone)]
+pub struct Retained {
+    pub stream: StreamName,
+    pub record: Record,
+}
+
+pub(crate) fn packet_key(packet: &PacketRef) -> Vec<u8> {
+    let mut key = client_prefix(&packet.client);
+    key.extend_from_slice(&packet.packet_id.to_be_bytes());
+    key
+}
+
+/// A client id contains no zero character [MQTT-1.5.4-2], so that this is no prefix of another client's.
+pub(crate) fn client_prefix(client: &str) -> Vec<u8> {
+    let mut key = client.as_bytes().to_vec();
+    key.push(0);
+    key
+}
+
+pub(crate) fn changes(entries: &[Entry], changes: &mut Vec<Change>) {
+    for entry in entries {
+        match entry {
+            Entry::Release { packet, .. } => changes.push(Change::Delete {
+                table: Table::Unreleased,
+                key: packet_key(packet),
+            }),
+            Entry::Frame(frame) => {
+                for packet in &frame.exactly_once {
+                    changes.push(Change::Put {
+                        table: Table::Unreleased,
+                        key: packet_key(packet),
+                        value: Vec::new(),
+                    });
+                }
+                if !frame.retained.is_empty() {
+                    retained_changes(frame, changes);
+                }
+            }
+        }
+    }
+}
+
+fn retained_changes(frame: &Frame, changes: &mut Vec<Change>) {
+    let Ok(records) = frame.batch.records() else {
+        return;
+    };
+    for (index, record) in records.enumerate() {
+        // The rest can not be read either; the batch was checked when it was taken.
+        let Ok(record) = record else { return };
+        if frame.retained.binary_search(&(index as u32)).is_err() {
+            continue;
+        }
+        let Some(key) = record.key.clone().map(|key| key.to_vec()) else {
+            continue;
+        };
+        let table = Table::Retained;
+        if record.value.as_ref().is_none_or(|value| value.is_empty()) {
+            changes.push(Change::Delete { table, key });
+        } else if let Some(value) = encode_retained(&frame.stream, record) {
+            changes.push(Change::Put { table, key, value });
+        }
+    }
+}
+
+fn encode_retained(stream: &StreamName, record: Record) -> Option<Vec<u8>> {
+    let mut builder = BatchBuilder::new();
+    let record = NewRecord {
+        timestamp: record.timestamp,
+        key: record.key,
+        value: record.value,
+        headers: record.headers,
+    };
+    builder.push(&record).ok()?;
+    let batch = builder.build().ok()?;
+    let mut value = Vec::new();
+    put_text(&mut value, stream.as_str());
+    value.extend_from_slice(batch.bytes());
+    Some(value)
+}
+
+/// `None` = damaged.
+pub(crate) fn decode_retained(value: Bytes) -> Option<Retained> {
+    let mut r = Reader(value);
+    let stream = StreamName::new(&r.text().ok()?).ok()?;
+    let record = Batch::parse(r.0).ok()?.records().ok()?.next()?.ok()?;
+    Some(Retained { stream, record })
+}

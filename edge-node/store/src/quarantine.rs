@@ -1,0 +1,58 @@
+//! Frames that the core will never take: kept apart, bounded, so that they block nothing and can be looked at.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::disk::Disk;
+use crate::frame::{Entry, Frame};
+use crate::limits;
+use crate::segment::read_len;
+
+pub(crate) struct Quarantine {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    /// Frames put here since the start.
+    pub frames: AtomicU64,
+}
+
+impl Quarantine {
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> io::Result<Quarantine> {
+        disk.create_dir(dir)?;
+        Ok(Quarantine {
+            disk,
+            dir: dir.to_owned(),
+            frames: AtomicU64::new(0),
+        })
+    }
+
+    /// Stores a frame durably, as one entry a file. The oldest ones go when there are too many.
+    pub fn put(&self, frame: &Frame) -> io::Result<()> {
+        let path = self.dir.join(format!("{:020}.frame", frame.number));
+        let mut bytes = Vec::new();
+        Entry::Frame(frame.clone()).encode(&mut bytes);
+        let file = match self.disk.create(&path) {
+            // Refused once more after a reconnect.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            result => result?,
+        };
+        file.append(&bytes)?;
+        file.sync()?;
+        self.disk.sync_dir(&self.dir)?;
+        self.frames.fetch_add(1, Ordering::Relaxed);
+
+        let mut names = self.disk.list(&self.dir)?;
+        names.sort();
+        let mut kept = 0;
+        for name in names.iter().rev() {
+            let path = self.dir.join(name);
+            kept += read_len(&*self.disk, &path)?;
+            if kept > limits::QUARANTINE && !name.starts_with(&format!("{:020}", frame.number)) {
+                tracing::error!(file = %path.display(), "too many refused batches are kept: the oldest is deleted");
+                self.disk.remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,1 @@
+//! The suite of the store: every disk and ledger runs it.
