@@ -23,7 +23,9 @@ fn path(index: u64) -> String {
 }
 
 fn index_of(name: &str) -> Option<u64> {
-    name.strip_suffix(".checkpoint").filter(|digits| digits.len() == 20).and_then(|digits| digits.parse().ok())
+    name.strip_suffix(".checkpoint")
+        .filter(|digits| digits.len() == 20)
+        .and_then(|digits| digits.parse().ok())
 }
 
 /// Writes a checkpoint so that after a crash at any point it is there whole or not at all. Returns the indexes of those kept,
@@ -44,7 +46,11 @@ pub(crate) fn save(disk: &dyn Disk, snapshot: &Snapshot) -> std::io::Result<Vec<
     file.sync()?;
     disk.rename(&temporary, &path(snapshot.index))?;
     disk.sync_dir(DIRECTORY)?;
-    let mut indexes: Vec<u64> = disk.list(DIRECTORY)?.iter().filter_map(|name| index_of(name)).collect();
+    let mut indexes: Vec<u64> = disk
+        .list(DIRECTORY)?
+        .iter()
+        .filter_map(|name| index_of(name))
+        .collect();
     indexes.sort_unstable();
     while indexes.len() > KEEP {
         let oldest = indexes.remove(0);
@@ -70,7 +76,13 @@ pub(crate) fn load(disk: &dyn Disk, tail_bytes: usize) -> Result<Loaded, OpenErr
     while let Some(index) = indexes.last().copied() {
         let state = State::new(tail_bytes);
         match load_one(disk, index, &state) {
-            Ok(head) => return Ok(Loaded { state, head, kept: indexes }),
+            Ok(head) => {
+                return Ok(Loaded {
+                    state,
+                    head,
+                    kept: indexes,
+                });
+            }
             Err(error @ OpenError::Corrupt { .. }) => {
                 tracing::error!(%error, "a checkpoint is damaged; trying the one before");
                 damage.get_or_insert(error);
@@ -83,31 +95,57 @@ pub(crate) fn load(disk: &dyn Disk, tail_bytes: usize) -> Result<Loaded, OpenErr
         // With all of them damaged, the state before the first entry in the WAL is lost, unless that is the very first entry:
         // recovery finds out, since it does not accept a gap.
         Some(error) if !wal_is_complete(disk)? => Err(error),
-        _ => Ok(Loaded { state: State::new(tail_bytes), head: SnapshotHead { index: 0, stamp: 0, last: false }, kept: Vec::new() }),
+        _ => Ok(Loaded {
+            state: State::new(tail_bytes),
+            head: SnapshotHead {
+                index: 0,
+                stamp: 0,
+                last: false,
+            },
+            kept: Vec::new(),
+        }),
     }
 }
 
 fn wal_is_complete(disk: &dyn Disk) -> Result<bool, OpenError> {
-    let names = disk.list(crate::wal::DIRECTORY).map_err(io_error("list", crate::wal::DIRECTORY))?;
-    Ok(names.iter().filter_map(|name| crate::wal::first_index(name)).min() == Some(1))
+    let names = disk
+        .list(crate::wal::DIRECTORY)
+        .map_err(io_error("list", crate::wal::DIRECTORY))?;
+    Ok(names
+        .iter()
+        .filter_map(|name| crate::wal::first_index(name))
+        .min()
+        == Some(1))
 }
 
 fn load_one(disk: &dyn Disk, index: u64, state: &State) -> Result<SnapshotHead, OpenError> {
     let path = path(index);
     let file = disk.open(&path, false).map_err(io_error("open", &path))?;
     let len = file.len().map_err(io_error("measure", &path))?;
-    let corrupt = |reason: &str| OpenError::Corrupt { path: path.clone(), position: 0, index, reason: reason.to_owned() };
+    let corrupt = |reason: &str| OpenError::Corrupt {
+        path: path.clone(),
+        position: 0,
+        index,
+        reason: reason.to_owned(),
+    };
     let mut bytes = vec![0; usize::try_from(len).map_err(|_| corrupt("it is too large"))?];
-    file.read_at(0, &mut bytes).map_err(io_error("read", &path))?;
+    file.read_at(0, &mut bytes)
+        .map_err(io_error("read", &path))?;
     let mut body = Bytes::from(bytes);
     if body.len() < HEADER {
         return Err(corrupt("it is too short"));
     }
     let mut header = crate::codec::Decoder::new(body.split_to(HEADER).slice(8..));
     let (version, length, crc) = (header.u32(), header.u64(), header.u32());
-    let (Ok(version), Ok(length), Ok(crc)) = (version, length, crc) else { return Err(corrupt("it is too short")) };
+    let (Ok(version), Ok(length), Ok(crc)) = (version, length, crc) else {
+        return Err(corrupt("it is too short"));
+    };
     if version > VERSION {
-        return Err(OpenError::NewerVersion { path, found: version, supported: VERSION });
+        return Err(OpenError::NewerVersion {
+            path,
+            found: version,
+            supported: VERSION,
+        });
     }
     if length != body.len() as u64 || crc32c::crc32c(&body) != crc {
         return Err(corrupt("the checksum does not match"));

@@ -34,7 +34,10 @@ impl Decoder {
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let end = self.at.checked_add(N).ok_or(Malformed("position"))?;
-        let part = self.bytes.get(self.at..end).ok_or(Malformed("ends early"))?;
+        let part = self
+            .bytes
+            .get(self.at..end)
+            .ok_or(Malformed("ends early"))?;
         self.at = end;
         part.try_into().map_err(|_| Malformed("ends early"))
     }
@@ -70,7 +73,11 @@ impl Decoder {
     /// A count of things that take at least `each` bytes, so that nothing is allocated that cannot be there.
     pub fn count(&mut self, each: usize) -> Result<usize, Malformed> {
         let count = self.u32()? as usize;
-        if count.saturating_mul(each.max(1)) > self.remaining() { Err(Malformed("count")) } else { Ok(count) }
+        if count.saturating_mul(each.max(1)) > self.remaining() {
+            Err(Malformed("count"))
+        } else {
+            Ok(count)
+        }
     }
 
     pub fn bytes(&mut self) -> Result<Bytes, Malformed> {

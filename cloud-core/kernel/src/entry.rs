@@ -39,23 +39,36 @@ impl Entry {
 
     /// Adds an append.
     pub fn append(self, partition: PartitionId, batch: Batch, rule: SequenceRule) -> Entry {
-        self.with(Command::Append { partition, batch, rule })
+        self.with(Command::Append {
+            partition,
+            batch,
+            rule,
+        })
     }
 
     /// Adds a table write.
     pub fn put(self, table: &str, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Entry {
-        self.with(Command::TablePut { table: table.into(), key: key.into(), value: value.into() })
+        self.with(Command::TablePut {
+            table: table.into(),
+            key: key.into(),
+            value: value.into(),
+        })
     }
 
     /// Adds a table delete.
     pub fn delete(self, table: &str, key: impl Into<Bytes>) -> Entry {
-        self.with(Command::TableDelete { table: table.into(), key: key.into() })
+        self.with(Command::TableDelete {
+            table: table.into(),
+            key: key.into(),
+        })
     }
 }
 
 impl FromIterator<Command> for Entry {
     fn from_iter<I: IntoIterator<Item = Command>>(commands: I) -> Entry {
-        Entry { commands: commands.into_iter().collect() }
+        Entry {
+            commands: commands.into_iter().collect(),
+        }
     }
 }
 

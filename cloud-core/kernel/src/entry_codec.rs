@@ -48,7 +48,11 @@ pub(crate) fn encode(commands: &[Command]) -> Encoded {
     out.put_u32_le(len_u32(commands.len()));
     for command in commands {
         match command {
-            Command::Append { partition, batch, rule } => {
+            Command::Append {
+                partition,
+                batch,
+                rule,
+            } => {
                 out.put_u8(APPEND);
                 put_partition(&mut out, *partition);
                 out.put_u8(match rule {
@@ -93,7 +97,12 @@ pub(crate) fn encode(commands: &[Command]) -> Encoded {
                     partitions.iter().for_each(|p| put_partition(&mut out, *p));
                 }
             }
-            Command::CreateStream { address, uuid, partitions, config } => {
+            Command::CreateStream {
+                address,
+                uuid,
+                partitions,
+                config,
+            } => {
                 out.put_u8(CREATE_STREAM);
                 put_address(&mut out, address);
                 out.put_slice(uuid.as_bytes());
@@ -114,7 +123,10 @@ pub(crate) fn encode(commands: &[Command]) -> Encoded {
                 out.put_u64_le(stream.0);
                 put_config(&mut out, config);
             }
-            Command::Trim { partition, log_start } => {
+            Command::Trim {
+                partition,
+                log_start,
+            } => {
                 out.put_u8(TRIM);
                 put_partition(&mut out, *partition);
                 out.put_i64_le(*log_start);
@@ -155,8 +167,15 @@ pub(crate) fn encode(commands: &[Command]) -> Encoded {
     }
     done += out.len();
     parts.push(out.freeze());
-    let crc = parts.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part));
-    Encoded { parts, len: done, crc, batches_at }
+    let crc = parts
+        .iter()
+        .fold(0, |crc, part| crc32c::crc32c_append(crc, part));
+    Encoded {
+        parts,
+        len: done,
+        crc,
+        batches_at,
+    }
 }
 
 /// The commands of a body, with where the batches of the appends begin.
@@ -168,7 +187,11 @@ pub(crate) fn decode(body: Bytes) -> Result<(Vec<Command>, Vec<u32>), Malformed>
     for _ in 0..count {
         commands.push(decode_command(&mut from, &mut batches_at)?);
     }
-    if from.is_done() { Ok((commands, batches_at)) } else { Err(Malformed("bytes after the last command")) }
+    if from.is_done() {
+        Ok((commands, batches_at))
+    } else {
+        Err(Malformed("bytes after the last command"))
+    }
 }
 
 fn decode_command(from: &mut Decoder, batches_at: &mut Vec<u32>) -> Result<Command, Malformed> {
@@ -184,10 +207,21 @@ fn decode_command(from: &mut Decoder, batches_at: &mut Vec<u32>) -> Result<Comma
             batches_at.push(len_u32(from.position() + 4));
             // The frame's checksum, just verified, covers the batch.
             let batch = Batch::from_trusted(from.bytes()?).map_err(|_| Malformed("batch"))?;
-            Command::Append { partition, batch, rule }
+            Command::Append {
+                partition,
+                batch,
+                rule,
+            }
         }
-        TABLE_PUT => Command::TablePut { table: from.string()?.into(), key: from.bytes()?, value: from.bytes()? },
-        TABLE_DELETE => Command::TableDelete { table: from.string()?.into(), key: from.bytes()? },
+        TABLE_PUT => Command::TablePut {
+            table: from.string()?.into(),
+            key: from.bytes()?,
+            value: from.bytes()?,
+        },
+        TABLE_DELETE => Command::TableDelete {
+            table: from.string()?.into(),
+            key: from.bytes()?,
+        },
         CURSOR_COMMIT => {
             let group = CursorName(from.string()?.into());
             let count = from.count(24)?;
@@ -206,7 +240,11 @@ fn decode_command(from: &mut Decoder, batches_at: &mut Vec<u32>) -> Result<Comma
             let group = CursorName(from.string()?.into());
             let partitions = match from.u8()? {
                 0 => None,
-                _ => Some((0..from.count(12)?).map(|_| get_partition(from)).collect::<Result<_, _>>()?),
+                _ => Some(
+                    (0..from.count(12)?)
+                        .map(|_| get_partition(from))
+                        .collect::<Result<_, _>>()?,
+                ),
             };
             Command::CursorDelete { group, partitions }
         }
@@ -216,12 +254,25 @@ fn decode_command(from: &mut Decoder, batches_at: &mut Vec<u32>) -> Result<Comma
             partitions: from.u32()?,
             config: get_config(from)?,
         },
-        DELETE_STREAM => Command::DeleteStream { stream: StreamId(from.u64()?) },
-        ADD_PARTITIONS => Command::AddPartitions { stream: StreamId(from.u64()?), partitions: from.u32()? },
-        ALTER_STREAM => Command::AlterStream { stream: StreamId(from.u64()?), config: get_config(from)? },
-        TRIM => Command::Trim { partition: get_partition(from)?, log_start: from.i64()? },
+        DELETE_STREAM => Command::DeleteStream {
+            stream: StreamId(from.u64()?),
+        },
+        ADD_PARTITIONS => Command::AddPartitions {
+            stream: StreamId(from.u64()?),
+            partitions: from.u32()?,
+        },
+        ALTER_STREAM => Command::AlterStream {
+            stream: StreamId(from.u64()?),
+            config: get_config(from)?,
+        },
+        TRIM => Command::Trim {
+            partition: get_partition(from)?,
+            log_start: from.i64()?,
+        },
         ALLOCATE_PRODUCER_IDS => Command::AllocateProducerIds { count: from.u32()? },
-        EXPIRE_PRODUCERS => Command::ExpireProducers { idle_since: from.i64()? },
+        EXPIRE_PRODUCERS => Command::ExpireProducers {
+            idle_since: from.i64()?,
+        },
         QUEUE_SOURCES => {
             let queue = QueueName(from.string()?.into());
             let sources = (0..from.count(20)?)
@@ -242,7 +293,9 @@ fn decode_command(from: &mut Decoder, batches_at: &mut Vec<u32>) -> Result<Comma
             }
             Command::QueueSettle { queue, settled }
         }
-        QUEUE_DELETE => Command::QueueDelete { queue: QueueName(from.string()?.into()) },
+        QUEUE_DELETE => Command::QueueDelete {
+            queue: QueueName(from.string()?.into()),
+        },
         _ => return Err(Malformed("unknown command")),
     })
 }
@@ -253,7 +306,10 @@ pub(crate) fn put_partition(out: &mut BytesMut, partition: PartitionId) {
 }
 
 pub(crate) fn get_partition(from: &mut Decoder) -> Result<PartitionId, Malformed> {
-    Ok(PartitionId { stream: StreamId(from.u64()?), partition: from.u32()? })
+    Ok(PartitionId {
+        stream: StreamId(from.u64()?),
+        partition: from.u32()?,
+    })
 }
 
 pub(crate) fn put_address(out: &mut BytesMut, address: &StreamAddress) {
@@ -276,7 +332,9 @@ pub(crate) fn put_config(out: &mut BytesMut, config: &BTreeMap<String, String>) 
 }
 
 pub(crate) fn get_config(from: &mut Decoder) -> Result<BTreeMap<String, String>, Malformed> {
-    (0..from.count(8)?).map(|_| Ok((from.string()?, from.string()?))).collect()
+    (0..from.count(8)?)
+        .map(|_| Ok((from.string()?, from.string()?)))
+        .collect()
 }
 
 pub(crate) fn put_bitmap(out: &mut BytesMut, bitmap: &RoaringTreemap) {

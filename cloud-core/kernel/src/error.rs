@@ -18,10 +18,14 @@ pub enum OpenError {
         source: io::Error,
     },
     /// Another process has the data directory open.
-    #[error("the data directory is in use by another process: stop it, or choose another directory")]
+    #[error(
+        "the data directory is in use by another process: stop it, or choose another directory"
+    )]
     Locked,
     /// Written by a version that is newer than this one.
-    #[error("{path} has format version {found}, this program reads up to {supported}: it was written by a newer version; use that version or a newer one")]
+    #[error(
+        "{path} has format version {found}, this program reads up to {supported}: it was written by a newer version; use that version or a newer one"
+    )]
     NewerVersion {
         /// The file.
         path: String,
@@ -31,7 +35,9 @@ pub enum OpenError {
         supported: u32,
     },
     /// Data that had been made durable is damaged; nothing was changed.
-    #[error("{path} is corrupt at byte {position} (entry {index}): {reason}; restore it from a copy, nothing was changed")]
+    #[error(
+        "{path} is corrupt at byte {position} (entry {index}): {reason}; restore it from a copy, nothing was changed"
+    )]
     Corrupt {
         /// The file.
         path: String,

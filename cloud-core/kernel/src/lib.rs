@@ -8,8 +8,10 @@
 //! queue into one vectored write and one fdatasync, applies the entries in order to the state, and only then completes the callers.
 //! What is applied depends on the entries alone, never on the clock or on chance, so replaying the log gives the same state.
 
-#![allow(clippy::todo)] // while the bodies are being written
-#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![cfg_attr(
+    not(test),
+    warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)
+)]
 
 mod checkpoint;
 mod codec;
@@ -30,9 +32,12 @@ mod stream;
 mod wal;
 
 pub use config::KernelConfig;
-pub use entry::{Appended, Command, CursorName, CursorPosition, Entry, Outcome, QueueSettled, SequenceRule};
+pub use entry::{
+    Appended, Command, CursorName, CursorPosition, Entry, Outcome, QueueSettled, SequenceRule,
+};
 pub use error::{
-    AlterStreamError, AppendError, CreateStreamError, DeleteStreamError, OpenError, QueueError, ReadError, TrimError, WriteError,
+    AlterStreamError, AppendError, CreateStreamError, DeleteStreamError, OpenError, QueueError,
+    ReadError, TrimError, WriteError,
 };
 pub use kernel::{Kernel, Read, Stepper, Watermarks};
 pub use ports::Ports;

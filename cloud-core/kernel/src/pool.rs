@@ -30,16 +30,24 @@ pub(crate) struct Pool {
 impl Pool {
     pub fn start(threads: usize) -> io::Result<Pool> {
         let shared = Arc::new(Shared::default());
-        let pool = Pool { shared: shared.clone(), inline: threads == 0 };
+        let pool = Pool {
+            shared: shared.clone(),
+            inline: threads == 0,
+        };
         for number in 0..threads {
             let shared = shared.clone();
-            std::thread::Builder::new().name(format!("log-reader-{number}")).spawn(move || work(&shared))?;
+            std::thread::Builder::new()
+                .name(format!("log-reader-{number}"))
+                .spawn(move || work(&shared))?;
         }
         Ok(pool)
     }
 
     /// Runs a job; `None` when the pool is closed.
-    pub async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    pub async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
         if self.inline {
             return Some(job());
         }

@@ -9,7 +9,10 @@ use uuid::Uuid;
 
 use crate::codec::{Decoder, Encode, Malformed, len_u32};
 use crate::entry::{CursorName, CursorPosition};
-use crate::entry_codec::{get_address, get_bitmap, get_config, get_partition, put_address, put_bitmap, put_config, put_partition};
+use crate::entry_codec::{
+    get_address, get_bitmap, get_config, get_partition, put_address, put_bitmap, put_config,
+    put_partition,
+};
 use crate::queue::QueueName;
 use crate::state::partition::{BatchRef, Partition, PartitionLog};
 use crate::state::producer::{Producer, Sent};
@@ -43,7 +46,9 @@ pub(crate) struct SnapshotRequests {
 
 impl SnapshotRequests {
     pub fn new() -> SnapshotRequests {
-        SnapshotRequests { waiting: Mutex::new(Some(Vec::new())) }
+        SnapshotRequests {
+            waiting: Mutex::new(Some(Vec::new())),
+        }
     }
 
     pub fn request(&self, last: bool) -> Option<oneshot::Receiver<Snapshot>> {
@@ -168,7 +173,11 @@ fn put_log(out: &mut BytesMut, log: &PartitionLog) {
 /// Fills an empty state.
 pub(crate) fn decode(bytes: Bytes, state: &State) -> Result<SnapshotHead, Malformed> {
     let mut from = Decoder::new(bytes);
-    let head = SnapshotHead { index: from.u64()?, stamp: from.i64()?, last: from.u8()? != 0 };
+    let head = SnapshotHead {
+        index: from.u64()?,
+        stamp: from.i64()?,
+        last: from.u8()? != 0,
+    };
     let mut directory = state.directory.write();
     directory.next_stream = from.u64()?;
     directory.next_producer_id = from.i64()?;
@@ -195,7 +204,10 @@ pub(crate) fn decode(bytes: Bytes, state: &State) -> Result<SnapshotHead, Malfor
         let mut table = BTreeMap::new();
         for _ in 0..count {
             // Copies: a slice would keep the whole checkpoint in memory.
-            table.insert(Bytes::copy_from_slice(&from.bytes()?), Bytes::copy_from_slice(&from.bytes()?));
+            table.insert(
+                Bytes::copy_from_slice(&from.bytes()?),
+                Bytes::copy_from_slice(&from.bytes()?),
+            );
         }
         tables.insert(name.into(), table);
     }
@@ -222,16 +234,28 @@ pub(crate) fn decode(bytes: Bytes, state: &State) -> Result<SnapshotHead, Malfor
         let mut sources = BTreeMap::new();
         for _ in 0..from.count(32)? {
             let partition = get_partition(&mut from)?;
-            let source = SourceState { low_water: from.i64()?, delivered_to: from.i64()?, settled: get_bitmap(&mut from)? };
+            let source = SourceState {
+                low_water: from.i64()?,
+                delivered_to: from.i64()?,
+                settled: get_bitmap(&mut from)?,
+            };
             sources.insert(partition, source);
         }
         queues.insert(name, sources);
     }
-    if from.is_done() { Ok(head) } else { Err(Malformed("bytes after the end")) }
+    if from.is_done() {
+        Ok(head)
+    } else {
+        Err(Malformed("bytes after the end"))
+    }
 }
 
 fn get_log(from: &mut Decoder) -> Result<PartitionLog, Malformed> {
-    let mut log = PartitionLog { log_start: from.i64()?, end: from.i64()?, ..PartitionLog::default() };
+    let mut log = PartitionLog {
+        log_start: from.i64()?,
+        end: from.i64()?,
+        ..PartitionLog::default()
+    };
     for _ in 0..from.count(44)? {
         let batch = BatchRef {
             base_offset: from.i64()?,

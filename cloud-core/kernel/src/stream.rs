@@ -22,7 +22,10 @@ pub struct PartitionId {
 impl StreamId {
     /// The partition of this stream with that number.
     pub fn partition(self, partition: u32) -> PartitionId {
-        PartitionId { stream: self, partition }
+        PartitionId {
+            stream: self,
+            partition,
+        }
     }
 }
 
@@ -59,17 +62,26 @@ impl Stream {
     /// Its partition ids, in order.
     pub fn partition_ids(&self) -> impl Iterator<Item = PartitionId> + use<> {
         let id = self.id;
-        (0..self.partitions).map(move |partition| PartitionId { stream: id, partition })
+        (0..self.partitions).map(move |partition| PartitionId {
+            stream: id,
+            partition,
+        })
     }
 
     /// `retention.ms`: age in milliseconds past which batches go; `None` = never.
     pub fn retention_ms(&self) -> Option<i64> {
-        self.config.get(RETENTION_MS).and_then(|v| v.parse().ok()).filter(|v: &i64| *v >= 0)
+        self.config
+            .get(RETENTION_MS)
+            .and_then(|v| v.parse().ok())
+            .filter(|v: &i64| *v >= 0)
     }
 
     /// `retention.bytes`: bytes kept in each partition; `None` = no bound.
     pub fn retention_bytes(&self) -> Option<u64> {
-        self.config.get(RETENTION_BYTES).and_then(|v| v.parse::<i64>().ok()).and_then(|v| u64::try_from(v).ok())
+        self.config
+            .get(RETENTION_BYTES)
+            .and_then(|v| v.parse::<i64>().ok())
+            .and_then(|v| u64::try_from(v).ok())
     }
 }
 

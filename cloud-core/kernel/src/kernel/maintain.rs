@@ -1,7 +1,6 @@
 //! What must be done now and then: retention, checkpoints, deletion of WAL files; and the figures.
 
 use std::io;
-use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -32,10 +31,17 @@ impl Kernel {
             return;
         }
         self.retain().await;
+        self.open_queues().iter().for_each(|queue| queue.retry());
         let due = {
             let checkpoints = self.core.checkpoints.lock().await;
-            let since = self.core.written.bytes.load(Ordering::Relaxed).saturating_sub(checkpoints.at_bytes);
-            let reclaim = since >= self.core.config.wal_file_bytes && self.dead_files(u64::MAX).len() > self.dead_files(covered(&checkpoints)).len();
+            let since = self
+                .core
+                .written
+                .bytes
+                .load(Ordering::Relaxed)
+                .saturating_sub(checkpoints.at_bytes);
+            let reclaim = since >= self.core.config.wal_file_bytes
+                && self.dead_files(u64::MAX).len() > self.dead_files(covered(&checkpoints)).len();
             since >= self.core.config.checkpoint_wal_bytes || reclaim
         };
         if due {
@@ -66,13 +72,23 @@ impl Kernel {
         {
             let directory = self.core.state.directory.read();
             for partition in directory.partitions.values() {
-                let Some(stream) = directory.by_id.get(&partition.id.stream) else { continue };
+                let Some(stream) = directory.by_id.get(&partition.id.stream) else {
+                    continue;
+                };
                 let log = partition.log.lock();
-                expired |= log.producers.values().any(|p| !p.strict && p.last_used < idle_since);
+                expired |= log
+                    .producers
+                    .values()
+                    .any(|p| !p.strict && p.last_used < idle_since);
                 let oldest = stream.retention_ms().map(|age| now.saturating_sub(age));
                 let log_start = keep_from(&log, oldest, stream.retention_bytes());
-                if log_start > log.log_start && entry.commands.len() < crate::limits::MAX_ENTRY_COMMANDS - 1 {
-                    entry.push(Command::Trim { partition: partition.id, log_start });
+                if log_start > log.log_start
+                    && entry.commands.len() < crate::limits::MAX_ENTRY_COMMANDS - 1
+                {
+                    entry.push(Command::Trim {
+                        partition: partition.id,
+                        log_start,
+                    });
                 }
             }
         }
@@ -102,9 +118,16 @@ impl Kernel {
             return Ok(());
         }
         let disk = self.core.ports.disk.clone();
-        checkpoints.kept = self.core.pool.run(move || checkpoint::save(&*disk, &snapshot)).await.ok_or_else(closed)??;
+        checkpoints.kept = self
+            .core
+            .pool
+            .run(move || checkpoint::save(&*disk, &snapshot))
+            .await
+            .ok_or_else(closed)??;
         checkpoints.at_bytes = at_bytes;
-        self.core.checkpoints_written.fetch_add(1, Ordering::Relaxed);
+        self.core
+            .checkpoints_written
+            .fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -113,7 +136,9 @@ impl Kernel {
         let firsts = self.core.files.firsts();
         let wal_use = self.core.state.wal_use.lock();
         let ends = firsts.iter().skip(1).map(|next| next - 1);
-        let dead = firsts.iter().zip(ends).filter(|(first, end)| *end <= covered && wal_use.files.get(first).is_none_or(|live| *live == 0));
+        let dead = firsts.iter().zip(ends).filter(|(first, end)| {
+            *end <= covered && wal_use.files.get(first).is_none_or(|live| *live == 0)
+        });
         dead.map(|(first, _)| *first).collect()
     }
 
@@ -124,10 +149,17 @@ impl Kernel {
         let (queued_entries, queued_bytes) = core.intake.depth();
         let (wal_files, wal_bytes_on_disk) = core.files.totals();
         let directory = core.state.directory.read();
-        let producers = directory.partitions.values().map(|p| p.log.lock().producers.len() as u64).sum();
-        let (streams, partitions) = (directory.by_id.len() as u64, directory.partitions.len() as u64);
+        let producers = directory
+            .partitions
+            .values()
+            .map(|p| p.log.lock().producers.len() as u64)
+            .sum();
+        let (streams, partitions) = (
+            directory.by_id.len() as u64,
+            directory.partitions.len() as u64,
+        );
         drop(directory);
-        let queues: Vec<_> = core.queues.lock().values().filter_map(Weak::upgrade).collect();
+        let queues = self.open_queues();
         KernelStats {
             wal_bytes_written: count(&core.written.bytes),
             wal_bytes_on_disk,
@@ -168,7 +200,8 @@ fn keep_from(log: &PartitionLog, oldest: Option<i64>, bytes: Option<u64>) -> i64
     let mut left = log.bytes;
     let mut log_start = log.log_start;
     for batch in &log.batches {
-        let too_old = oldest.is_some_and(|oldest| batch.max_timestamp >= 0 && batch.max_timestamp < oldest);
+        let too_old =
+            oldest.is_some_and(|oldest| batch.max_timestamp >= 0 && batch.max_timestamp < oldest);
         let after = left.saturating_sub(u64::from(batch.batch_len));
         // Whole batches only: what stays is at least the bytes asked for.
         if !too_old && bytes.is_none_or(|bytes| after < bytes) {

@@ -94,31 +94,48 @@ impl Kernel {
     pub fn open(ports: Ports, config: KernelConfig) -> Result<Kernel, OpenError> {
         let (kernel, stepper) = Kernel::open_stepped(ports, config)?;
         let writer = stepper.writer;
-        let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer.run());
+        let thread = std::thread::Builder::new()
+            .name("log-writer".to_owned())
+            .spawn(move || writer.run());
         *kernel.core.writer.lock() = Some(thread.map_err(OpenError::Thread)?);
         Ok(kernel)
     }
 
     /// Like [`Kernel::open`], but nothing is written until the caller drives the writer: for simulators that want one thread. Set
     /// [`KernelConfig::reader_threads`] to 0 for reads on that thread, too.
-    pub fn open_stepped(ports: Ports, config: KernelConfig) -> Result<(Kernel, Stepper), OpenError> {
+    pub fn open_stepped(
+        ports: Ports,
+        config: KernelConfig,
+    ) -> Result<(Kernel, Stepper), OpenError> {
         check(&config)?;
         let started = ports.clock.monotonic_us();
         let disk = ports.disk.clone();
         for directory in [wal::DIRECTORY, checkpoint::DIRECTORY] {
-            disk.create_dir(directory).map_err(wal::recover::io_error("create", directory))?;
+            disk.create_dir(directory)
+                .map_err(wal::recover::io_error("create", directory))?;
         }
-        let lock = disk.lock(LOCK).map_err(wal::recover::io_error("lock", LOCK))?.ok_or(OpenError::Locked)?;
-        disk.sync_dir("").map_err(wal::recover::io_error("sync", "the data directory"))?;
+        let lock = disk
+            .lock(LOCK)
+            .map_err(wal::recover::io_error("lock", LOCK))?
+            .ok_or(OpenError::Locked)?;
+        disk.sync_dir("")
+            .map_err(wal::recover::io_error("sync", "the data directory"))?;
         let loaded = checkpoint::load(&*disk, config.tail_bytes)?;
         let state = Arc::new(loaded.state);
         let files = Arc::new(WalFiles::new(disk.clone()));
-        let recovered = wal::recover::recover(&*disk, &state, &files, loaded.head.index, loaded.head.stamp)?;
+        let recovered =
+            wal::recover::recover(&*disk, &state, &files, loaded.head.index, loaded.head.stamp)?;
         let orderly = loaded.head.last && recovered.entries == 0;
-        let uncertain = if orderly { HashMap::new() } else { ends(&state) };
+        let uncertain = if orderly {
+            HashMap::new()
+        } else {
+            ends(&state)
+        };
         let intake = Arc::new(Intake::new(config.queue_bytes));
         let written = Arc::new(Written::default());
-        written.applied.store(recovered.next_index - 1, Ordering::Release);
+        written
+            .applied
+            .store(recovered.next_index - 1, Ordering::Release);
         let snapshots = Arc::new(SnapshotRequests::new());
         let pool = pool::Pool::start(config.reader_threads).map_err(OpenError::Thread)?;
         let writer = Writer {
@@ -157,7 +174,12 @@ impl Kernel {
             writer: Mutex::new(None),
             lock: Mutex::new(Some(lock)),
         };
-        Ok((Kernel { core: Arc::new(core) }, Stepper { writer }))
+        Ok((
+            Kernel {
+                core: Arc::new(core),
+            },
+            Stepper { writer },
+        ))
     }
 
     /// Writes what waits, makes a checkpoint and stops. Later writes get `Closed`.
@@ -183,7 +205,10 @@ impl Kernel {
     ///
     /// The entry takes its place in the order of calls now, when this function is called, not when the future is first polled;
     /// dropping the future does not take it back. A caller that awaits is held back by the disk; see [`KernelConfig::queue_bytes`].
-    pub fn write(&self, entry: Entry) -> impl Future<Output = Result<Vec<Outcome>, WriteError>> + Send + use<> {
+    pub fn write(
+        &self,
+        entry: Entry,
+    ) -> impl Future<Output = Result<Vec<Outcome>, WriteError>> + Send + use<> {
         let submitted = self.submit(entry);
         async move {
             match submitted {
@@ -193,24 +218,40 @@ impl Kernel {
         }
     }
 
-    fn submit(&self, entry: Entry) -> Result<oneshot::Receiver<Result<Vec<Outcome>, WriteError>>, WriteError> {
+    fn submit(
+        &self,
+        entry: Entry,
+    ) -> Result<oneshot::Receiver<Result<Vec<Outcome>, WriteError>>, WriteError> {
         let commands = entry.commands;
         self.check_entry(&commands)?;
         let encoded = entry_codec::encode(&commands);
         at_most("the entry", encoded.len, limits::MAX_ENTRY_BYTES)?;
         let (done, receiver) = oneshot::channel();
-        self.core.intake.push(Pending { commands, encoded, done })?;
+        self.core.intake.push(Pending {
+            commands,
+            encoded,
+            done,
+        })?;
         Ok(receiver)
     }
 
     fn check_entry(&self, commands: &[Command]) -> Result<(), WriteError> {
-        at_most("the number of commands", commands.len(), limits::MAX_ENTRY_COMMANDS)?;
+        at_most(
+            "the number of commands",
+            commands.len(),
+            limits::MAX_ENTRY_COMMANDS,
+        )?;
         for command in commands {
             match command {
                 Command::Append { batch, .. } => {
                     at_most("a batch", batch.len(), self.core.config.max_batch_bytes)?;
-                    if batch.record_count() == 0 || i64::from(batch.last_offset_delta()) + 1 != i64::from(batch.record_count()) {
-                        return Err(WriteError::Malformed("the offsets of the batch do not agree with its record count"));
+                    if batch.record_count() == 0
+                        || i64::from(batch.last_offset_delta()) + 1
+                            != i64::from(batch.record_count())
+                    {
+                        return Err(WriteError::Malformed(
+                            "the offsets of the batch do not agree with its record count",
+                        ));
                     }
                 }
                 Command::TablePut { table, key, value } => {
@@ -221,7 +262,11 @@ impl Kernel {
                 Command::CursorCommit { group, positions } => {
                     name_fits(&group.0)?;
                     for position in positions {
-                        at_most("cursor metadata", position.metadata.len(), limits::MAX_CURSOR_METADATA_BYTES)?;
+                        at_most(
+                            "cursor metadata",
+                            position.metadata.len(),
+                            limits::MAX_CURSOR_METADATA_BYTES,
+                        )?;
                     }
                 }
                 Command::QueueSources { queue, .. } => name_fits(&queue.0)?,
@@ -256,10 +301,19 @@ impl Kernel {
     /// Keys that begin with `prefix`, with their values, by key.
     pub fn table_scan(&self, table: &str, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
         let tables = self.core.state.tables.read();
-        let Some(values) = tables.get(table) else { return Vec::new() };
-        let from = (std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded);
-        let with_prefix = values.range::<[u8], _>(from).take_while(|(key, _)| key.starts_with(prefix));
-        with_prefix.map(|(key, value)| (key.clone(), value.clone())).collect()
+        let Some(values) = tables.get(table) else {
+            return Vec::new();
+        };
+        let from = (
+            std::ops::Bound::Included(prefix),
+            std::ops::Bound::Unbounded,
+        );
+        let with_prefix = values
+            .range::<[u8], _>(from)
+            .take_while(|(key, _)| key.starts_with(prefix));
+        with_prefix
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     }
 
     /// Opens a queue with the state that survived; without state it is empty until [`Queue::set_sources`]. A queue that somebody holds
@@ -267,14 +321,38 @@ impl Kernel {
     /// flight counts as released.
     pub fn queue(&self, name: &QueueName, selector: Arc<dyn Selector>) -> Arc<Queue> {
         let mut queues = self.core.queues.lock();
-        if let Some(queue) = queues.get(name).and_then(Weak::upgrade).filter(|queue| !queue.is_deleted()) {
+        if let Some(queue) = queues
+            .get(name)
+            .and_then(Weak::upgrade)
+            .filter(|queue| !queue.is_deleted())
+        {
             queue.set_selector(selector);
             return queue;
         }
-        queues.retain(|_, queue| queue.strong_count() > 0);
-        let queue = Arc::new(Queue::open(self.clone(), name.clone(), selector));
+        let reopened = queues.contains_key(name);
+        let queue = Arc::new(Queue::open(self.clone(), name.clone(), selector, reopened));
         queues.insert(name.clone(), Arc::downgrade(&queue));
         queue
+    }
+
+    pub(crate) fn open_queues(&self) -> Vec<Arc<Queue>> {
+        self.core
+            .queues
+            .lock()
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect()
+    }
+
+    /// A deleted queue leaves its name to others.
+    pub(crate) fn forget_queue(&self, queue: &Queue) {
+        let mut queues = self.core.queues.lock();
+        if queues
+            .get(queue.name())
+            .is_some_and(|known| std::ptr::eq(known.as_ptr(), queue))
+        {
+            queues.remove(queue.name());
+        }
     }
 
     /// Names of all queues that have durable state.
@@ -284,7 +362,11 @@ impl Kernel {
 
     /// Deletes the state of a queue that nobody holds open; use [`Queue::delete`] for one that is open. False when there was none.
     pub async fn queue_delete(&self, name: &QueueName) -> Result<bool, WriteError> {
-        let outcomes = self.write(Entry::new().with(Command::QueueDelete { queue: name.clone() })).await?;
+        let outcomes = self
+            .write(Entry::new().with(Command::QueueDelete {
+                queue: name.clone(),
+            }))
+            .await?;
         Ok(outcomes.first() == Some(&Outcome::Done))
     }
 
@@ -294,8 +376,12 @@ impl Kernel {
             return Ok(id);
         }
         let count = limits::PRODUCER_ID_BLOCK;
-        let outcomes = self.write(Entry::new().with(Command::AllocateProducerIds { count })).await?;
-        let Some(Outcome::ProducerIds(first)) = outcomes.first() else { return Err(WriteError::Closed) };
+        let outcomes = self
+            .write(Entry::new().with(Command::AllocateProducerIds { count }))
+            .await?;
+        let Some(Outcome::ProducerIds(first)) = outcomes.first() else {
+            return Err(WriteError::Closed);
+        };
         // Another caller may have brought a block meanwhile; what is left of that is forgotten, ids are plenty.
         *self.core.producer_ids.lock() = first + 1..first + i64::from(count);
         Ok(*first)
@@ -303,7 +389,12 @@ impl Kernel {
 }
 
 fn check(config: &KernelConfig) -> Result<(), OpenError> {
-    let wrong = |name, reason: &str| Err(OpenError::Config { name, reason: reason.to_owned() });
+    let wrong = |name, reason: &str| {
+        Err(OpenError::Config {
+            name,
+            reason: reason.to_owned(),
+        })
+    };
     // Positions in a file are 32 bits wide in the index, and a file may exceed its size by one group.
     if !(4096..=1 << 31).contains(&config.wal_file_bytes) {
         return wrong("wal_file_bytes", "must be 4 KiB to 2 GiB");
@@ -321,11 +412,21 @@ fn check(config: &KernelConfig) -> Result<(), OpenError> {
 }
 
 fn ends(state: &State) -> HashMap<PartitionId, i64> {
-    state.directory.read().partitions.values().map(|p| (p.id, p.log.lock().end)).collect()
+    state
+        .directory
+        .read()
+        .partitions
+        .values()
+        .map(|p| (p.id, p.log.lock().end))
+        .collect()
 }
 
 fn at_most(what: &'static str, size: usize, limit: usize) -> Result<(), WriteError> {
-    if size > limit { Err(WriteError::TooLarge { what, size, limit }) } else { Ok(()) }
+    if size > limit {
+        Err(WriteError::TooLarge { what, size, limit })
+    } else {
+        Ok(())
+    }
 }
 
 fn name_fits(name: &str) -> Result<(), WriteError> {

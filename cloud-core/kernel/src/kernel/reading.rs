@@ -42,22 +42,45 @@ pub struct Watermarks {
 impl Kernel {
     /// Whole batches from the one that contains `offset`, at most `max_bytes` (but at least one batch, even a larger one).
     /// At the end of the log the result is empty: see [`Kernel::wait_past`].
-    pub async fn read(&self, partition: PartitionId, offset: i64, max_bytes: usize) -> Result<Read, ReadError> {
-        let found = self.core.state.partition(partition).ok_or(ReadError::UnknownPartition(partition))?;
+    pub async fn read(
+        &self,
+        partition: PartitionId,
+        offset: i64,
+        max_bytes: usize,
+    ) -> Result<Read, ReadError> {
+        let found = self
+            .core
+            .state
+            .partition(partition)
+            .ok_or(ReadError::UnknownPartition(partition))?;
         let (watermarks, plan) = {
             let log = found.log.lock();
             let watermarks = log.watermarks();
             if offset < watermarks.log_start || offset > watermarks.end {
-                return Err(ReadError::OutOfRange { partition, offset, log_start: watermarks.log_start, end: watermarks.end });
+                return Err(ReadError::OutOfRange {
+                    partition,
+                    offset,
+                    log_start: watermarks.log_start,
+                    end: watermarks.end,
+                });
             }
             (watermarks, log.plan(offset, max_bytes.min(MAX_READ_BYTES)))
         };
-        self.core.tail_hits.fetch_add(plan.memory.len() as u64, Ordering::Relaxed);
+        self.core
+            .tail_hits
+            .fetch_add(plan.memory.len() as u64, Ordering::Relaxed);
         let mut batches = Vec::new();
         if !plan.disk.is_empty() {
-            self.core.tail_misses.fetch_add(plan.disk.len() as u64, Ordering::Relaxed);
+            self.core
+                .tail_misses
+                .fetch_add(plan.disk.len() as u64, Ordering::Relaxed);
             let files = self.core.files.clone();
-            let fetched = self.core.pool.run(move || fetch(&files, partition, &plan.disk)).await.ok_or(ReadError::Closed)?;
+            let fetched = self
+                .core
+                .pool
+                .run(move || fetch(&files, partition, &plan.disk))
+                .await
+                .ok_or(ReadError::Closed)?;
             batches = match fetched {
                 Ok(fetched) => fetched,
                 Err(error) => return Err(self.core.explain(&found, offset, error)),
@@ -65,20 +88,36 @@ impl Kernel {
         }
         batches.extend(plan.memory);
         let next_offset = batches.last().map_or(offset, Batch::next_offset);
-        Ok(Read { batches, watermarks, next_offset })
+        Ok(Read {
+            batches,
+            watermarks,
+            next_offset,
+        })
     }
 
     /// The positions of a partition; `None` when there is none.
     pub fn watermarks(&self, partition: PartitionId) -> Option<Watermarks> {
-        Some(self.core.state.partition(partition)?.log.lock().watermarks())
+        Some(
+            self.core
+                .state
+                .partition(partition)?
+                .log
+                .lock()
+                .watermarks(),
+        )
     }
 
     /// Returns when any of the partitions has an end past its offset, or is gone. Pushed by commits; for no positions, never.
     pub async fn wait_past(&self, positions: &[(PartitionId, i64)]) {
         let notify = Arc::new(Notify::new());
-        let mut waiting = Waiting { id: self.core.next_waiter.fetch_add(1, Ordering::Relaxed), partitions: Vec::with_capacity(positions.len()) };
+        let mut waiting = Waiting {
+            id: self.core.next_waiter.fetch_add(1, Ordering::Relaxed),
+            partitions: Vec::with_capacity(positions.len()),
+        };
         for (id, offset) in positions {
-            let Some(partition) = self.core.state.partition(*id) else { return };
+            let Some(partition) = self.core.state.partition(*id) else {
+                return;
+            };
             let past = partition.wait(waiting.id, *offset, &notify);
             waiting.partitions.push(partition);
             if past {
@@ -89,17 +128,33 @@ impl Kernel {
     }
 
     /// First record with that timestamp (ms) or a later one: offset and timestamp. `None` when there is none.
-    pub async fn offset_for_timestamp(&self, partition: PartitionId, timestamp: i64) -> Result<Option<(i64, i64)>, ReadError> {
-        let found = self.core.state.partition(partition).ok_or(ReadError::UnknownPartition(partition))?;
+    pub async fn offset_for_timestamp(
+        &self,
+        partition: PartitionId,
+        timestamp: i64,
+    ) -> Result<Option<(i64, i64)>, ReadError> {
+        let found = self
+            .core
+            .state
+            .partition(partition)
+            .ok_or(ReadError::UnknownPartition(partition))?;
         let (start, log_start) = {
             let log = found.log.lock();
-            let start = log.batches.iter().find(|b| b.max_timestamp >= timestamp).map(|b| b.base_offset.max(log.log_start));
+            let start = log
+                .batches
+                .iter()
+                .find(|b| b.max_timestamp >= timestamp)
+                .map(|b| b.base_offset.max(log.log_start));
             (start, log.log_start)
         };
-        let Some(mut offset) = start else { return Ok(None) };
+        let Some(mut offset) = start else {
+            return Ok(None);
+        };
         loop {
             let read = self.read(partition, offset, 1).await?;
-            let Some(batch) = read.batches.first() else { return Ok(None) };
+            let Some(batch) = read.batches.first() else {
+                return Ok(None);
+            };
             let corrupt = |reason: record::BatchError| ReadError::Corrupt {
                 partition,
                 first: batch.base_offset(),
@@ -119,12 +174,25 @@ impl Kernel {
 
     /// Moves the log start forward, durably; returns the log start that holds then.
     pub async fn trim(&self, partition: PartitionId, log_start: i64) -> Result<i64, TrimError> {
-        let end = self.watermarks(partition).ok_or(TrimError::UnknownPartition(partition))?.end;
+        let end = self
+            .watermarks(partition)
+            .ok_or(TrimError::UnknownPartition(partition))?
+            .end;
         if log_start > end || log_start < 0 {
-            return Err(TrimError::OutOfRange { offset: log_start, end });
+            return Err(TrimError::OutOfRange {
+                offset: log_start,
+                end,
+            });
         }
-        self.write(Entry::new().with(Command::Trim { partition, log_start })).await?;
-        Ok(self.watermarks(partition).ok_or(TrimError::UnknownPartition(partition))?.log_start)
+        self.write(Entry::new().with(Command::Trim {
+            partition,
+            log_start,
+        }))
+        .await?;
+        Ok(self
+            .watermarks(partition)
+            .ok_or(TrimError::UnknownPartition(partition))?
+            .log_start)
     }
 }
 
@@ -133,7 +201,12 @@ impl Core {
     fn explain(&self, partition: &Partition, offset: i64, error: ReadError) -> ReadError {
         let watermarks = partition.log.lock().watermarks();
         if offset < watermarks.log_start {
-            return ReadError::OutOfRange { partition: partition.id, offset, log_start: watermarks.log_start, end: watermarks.end };
+            return ReadError::OutOfRange {
+                partition: partition.id,
+                offset,
+                log_start: watermarks.log_start,
+                end: watermarks.end,
+            };
         }
         if matches!(error, ReadError::Corrupt { .. }) {
             self.corrupt_reads.fetch_add(1, Ordering::Relaxed);
@@ -159,7 +232,11 @@ impl Drop for Waiting {
 
 /// Reads batches from the WAL files. If the first are sound and a later one is not, the sound ones are the result: the next read meets
 /// the damaged one.
-fn fetch(files: &WalFiles, partition: PartitionId, wanted: &[BatchRef]) -> Result<Vec<Batch>, ReadError> {
+fn fetch(
+    files: &WalFiles,
+    partition: PartitionId,
+    wanted: &[BatchRef],
+) -> Result<Vec<Batch>, ReadError> {
     let mut batches = Vec::with_capacity(wanted.len());
     let mut last_frame = None;
     for reference in wanted {
@@ -180,14 +257,26 @@ fn fetch_one(
     reference: &BatchRef,
     last_frame: &mut Option<(u64, bytes::Bytes)>,
 ) -> Result<Batch, ReadError> {
-    let corrupt = |reason: String| ReadError::Corrupt { partition, first: reference.base_offset, last: reference.last_offset(), reason };
+    let corrupt = |reason: String| ReadError::Corrupt {
+        partition,
+        first: reference.base_offset,
+        last: reference.last_offset(),
+        reason,
+    };
     let body = match last_frame {
         Some((index, body)) if *index == reference.index => body.clone(),
         _ => files.body(reference).map_err(|error| match error {
             FrameError::Corrupt(reason) => corrupt(reason),
             FrameError::Io(error) => {
-                let kind = if error.kind() == io::ErrorKind::NotFound { "a WAL file is missing: " } else { "" };
-                ReadError::Io { partition, reason: format!("{kind}{error}") }
+                let kind = if error.kind() == io::ErrorKind::NotFound {
+                    "a WAL file is missing: "
+                } else {
+                    ""
+                };
+                ReadError::Io {
+                    partition,
+                    reason: format!("{kind}{error}"),
+                }
             }
         })?,
     };
@@ -196,7 +285,8 @@ fn fetch_one(
     if to > body.len() {
         return Err(corrupt("the index points past the entry".to_owned()));
     }
-    let batch = Batch::from_trusted(body.slice(from..to)).map_err(|error| corrupt(error.to_string()))?;
+    let batch =
+        Batch::from_trusted(body.slice(from..to)).map_err(|error| corrupt(error.to_string()))?;
     *last_frame = Some((reference.index, body));
     Ok(batch.into_patched(reference.base_offset, 0))
 }

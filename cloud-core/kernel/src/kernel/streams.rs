@@ -15,26 +15,45 @@ use crate::stream::{RETENTION_BYTES, RETENTION_MS, Stream, StreamId, StreamSpec}
 
 impl Kernel {
     /// Creates a stream.
-    pub async fn create_stream(&self, address: &StreamAddress, spec: StreamSpec) -> Result<Arc<Stream>, CreateStreamError> {
-        let partitions = if spec.partitions == 0 { self.core.config.default_partitions } else { spec.partitions };
+    pub async fn create_stream(
+        &self,
+        address: &StreamAddress,
+        spec: StreamSpec,
+    ) -> Result<Arc<Stream>, CreateStreamError> {
+        let partitions = if spec.partitions == 0 {
+            self.core.config.default_partitions
+        } else {
+            spec.partitions
+        };
         if partitions > limits::MAX_PARTITIONS {
             return Err(CreateStreamError::Partitions(partitions));
         }
-        check_config(&spec.config).map_err(|(key, reason)| CreateStreamError::Config { key, reason })?;
+        check_config(&spec.config)
+            .map_err(|(key, reason)| CreateStreamError::Config { key, reason })?;
         let exists = || CreateStreamError::Exists(address.to_string());
         if self.stream(address).is_some() {
             return Err(exists());
         }
-        let command = Command::CreateStream { address: address.clone(), uuid: Uuid::new_v4(), partitions, config: spec.config };
+        let command = Command::CreateStream {
+            address: address.clone(),
+            uuid: Uuid::new_v4(),
+            partitions,
+            config: spec.config,
+        };
         match self.write(Entry::new().with(command)).await?.first() {
             // Gone again already: somebody deletes as fast as we create, and the caller's stream is deleted.
-            Some(Outcome::StreamCreated(id)) => self.stream_by_id(*id).ok_or(CreateStreamError::Write(WriteError::Closed)),
+            Some(Outcome::StreamCreated(id)) => self
+                .stream_by_id(*id)
+                .ok_or(CreateStreamError::Write(WriteError::Closed)),
             _ => Err(exists()),
         }
     }
 
     /// The stream of that name; made with the defaults if it is missing.
-    pub async fn ensure_stream(&self, address: &StreamAddress) -> Result<Arc<Stream>, CreateStreamError> {
+    pub async fn ensure_stream(
+        &self,
+        address: &StreamAddress,
+    ) -> Result<Arc<Stream>, CreateStreamError> {
         loop {
             if let Some(stream) = self.stream(address) {
                 return Ok(stream);
@@ -51,21 +70,41 @@ impl Kernel {
     pub async fn delete_stream(&self, address: &StreamAddress) -> Result<(), DeleteStreamError> {
         let unknown = || DeleteStreamError::Unknown(address.to_string());
         let stream = self.stream(address).ok_or_else(unknown)?.id;
-        match self.write(Entry::new().with(Command::DeleteStream { stream })).await?.first() {
+        match self
+            .write(Entry::new().with(Command::DeleteStream { stream }))
+            .await?
+            .first()
+        {
             Some(Outcome::Done) => Ok(()),
             _ => Err(unknown()),
         }
     }
 
     /// Raises the number of partitions to `total`.
-    pub async fn add_partitions(&self, address: &StreamAddress, total: u32) -> Result<Arc<Stream>, AlterStreamError> {
-        let stream = self.stream(address).ok_or_else(|| AlterStreamError::Unknown(address.to_string()))?;
-        let refuse = |current| AlterStreamError::Partitions { current, requested: total };
+    pub async fn add_partitions(
+        &self,
+        address: &StreamAddress,
+        total: u32,
+    ) -> Result<Arc<Stream>, AlterStreamError> {
+        let stream = self
+            .stream(address)
+            .ok_or_else(|| AlterStreamError::Unknown(address.to_string()))?;
+        let refuse = |current| AlterStreamError::Partitions {
+            current,
+            requested: total,
+        };
         if total <= stream.partitions || total > limits::MAX_PARTITIONS {
             return Err(refuse(stream.partitions));
         }
-        let outcomes = self.write(Entry::new().with(Command::AddPartitions { stream: stream.id, partitions: total })).await?;
-        let stream = self.stream_by_id(stream.id).ok_or_else(|| AlterStreamError::Unknown(address.to_string()))?;
+        let outcomes = self
+            .write(Entry::new().with(Command::AddPartitions {
+                stream: stream.id,
+                partitions: total,
+            }))
+            .await?;
+        let stream = self
+            .stream_by_id(stream.id)
+            .ok_or_else(|| AlterStreamError::Unknown(address.to_string()))?;
         match outcomes.first() {
             Some(Outcome::Done) => Ok(stream),
             _ => Err(refuse(stream.partitions)),
@@ -81,7 +120,8 @@ impl Kernel {
         let unknown = || AlterStreamError::Unknown(address.to_string());
         check_config(&config).map_err(|(key, reason)| AlterStreamError::Config { key, reason })?;
         let stream = self.stream(address).ok_or_else(unknown)?.id;
-        self.write(Entry::new().with(Command::AlterStream { stream, config })).await?;
+        self.write(Entry::new().with(Command::AlterStream { stream, config }))
+            .await?;
         self.stream_by_id(stream).ok_or_else(unknown)
     }
 
@@ -98,8 +138,13 @@ impl Kernel {
     /// All streams of a namespace, by name.
     pub fn streams(&self, namespace: &Namespace) -> Vec<Arc<Stream>> {
         let directory = self.core.state.directory.read();
-        let Some(names) = directory.by_name.get(namespace) else { return Vec::new() };
-        names.values().filter_map(|id| directory.by_id.get(id).cloned()).collect()
+        let Some(names) = directory.by_name.get(namespace) else {
+            return Vec::new();
+        };
+        names
+            .values()
+            .filter_map(|id| directory.by_id.get(id).cloned())
+            .collect()
     }
 
     /// A generation that moves when a stream is created, deleted or altered.
@@ -111,13 +156,27 @@ impl Kernel {
 /// What the kernel enforces must be a number; the other keys are their owner's.
 fn check_config(config: &BTreeMap<String, String>) -> Result<(), (String, String)> {
     if config.len() > limits::MAX_STREAM_CONFIG_KEYS {
-        return Err((String::new(), format!("more than {} keys", limits::MAX_STREAM_CONFIG_KEYS)));
+        return Err((
+            String::new(),
+            format!("more than {} keys", limits::MAX_STREAM_CONFIG_KEYS),
+        ));
     }
     for (key, value) in config {
-        if key.is_empty() || key.len() > limits::MAX_STREAM_CONFIG_BYTES || value.len() > limits::MAX_STREAM_CONFIG_BYTES {
-            return Err((key.chars().take(64).collect(), format!("must be 1 to {} bytes long", limits::MAX_STREAM_CONFIG_BYTES)));
+        if key.is_empty()
+            || key.len() > limits::MAX_STREAM_CONFIG_BYTES
+            || value.len() > limits::MAX_STREAM_CONFIG_BYTES
+        {
+            return Err((
+                key.chars().take(64).collect(),
+                format!(
+                    "must be 1 to {} bytes long",
+                    limits::MAX_STREAM_CONFIG_BYTES
+                ),
+            ));
         }
-        if [RETENTION_MS, RETENTION_BYTES].contains(&key.as_str()) && value.parse::<i64>().ok().is_none_or(|v| v < -1) {
+        if [RETENTION_MS, RETENTION_BYTES].contains(&key.as_str())
+            && value.parse::<i64>().ok().is_none_or(|v| v < -1)
+        {
             return Err((key.clone(), format!("{value:?} is not a number from -1")));
         }
     }

@@ -17,7 +17,10 @@ const MAX_PARTS: usize = 1024;
 impl Ports {
     /// Files below `root`, which is made if it is missing, and the system's clock.
     pub fn system(root: impl Into<PathBuf>) -> io::Result<Ports> {
-        Ok(Ports { disk: Arc::new(SystemDisk::new(root)?), clock: Arc::new(SystemClock::default()) })
+        Ok(Ports {
+            disk: Arc::new(SystemDisk::new(root)?),
+            clock: Arc::new(SystemClock::default()),
+        })
     }
 }
 
@@ -60,12 +63,19 @@ impl Disk for SystemDisk {
     }
 
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).append(true).create_new(true).open(self.path(path))?;
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create_new(true)
+            .open(self.path(path))?;
         Ok(Arc::new(SystemFile { file }))
     }
 
     fn open(&self, path: &str, write: bool) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).append(write).open(self.path(path))?;
+        let file = OpenOptions::new()
+            .read(true)
+            .append(write)
+            .open(self.path(path))?;
         Ok(Arc::new(SystemFile { file }))
     }
 
@@ -82,7 +92,12 @@ impl Disk for SystemDisk {
     }
 
     fn lock(&self, path: &str) -> io::Result<Option<Box<dyn Send + Sync>>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(self.path(path))?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(self.path(path))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Box::new(file))),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -100,7 +115,11 @@ impl DiskFile for SystemFile {
     fn append(&self, parts: &[Bytes]) -> io::Result<()> {
         let mut file = &self.file;
         for parts in parts.chunks(MAX_PARTS) {
-            let mut slices: Vec<IoSlice<'_>> = parts.iter().filter(|p| !p.is_empty()).map(|p| IoSlice::new(p)).collect();
+            let mut slices: Vec<IoSlice<'_>> = parts
+                .iter()
+                .filter(|p| !p.is_empty())
+                .map(|p| IoSlice::new(p))
+                .collect();
             let mut rest = slices.as_mut_slice();
             while !rest.is_empty() {
                 match file.write_vectored(rest) {
@@ -139,14 +158,18 @@ pub struct SystemClock {
 
 impl Default for SystemClock {
     fn default() -> Self {
-        SystemClock { start: Instant::now() }
+        SystemClock {
+            start: Instant::now(),
+        }
     }
 }
 
 impl Clock for SystemClock {
     fn now_ms(&self) -> i64 {
         // A clock before 1970 reads as 1970.
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
     }
 
     fn monotonic_us(&self) -> u64 {

@@ -62,36 +62,73 @@ impl State {
         // What producers would be after the appends judged so far: one entry may carry several batches of one producer.
         let mut staged: Vec<(PartitionId, i64, Producer)> = Vec::new();
         for (position, command) in commands.iter().enumerate() {
-            let Command::Append { partition: id, batch, rule } = command else { continue };
-            let partition = self.partition(*id).ok_or((position, AppendError::UnknownPartition(*id)))?;
+            let Command::Append {
+                partition: id,
+                batch,
+                rule,
+            } = command
+            else {
+                continue;
+            };
+            let partition = self
+                .partition(*id)
+                .ok_or((position, AppendError::UnknownPartition(*id)))?;
             let mut duplicate = None;
             if producer::is_checked(*rule, batch) {
-                let before = staged.iter().find(|(p, producer, _)| p == id && *producer == batch.producer_id());
+                let before = staged
+                    .iter()
+                    .find(|(p, producer, _)| p == id && *producer == batch.producer_id());
                 let known = match before {
                     Some((_, _, known)) => Some(known.clone()),
-                    None => partition.log.lock().producers.get(&batch.producer_id()).cloned(),
+                    None => partition
+                        .log
+                        .lock()
+                        .producers
+                        .get(&batch.producer_id())
+                        .cloned(),
                 };
                 match producer::judge(known.as_ref(), batch, *rule) {
                     Verdict::Append => {
-                        staged.retain(|(p, producer, _)| p != id || *producer != batch.producer_id());
-                        staged.push((*id, batch.producer_id(), producer::remember(known, batch, *rule, -1, stamp)));
+                        staged
+                            .retain(|(p, producer, _)| p != id || *producer != batch.producer_id());
+                        staged.push((
+                            *id,
+                            batch.producer_id(),
+                            producer::remember(known, batch, *rule, -1, stamp),
+                        ));
                     }
                     Verdict::Duplicate(offsets) => duplicate = Some(offsets),
                     Verdict::Refuse(error) => return Err((position, error)),
                 }
             }
-            judged.push(Judged { partition, duplicate });
+            judged.push(Judged {
+                partition,
+                duplicate,
+            });
         }
         Ok(judged)
     }
 
-    fn append(&self, at: FrameAt, judged: Judged, batch: Batch, rule: SequenceRule, batch_at: u32) -> Outcome {
+    fn append(
+        &self,
+        at: FrameAt,
+        judged: Judged,
+        batch: Batch,
+        rule: SequenceRule,
+        batch_at: u32,
+    ) -> Outcome {
         let partition = judged.partition;
         let mut log = partition.log.lock();
         if let Some(offsets) = judged.duplicate {
             self.applied.duplicates.fetch_add(1, Ordering::Relaxed);
             let (base_offset, last_offset) = offsets.unwrap_or((-1, -1));
-            return Outcome::Appended(Appended { base_offset, last_offset, timestamp: at.stamp, log_start: log.log_start, duplicate: true });
+            return Outcome::Appended(Appended {
+                base_offset,
+                last_offset,
+                timestamp: at.stamp,
+                log_start: log.log_start,
+                duplicate: true,
+            });
         }
         let base_offset = log.end;
         let entry = BatchRef {
@@ -106,17 +143,30 @@ impl State {
         };
         if producer::is_checked(rule, &batch) {
             let known = log.producers.remove(&batch.producer_id());
-            log.producers.insert(batch.producer_id(), producer::remember(known, &batch, rule, base_offset, at.stamp));
+            log.producers.insert(
+                batch.producer_id(),
+                producer::remember(known, &batch, rule, base_offset, at.stamp),
+            );
         }
         self.applied.batches.fetch_add(1, Ordering::Relaxed);
-        self.applied.records.fetch_add(u64::from(batch.record_count()), Ordering::Relaxed);
-        self.applied.bytes.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        self.applied
+            .records
+            .fetch_add(u64::from(batch.record_count()), Ordering::Relaxed);
+        self.applied
+            .bytes
+            .fetch_add(batch.len() as u64, Ordering::Relaxed);
         log.end = entry.last_offset() + 1;
         log.bytes += batch.len() as u64;
         log.batches.push_back(entry);
         let len = batch.len();
         log.tail.push_back(batch.into_patched(base_offset, 0));
-        let outcome = Appended { base_offset, last_offset: entry.last_offset(), timestamp: at.stamp, log_start: log.log_start, duplicate: false };
+        let outcome = Appended {
+            base_offset,
+            last_offset: entry.last_offset(),
+            timestamp: at.stamp,
+            log_start: log.log_start,
+            duplicate: false,
+        };
         let end = log.end;
         drop(log);
         self.wal_use.lock().add(at.index);
@@ -131,17 +181,27 @@ impl State {
             Command::TablePut { table, key, value } => {
                 // What is kept for long must not hold on to the frame or the network buffer it came in.
                 let (key, value) = (own(&key), own(&value));
-                self.tables.write().entry(table).or_default().insert(key, value);
+                self.tables
+                    .write()
+                    .entry(table)
+                    .or_default()
+                    .insert(key, value);
                 Outcome::Done
             }
             Command::TableDelete { table, key } => {
                 let mut tables = self.tables.write();
-                let Some(values) = tables.get_mut(&table) else { return Outcome::NoEffect };
+                let Some(values) = tables.get_mut(&table) else {
+                    return Outcome::NoEffect;
+                };
                 let removed = values.remove(&key).is_some();
                 if values.is_empty() {
                     tables.remove(&table);
                 }
-                if removed { Outcome::Done } else { Outcome::NoEffect }
+                if removed {
+                    Outcome::Done
+                } else {
+                    Outcome::NoEffect
+                }
             }
             Command::CursorCommit { group, positions } => {
                 let mut cursors = self.cursors.write();
@@ -155,7 +215,9 @@ impl State {
             }
             Command::CursorDelete { group, partitions } => {
                 let mut cursors = self.cursors.write();
-                let Some(positions) = cursors.get_mut(&group) else { return Outcome::NoEffect };
+                let Some(positions) = cursors.get_mut(&group) else {
+                    return Outcome::NoEffect;
+                };
                 match partitions {
                     None => positions.clear(),
                     Some(partitions) => positions.retain(|p, _| !partitions.contains(p)),
@@ -165,31 +227,47 @@ impl State {
                 }
                 Outcome::Done
             }
-            Command::CreateStream { address, uuid, partitions, config } => {
+            Command::CreateStream {
+                address,
+                uuid,
+                partitions,
+                config,
+            } => {
                 let mut directory = self.directory.write();
                 if directory.find(&address).is_some() {
                     return Outcome::NoEffect;
                 }
                 let id = StreamId(directory.next_stream);
                 directory.next_stream += 1;
-                State::place_stream(&mut directory, Stream { id, uuid, address, partitions, config, created_at: at.stamp });
+                State::place_stream(
+                    &mut directory,
+                    Stream {
+                        id,
+                        uuid,
+                        address,
+                        partitions,
+                        config,
+                        created_at: at.stamp,
+                    },
+                );
                 drop(directory);
                 self.streams_moved();
                 Outcome::StreamCreated(id)
             }
             Command::DeleteStream { stream } => self.delete_stream(stream),
-            Command::AddPartitions { stream, partitions } => {
-                self.alter(stream, |s| {
-                    let grows = partitions > s.partitions;
-                    s.partitions = s.partitions.max(partitions);
-                    grows
-                })
-            }
+            Command::AddPartitions { stream, partitions } => self.alter(stream, |s| {
+                let grows = partitions > s.partitions;
+                s.partitions = s.partitions.max(partitions);
+                grows
+            }),
             Command::AlterStream { stream, config } => self.alter(stream, |s| {
                 s.config = config;
                 true
             }),
-            Command::Trim { partition, log_start } => match self.partition(partition) {
+            Command::Trim {
+                partition,
+                log_start,
+            } => match self.partition(partition) {
                 Some(partition) => {
                     self.trim(&partition, log_start);
                     Outcome::Done
@@ -204,7 +282,11 @@ impl State {
             }
             Command::ExpireProducers { idle_since } => {
                 for partition in self.directory.read().partitions.values() {
-                    partition.log.lock().producers.retain(|_, p| p.strict || p.last_used >= idle_since);
+                    partition
+                        .log
+                        .lock()
+                        .producers
+                        .retain(|_, p| p.strict || p.last_used >= idle_since);
                 }
                 Outcome::Done
             }
@@ -212,7 +294,11 @@ impl State {
                 let mut queues = self.queues.write();
                 let mut before = queues.remove(&queue).unwrap_or_default();
                 let now = sources.into_iter().map(|(partition, from)| {
-                    let new = SourceState { low_water: from, delivered_to: from, ..SourceState::default() };
+                    let new = SourceState {
+                        low_water: from,
+                        delivered_to: from,
+                        ..SourceState::default()
+                    };
                     (partition, before.remove(&partition).unwrap_or(new))
                 });
                 let now = now.collect();
@@ -239,7 +325,9 @@ impl State {
 
     fn alter(&self, id: StreamId, change: impl FnOnce(&mut Stream) -> bool) -> Outcome {
         let mut directory = self.directory.write();
-        let Some(stream) = directory.by_id.get(&id) else { return Outcome::NoEffect };
+        let Some(stream) = directory.by_id.get(&id) else {
+            return Outcome::NoEffect;
+        };
         let mut stream = Stream::clone(stream);
         if !change(&mut stream) {
             return Outcome::NoEffect;
@@ -252,17 +340,24 @@ impl State {
 
     fn delete_stream(&self, id: StreamId) -> Outcome {
         let mut directory = self.directory.write();
-        let Some(stream) = directory.by_id.remove(&id) else { return Outcome::NoEffect };
+        let Some(stream) = directory.by_id.remove(&id) else {
+            return Outcome::NoEffect;
+        };
         if let Some(names) = directory.by_name.get_mut(&stream.address.namespace) {
             names.remove(&stream.address.name);
         }
         directory.by_name.retain(|_, names| !names.is_empty());
-        let partitions: Vec<_> = stream.partition_ids().filter_map(|p| directory.partitions.remove(&p)).collect();
+        let partitions: Vec<_> = stream
+            .partition_ids()
+            .filter_map(|p| directory.partitions.remove(&p))
+            .collect();
         drop(directory);
         for positions in self.cursors.write().values_mut() {
             positions.retain(|p, _| p.stream != id);
         }
-        self.cursors.write().retain(|_, positions| !positions.is_empty());
+        self.cursors
+            .write()
+            .retain(|_, positions| !positions.is_empty());
         for sources in self.queues.write().values_mut() {
             sources.retain(|p, _| p.stream != id);
         }
@@ -289,7 +384,8 @@ impl State {
     }
 
     fn streams_moved(&self) {
-        self.streams_changed.send_modify(|generation| *generation += 1);
+        self.streams_changed
+            .send_modify(|generation| *generation += 1);
     }
 }
 

@@ -35,7 +35,8 @@ pub(crate) struct Directory {
 
 impl Directory {
     pub fn find(&self, address: &StreamAddress) -> Option<&Arc<Stream>> {
-        self.by_id.get(self.by_name.get(&address.namespace)?.get(&address.name)?)
+        self.by_id
+            .get(self.by_name.get(&address.namespace)?.get(&address.name)?)
     }
 }
 
@@ -130,16 +131,27 @@ impl State {
         let mut wal_use = self.wal_use.lock();
         wal_use.files = firsts.iter().map(|first| (*first, 0)).collect();
         for partition in self.directory.read().partitions.values() {
-            partition.log.lock().batches.iter().for_each(|batch| wal_use.add(batch.index));
+            partition
+                .log
+                .lock()
+                .batches
+                .iter()
+                .for_each(|batch| wal_use.add(batch.index));
         }
     }
 
     /// Puts a stream where it is found, or in the place of what it was.
     pub fn place_stream(directory: &mut Directory, stream: Stream) {
         for id in stream.partition_ids() {
-            directory.partitions.entry(id).or_insert_with(|| Partition::new(id, partition::PartitionLog::default()));
+            directory
+                .partitions
+                .entry(id)
+                .or_insert_with(|| Partition::new(id, partition::PartitionLog::default()));
         }
-        let names = directory.by_name.entry(stream.address.namespace.clone()).or_default();
+        let names = directory
+            .by_name
+            .entry(stream.address.namespace.clone())
+            .or_default();
         names.insert(stream.address.name.clone(), stream.id);
         directory.by_id.insert(stream.id, Arc::new(stream));
     }

@@ -66,7 +66,12 @@ pub(crate) struct Plan {
 
 impl PartitionLog {
     pub fn watermarks(&self) -> Watermarks {
-        Watermarks { log_start: self.log_start, high_watermark: self.end, last_stable: self.end, end: self.end }
+        Watermarks {
+            log_start: self.log_start,
+            high_watermark: self.end,
+            last_stable: self.end,
+            end: self.end,
+        }
     }
 
     /// Place of the batch with `offset`, or of the first after it.
@@ -79,12 +84,20 @@ impl PartitionLog {
         let mut plan = Plan::default();
         let first_in_memory = self.batches.len() - self.tail.len();
         let mut bytes = 0;
-        for (position, batch) in self.batches.iter().enumerate().skip(self.position_of(offset)) {
+        for (position, batch) in self
+            .batches
+            .iter()
+            .enumerate()
+            .skip(self.position_of(offset))
+        {
             bytes += batch.batch_len as usize;
             if bytes > max_bytes && !(plan.disk.is_empty() && plan.memory.is_empty()) {
                 break;
             }
-            match position.checked_sub(first_in_memory).and_then(|p| self.tail.get(p)) {
+            match position
+                .checked_sub(first_in_memory)
+                .and_then(|p| self.tail.get(p))
+            {
                 Some(batch) => plan.memory.push(batch.clone()),
                 None => plan.disk.push(*batch),
             }
@@ -101,7 +114,11 @@ impl PartitionLog {
             return (gone, freed);
         }
         self.log_start = log_start;
-        while self.batches.front().is_some_and(|b| b.last_offset() < log_start) {
+        while self
+            .batches
+            .front()
+            .is_some_and(|b| b.last_offset() < log_start)
+        {
             if self.tail.len() == self.batches.len() {
                 freed += self.tail.pop_front().map_or(0, |b| b.len());
             }
@@ -116,13 +133,19 @@ impl PartitionLog {
 
 impl Partition {
     pub fn new(id: PartitionId, log: PartitionLog) -> Arc<Partition> {
-        Arc::new(Partition { id, log: Mutex::new(log), waiters: Mutex::new(HashMap::new()) })
+        Arc::new(Partition {
+            id,
+            log: Mutex::new(log),
+            waiters: Mutex::new(HashMap::new()),
+        })
     }
 
     /// Adds a waiter for an end past `offset`; true if that holds already (or the partition is gone).
     pub fn wait(&self, waiter: u64, offset: i64, notify: &Arc<Notify>) -> bool {
         let mut waiters = self.waiters.lock();
-        let entry = waiters.entry(waiter).or_insert_with(|| (offset, notify.clone()));
+        let entry = waiters
+            .entry(waiter)
+            .or_insert_with(|| (offset, notify.clone()));
         entry.0 = entry.0.min(offset);
         drop(waiters);
         // Looked at after the waiter is in place, so that no commit can pass unseen between the two.

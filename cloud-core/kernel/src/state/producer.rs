@@ -47,9 +47,15 @@ pub(crate) fn is_checked(rule: SequenceRule, batch: &Batch) -> bool {
 /// Judges a batch whose sequence is checked. A producer that is not known in the partition may start anywhere: its
 /// earlier state may have expired, or the stream may have been made anew.
 pub(crate) fn judge(known: Option<&Producer>, batch: &Batch, rule: SequenceRule) -> Verdict {
-    let Some(known) = known else { return Verdict::Append };
+    let Some(known) = known else {
+        return Verdict::Append;
+    };
     let out_of_order = |expected| {
-        Verdict::Refuse(AppendError::OutOfOrderSequence { producer_id: batch.producer_id(), expected, found: batch.base_sequence() })
+        Verdict::Refuse(AppendError::OutOfOrderSequence {
+            producer_id: batch.producer_id(),
+            expected,
+            found: batch.base_sequence(),
+        })
     };
     if batch.producer_epoch() < known.epoch {
         return Verdict::Refuse(AppendError::FencedEpoch {
@@ -59,9 +65,15 @@ pub(crate) fn judge(known: Option<&Producer>, batch: &Batch, rule: SequenceRule)
         });
     }
     if batch.producer_epoch() > known.epoch {
-        return if batch.base_sequence() == 0 { Verdict::Append } else { out_of_order(0) };
+        return if batch.base_sequence() == 0 {
+            Verdict::Append
+        } else {
+            out_of_order(0)
+        };
     }
-    let same = |s: &&Sent| s.first_sequence == batch.base_sequence() && s.last_sequence == batch.last_sequence();
+    let same = |s: &&Sent| {
+        s.first_sequence == batch.base_sequence() && s.last_sequence == batch.last_sequence()
+    };
     if let Some(sent) = known.window.iter().find(same) {
         return Verdict::Duplicate(Some((sent.base_offset, sent.last_offset)));
     }
@@ -76,14 +88,22 @@ pub(crate) fn judge(known: Option<&Producer>, batch: &Batch, rule: SequenceRule)
 }
 
 /// Remembers an appended batch.
-pub(crate) fn remember(known: Option<Producer>, batch: &Batch, rule: SequenceRule, base_offset: i64, stamp: i64) -> Producer {
-    let mut producer = known.filter(|p| p.epoch == batch.producer_epoch()).unwrap_or(Producer {
-        strict: false,
-        epoch: batch.producer_epoch(),
-        last_sequence: 0,
-        last_used: stamp,
-        window: VecDeque::new(),
-    });
+pub(crate) fn remember(
+    known: Option<Producer>,
+    batch: &Batch,
+    rule: SequenceRule,
+    base_offset: i64,
+    stamp: i64,
+) -> Producer {
+    let mut producer = known
+        .filter(|p| p.epoch == batch.producer_epoch())
+        .unwrap_or(Producer {
+            strict: false,
+            epoch: batch.producer_epoch(),
+            last_sequence: 0,
+            last_used: stamp,
+            window: VecDeque::new(),
+        });
     producer.strict |= rule == SequenceRule::Strict;
     producer.last_sequence = batch.last_sequence();
     producer.last_used = stamp;

@@ -16,18 +16,32 @@ pub(crate) struct Tail {
 
 impl Tail {
     pub fn new(limit: usize) -> Tail {
-        Tail { limit, bytes: 0, order: VecDeque::new(), stale: 0 }
+        Tail {
+            limit,
+            bytes: 0,
+            order: VecDeque::new(),
+            stale: 0,
+        }
     }
 
     /// A batch has been put into its partition's tail.
     pub fn added(&mut self, partition: &Arc<Partition>, base_offset: i64, len: usize) {
         self.bytes += len;
-        self.order.push_back((Arc::downgrade(partition), base_offset));
+        self.order
+            .push_back((Arc::downgrade(partition), base_offset));
         while self.bytes > self.limit {
-            let Some((partition, base_offset)) = self.order.pop_front() else { break };
-            let Some(partition) = partition.upgrade() else { continue };
+            let Some((partition, base_offset)) = self.order.pop_front() else {
+                break;
+            };
+            let Some(partition) = partition.upgrade() else {
+                continue;
+            };
             let mut log = partition.log.lock();
-            if log.tail.front().is_some_and(|b| b.base_offset() == base_offset) {
+            if log
+                .tail
+                .front()
+                .is_some_and(|b| b.base_offset() == base_offset)
+            {
                 self.bytes -= log.tail.pop_front().map_or(0, |b| b.len()).min(self.bytes);
             }
         }
@@ -39,7 +53,13 @@ impl Tail {
         self.stale += batches;
         if self.stale > 1024 && self.stale > self.order.len() / 2 {
             self.order.retain(|(partition, base_offset)| {
-                partition.upgrade().is_some_and(|p| p.log.lock().tail.front().is_some_and(|b| b.base_offset() <= *base_offset))
+                partition.upgrade().is_some_and(|p| {
+                    p.log
+                        .lock()
+                        .tail
+                        .front()
+                        .is_some_and(|b| b.base_offset() <= *base_offset)
+                })
             });
             self.stale = 0;
         }

@@ -30,7 +30,11 @@ pub(crate) enum FrameError {
 
 impl WalFiles {
     pub fn new(disk: Arc<dyn Disk>) -> WalFiles {
-        WalFiles { disk, sizes: RwLock::default(), open: Mutex::default() }
+        WalFiles {
+            disk,
+            sizes: RwLock::default(),
+            open: Mutex::default(),
+        }
     }
 
     pub fn set_size(&self, first_index: u64, bytes: u64) {
@@ -57,7 +61,12 @@ impl WalFiles {
     }
 
     fn file_with(&self, index: u64) -> io::Result<Arc<dyn DiskFile>> {
-        let first = self.sizes.read().range(..=index).next_back().map(|(first, _)| *first);
+        let first = self
+            .sizes
+            .read()
+            .range(..=index)
+            .next_back()
+            .map(|(first, _)| *first);
         let first = first.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         let mut open = self.open.lock();
         if let Some(position) = open.iter().position(|(f, _)| *f == first)
@@ -81,18 +90,28 @@ impl WalFiles {
     pub fn body(&self, batch: &BatchRef) -> Result<Bytes, FrameError> {
         let file = self.file_with(batch.index).map_err(FrameError::Io)?;
         let mut buffer = vec![0; FRAME_HEADER + batch.body_len as usize];
-        file.read_at(u64::from(batch.frame_at), &mut buffer).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => FrameError::Corrupt("the file ends early".to_owned()),
-            _ => FrameError::Io(error),
-        })?;
+        file.read_at(u64::from(batch.frame_at), &mut buffer)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => {
+                    FrameError::Corrupt("the file ends early".to_owned())
+                }
+                _ => FrameError::Io(error),
+            })?;
         let mut body = Bytes::from(buffer);
         let front = body.split_to(FRAME_HEADER);
-        let header = FrameHeader::decode(&front).ok_or_else(|| FrameError::Corrupt("the frame header is damaged".to_owned()))?;
+        let header = FrameHeader::decode(&front)
+            .ok_or_else(|| FrameError::Corrupt("the frame header is damaged".to_owned()))?;
         if header.index != batch.index {
-            return Err(FrameError::Corrupt(format!("entry {} stands where entry {} should", header.index, batch.index)));
+            return Err(FrameError::Corrupt(format!(
+                "entry {} stands where entry {} should",
+                header.index, batch.index
+            )));
         }
         if !header.covers(&body) {
-            return Err(FrameError::Corrupt(format!("the checksum of entry {} does not match", batch.index)));
+            return Err(FrameError::Corrupt(format!(
+                "the checksum of entry {} does not match",
+                batch.index
+            )));
         }
         Ok(body)
     }

@@ -104,14 +104,21 @@ pub(crate) fn encode_file_header(first_index: u64) -> Bytes {
 }
 
 pub(crate) fn decode_file_header(bytes: &[u8]) -> FileHeader {
-    let (Some(magic), Some(version), Some(first), Some(crc)) =
-        (bytes.get(..8), u32_at(bytes, 8), u64_at(bytes, 12), u32_at(bytes, 20))
-    else {
+    let (Some(magic), Some(version), Some(first), Some(crc)) = (
+        bytes.get(..8),
+        u32_at(bytes, 8),
+        u64_at(bytes, 12),
+        u32_at(bytes, 20),
+    ) else {
         return FileHeader::Damaged;
     };
     if magic != MAGIC {
         // Zeros are what a torn creation leaves.
-        return if magic.iter().all(|b| *b == 0) { FileHeader::Damaged } else { FileHeader::Foreign };
+        return if magic.iter().all(|b| *b == 0) {
+            FileHeader::Damaged
+        } else {
+            FileHeader::Foreign
+        };
     }
     // Magic and version stand still in all versions to come; the rest may change.
     if version > VERSION {

@@ -39,8 +39,17 @@ pub(crate) struct Intake {
 
 impl Intake {
     pub fn new(limit: usize) -> Intake {
-        let inner = Inner { entries: VecDeque::new(), bytes: 0, door: Door::Open, nudged: false };
-        Intake { inner: Mutex::new(inner), arrived: Condvar::new(), limit }
+        let inner = Inner {
+            entries: VecDeque::new(),
+            bytes: 0,
+            door: Door::Open,
+            nudged: false,
+        };
+        Intake {
+            inner: Mutex::new(inner),
+            arrived: Condvar::new(),
+            limit,
+        }
     }
 
     pub fn push(&self, pending: Pending) -> Result<(), WriteError> {
@@ -116,7 +125,9 @@ impl Intake {
         drop(inner);
         for pending in entries {
             // The caller may have left.
-            let _ = pending.done.send(Err(WriteError::Failed(reason.to_owned())));
+            let _ = pending
+                .done
+                .send(Err(WriteError::Failed(reason.to_owned())));
         }
     }
 

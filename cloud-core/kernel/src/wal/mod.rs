@@ -16,5 +16,7 @@ pub(crate) fn path(first_index: u64) -> String {
 
 /// First index of a file, by its name; `None` for a file that is none of ours.
 pub(crate) fn first_index(name: &str) -> Option<u64> {
-    name.strip_suffix(".wal").filter(|digits| digits.len() == 20).and_then(|digits| digits.parse().ok())
+    name.strip_suffix(".wal")
+        .filter(|digits| digits.len() == 20)
+        .and_then(|digits| digits.parse().ok())
 }

@@ -61,6 +61,8 @@ impl Writer {
         while self.intake.wait() {
             while self.step() {}
         }
+        // Whoever closed the intake has asked for the last one before.
+        self.snapshot(true);
         self.snapshots.close();
     }
 
@@ -83,7 +85,10 @@ impl Writer {
     /// Between two groups the state is exactly what the entries so far made of it.
     fn snapshot(&self, idle: bool) -> bool {
         let index = self.next_index - 1;
-        self.snapshots.answer(idle, |last| snapshot::Snapshot { index, bytes: snapshot::encode(&self.state, index, self.last_stamp, last) })
+        self.snapshots.answer(idle, |last| snapshot::Snapshot {
+            index,
+            bytes: snapshot::encode(&self.state, index, self.last_stamp, last),
+        })
     }
 
     /// Makes a group durable; returns where its entries are.
@@ -126,13 +131,16 @@ impl Writer {
         self.next_index += group.len() as u64;
         self.written.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.written.fsyncs.fetch_add(1, Ordering::Relaxed);
-        self.written.entries.fetch_add(group.len() as u64, Ordering::Relaxed);
+        self.written
+            .entries
+            .fetch_add(group.len() as u64, Ordering::Relaxed);
         Ok(places)
     }
 
     /// The file for the next `bytes`: the current one, or a new one if that is full.
     fn file_for(&mut self, bytes: u64) -> io::Result<&mut Current> {
-        let full = |c: &Current| c.len > FILE_HEADER as u64 && c.len + bytes > self.config.wal_file_bytes;
+        let full =
+            |c: &Current| c.len > FILE_HEADER as u64 && c.len + bytes > self.config.wal_file_bytes;
         if self.current.as_ref().is_none_or(full) {
             let first_index = self.next_index;
             let file = self.ports.disk.create(&path(first_index))?;
@@ -140,17 +148,29 @@ impl Writer {
             file.sync()?;
             self.ports.disk.sync_dir(DIRECTORY)?;
             self.written.fsyncs.fetch_add(1, Ordering::Relaxed);
-            self.written.bytes.fetch_add(FILE_HEADER as u64, Ordering::Relaxed);
+            self.written
+                .bytes
+                .fetch_add(FILE_HEADER as u64, Ordering::Relaxed);
             self.files.set_size(first_index, FILE_HEADER as u64);
             self.state.wal_use.lock().files.insert(first_index, 0);
-            self.current = Some(Current { file, first_index, len: FILE_HEADER as u64 });
+            self.current = Some(Current {
+                file,
+                first_index,
+                len: FILE_HEADER as u64,
+            });
         }
-        self.current.as_mut().ok_or_else(|| io::Error::other("no file"))
+        self.current
+            .as_mut()
+            .ok_or_else(|| io::Error::other("no file"))
     }
 
     fn apply(&mut self, group: Vec<Pending>, places: &[FrameAt]) {
         for (pending, at) in group.into_iter().zip(places) {
-            let Pending { commands, encoded, done } = pending;
+            let Pending {
+                commands,
+                encoded,
+                done,
+            } = pending;
             // The parts share the batches' memory; without them a batch may be filled in where it is.
             let batches_at = encoded.batches_at;
             drop(encoded.parts);
@@ -164,7 +184,12 @@ impl Writer {
     /// After a failed write or fdatasync nobody knows what is on the disk, and asking again would be answered as if all were well: the kernel
     /// accepts no write any more. What was acknowledged stays readable.
     fn fail(&mut self, group: Vec<Pending>, error: &io::Error) {
-        let reason = format!("cannot write {}: {error}", self.current.as_ref().map_or_else(|| path(self.next_index), |c| path(c.first_index)));
+        let reason = format!(
+            "cannot write {}: {error}",
+            self.current
+                .as_ref()
+                .map_or_else(|| path(self.next_index), |c| path(c.first_index))
+        );
         tracing::error!(%reason, "the log failed; no write is accepted any more, free or replace the disk and restart");
         self.intake.fail(&reason);
         for pending in group {

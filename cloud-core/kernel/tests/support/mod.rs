@@ -23,20 +23,38 @@ pub fn produced(id: i64, epoch: i16, sequence: i32, values: &[&str]) -> Batch {
 pub fn stamped(timestamp: i64, value: &str) -> Batch {
     let mut builder = BatchBuilder::new();
     let value = value.to_owned().into_bytes();
-    builder.push(&NewRecord { timestamp, key: None, value: Some(value.into()), headers: Vec::new() }).unwrap();
+    builder
+        .push(&NewRecord {
+            timestamp,
+            key: None,
+            value: Some(value.into()),
+            headers: Vec::new(),
+        })
+        .unwrap();
     builder.build().unwrap()
 }
 
 fn build(mut builder: BatchBuilder, values: &[&str]) -> Batch {
     for value in values {
         let value = (*value).to_owned().into_bytes();
-        builder.push(&NewRecord { timestamp: 1000, key: None, value: Some(value.into()), headers: Vec::new() }).unwrap();
+        builder
+            .push(&NewRecord {
+                timestamp: 1000,
+                key: None,
+                value: Some(value.into()),
+                headers: Vec::new(),
+            })
+            .unwrap();
     }
     builder.build().unwrap()
 }
 
 /// The values of all records from an offset on.
-pub async fn values(kernel: &kernel::Kernel, partition: kernel::PartitionId, from: i64) -> Vec<String> {
+pub async fn values(
+    kernel: &kernel::Kernel,
+    partition: kernel::PartitionId,
+    from: i64,
+) -> Vec<String> {
     let mut offset = from;
     let mut values = Vec::new();
     loop {

@@ -40,7 +40,11 @@ impl Tree {
                 *fuse -= 1;
             }
         }
-        if self.off { Err(io::Error::other("the power is off")) } else { Ok(()) }
+        if self.off {
+            Err(io::Error::other("the power is off"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -70,14 +74,25 @@ impl SimDisk {
         tree.off = true;
         let mut found = Tree::default();
         // A directory that was not synced may have its changes or not; here: either all or none, but a synced one has them all.
-        let names = if rng.random_bool(0.5) { &tree.now } else { &tree.durable };
+        let names = if rng.random_bool(0.5) {
+            &tree.now
+        } else {
+            &tree.durable
+        };
         for (name, file) in names {
             let contents = file.lock().unwrap();
             let mut bytes = contents.durable.clone();
             if contents.now != contents.durable {
                 let keep = rng.random_range(0..=contents.now.len().max(bytes.len()));
                 let whole = rng.random_bool(0.3);
-                bytes.resize(contents.now.len().min(keep).max(contents.durable.len().min(contents.now.len())), 0);
+                bytes.resize(
+                    contents
+                        .now
+                        .len()
+                        .min(keep)
+                        .max(contents.durable.len().min(contents.now.len())),
+                    0,
+                );
                 for (at, chunk) in contents.now.chunks(SECTOR).enumerate() {
                     let from = at * SECTOR;
                     if (whole || rng.random_bool(0.6)) && from < bytes.len() {
@@ -86,7 +101,10 @@ impl SimDisk {
                     }
                 }
             }
-            let file = Arc::new(Mutex::new(Contents { now: bytes.clone(), durable: bytes }));
+            let file = Arc::new(Mutex::new(Contents {
+                now: bytes.clone(),
+                durable: bytes,
+            }));
             found.now.insert(name.clone(), file.clone());
             found.durable.insert(name.clone(), file);
         }
@@ -95,7 +113,11 @@ impl SimDisk {
 
     pub fn names(&self, dir: &str) -> Vec<String> {
         let tree = self.0.lock().unwrap();
-        tree.now.keys().filter(|name| name.starts_with(&format!("{dir}/"))).cloned().collect()
+        tree.now
+            .keys()
+            .filter(|name| name.starts_with(&format!("{dir}/")))
+            .cloned()
+            .collect()
     }
 
     /// Changes a file at rest, as a failing disk does.
@@ -123,7 +145,11 @@ impl Disk for SimDisk {
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
         self.0.lock().unwrap().operate()?;
         let prefix = format!("{dir}/");
-        Ok(self.names(dir).iter().map(|name| name[prefix.len()..].to_owned()).collect())
+        Ok(self
+            .names(dir)
+            .iter()
+            .map(|name| name[prefix.len()..].to_owned())
+            .collect())
     }
 
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
@@ -134,14 +160,20 @@ impl Disk for SimDisk {
         }
         let contents = File::default();
         tree.now.insert(path.to_owned(), contents.clone());
-        Ok(Arc::new(SimFile { tree: self.0.clone(), contents }))
+        Ok(Arc::new(SimFile {
+            tree: self.0.clone(),
+            contents,
+        }))
     }
 
     fn open(&self, path: &str, _: bool) -> io::Result<Arc<dyn DiskFile>> {
         let mut tree = self.0.lock().unwrap();
         tree.operate()?;
         let contents = tree.now.get(path).cloned().ok_or_else(not_found)?;
-        Ok(Arc::new(SimFile { tree: self.0.clone(), contents }))
+        Ok(Arc::new(SimFile {
+            tree: self.0.clone(),
+            contents,
+        }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -162,7 +194,12 @@ impl Disk for SimDisk {
         let mut tree = self.0.lock().unwrap();
         tree.operate()?;
         let inside = |name: &String| dir.is_empty() || name.starts_with(&format!("{dir}/"));
-        let now: Vec<_> = tree.now.iter().filter(|(name, _)| inside(name)).map(|(n, f)| (n.clone(), f.clone())).collect();
+        let now: Vec<_> = tree
+            .now
+            .iter()
+            .filter(|(name, _)| inside(name))
+            .map(|(n, f)| (n.clone(), f.clone()))
+            .collect();
         tree.durable.retain(|name, _| !inside(name));
         tree.durable.extend(now);
         Ok(())
@@ -185,7 +222,9 @@ impl DiskFile for SimFile {
             }
             return worked;
         }
-        parts.iter().for_each(|part| contents.now.extend_from_slice(part));
+        parts
+            .iter()
+            .for_each(|part| contents.now.extend_from_slice(part));
         Ok(())
     }
 
@@ -193,7 +232,10 @@ impl DiskFile for SimFile {
         self.tree.lock().unwrap().operate()?;
         let contents = self.contents.lock().unwrap();
         let from = position as usize;
-        let found = contents.now.get(from..from + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let found = contents
+            .now
+            .get(from..from + buffer.len())
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
         buffer.copy_from_slice(found);
         Ok(())
     }
