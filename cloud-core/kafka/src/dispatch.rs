@@ -84,9 +84,8 @@ where
 }
 
 fn read<R: Request>(header: &RequestHeader, mut reader: Reader) -> Result<R, WireError> {
-    let request = R::read(&mut reader, header.version)?;
-    reader.finish()?;
-    Ok(request)
+    // Bytes after the message are passed over, as the original broker does: librdkafka leaves some behind its Metadata.
+    R::read(&mut reader, header.version)
 }
 
 fn frame<R: Request>(header: &RequestHeader, response: &R::Response) -> Vec<Bytes> {

@@ -69,9 +69,7 @@ where
             let mut reader = Reader::new(back.freeze(), version >= api.flexible_from());
             let read = M::read(&mut reader, version)
                 .unwrap_or_else(|error| panic!("{api:?} v{version}: {error}"));
-            reader
-                .finish()
-                .unwrap_or_else(|error| panic!("{api:?} v{version}: {error}"));
+            assert_eq!(reader.left(), 0, "{api:?} v{version}");
             assert_eq!(read, message, "{api:?} v{version}");
             cut(&message, bytes, api, version, random);
         }

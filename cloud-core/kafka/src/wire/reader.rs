@@ -10,8 +10,6 @@ use crate::limits;
 pub enum WireError {
     #[error("the message ends inside a field")]
     Truncated,
-    #[error("{0} bytes are left over after the message")]
-    Trailing(usize),
     #[error("a negative or too large length ({0})")]
     BadLength(i64),
     #[error("a string is not UTF-8")]
@@ -48,13 +46,10 @@ impl Reader {
         self.flexible = flexible;
     }
 
-    /// Ends reading; bytes left over are an error.
-    pub fn finish(self) -> Result<(), WireError> {
-        if self.bytes.is_empty() {
-            Ok(())
-        } else {
-            Err(WireError::Trailing(self.bytes.len()))
-        }
+    /// How many bytes have not been read.
+    #[cfg(test)]
+    pub fn left(&self) -> usize {
+        self.bytes.len()
     }
 
     pub(super) fn i8(&mut self) -> Result<i8, WireError> {
