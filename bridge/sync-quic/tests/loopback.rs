@@ -532,6 +532,62 @@ async fn nobody_there_is_unreachable() {
     );
 }
 
+/// Carries datagrams between an edge and the core until it is aborted: then the link is cut, and nobody is told.
+async fn relay(core: SocketAddr) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        let (mut edge, mut buffer) = (None, vec![0; 65_536]);
+        loop {
+            let (size, from) = socket.recv_from(&mut buffer).await.unwrap();
+            let to = if from == core {
+                edge
+            } else {
+                edge = Some(from);
+                Some(core)
+            };
+            if let Some(to) = to {
+                socket.send_to(&buffer[..size], to).await.unwrap();
+            }
+        }
+    });
+    (address, task)
+}
+
+#[tokio::test]
+async fn both_ends_notice_a_cut_link() {
+    let core = core();
+    let identity = core.enrol("e1").await.unwrap();
+    let (address, link) = relay(core.address.parse().unwrap()).await;
+    let address = address.to_string();
+    let timing = Timing {
+        keep_alive: Duration::from_millis(100),
+        idle_timeout: Duration::from_millis(600),
+        ..TIMING
+    };
+    let (edge, (connection, mut batches, _acks)) = tokio::join!(
+        sync_quic::connect(&address, &identity, hello("e1"), Window::default(), timing),
+        core.let_in()
+    );
+    let (edge, mut events) = edge.unwrap();
+    edge.send_batch(batch(1, 100)).await.unwrap();
+    connection.settle(0, batches.next().await.unwrap().frame.frame);
+    assert_eq!(events.next().await, Event::Ack { lane: 0, frame: 1 });
+
+    // Longer than the idle timeout with nothing to say: the keep-alive carries the connection over it.
+    let silence = tokio::time::timeout(timing.idle_timeout * 2, events.next()).await;
+    assert!(silence.is_err(), "{silence:?}");
+    link.abort();
+    let Event::Closed(Lost::Link(_)) = events.next().await else {
+        panic!("not a lost link")
+    };
+    assert!(matches!(
+        edge.send_batch(batch(2, 100)).await,
+        Err(SendError::Lost(Lost::Link(_)))
+    ));
+    assert!(batches.next().await.is_none());
+}
+
 #[tokio::test]
 async fn tokens_as_text() {
     let core = core();

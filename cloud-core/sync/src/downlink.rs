@@ -12,13 +12,27 @@ use crate::frontend::Sync;
 use crate::limits;
 use crate::registry::cursor_name;
 
-/// Runs until the connection is over or the kernel cannot be read; returns why.
+/// Why there is no more downlink.
+pub(crate) enum Stopped {
+    /// The edge confirmed what cannot be.
+    Violation(String),
+    /// The connection is over, or the log cannot be read.
+    Over(String),
+}
+
+impl Stopped {
+    fn over(error: impl ToString) -> Stopped {
+        Stopped::Over(error.to_string())
+    }
+}
+
+/// Runs until the connection is over or the log cannot be read; returns why.
 pub(crate) async fn run(
     sync: &Sync,
     hello: &Hello,
     connection: &EdgeConnection,
     acks: DownAcks,
-) -> String {
+) -> Stopped {
     let mut downlink = Downlink {
         sync,
         hello,
@@ -48,7 +62,7 @@ struct Downlink<'a> {
 }
 
 impl Downlink<'_> {
-    async fn run(&mut self) -> Result<Never, String> {
+    async fn run(&mut self) -> Result<Never, Stopped> {
         let kernel = &self.sync.ctx.kernel;
         let mut streams = kernel.watch_streams();
         loop {
@@ -71,7 +85,7 @@ impl Downlink<'_> {
                 .collect();
             tokio::select! {
                 () = kernel.wait_past(&positions), if !positions.is_empty() => {}
-                changed = streams.changed() => changed.map_err(|_| "the log is closed".to_owned())?,
+                changed = streams.changed() => changed.map_err(|_| Stopped::over("the log is closed"))?,
                 ack = self.acks.next() => self.confirm(ack).await?,
             }
         }
@@ -98,7 +112,7 @@ impl Downlink<'_> {
     }
 
     /// Sends what there is in one partition.
-    async fn drain(&mut self, partition: PartitionId) -> Result<(), String> {
+    async fn drain(&mut self, partition: PartitionId) -> Result<(), Stopped> {
         let kernel = &self.sync.ctx.kernel;
         while let Some(from) = self.next.get(&partition).copied() {
             let read = match kernel.read(partition, from, limits::DOWN_READ_BYTES).await {
@@ -118,14 +132,17 @@ impl Downlink<'_> {
                     self.next.remove(&partition);
                     return Ok(());
                 }
-                Err(error) => return Err(error.to_string()),
+                Err(error) => return Err(Stopped::over(error)),
             };
             if read.batches.is_empty() {
                 return Ok(());
             }
             for batch in &read.batches {
                 self.send(partition, from, batch).await?;
-                self.next.insert(partition, batch.next_offset());
+                // A confirmation heard meanwhile may be further on already.
+                self.next
+                    .entry(partition)
+                    .and_modify(|next| *next = batch.next_offset().max(*next));
             }
         }
         Ok(())
@@ -137,23 +154,22 @@ impl Downlink<'_> {
         partition: PartitionId,
         from: i64,
         batch: &Batch,
-    ) -> Result<(), String> {
+    ) -> Result<(), Stopped> {
         // What the edge has sent itself it has delivered itself.
         if batch.producer_id() == self.hello.producer_id || batch.is_control() {
             return Ok(());
         }
         let mut down = BatchBuilder::new();
         let mut count = 0_u64;
-        for record in batch.records().map_err(|error| error.to_string())? {
-            let record = record.map_err(|error| error.to_string())?;
+        for record in batch.records().map_err(Stopped::over)? {
+            let record = record.map_err(Stopped::over)?;
             if record.offset >= from
                 && record
                     .key
                     .as_ref()
                     .is_some_and(|key| key.starts_with(&self.prefix))
             {
-                down.push(&NewRecord::from(record))
-                    .map_err(|error| error.to_string())?;
+                down.push(&NewRecord::from(record)).map_err(Stopped::over)?;
                 count += 1;
             }
         }
@@ -169,38 +185,52 @@ impl Downlink<'_> {
             partition: partition.partition,
             next: batch.next_offset(),
         };
-        let batch = down
-            .build()
-            .map_err(|error| error.to_string())?
-            .into_bytes();
+        let batch = down.build().map_err(Stopped::over)?.into_bytes();
         self.connection
             .send_down(DownFrame { position, batch })
-            .await?;
+            .await
+            .map_err(Stopped::over)?;
         self.unconfirmed.push_back(position);
         self.sync.metrics.down.inc_by(count);
         Ok(())
     }
 
-    /// The edge has stored everything of a partition up to a position.
-    async fn confirm(&mut self, ack: Option<DownPosition>) -> Result<(), String> {
-        let ack = ack.ok_or_else(|| "connection closed".to_owned())?;
-        if !self.unconfirmed.contains(&ack) {
-            return Err("the edge confirmed what was not sent to it".to_owned());
-        }
+    /// The edge has stored everything of a partition up to a position. It may be one that an earlier connection sent: storing
+    /// can take longer than a connection lasts.
+    async fn confirm(&mut self, ack: Option<DownPosition>) -> Result<(), Stopped> {
+        let ack = ack.ok_or_else(|| Stopped::over("connection closed"))?;
+        let partition = StreamId(ack.stream).partition(ack.partition);
         let same =
             |sent: &DownPosition| (sent.stream, sent.partition) == (ack.stream, ack.partition);
         self.unconfirmed
             .retain(|sent| !(same(sent) && sent.next <= ack.next));
-        let partition = StreamId(ack.stream).partition(ack.partition);
-        // Everything between this confirmation and the next frame was not for this edge.
+        // Of a stream that was deleted since: nothing to remember.
+        let (Some(next), Some(watermarks)) = (
+            self.next.get_mut(&partition),
+            self.sync.ctx.kernel.watermarks(partition),
+        ) else {
+            return Ok(());
+        };
+        if ack.next > watermarks.end {
+            return Err(Stopped::Violation(
+                "the edge confirmed a command that does not exist yet".to_owned(),
+            ));
+        }
+        *next = ack.next.max(*next);
+        let group = cursor_name(&self.hello.edge);
+        let committed = self.sync.ctx.kernel.cursor(&group);
+        if committed
+            .iter()
+            .any(|position| position.partition == partition && position.offset >= ack.next)
+        {
+            return Ok(());
+        }
+        let positions = vec![(partition, ack.next, Bytes::new())];
         self.sync
             .ctx
             .kernel
-            .cursor_commit(
-                &cursor_name(&self.hello.edge),
-                vec![(partition, ack.next, Bytes::new())],
-            )
+            .cursor_commit(&group, positions)
             .await
-            .map_err(|error| error.to_string())
+            .map_err(Stopped::over)
     }
 }

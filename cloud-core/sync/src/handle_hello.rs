@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use sync_quic::{EdgeHandshake, Welcome};
+use sync_quic::{CloseCode, EdgeHandshake, Welcome};
 
+use crate::downlink::Stopped;
 use crate::frontend::Sync;
 use crate::time::now_ms;
 use crate::{downlink, handle_batch};
 
 pub(crate) async fn handle(sync: &Arc<Sync>, handshake: EdgeHandshake) {
     let (hello, remote) = (handshake.hello.clone(), handshake.remote);
+    let certificate = handshake.certificate.clone();
     if let Err((code, reason)) = sync.registry.admit(&hello, &handshake.certificate).await {
         tracing::warn!(%remote, edge = %hello.edge, %code, reason, "edge refused");
         return handshake.refuse(code, &reason).await;
@@ -26,16 +28,25 @@ pub(crate) async fn handle(sync: &Arc<Sync>, handshake: EdgeHandshake) {
             return tracing::info!(edge = %hello.edge, %error, "edge went away before it was welcome");
         }
     };
-    let generation = sync.registry.connected(&hello.edge, &connection);
+    let Some(generation) = sync
+        .registry
+        .connected(&hello.edge, &certificate, &connection)
+    else {
+        return connection.close(CloseCode::Revoked, "this edge was enrolled again");
+    };
     sync.metrics.connected.inc();
     tracing::info!(edge = %hello.edge, %remote, software = %hello.software, "edge connected");
     let reason = tokio::select! {
         // Ends by itself only when it has refused a batch for now; the connection closes once that is said.
         () = handle_batch::run(sync, &hello, &connection, batches) => connection.closed().await,
         reason = connection.closed() => reason,
-        error = downlink::run(sync, &hello, &connection, down_acks) => {
-            connection.close(sync_quic::CloseCode::ShuttingDown, &error);
-            error
+        stopped = downlink::run(sync, &hello, &connection, down_acks) => {
+            let (code, reason) = match stopped {
+                Stopped::Violation(reason) => (CloseCode::Protocol, reason),
+                Stopped::Over(reason) => (CloseCode::ShuttingDown, reason),
+            };
+            connection.close(code, &reason);
+            reason
         }
     };
     sync.metrics.connected.dec();

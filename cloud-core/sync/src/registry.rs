@@ -312,7 +312,8 @@ impl Registry {
         ))
     }
 
-    /// Whether the bearer of `certificate` may connect with this hello. What is new in the hello is durable when this returns.
+    /// Whether the bearer of `certificate` may connect with this hello. What is new in the hello is durable when this returns; a
+    /// reconnect says nothing new and writes nothing, so that a whole fleet can come back at once.
     pub(crate) async fn admit(
         &self,
         hello: &Hello,
@@ -330,41 +331,15 @@ impl Registry {
                 "producer id and epoch must not be negative".to_owned(),
             ));
         }
-        let _changing = self.changing.lock().await;
-        let stored = {
-            let edges = self.edges.lock();
-            let Some(entered) = edges.by_name.get(&hello.edge) else {
-                return Err((
-                    HelloRefusal::UnknownEdge,
-                    "enrol it with a new token".to_owned(),
-                ));
-            };
-            if entered.stored.fingerprint != hex(&fingerprint(certificate)) {
-                return Err((
-                    HelloRefusal::CertificateReplaced,
-                    "enrol it with a new token".to_owned(),
-                ));
-            }
-            // Two edges under one producer id would take each other's batches for duplicates.
-            let taken = edges.by_name.iter().find(|(name, other)| {
-                **name != hello.edge && other.stored.producer_id == Some(hello.producer_id)
-            });
-            if let Some((other, _)) = taken {
-                let reason = format!(
-                    "it is edge {other}'s: a data directory was copied; empty this edge's and enrol again"
-                );
-                return Err((HelloRefusal::ProducerTaken, reason));
-            }
-            entered.stored.clone()
-        };
-        let known = stored.producer_id == Some(hello.producer_id);
-        if let Some(epoch) = stored.epoch.filter(|epoch| known && hello.epoch < *epoch) {
-            return Err((
-                HelloRefusal::Fenced,
-                format!("epoch {epoch} has connected before"),
-            ));
+        let certificate = hex(&fingerprint(certificate));
+        if is_known(&self.check(hello, &certificate)?, hello) {
+            return Ok(());
         }
-        if !known && let Some(before) = stored.producer_id {
+        let _changing = self.changing.lock().await;
+        // Again, since it may have changed while this waited.
+        let stored = self.check(hello, &certificate)?;
+        let same_producer = stored.producer_id == Some(hello.producer_id);
+        if !same_producer && let Some(before) = stored.producer_id {
             tracing::warn!(edge = %hello.edge, before, now = hello.producer_id, "edge has a new producer id: its outbox was lost or emptied");
         }
         let now = now_ms();
@@ -374,12 +349,58 @@ impl Registry {
             software: Some(hello.software.clone()),
             first_seen_ms: stored.first_seen_ms.or(Some(now)),
             last_seen_ms: Some(now),
-            last_frame: if known { stored.last_frame } else { None },
+            last_frame: if same_producer {
+                stored.last_frame
+            } else {
+                None
+            },
             ..stored
         };
         self.store(&hello.edge, changed)
             .await
             .map_err(|error| (HelloRefusal::Unavailable, error.to_string()))
+    }
+
+    fn check(
+        &self,
+        hello: &Hello,
+        certificate: &str,
+    ) -> Result<StoredEdge, (HelloRefusal, String)> {
+        let edges = self.edges.lock();
+        let Some(entered) = edges.by_name.get(&hello.edge) else {
+            return Err((
+                HelloRefusal::UnknownEdge,
+                "enrol it with a new token".to_owned(),
+            ));
+        };
+        let stored = &entered.stored;
+        if stored.fingerprint != certificate {
+            return Err((
+                HelloRefusal::CertificateReplaced,
+                "enrol it with a new token".to_owned(),
+            ));
+        }
+        // Two edges under one producer id would take each other's batches for duplicates.
+        let taken = edges.by_name.iter().find(|(name, other)| {
+            **name != hello.edge && other.stored.producer_id == Some(hello.producer_id)
+        });
+        if let Some((other, _)) = taken {
+            let reason = format!(
+                "it is edge {other}'s: a data directory was copied; empty this edge's and enrol again"
+            );
+            return Err((HelloRefusal::ProducerTaken, reason));
+        }
+        let same_producer = stored.producer_id == Some(hello.producer_id);
+        if let Some(epoch) = stored
+            .epoch
+            .filter(|epoch| same_producer && hello.epoch < *epoch)
+        {
+            return Err((
+                HelloRefusal::Fenced,
+                format!("epoch {epoch} has connected before"),
+            ));
+        }
+        Ok(stored.clone())
     }
 
     /// Needs `changing`.
@@ -396,20 +417,28 @@ impl Registry {
         Ok(())
     }
 
-    /// The connection is the edge's only one from now on; one before it is closed. Returns the number that [`Registry::gone`] wants.
-    pub(crate) fn connected(&self, name: &str, connection: &EdgeConnection) -> u64 {
+    /// The connection is the edge's only one from now on; one before it is closed. Returns the number that [`Registry::gone`]
+    /// wants, or `None` when the edge was enrolled again since its hello.
+    pub(crate) fn connected(
+        &self,
+        name: &str,
+        certificate: &[u8],
+        connection: &EdgeConnection,
+    ) -> Option<u64> {
         let mut edges = self.edges.lock();
         edges.generation += 1;
         let generation = edges.generation;
-        let live = Live {
+        let entered = edges.by_name.get_mut(name)?;
+        if entered.stored.fingerprint != hex(&fingerprint(certificate)) {
+            return None;
+        }
+        let since_ms = now_ms();
+        entered.stored.last_seen_ms = Some(since_ms);
+        let before = entered.live.replace(Live {
             generation,
             connection: connection.clone(),
-            since_ms: now_ms(),
-        };
-        let before = edges
-            .by_name
-            .get_mut(name)
-            .and_then(|entered| entered.live.replace(live));
+            since_ms,
+        });
         drop(edges);
         if let Some(before) = before {
             tracing::info!(edge = name, "a newer connection takes over");
@@ -417,7 +446,7 @@ impl Registry {
                 .connection
                 .close(CloseCode::TakenOver, "a newer connection of this edge");
         }
-        generation
+        Some(generation)
     }
 
     /// A frame of the edge is committed.
@@ -489,6 +518,13 @@ fn status(name: &str, Entered { stored, live }: &Entered) -> EdgeStatus {
         connected_since_ms: live.as_ref().map(|live| live.since_ms),
         remote: live.as_ref().map(|live| live.connection.remote()),
     }
+}
+
+/// Whether the hello says nothing that is not stored.
+fn is_known(stored: &StoredEdge, hello: &Hello) -> bool {
+    stored.producer_id == Some(hello.producer_id)
+        && stored.epoch == Some(hello.epoch)
+        && stored.software.as_deref() == Some(&hello.software)
 }
 
 /// The name becomes a topic level, a certificate's common name and a cursor's name.

@@ -1,0 +1,174 @@
+//! A core as the tests run it: a kernel in a directory, and the front end on it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use cloud_sync::{SyncFrontend, Timing, TokenOptions};
+use frontend::Context;
+use kernel::{Kernel, KernelConfig, Ports};
+use record::{
+    Batch, BatchBuilder, Namespace, NewRecord, StreamAddress, StreamName, partition_for_key,
+};
+use sync_quic::{
+    BatchFlags, BatchFrame, ConnectError, Connection, Events, Hello, Identity, Token, Window,
+};
+use tokio::task::JoinHandle;
+
+pub const TIMING: Timing = Timing {
+    keep_alive: Duration::from_millis(200),
+    idle_timeout: Duration::from_secs(2),
+    handshake: Duration::from_secs(5),
+};
+pub const PRODUCER: i64 = (1 << 62) + 7;
+
+pub struct Core {
+    pub ctx: Context,
+    pub sync: SyncFrontend,
+    task: JoinHandle<()>,
+}
+
+impl Core {
+    pub async fn start(dir: &Path, address: &str) -> Core {
+        let ports = Ports::system(dir.join("kernel")).unwrap();
+        let kernel = tokio::task::spawn_blocking(|| Kernel::open(ports, KernelConfig::default()))
+            .await
+            .unwrap()
+            .unwrap();
+        let ctx = Context::new(kernel, dir).unwrap();
+        let address: SocketAddr = address.parse().unwrap();
+        let (sync, task) = cloud_sync::start(ctx.clone(), address, TIMING).unwrap();
+        Core { ctx, sync, task }
+    }
+
+    pub async fn stop(self) {
+        self.ctx.shutdown.cancel();
+        self.task.await.unwrap();
+        self.ctx.kernel.shutdown().await;
+    }
+
+    /// A counter without labels.
+    pub fn counter(&self, name: &str) -> u64 {
+        let families = self.ctx.registry.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        family.map_or(0, |family| {
+            family.get_metric()[0].get_counter().get_value() as u64
+        })
+    }
+
+    pub fn address(&self) -> String {
+        self.sync.local_addr().to_string()
+    }
+
+    pub async fn token(&self, options: impl FnOnce(&mut TokenOptions)) -> Token {
+        let mut wanted = TokenOptions {
+            ttl: Duration::from_secs(60),
+            labels: BTreeMap::new(),
+            single_use: false,
+        };
+        options(&mut wanted);
+        self.sync.create_token(wanted).await.unwrap().token
+    }
+
+    pub async fn enrol(&self, name: &str) -> Identity {
+        let token = self.token(|_| {}).await;
+        sync_quic::enrol(&self.address(), &token, name, TIMING)
+            .await
+            .unwrap()
+    }
+
+    pub async fn connect(
+        &self,
+        identity: &Identity,
+        producer_id: i64,
+    ) -> Result<(Connection, Events), ConnectError> {
+        connect(&self.address(), identity, producer_id).await
+    }
+
+    /// All records of the partition that the edge's batches go to: (key, value).
+    pub async fn records(&self, stream: &str, edge: &str) -> Vec<(String, Vec<u8>)> {
+        let stream = self.ctx.kernel.stream(&address(stream)).unwrap();
+        let partition = stream
+            .id
+            .partition(partition_for_key(Some(edge.as_bytes()), stream.partitions));
+        let mut all = Vec::new();
+        let (mut offset, end) = (0, self.ctx.kernel.watermarks(partition).unwrap().end);
+        while offset < end {
+            let read = self
+                .ctx
+                .kernel
+                .read(partition, offset, 1 << 20)
+                .await
+                .unwrap();
+            for record in read
+                .batches
+                .iter()
+                .flat_map(|batch| batch.records().unwrap())
+            {
+                let record = record.unwrap();
+                let key = String::from_utf8(record.key.unwrap().to_vec()).unwrap();
+                all.push((key, record.value.unwrap().to_vec()));
+            }
+            offset = read.next_offset;
+        }
+        all
+    }
+}
+
+pub async fn connect(
+    core: &str,
+    identity: &Identity,
+    producer_id: i64,
+) -> Result<(Connection, Events), ConnectError> {
+    let hello = Hello {
+        version: sync::VERSION,
+        edge: identity.edge.clone(),
+        producer_id,
+        epoch: 0,
+        software: "test".to_owned(),
+    };
+    sync_quic::connect(core, identity, hello, Window::default(), TIMING).await
+}
+
+pub fn address(stream: &str) -> StreamAddress {
+    StreamAddress::new(Namespace::default(), StreamName::new(stream).unwrap())
+}
+
+pub fn record(key: &str, value: &[u8]) -> NewRecord {
+    NewRecord {
+        timestamp: 1_700_000_000_000,
+        key: Some(key.as_bytes().to_vec().into()),
+        value: Some(value.to_vec().into()),
+        headers: Vec::new(),
+    }
+}
+
+pub fn batch(producer_id: i64, first: i32, records: &[NewRecord]) -> Batch {
+    let mut builder = BatchBuilder::new().producer(producer_id, 0, first);
+    for record in records {
+        builder.push(record).unwrap();
+    }
+    builder.build().unwrap()
+}
+
+pub fn frame(number: u64, batch: &Batch) -> BatchFrame {
+    BatchFrame {
+        lane: 0,
+        frame: number,
+        stream: "plant".to_owned(),
+        flags: BatchFlags::empty(),
+        batch: batch.bytes().clone(),
+    }
+}
+
+pub trait With {
+    fn with(self, record: &NewRecord) -> Batch;
+}
+
+impl With for BatchBuilder {
+    fn with(mut self, record: &NewRecord) -> Batch {
+        self.push(record).unwrap();
+        self.build().unwrap()
+    }
+}

@@ -1,0 +1,6 @@
+//! A real kernel and the front end on it, with real edges over QUIC on loopback.
+
+mod commands;
+mod core;
+mod enrolment;
+mod exactly_once;
