@@ -8,6 +8,7 @@ use std::sync::Arc;
 /// Which answer of the client comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
+#[allow(clippy::enum_variant_names)] // the specification's names
 pub enum Awaiting {
     PubAck = 1,
     PubRec = 2,

@@ -23,7 +23,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            receive_maximum: 1_024,
+            // Enough to fill group commits. Clients size their own buffers by it, and common ones hold about a hundred.
+            receive_maximum: 96,
             maximum_packet_size: mqtt_codec::limits::DEFAULT_MAX_PACKET_SIZE as u32,
             topic_alias_maximum: 64,
             max_in_flight: 512,

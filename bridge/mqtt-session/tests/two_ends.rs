@@ -1,0 +1,237 @@
+//! The session against a model of a client, under random loss: connections break anywhere, the server is killed and comes
+//! back with what was saved. QoS 1 arrives at least once and in order, QoS 2 exactly once and in order.
+
+use bytes::Bytes;
+use mqtt_codec::*;
+use mqtt_session::*;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+const FEED: FeedId = FeedId {
+    stream: 1,
+    partition: 0,
+};
+
+fn log(count: usize) -> Vec<Arc<Message>> {
+    let message = |n: usize| Message {
+        topic: TopicName::new("t").expect("a topic"),
+        payload: Bytes::from(n.to_string()),
+        qos: QoS::ExactlyOnce,
+        retain: false,
+        expires_at: None,
+        origin: None,
+        properties: MessageProperties::default(),
+    };
+    (0..count).map(|n| Arc::new(message(n))).collect()
+}
+
+fn connect() -> Connect {
+    Connect {
+        version: Version::V311,
+        clean_start: false,
+        keep_alive: 0,
+        client_id: "c".into(),
+        will: None,
+        user_name: None,
+        password: None,
+        properties: Properties::default(),
+    }
+}
+
+/// What the client keeps over its connections (section 4.1).
+#[derive(Default)]
+struct Client {
+    received: Vec<usize>,
+    unreleased: BTreeSet<PacketId>,
+}
+
+impl Client {
+    fn handle(&mut self, packet: Packet) -> Option<Packet> {
+        match packet {
+            Packet::Publish(publish) => {
+                let number = std::str::from_utf8(&publish.payload).ok()?.parse().ok()?;
+                let packet_id = publish.packet_id?;
+                if publish.qos == QoS::AtLeastOnce {
+                    self.received.push(number);
+                    return Some(Packet::PubAck(Ack::success(packet_id)));
+                }
+                if self.unreleased.insert(packet_id) {
+                    self.received.push(number);
+                }
+                Some(Packet::PubRec(Ack::success(packet_id)))
+            }
+            Packet::PubRel(ack) => {
+                self.unreleased.remove(&ack.packet_id);
+                Some(Packet::PubComp(ack))
+            }
+            _ => None,
+        }
+    }
+}
+
+struct Server {
+    session: Session,
+    saved: Bytes,
+}
+
+impl Server {
+    fn connected(stored: Option<Bytes>, log: &[Arc<Message>], qos: QoS) -> Server {
+        let id = ClientId::new("c");
+        let stored =
+            stored.map(|bytes| Session::from_bytes(id.clone(), bytes).expect("what was saved"));
+        let had = stored.is_some();
+        let limits = Limits {
+            max_in_flight: 5,
+            ..Limits::default()
+        };
+        let mut session = Session::handle_connect(connect(), id, stored, vec![], 1, limits).session;
+        if !had {
+            let filter = TopicFilter::new("t").expect("a filter");
+            let options = SubscriptionOptions {
+                qos,
+                ..Default::default()
+            };
+            session.handle_subscribe(
+                &SubscribeFilter { filter, options },
+                None,
+                vec![(FEED, Position(0))],
+            );
+        }
+        for (packet_id, source) in session.missing() {
+            let Source::Feed(_, at) = source else {
+                panic!("not from the feed")
+            };
+            session.supply(packet_id, Some(Message::clone(&log[at.0 as usize])));
+        }
+        let mut server = Server {
+            session,
+            saved: Bytes::new(),
+        };
+        server.save();
+        server.session.resend(0);
+        server
+    }
+
+    fn save(&mut self) {
+        let (bytes, mark) = self.session.snapshot();
+        self.saved = bytes;
+        self.session.saved(mark);
+    }
+
+    fn offer(&mut self, log: &[Arc<Message>]) {
+        loop {
+            let at = self.session.feeds()[&FEED];
+            let Some(message) = log.get(at.0 as usize) else {
+                break;
+            };
+            if self.session.offer(FEED, at, message, 0) == Offer::Full {
+                break;
+            }
+        }
+    }
+
+    fn handle(&mut self, packet: Packet) {
+        match packet {
+            Packet::PubAck(ack) => self.session.handle_puback(&ack, 0),
+            Packet::PubRec(ack) => self.session.handle_pubrec(&ack, 0),
+            Packet::PubComp(ack) => self.session.handle_pubcomp(&ack, 0),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    /// Each action: 0-5 one packet goes over, 6 a checkpoint, 7 the connection breaks (saved), 8 the server is killed (not saved), 9 a packet is lost with the connection.
+    #[test]
+    fn nothing_is_lost_and_qos_2_not_repeated(actions in prop::collection::vec(0..10u8, 0..200), exactly in any::<bool>()) {
+        let qos = if exactly { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
+        let log = log(40);
+        let mut client = Client::default();
+        let mut server = Server::connected(None, &log, qos);
+        let finish = std::iter::repeat_n(0u8, 2000);
+        for action in actions.into_iter().chain(finish) {
+            server.offer(&log);
+            if server.session.wants_save() {
+                server.save();
+            }
+            match action {
+                6 => server.save(),
+                7 => {
+                    server.session.handle_connection_end(0);
+                    server.save();
+                    server = Server::connected(Some(server.saved), &log, qos);
+                }
+                8 => server = Server::connected(Some(server.saved), &log, qos),
+                9 => {
+                    if let Some(packet) = server.session.poll_delivery() {
+                        client.handle(packet); // its answer does not arrive
+                    }
+                    server = Server::connected(Some(server.saved), &log, qos);
+                }
+                _ => {
+                    if let Some(answer) = server.session.poll_delivery().and_then(|packet| client.handle(packet)) {
+                        server.handle(answer);
+                    }
+                }
+            }
+        }
+        if exactly {
+            prop_assert_eq!(client.received, (0..40).collect::<Vec<_>>());
+        } else {
+            // In order apart from repetitions: every first arrival comes after those before it.
+            let mut firsts = Vec::new();
+            for number in client.received {
+                if !firsts.contains(&number) {
+                    firsts.push(number);
+                }
+            }
+            prop_assert_eq!(firsts, (0..40).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn damaged_state_is_an_error_and_never_a_panic(cut in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let log = log(10);
+        let mut server = Server::connected(None, &log, QoS::ExactlyOnce);
+        server.offer(&log);
+        server.save();
+        let mut bytes = server.saved.to_vec();
+        let short = Bytes::copy_from_slice(&bytes[..cut.index(bytes.len())]);
+        prop_assert!(Session::from_bytes(ClientId::new("c"), short).is_err());
+        let index = at.index(bytes.len());
+        bytes[index] = byte;
+        let _ = Session::from_bytes(ClientId::new("c"), Bytes::from(bytes));
+    }
+}
+
+#[test]
+fn an_unknown_format_is_said_to_be_one() {
+    let result = Session::from_bytes(ClientId::new("c"), Bytes::from_static(&[9, 0]));
+    assert_eq!(result.err(), Some(StateError::UnknownFormat(9)));
+}
+
+#[test]
+fn packet_ids_in_use_are_not_given_again() {
+    let log = log(200_000);
+    let mut server = Server::connected(None, &log, QoS::AtLeastOnce);
+    let mut stuck = None;
+    let mut sent = 0;
+    loop {
+        server.offer(&log);
+        let Some(Packet::Publish(publish)) = server.session.poll_delivery() else {
+            break;
+        };
+        sent += 1;
+        let packet_id = publish.packet_id.expect("an id");
+        match stuck {
+            None => stuck = Some(packet_id), // never acknowledged
+            Some(first) => {
+                assert_ne!(packet_id, first);
+                server.session.handle_puback(&Ack::success(packet_id), 0);
+            }
+        }
+    }
+    assert_eq!(sent, 200_000);
+}
