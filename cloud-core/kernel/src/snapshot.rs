@@ -37,11 +37,14 @@ pub(crate) struct SnapshotHead {
     pub last: bool,
 }
 
+/// Whether it shall be the last one, and who waits for it.
+type Request = (bool, oneshot::Sender<Snapshot>);
+
 /// Wishes for a snapshot; the writer answers between two groups.
 #[derive(Default)]
 pub(crate) struct SnapshotRequests {
-    /// `None` when there is no writer any more. The flag asks for the last one: it waits until nothing else does.
-    waiting: Mutex<Option<Vec<(bool, oneshot::Sender<Snapshot>)>>>,
+    /// `None` when there is no writer any more. The last one waits until nothing else does.
+    waiting: Mutex<Option<Vec<Request>>>,
 }
 
 impl SnapshotRequests {

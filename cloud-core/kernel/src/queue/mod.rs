@@ -75,12 +75,12 @@ impl Queue {
             dropped: AtomicU64::new(0),
             reopened,
         };
-        queue.load_sources();
+        queue.load_sources(true);
         queue
     }
 
     /// Brings the sources in line with the durable state: keeps those that are known, adds the new, drops the others.
-    fn load_sources(&self) {
+    fn load_sources(&self, at_open: bool) {
         let durable = self
             .kernel
             .core
@@ -100,12 +100,15 @@ impl Queue {
         gone.into_iter()
             .for_each(|partition| inner.drop_source(partition));
         for (partition, state) in durable {
-            if !inner.sources.contains_key(&partition) {
-                let uncertain = self.uncertain_below(partition, &state);
-                inner
-                    .sources
-                    .insert(partition, Source::new(state, uncertain));
-            }
+            inner.sources.entry(partition).or_insert_with(|| {
+                // A source that is added now has not been handed out in any earlier life.
+                let uncertain = if at_open {
+                    self.uncertain_below(partition, &state)
+                } else {
+                    state.delivered_to
+                };
+                Source::new(state, uncertain)
+            });
         }
     }
 
@@ -117,7 +120,6 @@ impl Queue {
         } else {
             core.uncertain.get(&partition).copied()
         };
-        // A source that began after the recovery has nothing uncertain below its beginning, and nothing before it.
         end.unwrap_or(0).max(state.delivered_to)
     }
 
@@ -173,7 +175,7 @@ impl Queue {
             };
             self.kernel.write(Entry::new().with(command)).await?;
         }
-        self.load_sources();
+        self.load_sources(false);
         self.changed.notify_waiters();
         Ok(())
     }
