@@ -77,18 +77,21 @@ impl VirtualHost {
         Bytes::from(format!("{}\0{name}", self.namespace))
     }
 
+    fn kernel_name(&self, definition: &Definition) -> QueueName {
+        let Definition {
+            name, incarnation, ..
+        } = definition;
+        QueueName(format!("amqp/{}/{name}/{incarnation}", self.namespace).into())
+    }
+
     fn kernel_queue(&self, definition: &Definition) -> Arc<kernel::Queue> {
-        let name = format!(
-            "amqp/{}/{}/{}",
-            self.namespace, definition.name, definition.incarnation
-        );
         let selector = QueueSelector {
             queue: Node::Queue(definition.name.clone()),
             routes: self.routes.clone(),
         };
         self.context
             .kernel
-            .queue(&QueueName(name.into()), Arc::new(selector))
+            .queue(&self.kernel_name(definition), Arc::new(selector))
     }
 
     fn new_id(&self) -> u64 {

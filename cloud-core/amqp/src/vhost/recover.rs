@@ -49,9 +49,16 @@ impl VirtualHost {
             .into_iter()
             .partition(|d| d.durable && !d.exclusive);
         for definition in gone {
-            let queue = vhost.kernel_queue(&definition);
-            queue.delete().await?;
             entry = entry.delete(QUEUES, vhost.key(&definition.name));
+        }
+        // A queue whose deletion did not come to its end is known to the kernel alone.
+        let ours = format!("amqp/{}/", vhost.namespace);
+        let names: Vec<_> = kept.iter().map(|d| vhost.kernel_name(d)).collect();
+        for name in vhost.context.kernel.queues() {
+            if name.0.starts_with(&ours) && !names.contains(&name) {
+                let nobody = Arc::new(());
+                vhost.context.kernel.queue(&name, nobody).delete().await?;
+            }
         }
         let ends = vhost.ends(&vhost.all_partitions());
         bindings.retain_mut(|binding| {
