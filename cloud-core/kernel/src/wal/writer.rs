@@ -76,7 +76,8 @@ impl Writer {
         self.last_stamp = stamp;
         match self.write(&group, stamp) {
             Ok(places) => self.apply(group, &places),
-            Err(error) => self.fail(group, &error),
+            Err(Failure::NoRoom) => refuse(group, &WriteError::Full),
+            Err(Failure::Unknown(error)) => self.fail(group, &error),
         }
         self.snapshot(false);
         true
@@ -92,7 +93,7 @@ impl Writer {
     }
 
     /// Makes a group durable; returns where its entries are.
-    fn write(&mut self, group: &[Pending], stamp: i64) -> io::Result<Vec<FrameAt>> {
+    fn write(&mut self, group: &[Pending], stamp: i64) -> Result<Vec<FrameAt>, Failure> {
         let durable = self.next_index - 1;
         let first_index = self.next_index;
         let headers: Vec<FrameHeader> = (first_index..)
@@ -123,7 +124,16 @@ impl Writer {
             parts.push(header.encode());
             parts.extend(pending.encoded.parts.iter().cloned());
         }
-        current.file.append(&parts)?;
+        if let Err(error) = current.file.append(&parts) {
+            if !is_full(&error) {
+                return Err(error.into());
+            }
+            // What got there is taken back, for sure, before anything else is written in its place.
+            current.file.truncate(current.len)?;
+            current.file.sync()?;
+            tracing::error!(%error, "the disk is full; writes are refused until there is room");
+            return Err(Failure::NoRoom);
+        }
         current.file.sync()?;
         current.len = frame_at;
         let (file, len) = (current.first_index, current.len);
@@ -138,13 +148,28 @@ impl Writer {
     }
 
     /// The file for the next `bytes`: the current one, or a new one if that is full.
-    fn file_for(&mut self, bytes: u64) -> io::Result<&mut Current> {
+    fn file_for(&mut self, bytes: u64) -> Result<&mut Current, Failure> {
         let full =
             |c: &Current| c.len > FILE_HEADER as u64 && c.len + bytes > self.config.wal_file_bytes;
         if self.current.as_ref().is_none_or(full) {
             let first_index = self.next_index;
-            let file = self.ports.disk.create(&path(first_index))?;
-            file.append(&[encode_file_header(first_index)])?;
+            let created = self.ports.disk.create(&path(first_index));
+            let file = created.map_err(|error| {
+                if is_full(&error) {
+                    Failure::NoRoom
+                } else {
+                    error.into()
+                }
+            })?;
+            if let Err(error) = file.append(&[encode_file_header(first_index)]) {
+                // Half a header must not be in the way of the next attempt.
+                self.ports.disk.remove(&path(first_index))?;
+                return Err(if is_full(&error) {
+                    Failure::NoRoom
+                } else {
+                    error.into()
+                });
+            }
             file.sync()?;
             self.ports.disk.sync_dir(DIRECTORY)?;
             self.written.fsyncs.fetch_add(1, Ordering::Relaxed);
@@ -161,7 +186,7 @@ impl Writer {
         }
         self.current
             .as_mut()
-            .ok_or_else(|| io::Error::other("no file"))
+            .ok_or_else(|| io::Error::other("no file").into())
     }
 
     fn apply(&mut self, group: Vec<Pending>, places: &[FrameAt]) {
@@ -192,8 +217,34 @@ impl Writer {
         );
         tracing::error!(%reason, "the log failed; no write is accepted any more, free or replace the disk and restart");
         self.intake.fail(&reason);
-        for pending in group {
-            let _ = pending.done.send(Err(WriteError::Failed(reason.clone())));
-        }
+        refuse(group, &WriteError::Failed(reason));
     }
+}
+
+fn refuse(group: Vec<Pending>, error: &WriteError) {
+    for pending in group {
+        // The caller may have left.
+        let _ = pending.done.send(Err(error.clone()));
+    }
+}
+
+/// Why a group was not written.
+enum Failure {
+    /// The disk is full, and is as it was before.
+    NoRoom,
+    /// What is on the disk is not known.
+    Unknown(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Unknown(error)
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }

@@ -4,6 +4,7 @@
 use record::{Batch, BatchBuilder, Namespace, NewRecord, StreamAddress, StreamName};
 
 pub mod sim_disk;
+pub mod stepped;
 
 pub fn address(name: &str) -> StreamAddress {
     StreamAddress::new(Namespace::default(), StreamName::new(name).unwrap())

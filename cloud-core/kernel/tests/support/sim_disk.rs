@@ -29,6 +29,7 @@ struct Tree {
     /// Operations until a sync fails.
     sync_fuse: Option<u64>,
     off: bool,
+    full: bool,
 }
 
 impl Tree {
@@ -60,6 +61,11 @@ impl SimDisk {
     /// The power goes after so many operations.
     pub fn crash_after(&self, operations: u64) {
         self.0.lock().unwrap().fuse = Some(operations);
+    }
+
+    /// No room for more bytes, or room again.
+    pub fn fill(&self, full: bool) {
+        self.0.lock().unwrap().full = full;
     }
 
     /// The sync after so many others fails.
@@ -213,14 +219,18 @@ impl Disk for SimDisk {
 
 impl DiskFile for SimFile {
     fn append(&self, parts: &[Bytes]) -> io::Result<()> {
-        let worked = self.tree.lock().unwrap().operate();
+        let (worked, full) = {
+            let mut tree = self.tree.lock().unwrap();
+            (tree.operate(), tree.full)
+        };
         let mut contents = self.contents.lock().unwrap();
-        if worked.is_err() {
-            // The power went while this was written: a part of it may get there.
+        if worked.is_err() || full {
+            // A part of it may get there.
             if let Some(first) = parts.first() {
                 contents.now.extend_from_slice(&first[..first.len() / 2]);
             }
-            return worked;
+            worked?;
+            return Err(io::ErrorKind::StorageFull.into());
         }
         parts
             .iter()

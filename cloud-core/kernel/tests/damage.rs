@@ -1,0 +1,215 @@
+//! Disks that fail: what cannot be kept is refused, what is damaged is reported, and the rest stays readable.
+
+mod support;
+
+use std::sync::Arc;
+
+use kernel::{
+    Entry, HolderId, Kernel, KernelConfig, OpenError, PartitionId, QueueName, QueueSource,
+    SequenceRule, Stepper, WriteError,
+};
+use support::sim_disk::SimDisk;
+use support::stepped::{config, drive, open, ports};
+use support::{address, batch, values};
+
+/// A kernel with some entries in one file, and the disk below it.
+fn some_entries(disk: &SimDisk, config: KernelConfig) -> (Kernel, Stepper, PartitionId) {
+    let (kernel, mut stepper) = Kernel::open_stepped(ports(disk), config).unwrap();
+    let p = drive(&mut stepper, kernel.ensure_stream(&address("s")))
+        .unwrap()
+        .id
+        .partition(0);
+    for n in 0..10 {
+        drive(
+            &mut stepper,
+            kernel.append(p, batch(&[&format!("value {n}")]), SequenceRule::None),
+        )
+        .unwrap();
+    }
+    (kernel, stepper, p)
+}
+
+#[test]
+fn after_a_failed_sync_no_write_is_taken_and_reads_go_on() {
+    let disk = SimDisk::default();
+    let (kernel, mut stepper, p) = some_entries(&disk, config());
+    disk.fail_sync_after(0);
+    let failed = drive(&mut stepper, kernel.write(Entry::new().put("t", "k", "v")));
+    assert!(matches!(failed, Err(WriteError::Failed(_))), "{failed:?}");
+    let later = drive(&mut stepper, kernel.write(Entry::new().put("t", "k", "v")));
+    assert!(matches!(later, Err(WriteError::Failed(_))), "{later:?}");
+    assert_eq!(kernel.table_get("t", b"k"), None);
+    assert_eq!(drive(&mut stepper, values(&kernel, p, 0)).len(), 10);
+    assert!(kernel.stats().failed.is_some());
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_takes_them_again_when_there_is_room() {
+    let disk = SimDisk::default();
+    let (kernel, mut stepper, p) = some_entries(&disk, config());
+    let mut accepted = 10;
+    for round in 0..60 {
+        // In the middle of a file, and where a new one begins.
+        disk.fill(round % 3 == 1);
+        let sent = kernel.append(p, batch(&[&"z".repeat(700)]), SequenceRule::None);
+        match drive(&mut stepper, sent) {
+            Ok(_) => accepted += 1,
+            Err(error) => assert_eq!(error, kernel::AppendError::Full),
+        }
+        assert_eq!(kernel.watermarks(p).unwrap().end, accepted);
+    }
+    assert_eq!(accepted, 50);
+    assert_eq!(drive(&mut stepper, values(&kernel, p, 0)).len(), 50);
+    drop((kernel, stepper));
+    let (kernel, mut stepper) = open(&disk.after_crash(1)).unwrap();
+    assert_eq!(drive(&mut stepper, values(&kernel, p, 0)).len(), 50);
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_damage_to_what_was_durable_is_reported() {
+    let disk = SimDisk::default();
+    let wide = KernelConfig {
+        wal_file_bytes: 1 << 20,
+        ..config()
+    };
+    drop(some_entries(&disk, wide));
+    let path = disk.names("wal").pop().unwrap();
+    let whole = disk.bytes(&path);
+    for cut in 1..60 {
+        disk.damage(&path, |bytes| *bytes = whole[..whole.len() - cut].to_vec());
+        let (kernel, mut stepper) = open(&disk).unwrap();
+        let p = kernel.stream(&address("s")).unwrap().id.partition(0);
+        assert_eq!(drive(&mut stepper, values(&kernel, p, 0)).len(), 9);
+        assert!(
+            drive(
+                &mut stepper,
+                kernel.append(p, batch(&["new"]), SequenceRule::None)
+            )
+            .is_ok()
+        );
+    }
+    // A flipped bit anywhere but in the last entry is never silently cut.
+    let last_frame = whole.len() - 60;
+    for at in (24..last_frame - 200).step_by(97) {
+        disk.damage(&path, |bytes| {
+            bytes.clone_from(&whole);
+            bytes[at] ^= 4;
+        });
+        assert!(
+            matches!(open(&disk), Err(OpenError::Corrupt { .. })),
+            "byte {at}"
+        );
+    }
+    assert_eq!(disk.bytes(&path).len(), whole.len(), "nothing was changed");
+}
+
+#[test]
+fn a_data_directory_of_a_newer_version_is_refused() {
+    let disk = SimDisk::default();
+    let (kernel, mut stepper, _) = some_entries(&disk, config());
+    drive(&mut stepper, kernel.shutdown());
+    drop((kernel, stepper));
+    for path in [
+        disk.names("wal").pop().unwrap(),
+        disk.names("checkpoint").pop().unwrap(),
+    ] {
+        let before = disk.bytes(&path);
+        disk.damage(&path, |bytes| bytes[8] = 9);
+        let refused = open(&disk).err().unwrap();
+        assert!(
+            matches!(
+                refused,
+                OpenError::NewerVersion {
+                    found: 9,
+                    supported: 1,
+                    ..
+                }
+            ),
+            "{refused}"
+        );
+        disk.damage(&path, |bytes| *bytes = before);
+    }
+    disk.damage(&disk.names("wal")[0], |bytes| bytes[0] = b'X');
+    assert!(matches!(open(&disk), Err(OpenError::Foreign { .. })));
+}
+
+#[test]
+fn damaged_records_are_reported_with_their_offsets_and_never_served() {
+    let disk = SimDisk::default();
+    let (kernel, mut stepper, p) = some_entries(
+        &disk,
+        KernelConfig {
+            tail_bytes: 0,
+            ..config()
+        },
+    );
+    let path = disk.names("wal").into_iter().next().unwrap();
+    let needle = b"value 3";
+    let at = disk
+        .bytes(&path)
+        .windows(needle.len())
+        .position(|w| w == needle)
+        .unwrap();
+    disk.damage(&path, |bytes| bytes[at] ^= 1);
+    let error = drive(&mut stepper, kernel.read(p, 3, 1)).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            kernel::ReadError::Corrupt {
+                first: 3,
+                last: 3,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    // What is before and after it is still readable.
+    assert_eq!(
+        drive(&mut stepper, kernel.read(p, 0, 1 << 20))
+            .unwrap()
+            .batches
+            .len(),
+        3
+    );
+    assert_eq!(drive(&mut stepper, values(&kernel, p, 4)).len(), 6);
+    assert_eq!(kernel.stats().corrupt_reads, 1);
+    // A queue passes it over and says so.
+    let queue = kernel.queue(&QueueName::from("q"), Arc::new(()));
+    drive(
+        &mut stepper,
+        queue.set_sources(vec![QueueSource {
+            partition: p,
+            from: 0,
+        }]),
+    )
+    .unwrap();
+    assert_eq!(
+        drive(&mut stepper, queue.acquire(HolderId(1), 100, usize::MAX)).len(),
+        9
+    );
+}
+
+#[test]
+fn a_damaged_checkpoint_costs_nothing() {
+    let disk = SimDisk::default();
+    let (kernel, mut stepper, p) = some_entries(&disk, config());
+    for n in 0..40 {
+        drive(
+            &mut stepper,
+            kernel.append(p, batch(&[&"y".repeat(500)]), SequenceRule::None),
+        )
+        .unwrap();
+        drive(&mut stepper, kernel.trim(p, n)).unwrap();
+        drive(&mut stepper, kernel.maintain());
+    }
+    assert!(kernel.stats().checkpoints >= 2);
+    drop((kernel, stepper));
+    let newest = disk.names("checkpoint").pop().unwrap();
+    disk.damage(&newest, |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    });
+    let (kernel, mut stepper) = open(&disk).unwrap();
+    assert_eq!(kernel.watermarks(p).unwrap().end, 50);
+    assert_eq!(drive(&mut stepper, values(&kernel, p, 39)).len(), 11);
+}

@@ -1,0 +1,51 @@
+//! A kernel on one thread, on the simulated disk.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use kernel::{Kernel, KernelConfig, OpenError, Ports, Stepper};
+
+use super::sim_disk::{SimClock, SimDisk};
+
+pub fn config() -> KernelConfig {
+    KernelConfig {
+        wal_file_bytes: 4096,
+        tail_bytes: 3000,
+        checkpoint_wal_bytes: 6000,
+        group_bytes: 4096,
+        reader_threads: 0,
+        ..KernelConfig::default()
+    }
+}
+
+pub fn ports(disk: &SimDisk) -> Ports {
+    Ports {
+        disk: Arc::new(disk.clone()),
+        clock: Arc::new(SimClock::default()),
+    }
+}
+
+pub fn open(disk: &SimDisk) -> Result<(Kernel, Stepper), OpenError> {
+    Kernel::open_stepped(ports(disk), config())
+}
+
+/// Polls once.
+pub fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Option<F::Output> {
+    match future.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
+/// Drives the writer until the future is done.
+pub fn drive<F: Future>(stepper: &mut Stepper, future: F) -> F::Output {
+    let mut future = pin!(future);
+    for _ in 0..10_000 {
+        if let Some(output) = poll(future.as_mut()) {
+            return output;
+        }
+        stepper.step();
+    }
+    panic!("it never ends");
+}
