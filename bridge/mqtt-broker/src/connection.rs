@@ -188,6 +188,9 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                         Metrics::add(&self.broker.metrics.bytes_out, n as u64);
                         self.last_written = Instant::now();
                         self.unflushed = true;
+                        if self.output.is_empty() && self.output.capacity() > limits::KEPT_OUTPUT {
+                            self.output = BytesMut::new(); // most connections are idle most of the time
+                        }
                     }
                     Err(_) => return Err(End::Lost),
                 },

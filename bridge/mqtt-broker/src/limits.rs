@@ -12,8 +12,10 @@ pub const LAST_WORDS: Duration = Duration::from_secs(1);
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes waiting for the socket, above which nothing more is taken from the feeds or from the client.
 pub const MAX_OUTPUT: usize = 256 * 1024;
-/// Free space for one read from the socket, bytes.
-pub const READ_CHUNK: usize = 16 * 1024;
+/// The output buffer an idle connection may keep, bytes.
+pub const KEPT_OUTPUT: usize = 8 * 1024;
+/// Free space for one read from the socket, bytes. What an idle connection keeps.
+pub const READ_CHUNK: usize = 8 * 1024;
 /// Publishes of one connection that are with the backend at a time. Above that its socket is not read.
 pub const MAX_PUBLISHING: usize = 2_048;
 /// Their payload bytes.

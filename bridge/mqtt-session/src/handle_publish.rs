@@ -35,7 +35,7 @@ impl Session {
         }
         if publish.qos != QoS::AtMostOnce {
             let used = self.connection.storing + self.connection.unreleased.len();
-            let limit = usize::from(self.connection.limits.receive_maximum);
+            let limit = usize::from(self.connection.limits.receive_limit);
             if self.connection.version == Version::V5 && used >= limit {
                 return Err(Close::new(
                     ReasonCode::RECEIVE_MAXIMUM_EXCEEDED,

@@ -7,6 +7,9 @@ use std::time::Duration;
 pub struct Limits {
     /// QoS 1 and 2 publishes of a client that may be unacknowledged: Receive Maximum in CONNACK.
     pub receive_maximum: u16,
+    /// How many it takes before the connection is closed with 0x93. Well-known clients (paho for Python, MQTT.js) do not look at
+    /// Receive Maximum, so what is above it is slowed down first, by not reading.
+    pub receive_limit: u16,
     /// Bytes of one packet from a client: Maximum Packet Size in CONNACK.
     pub maximum_packet_size: u32,
     /// Topic aliases a client may set in one connection.
@@ -25,6 +28,7 @@ impl Default for Limits {
         Limits {
             // Enough to fill group commits. Clients size their own buffers by it, and common ones hold about a hundred.
             receive_maximum: 96,
+            receive_limit: 16_384,
             maximum_packet_size: mqtt_codec::limits::DEFAULT_MAX_PACKET_SIZE as u32,
             topic_alias_maximum: 64,
             max_in_flight: 512,

@@ -121,6 +121,7 @@ async fn a_second_connect_ends_the_connection() {
 async fn our_receive_maximum() {
     let limits = Limits {
         receive_maximum: 3,
+        receive_limit: 3,
         ..Limits::default()
     };
     let server = Server::over(std::sync::Arc::new(crate::memory::Memory::new()), limits).await;

@@ -40,7 +40,7 @@ async fn publishes_are_pipelined_and_acknowledged_in_order() {
     let server = Server::start().await;
     let mut receiver = server.clean("receiver").await;
     receiver.subscribe("#", 1).await;
-    let (mut sender, _) = server.connect(v311("sender")).await;
+    let mut sender = server.clean("sender").await;
     for n in 1..=500u16 {
         let packet_id = Some(id(n));
         let packet = Publish {
