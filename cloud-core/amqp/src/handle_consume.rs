@@ -85,11 +85,11 @@ impl Session {
         tag: &str,
         nowait: bool,
     ) -> Result<(), Exception> {
-        if let Some(consumer) = self.channel(number)?.consumers.remove(tag) {
-            if consumer.queue.remove_consumer() {
-                self.drain().await;
-                self.vhost.delete_queue(&consumer.queue).await?;
-            }
+        if let Some(consumer) = self.channel(number)?.consumers.remove(tag)
+            && consumer.queue.remove_consumer()
+        {
+            self.drain().await;
+            self.vhost.delete_queue(&consumer.queue).await?;
         }
         if !nowait {
             reply::consumer_tag(&mut self.out, number, (60, 31), tag);

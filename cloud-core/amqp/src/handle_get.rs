@@ -50,6 +50,8 @@ impl Session {
                 self.drain().await;
                 continue;
             }
+            // The count a client is told is exact.
+            state.queue.catch_up().await;
             let exchange = self.exchange_shown(&state, &acquired, &message);
             let channel = self.channel(number)?;
             let tag = channel.next_delivery_tag();

@@ -1,10 +1,8 @@
 //! From published messages to appends: what one reading of the socket brought goes to each partition as one batch, and the
 //! confirms follow its commit.
 
-use std::collections::HashMap;
-
 use futures_util::{FutureExt, future::BoxFuture, future::join_all};
-use kernel::{AppendError, Kernel, PartitionId, SequenceRule};
+use kernel::{AppendError, Kernel, PartitionId, SequenceRule, StreamId};
 use record::{BatchBuilder, NewRecord};
 
 use crate::{
@@ -21,7 +19,18 @@ pub struct Waiting {
     pub sequence: Option<u64>,
 }
 
+/// Messages of one batch, and the reason if it was refused.
+type Ended = (Vec<Waiting>, Result<(), String>);
+
+/// Neighbours that go to one stream. A message for another stream begins a new run, so that the order of a channel's messages is
+/// also their order of commit.
+struct Run {
+    stream: StreamId,
+    batches: Vec<Open>,
+}
+
 struct Open {
+    partition: PartitionId,
     builder: BatchBuilder,
     waiting: Vec<Waiting>,
 }
@@ -35,7 +44,7 @@ pub struct Committed {
 
 #[derive(Default)]
 pub struct Publisher {
-    open: HashMap<PartitionId, Open>,
+    runs: Vec<Run>,
     /// Messages confirmed without an append: nowhere to store them.
     dropped: Vec<Waiting>,
     bytes: usize,
@@ -57,10 +66,31 @@ impl Publisher {
         record: &NewRecord,
         waiting: Waiting,
     ) -> Result<(), Exception> {
-        let open = self.open.entry(partition).or_insert_with(|| Open {
-            builder: BatchBuilder::new(),
-            waiting: Vec::new(),
+        if self
+            .runs
+            .last()
+            .is_none_or(|run| run.stream != partition.stream)
+        {
+            self.runs.push(Run {
+                stream: partition.stream,
+                batches: Vec::new(),
+            });
+        }
+        let Some(run) = self.runs.last_mut() else {
+            return Ok(());
+        };
+        let position = run.batches.iter().position(|b| b.partition == partition);
+        let position = position.unwrap_or_else(|| {
+            run.batches.push(Open {
+                partition,
+                builder: BatchBuilder::new(),
+                waiting: Vec::new(),
+            });
+            run.batches.len() - 1
         });
+        let Some(open) = run.batches.get_mut(position) else {
+            return Ok(());
+        };
         let before = open.builder.len();
         open.builder
             .push(record)
@@ -77,21 +107,21 @@ impl Publisher {
 
     /// Hands everything to the kernel, now, in order; the future tells when it is durable.
     pub fn flush(&mut self, kernel: &Kernel) -> Option<BoxFuture<'static, Committed>> {
-        if self.open.is_empty() && self.dropped.is_empty() {
+        if self.runs.is_empty() && self.dropped.is_empty() {
             return None;
         }
         let bytes = std::mem::take(&mut self.bytes);
         self.messages = 0;
         let dropped = std::mem::take(&mut self.dropped);
-        let mut appends: Vec<BoxFuture<'static, (Vec<Waiting>, Result<(), String>)>> = Vec::new();
-        for (partition, open) in self.open.drain() {
+        let mut appends: Vec<BoxFuture<'static, Ended>> = Vec::new();
+        for open in self.runs.drain(..).flat_map(|run| run.batches) {
             // A batch whose first record did not fit has none.
             if open.waiting.is_empty() {
                 continue;
             }
             match open.builder.build() {
                 Ok(batch) => {
-                    let append = kernel.append(partition, batch, SequenceRule::None);
+                    let append = kernel.append(open.partition, batch, SequenceRule::None);
                     appends.push(
                         append
                             .map(|r| {
