@@ -72,18 +72,21 @@ fn collect(root: &Path, folder: &Path, found: &mut Vec<Text>) {
 }
 
 impl Text {
-    /// Whether the file is part of a program and not of its tests.
+    /// Whether the file is part of a program and not of its tests, benches or examples.
     pub fn is_source(&self) -> bool {
-        !self.path.starts_with("tests/")
-            && !self.path.contains("/tests/")
-            && !self.path.contains("/benches/")
+        let beside = ["/tests/", "/benches/", "/examples/"];
+        !self.path.starts_with("tests/") && !beside.iter().any(|folder| self.path.contains(folder))
     }
 
-    /// Lines with their numbers, from 1, up to the unit tests at the end of the file.
+    /// The file up to the unit tests at its end.
+    pub fn program(&self) -> &str {
+        self.text.split("#[cfg(test)]").next().unwrap_or_default()
+    }
+
+    /// Lines of [`Text::program`] with their numbers, from 1.
     pub fn program_lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.text
+        self.program()
             .lines()
-            .take_while(|line| line.trim() != "#[cfg(test)]")
             .enumerate()
             .map(|(index, line)| (index + 1, line))
     }

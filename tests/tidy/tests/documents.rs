@@ -75,7 +75,7 @@ fn every_metric_has_its_line() {
         .flat_map(rust_files)
         .filter(Text::is_source)
     {
-        for name in metrics(&file.text) {
+        for name in metrics(file.program()) {
             if !page.contains(&format!("`{name}`")) {
                 broken.push(format!("{name} ({})", file.path));
             }

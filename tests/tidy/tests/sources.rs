@@ -9,6 +9,10 @@ fn all() -> impl Iterator<Item = Text> {
 /// Files of delivery paths that may sleep, and why. Delivery is pushed by commits, never polled.
 const MAY_SLEEP: &[(&str, &str)] = &[
     (
+        "cloud-core/kafka/src/group/coordinator.rs",
+        "session and rebalance timeouts are times of the protocol (JoinGroup)",
+    ),
+    (
         "bridge/mqtt-broker/src/deadlines.rs",
         "wills and session expiry are times of the protocol (MQTT 5, 3.1.3.2.2 and 3.1.2.11.2)",
     ),
