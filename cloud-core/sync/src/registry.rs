@@ -58,7 +58,7 @@ pub struct EdgeStatus {
     pub software: Option<String>,
     pub first_seen_ms: Option<i64>,
     pub last_seen_ms: Option<i64>,
-    /// Last frame of the edge's outbox that is committed here.
+    /// Highest frame of the edge's outbox that is committed here.
     pub last_frame: Option<u64>,
     /// Start of the present connection; none: not connected.
     pub connected_since_ms: Option<i64>,
@@ -452,7 +452,8 @@ impl Registry {
     /// A frame of the edge is committed.
     pub(crate) fn committed(&self, name: &str, frame: u64) {
         if let Some(entered) = self.edges.lock().by_name.get_mut(name) {
-            entered.stored.last_frame = Some(frame);
+            // A connection that was taken over may report its last ones late.
+            entered.stored.last_frame = entered.stored.last_frame.max(Some(frame));
             entered.stored.last_seen_ms = Some(now_ms());
         }
     }

@@ -1,0 +1,165 @@
+//! A core as the tests run it: a listener with an authority of its own, and the answers spelled out by the test.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, IsCa, Issuer,
+    KeyPair, date_time_ymd,
+};
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
+use sync_quic::{
+    Accepted, BatchFlags, BatchFrame, Batches, CORE_NAME, CoreIdentity, DownAcks, EdgeConnection,
+    EnrolError, EnrolGrant, EnrolRefusal, Hello, Identity, Listener, Timing, Token, Welcome,
+    Window,
+};
+
+pub struct Core {
+    pub listener: Listener,
+    pub address: String,
+    pub token: Token,
+    pub ca: Vec<u8>,
+    pub issuer: Issuer<'static, KeyPair>,
+}
+
+pub const TIMING: Timing = Timing {
+    keep_alive: Duration::from_millis(200),
+    idle_timeout: Duration::from_secs(2),
+    handshake: Duration::from_secs(5),
+};
+
+pub fn core() -> Core {
+    core_on("127.0.0.1:0".parse().unwrap())
+}
+
+pub fn core_on(address: SocketAddr) -> Core {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::default();
+    ca.distinguished_name.push(DnType::CommonName, "authority");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.not_before = date_time_ymd(1970, 1, 1);
+    let ca = ca.self_signed(&ca_key).unwrap().der().to_vec();
+    let issuer = Issuer::from_ca_cert_der(&CertificateDer::from(ca.clone()), ca_key).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec![CORE_NAME.to_owned()])
+        .unwrap()
+        .signed_by(&key, &issuer)
+        .unwrap();
+    let identity = CoreIdentity {
+        chain: vec![certificate.der().to_vec(), ca.clone()],
+        key: key.serialize_der(),
+        ca: ca.clone(),
+    };
+    let listener = Listener::bind(address, identity, TIMING).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    Core {
+        listener,
+        address,
+        token: Token::new([1; 9], [2; 24], &ca),
+        ca,
+        issuer,
+    }
+}
+
+impl Core {
+    pub async fn accept(&self) -> Result<Accepted, String> {
+        self.listener
+            .accept()
+            .await
+            .unwrap()
+            .establish()
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    /// Grants one enrolment, as a core does whose token it is.
+    pub async fn grant(&self) {
+        let Ok(Accepted::Enrol(handshake)) = self.accept().await else {
+            panic!("not an enrolment")
+        };
+        if handshake.request.secret != self.token.secret {
+            return handshake
+                .refuse(EnrolRefusal::InvalidToken, "make a new one")
+                .await;
+        }
+        let request = handshake.request.request.clone();
+        let request = CertificateSigningRequestParams::from_der(
+            &CertificateSigningRequestDer::from(&request[..]),
+        )
+        .unwrap();
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, &handshake.request.name);
+        let certificate = params.signed_by(&request.public_key, &self.issuer).unwrap();
+        let name = handshake.request.name.clone();
+        let grant = EnrolGrant {
+            name,
+            certificate: certificate.der().to_vec().into(),
+            ca: self.ca.clone().into(),
+        };
+        handshake.grant(grant).await;
+    }
+
+    pub async fn enrol(&self, name: &str) -> Result<Identity, EnrolError> {
+        tokio::join!(
+            sync_quic::enrol(&self.address, &self.token, name, TIMING),
+            self.grant()
+        )
+        .0
+    }
+
+    pub async fn let_in(&self) -> (EdgeConnection, Batches, DownAcks) {
+        let Ok(Accepted::Edge(handshake)) = self.accept().await else {
+            panic!("not an edge")
+        };
+        handshake
+            .welcome(Welcome {
+                version: sync::VERSION,
+                time_ms: 42,
+                max_batch: 1 << 20,
+            })
+            .await
+            .unwrap()
+    }
+}
+
+pub fn hello(edge: &str) -> Hello {
+    Hello {
+        version: sync::VERSION,
+        edge: edge.to_owned(),
+        producer_id: 1 << 62,
+        epoch: 0,
+        software: "test".to_owned(),
+    }
+}
+
+pub fn batch(frame: u64, size: usize) -> BatchFrame {
+    BatchFrame {
+        lane: 0,
+        frame,
+        stream: "s".to_owned(),
+        flags: BatchFlags::empty(),
+        batch: Bytes::from(vec![frame as u8; size]),
+    }
+}
+
+pub async fn connected(
+    core: &Core,
+    window: Window,
+) -> (
+    sync_quic::Connection,
+    sync_quic::Events,
+    EdgeConnection,
+    Batches,
+    DownAcks,
+) {
+    let identity = core.enrol("e1").await.unwrap();
+    let (edge, (connection, batches, acks)) = tokio::join!(
+        sync_quic::connect(&core.address, &identity, hello("e1"), window, TIMING),
+        core.let_in()
+    );
+    let (sending, events) = edge.unwrap();
+    (sending, events, connection, batches, acks)
+}

@@ -1,0 +1,5 @@
+//! A real edge and a real core over QUIC on loopback.
+
+mod core;
+mod refused;
+mod talk;
