@@ -13,7 +13,7 @@ pub const HEARTBEAT_SECONDS: u16 = 60;
 /// From accept to `connection.open-ok`.
 pub const HANDSHAKE_SECONDS: u64 = 10;
 /// How long a peer may take to answer `connection.close`.
-pub const CLOSE_SECONDS: u64 = 5;
+pub const CLOSE_SECONDS: u64 = 2;
 /// Largest message body: a batch of the log holds 32 MiB, properties and framing included.
 pub const BODY_MAX: u64 = 31 * 1024 * 1024;
 /// Body bytes reserved at once when a content header announces a body; the rest grows as bytes arrive.
