@@ -215,7 +215,9 @@ fn refusal(error: StreamForWriteError) -> PublishError {
 
 fn write_refusal(error: WriteError) -> PublishError {
     match error {
-        WriteError::Closed | WriteError::Failed(_) | WriteError::Malformed(_) => PublishError::Unavailable(error.to_string()),
+        WriteError::Closed | WriteError::Failed(_) | WriteError::Malformed(_) => {
+            PublishError::Unavailable(error.to_string())
+        }
         WriteError::Full | WriteError::TooLarge { .. } => {
             PublishError::QuotaExceeded(error.to_string())
         }

@@ -1,0 +1,259 @@
+//! The backend over a real kernel in a directory of its own.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use frontend::Context;
+use kernel::{Kernel, KernelConfig, Ports};
+use mqtt::CoreBackend;
+use mqtt_broker::Backend;
+use mqtt_broker::backend::{
+    ClientId, Message, MessageProperties, Position, Publish, PublishError, SavedSession,
+};
+use mqtt_codec::{PacketId, QoS, TopicFilter, TopicName};
+use record::{Namespace, StreamAddress, StreamName};
+
+fn open(dir: &Path) -> Context {
+    let kernel = Kernel::open(Ports::system(dir).unwrap(), KernelConfig::default()).unwrap();
+    Context::new(kernel, dir).unwrap()
+}
+
+fn backend(ctx: &Context) -> CoreBackend {
+    CoreBackend::new(ctx.clone(), Namespace::default()).unwrap()
+}
+
+fn publish(topic: &str, payload: impl Into<Bytes>) -> Publish {
+    let message = Message {
+        topic: TopicName::new(topic).unwrap(),
+        payload: payload.into(),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        expires_at: None,
+        origin: None,
+        properties: MessageProperties::default(),
+    };
+    Publish {
+        message,
+        publisher: ClientId::new("p"),
+    }
+}
+
+fn retained(topic: &str, payload: &'static str) -> Publish {
+    let mut publish = publish(topic, payload);
+    publish.message.retain = true;
+    publish
+}
+
+fn filter(text: &str) -> TopicFilter {
+    TopicFilter::new(text).unwrap()
+}
+
+fn id(id: u16) -> PacketId {
+    PacketId::new(id).unwrap()
+}
+
+async fn payloads(backend: &CoreBackend, filter_text: &str) -> Vec<Bytes> {
+    let mut payloads = Vec::new();
+    for (feed, end) in backend.feeds_for(&filter(filter_text)) {
+        let mut at = Position::START;
+        while at < end {
+            let read = backend.read(feed, at, 64 * 1024).await.unwrap();
+            assert!(read.next > at, "a read below the end moves on");
+            payloads.extend(
+                read.messages
+                    .into_iter()
+                    .map(|(_, message)| message.payload),
+            );
+            at = read.next;
+        }
+    }
+    payloads
+}
+
+#[tokio::test]
+async fn messages_of_one_publisher_stay_in_order_and_share_writes_even_while_their_stream_is_created()
+ {
+    let dir = tempfile::tempdir().unwrap();
+    let ctx = open(dir.path());
+    let backend = backend(&ctx);
+    // Polled for the first time in this order, as the broker does; nothing is awaited in between.
+    let publishes = (0..500u32).map(|n| backend.publish(publish("new/topic", n.to_string()), None));
+    for result in futures_util::future::join_all(publishes).await {
+        result.unwrap();
+    }
+    let expected: Vec<Bytes> = (0..500u32).map(|n| n.to_string().into()).collect();
+    assert_eq!(payloads(&backend, "new/#").await, expected);
+    let stats = ctx.kernel.stats();
+    assert_eq!(stats.records_appended, 500);
+    assert!(
+        stats.batches_appended < 50,
+        "{} batches for 500 concurrent messages",
+        stats.batches_appended
+    );
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let client = ClientId::new("c");
+    let session = SavedSession {
+        epoch: 3,
+        checkpoints: vec![],
+        bytes: Bytes::from_static(b"state"),
+    };
+    {
+        let ctx = open(dir.path());
+        let backend = backend(&ctx);
+        backend
+            .publish(publish("a/b", "body"), Some((client.clone(), id(7))))
+            .await
+            .unwrap();
+        backend
+            .publish(publish("a/b", ""), Some((client.clone(), id(9))))
+            .await
+            .unwrap();
+        backend.release(&client, id(7)).await.unwrap();
+        backend.publish(retained("a/r", "old"), None).await.unwrap();
+        backend
+            .publish(retained("a/r", "kept"), None)
+            .await
+            .unwrap();
+        backend
+            .publish(retained("a/gone", "x"), None)
+            .await
+            .unwrap();
+        backend.publish(retained("a/gone", ""), None).await.unwrap();
+        backend
+            .save_session(&client, session.clone())
+            .await
+            .unwrap();
+        ctx.kernel.shutdown().await;
+    }
+    let ctx = open(dir.path());
+    let backend = backend(&ctx);
+    assert_eq!(
+        payloads(&backend, "a/#").await,
+        ["body", "", "old", "kept", "x", ""]
+    );
+    assert_eq!(backend.unreleased(&client).await.unwrap(), [id(9)]);
+    let found = backend.retained(&filter("#")).await.unwrap();
+    let found: Vec<_> = found
+        .iter()
+        .map(|m| (m.topic.as_str(), m.payload.as_ref(), m.retain))
+        .collect();
+    assert_eq!(found, [("a/r", &b"kept"[..], true)]);
+    assert_eq!(
+        backend.sessions().await.unwrap(),
+        [(client.clone(), session)]
+    );
+    backend.delete_session(&client).await.unwrap();
+    assert_eq!(backend.load_session(&client).await.unwrap(), None);
+    assert_eq!(backend.unreleased(&client).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_session_is_never_replaced_by_one_of_a_lower_epoch() {
+    let dir = tempfile::tempdir().unwrap();
+    let ctx = open(dir.path());
+    let backend = backend(&ctx);
+    let client = ClientId::new("c");
+    let session = |epoch| SavedSession {
+        epoch,
+        checkpoints: vec![],
+        bytes: Bytes::new(),
+    };
+    for (epoch, taken) in [(5, true), (5, true), (4, false), (6, true), (5, false)] {
+        assert_eq!(
+            backend.save_session(&client, session(epoch)).await.is_ok(),
+            taken,
+            "epoch {epoch}"
+        );
+    }
+    assert_eq!(
+        backend.load_session(&client).await.unwrap().unwrap().epoch,
+        6
+    );
+}
+
+#[tokio::test]
+async fn the_first_level_names_the_feeds_and_a_wildcard_takes_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let ctx = open(dir.path());
+    let backend = backend(&ctx);
+    for topic in ["a/1", "b/1", "/empty", "ä/1"] {
+        backend.publish(publish(topic, "x"), None).await.unwrap();
+    }
+    for (text, feeds) in [
+        ("a/#", 1),
+        ("a", 1),
+        ("b/+", 1),
+        ("/+", 1),
+        ("ä/1", 1),
+        ("c/#", 0),
+        ("#", 4),
+        ("+/1", 4),
+    ] {
+        assert_eq!(backend.feeds_for(&filter(text)).len(), feeds, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_wait_ends_with_a_message_and_with_a_new_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    let ctx = open(dir.path());
+    let backend = Arc::new(backend(&ctx));
+    backend.publish(publish("a/1", "x"), None).await.unwrap();
+    for topic in ["a/2", "new/1"] {
+        let generation = backend.feeds_generation();
+        let at = backend.feeds_for(&filter("a/#"));
+        let waiting = tokio::spawn({
+            let backend = backend.clone();
+            async move { backend.wait(&at, generation).await }
+        });
+        backend.publish(publish(topic, "y"), None).await.unwrap();
+        waiting.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn records_that_retention_removed_are_counted_as_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let ctx = open(dir.path());
+    let backend = backend(&ctx);
+    for n in 0..10 {
+        backend
+            .publish(publish("a/1", n.to_string()), None)
+            .await
+            .unwrap();
+    }
+    let address = StreamAddress::new(Namespace::default(), StreamName::new("a").unwrap());
+    let stream = ctx.kernel.stream(&address).unwrap();
+    ctx.kernel.trim(stream.id.partition(0), 7).await.unwrap();
+    let (feed, _) = backend.feeds_for(&filter("a/#"))[0];
+    let read = backend.read(feed, Position(2), 1024).await.unwrap();
+    assert_eq!((read.lost, read.messages[0].0), (5, Position(7)));
+}
+
+#[tokio::test]
+async fn what_may_not_be_stored_is_refused_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ctx = open(dir.path());
+    ctx.streams.auto_create = false;
+    Arc::make_mut(&mut ctx.limits).message_bytes = 100;
+    let backend = backend(&ctx);
+    let error = backend
+        .publish(publish("unknown/1", "x"), None)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, PublishError::TopicNameInvalid(reason) if reason.contains("auto_create")),
+        "{error}"
+    );
+    let error = backend
+        .publish(publish("a/1", vec![0; 101]), None)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, PublishError::QuotaExceeded(_)), "{error}");
+    assert!(ctx.kernel.streams(&Namespace::default()).is_empty());
+}
