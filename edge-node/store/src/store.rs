@@ -453,6 +453,11 @@ impl Store {
         }
     }
 
+    /// Makes the cursors durable now.
+    pub async fn checkpoint(&self) -> Result<(), LedgerError> {
+        self.keeper.flush().await
+    }
+
     /// Keeps a frame that the core will never take apart from the outbox. Blocks on the disk.
     pub fn quarantine(&self, frame: &Frame) -> io::Result<()> {
         self.quarantine.put(frame)

@@ -1,0 +1,216 @@
+//! The admin listener: `GET /healthz`, `/readyz`, `/metrics`. `docs/reference/configuration-edge.md` names the metrics.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Router;
+use axum::extract;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use mqtt_broker::Broker;
+use store::Store;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::EdgeBackend;
+use crate::link::Link;
+
+#[derive(Clone)]
+pub struct State {
+    pub store: Arc<Store>,
+    pub broker: Arc<Broker<EdgeBackend>>,
+    pub link: Arc<Link>,
+}
+
+pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) {
+    let app = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(state);
+    let stopped = shutdown.cancelled_owned();
+    if let Err(error) = axum::serve(listener, app)
+        .with_graceful_shutdown(stopped)
+        .await
+    {
+        tracing::error!(%error, "the admin listener ended");
+    }
+}
+
+/// Whether what is published can be stored.
+async fn healthz(extract::State(state): extract::State<State>) -> Response {
+    if state.store.failed() {
+        let words = "the disk failed: restart, and see the log\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, words).into_response();
+    }
+    "ok\n".into_response()
+}
+
+/// Ready does not need the core: that is what the outbox is for. The state of the link is in the text.
+async fn readyz(state: extract::State<State>) -> Response {
+    let link = state.link.state();
+    let health = healthz(state).await;
+    if health.status() != StatusCode::OK {
+        return health;
+    }
+    let link = if link.is_empty() { "none" } else { &link };
+    format!("ok\nlink: {link}\n").into_response()
+}
+
+async fn metrics(extract::State(state): extract::State<State>) -> Response {
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    (kind, render(&state)).into_response()
+}
+
+fn render(state: &State) -> String {
+    let store = state.store.stats();
+    let broker = state.broker.metrics();
+    let count = |value: &AtomicU64| value.load(Ordering::Relaxed);
+    let sum = |values: &[AtomicU64]| values.iter().map(count).sum::<u64>();
+    let (gauge, counter) = ("gauge", "counter");
+    let rows = [
+        (
+            "messages_in_total",
+            counter,
+            store.messages_in,
+            "Messages from local clients that are in the outbox or have been",
+        ),
+        (
+            "messages_down_total",
+            counter,
+            store.messages_down,
+            "Messages from the core that are stored",
+        ),
+        (
+            "outbox_messages",
+            gauge,
+            store.outbox_messages,
+            "Messages that the core has not acknowledged",
+        ),
+        (
+            "outbox_bytes",
+            gauge,
+            store.outbox_bytes,
+            "Bytes of the segments that hold them",
+        ),
+        (
+            "disk_bytes",
+            gauge,
+            store.disk_bytes,
+            "Bytes of all segments on disk",
+        ),
+        (
+            "core_acked_total",
+            counter,
+            count(&state.link.acked),
+            "Messages settled by the core: committed, or refused for good",
+        ),
+        (
+            "core_refused_total",
+            counter,
+            count(&state.link.refused),
+            "Messages that the core refused for good and that are in the quarantine",
+        ),
+        (
+            "link_up",
+            gauge,
+            state.link.is_up().into(),
+            "1 while connected to the core",
+        ),
+        (
+            "link_connections_total",
+            counter,
+            count(&state.link.connections),
+            "Connections to the core so far",
+        ),
+        (
+            "fsyncs_total",
+            counter,
+            store.syncs,
+            "Syncs of the segment logs",
+        ),
+        (
+            "written_bytes_total",
+            counter,
+            store.bytes_written,
+            "Bytes written to the segment logs",
+        ),
+        (
+            "payload_bytes_total",
+            counter,
+            store.payload_bytes,
+            "Topic and payload bytes in them: what writing would cost without any overhead",
+        ),
+        (
+            "refused_total",
+            counter,
+            store.refused,
+            "Writes that were refused: full, too large, too fast",
+        ),
+        (
+            "damaged_segments_total",
+            counter,
+            store.damaged,
+            "Segments found damaged while they were read",
+        ),
+        (
+            "cut_bytes",
+            gauge,
+            store.cut,
+            "Bytes of an incomplete write cut off at the start",
+        ),
+        (
+            "set_aside_segments",
+            gauge,
+            store.set_aside,
+            "Segments set aside at the start since they could not be read",
+        ),
+        (
+            "lagging_sessions_total",
+            counter,
+            store.sessions_lagging,
+            "Times that a session lost messages since it lagged too far behind",
+        ),
+        (
+            "mqtt_connections",
+            gauge,
+            count(&broker.connections),
+            "MQTT clients connected",
+        ),
+        (
+            "mqtt_sessions",
+            gauge,
+            count(&broker.persistent_sessions),
+            "Persistent MQTT sessions, connected or not",
+        ),
+        (
+            "mqtt_messages_in_total",
+            counter,
+            sum(&broker.messages_in),
+            "PUBLISH packets from clients",
+        ),
+        (
+            "mqtt_messages_out_total",
+            counter,
+            sum(&broker.messages_out),
+            "PUBLISH packets to clients",
+        ),
+        (
+            "mqtt_dropped_total",
+            counter,
+            count(&broker.dropped),
+            "Messages that a client could not get: gone before it read them, or too large for it",
+        ),
+    ];
+    let mut text = String::new();
+    for (name, kind, value, help) in rows {
+        // Writing to a string does not fail.
+        let _ = write!(
+            text,
+            "# HELP towline_edge_{name} {help}\n# TYPE towline_edge_{name} {kind}\ntowline_edge_{name} {value}\n"
+        );
+    }
+    text
+}

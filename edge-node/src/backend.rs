@@ -1,0 +1,302 @@
+//! The MQTT broker's storage: everything is in the store, and every message is read from its logs.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use mqtt_broker::backend::{
+    ClientId, FeedId, FeedRead, Message, Position, Publish, PublishError, ReadError, SavedSession,
+    StorageError,
+};
+use mqtt_broker::{Backend, convert};
+use mqtt_codec::{PacketId, QoS, TopicFilter};
+use record::stream_for_topic;
+use store::{
+    Checkpoint, Frame, From, Lane, LogId, NewMessage, PacketRef, Session, Store, WriteError,
+};
+use tokio_util::sync::CancellationToken;
+
+pub struct EdgeBackend {
+    pub store: Arc<Store>,
+    /// Cancelled when the disk has failed and only a restart can tell what is on it.
+    pub disk_failed: CancellationToken,
+}
+
+/// The two logs are the feeds, whatever the filter.
+const OUTBOX: FeedId = FeedId {
+    stream: 0,
+    partition: 0,
+};
+const INBOX: FeedId = FeedId {
+    stream: 1,
+    partition: 0,
+};
+
+fn log_of(feed: FeedId) -> Option<LogId> {
+    match feed {
+        OUTBOX => Some(LogId::Outbox),
+        INBOX => Some(LogId::Inbox),
+        _ => None,
+    }
+}
+
+fn feed_of(log: LogId) -> FeedId {
+    match log {
+        LogId::Outbox => OUTBOX,
+        LogId::Inbox => INBOX,
+    }
+}
+
+fn to_checkpoints(positions: &[(FeedId, Position)]) -> Vec<Checkpoint> {
+    let known = positions.iter().filter_map(|(feed, position)| {
+        let log = log_of(*feed)?;
+        let position = position.0;
+        Some(Checkpoint { log, position })
+    });
+    known.collect()
+}
+
+fn to_saved(session: Session) -> SavedSession {
+    let checkpoints = session.checkpoints.into_iter();
+    SavedSession {
+        epoch: session.epoch,
+        checkpoints: checkpoints
+            .map(|c| (feed_of(c.log), Position(c.position)))
+            .collect(),
+        bytes: session.bytes,
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> StorageError {
+    StorageError(error.to_string())
+}
+
+/// The system's clock, in milliseconds since 1970.
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
+}
+
+/// The messages of a frame for MQTT, each with its position. Positions before `from` are left out.
+pub fn messages(
+    frame: &Frame,
+    from: u64,
+    out: &mut Vec<(Position, Message)>,
+) -> Result<(), String> {
+    let records = frame.batch.records().map_err(|error| error.to_string())?;
+    for (position, record) in (frame.position..).zip(records) {
+        let record = record.map_err(|error| error.to_string())?;
+        if position < from {
+            continue;
+        }
+        if let Some(message) = convert::message(&frame.stream, &record) {
+            out.push((Position(position), message));
+        }
+    }
+    Ok(())
+}
+
+impl EdgeBackend {
+    fn refused(&self, error: WriteError) -> PublishError {
+        if self.store.failed() {
+            self.disk_failed.cancel();
+        }
+        match error {
+            WriteError::Full(_)
+            | WriteError::DiskFull
+            | WriteError::TooFast
+            | WriteError::TooLarge(_)
+            | WriteError::TooManyStreams
+            | WriteError::Encode(_) => PublishError::QuotaExceeded(error.to_string()),
+            WriteError::Failed(_) | WriteError::Closed => {
+                PublishError::Unavailable(error.to_string())
+            }
+        }
+    }
+}
+
+impl Backend for EdgeBackend {
+    fn now_ms(&self) -> i64 {
+        now_ms()
+    }
+
+    async fn publish(
+        &self,
+        publish: Publish,
+        exactly_once: Option<(ClientId, PacketId)>,
+    ) -> Result<(), PublishError> {
+        let packet = exactly_once.map(|(client, packet_id)| PacketRef {
+            client: client.as_str().to_owned(),
+            packet_id: packet_id.get(),
+        });
+        let message = NewMessage {
+            lane: Lane::DEFAULT,
+            stream: stream_for_topic(publish.message.topic.as_str()),
+            record: convert::new_record(&publish, now_ms()),
+            retained: publish.message.retain,
+            packet,
+        };
+        let written = match publish.message.qos {
+            QoS::AtMostOnce => self.store.publish_unacknowledged(message).await,
+            QoS::AtLeastOnce | QoS::ExactlyOnce => self.store.publish(message).await,
+        };
+        written.map_err(|error| self.refused(error))
+    }
+
+    async fn release(&self, client: &ClientId, packet_id: PacketId) -> Result<(), StorageError> {
+        let packet = PacketRef {
+            client: client.as_str().to_owned(),
+            packet_id: packet_id.get(),
+        };
+        self.store.release(packet).await.map_err(failed)
+    }
+
+    async fn unreleased(&self, client: &ClientId) -> Result<Vec<PacketId>, StorageError> {
+        let ids = self.store.unreleased(client.as_str()).map_err(failed)?;
+        Ok(ids.into_iter().filter_map(PacketId::new).collect())
+    }
+
+    async fn load_session(&self, client: &ClientId) -> Result<Option<SavedSession>, StorageError> {
+        let session = self.store.load_session(client.as_str()).map_err(failed)?;
+        Ok(session.map(to_saved))
+    }
+
+    async fn save_session(
+        &self,
+        client: &ClientId,
+        session: SavedSession,
+    ) -> Result<(), StorageError> {
+        let session = Session {
+            epoch: session.epoch,
+            checkpoints: to_checkpoints(&session.checkpoints),
+            bytes: session.bytes,
+        };
+        let saved = self.store.save_session(client.as_str(), session).await;
+        saved.map_err(failed)
+    }
+
+    async fn delete_session(&self, client: &ClientId) -> Result<(), StorageError> {
+        let deleted = self.store.delete_session(client.as_str()).await;
+        deleted.map_err(failed)
+    }
+
+    async fn sessions(&self) -> Result<Vec<(ClientId, SavedSession)>, StorageError> {
+        let sessions = self.store.sessions().map_err(failed)?;
+        let named = sessions.into_iter();
+        Ok(named
+            .map(|(client, session)| (ClientId::new(&client), to_saved(session)))
+            .collect())
+    }
+
+    fn progress(&self, client: &ClientId, positions: &[(FeedId, Position)]) {
+        self.store
+            .progress(client.as_str(), to_checkpoints(positions));
+    }
+
+    async fn retained(&self, filter: &TopicFilter) -> Result<Vec<Message>, StorageError> {
+        let now = now_ms();
+        let mut messages = Vec::new();
+        let prefix = literal_prefix(filter.as_str());
+        self.store
+            .retained(prefix, &mut |retained| {
+                let message = convert::message(&retained.stream, &retained.record);
+                messages.extend(message.filter(|message| {
+                    filter.matches(&message.topic) && message.expires_at.is_none_or(|at| at > now)
+                }));
+                true
+            })
+            .map_err(failed)?;
+        for message in &mut messages {
+            message.retain = true;
+        }
+        Ok(messages)
+    }
+
+    fn feeds_for(&self, _filter: &TopicFilter) -> Vec<(FeedId, Position)> {
+        [LogId::Outbox, LogId::Inbox]
+            .map(|log| (feed_of(log), Position(self.store.end(log).position)))
+            .into()
+    }
+
+    fn feeds_generation(&self) -> u64 {
+        0
+    }
+
+    async fn read(
+        &self,
+        feed: FeedId,
+        from: Position,
+        max_bytes: usize,
+    ) -> Result<FeedRead, ReadError> {
+        let log = log_of(feed).ok_or(ReadError::Gone)?;
+        let read = self
+            .store
+            .read(log, From::Position(from.0), max_bytes)
+            .await;
+        let read = read.map_err(failed)?;
+        let next = Position(read.next.position.max(from.0));
+        let first = read.frames.first().map_or(next.0, |frame| frame.position);
+        let mut messages = Vec::new();
+        for frame in &read.frames {
+            if let Err(error) = self::messages(frame, from.0, &mut messages) {
+                tracing::error!(frame = frame.number, %error, "a stored batch can not be read and is passed over");
+            }
+        }
+        Ok(FeedRead {
+            messages,
+            next,
+            lost: first.saturating_sub(from.0),
+        })
+    }
+
+    async fn wait(&self, positions: &[(FeedId, Position)], feeds_generation: u64) {
+        if feeds_generation != self.feeds_generation() {
+            return;
+        }
+        let mut outbox = self.store.watch(LogId::Outbox);
+        let mut inbox = self.store.watch(LogId::Inbox);
+        loop {
+            for (feed, position) in positions {
+                let end = match log_of(*feed) {
+                    Some(LogId::Outbox) => outbox.borrow_and_update().position,
+                    Some(LogId::Inbox) => inbox.borrow_and_update().position,
+                    None => return,
+                };
+                if end > position.0 {
+                    return;
+                }
+            }
+            let moved = tokio::select! {
+                moved = outbox.changed() => moved,
+                moved = inbox.changed() => moved,
+            };
+            // The store is gone, and nothing will come any more.
+            if moved.is_err() {
+                pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// What every matching topic begins with. `sport/#` also matches `sport` itself, so the slash before a wildcard is left out.
+fn literal_prefix(filter: &str) -> &str {
+    let literal = filter.split(['+', '#']).next().unwrap_or_default();
+    literal.strip_suffix('/').unwrap_or(literal)
+}
+
+/// Which records of a batch set or clear a retained message.
+pub fn retained_records(
+    stream: &record::StreamName,
+    batch: &record::Batch,
+) -> Result<Vec<u32>, record::BatchError> {
+    let mut retained = Vec::new();
+    for (index, record) in (0..).zip(batch.records()?) {
+        let message = convert::message(stream, &record?);
+        if message.is_some_and(|message| message.retain) {
+            retained.push(index);
+        }
+    }
+    Ok(retained)
+}

@@ -1,0 +1,102 @@
+//! The edge's certificate and key, in one file of the data directory.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use sync_quic::Identity;
+
+use crate::data_dir::write_durably;
+use crate::limits;
+
+const FILE: &str = "identity.json";
+const DRAFT: &str = "identity.json.new";
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    edge: String,
+    certificate: String,
+    key: String,
+    ca: String,
+}
+
+/// The identity of an earlier enrolment, if there was one.
+pub fn load(dir: &Path) -> Result<Option<Identity>> {
+    let path = dir.join(FILE);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let stored: Stored = serde_json::from_slice(&text).with_context(|| {
+        format!(
+            "{} is damaged: remove it and enrol again with a new token",
+            path.display()
+        )
+    })?;
+    Ok(Some(Identity {
+        edge: stored.edge,
+        certificate_pem: stored.certificate,
+        key_pem: stored.key,
+        ca_pem: stored.ca,
+    }))
+}
+
+/// Keeps the identity, readable by the owner only (it holds the private key).
+pub fn save(dir: &Path, identity: &Identity) -> io::Result<()> {
+    let stored = Stored {
+        edge: identity.edge.clone(),
+        certificate: identity.certificate_pem.clone(),
+        key: identity.key_pem.clone(),
+        ca: identity.ca_pem.clone(),
+    };
+    let text = serde_json::to_vec_pretty(&stored).map_err(io::Error::other)?;
+    write_durably(dir, DRAFT, FILE, &text)
+}
+
+/// The host name, as far as an edge may be called that.
+pub fn default_name() -> String {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let name: String = host
+        .trim()
+        .chars()
+        .filter(|c| legal(*c))
+        .take(limits::MAX_NAME)
+        .collect();
+    if name.is_empty() { "edge".into() } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn an_identity_comes_back_and_is_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(load(dir.path()).unwrap().is_none());
+        let identity = Identity {
+            edge: "e".into(),
+            certificate_pem: "c".into(),
+            key_pem: "k".into(),
+            ca_pem: "a".into(),
+        };
+        save(dir.path(), &identity).unwrap();
+        assert_eq!(load(dir.path()).unwrap(), Some(identity));
+        let mode = fs::metadata(dir.path().join(FILE))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        fs::write(dir.path().join(FILE), "{").unwrap();
+        assert!(
+            load(dir.path())
+                .unwrap_err()
+                .to_string()
+                .contains("enrol again")
+        );
+    }
+}

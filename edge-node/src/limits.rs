@@ -1,0 +1,28 @@
+//! Every limit of the node that cannot be set.
+
+use std::time::Duration;
+
+pub const WORKER_THREADS: usize = 2;
+/// Threads that read segments for those who lag behind.
+pub const BLOCKING_THREADS: usize = 4;
+/// Connections that wait to be accepted.
+pub const BACKLOG: u32 = 1024;
+/// Pause after an error of `accept` (no file descriptors left): the next one would fail as well.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long connections may take to end at shutdown.
+pub const SHUTDOWN: Duration = Duration::from_secs(5);
+/// Bytes read from the outbox at a time on the way to the core.
+pub const UPLINK_READ: usize = 512 * 1024;
+/// Bytes on the way to the core without an acknowledgement.
+pub const UPLINK_WINDOW: usize = 4 * 1024 * 1024;
+/// Batches from the core that wait to be stored.
+pub const DOWNLINK_WAITING: usize = 16;
+/// Pause before the first attempt after a connection that stood.
+pub const FIRST_RETRY: Duration = Duration::from_millis(200);
+/// Pause after the first attempt that failed; doubles up to `MAX_RETRY`.
+pub const MIN_RETRY: Duration = Duration::from_secs(1);
+pub const MAX_RETRY: Duration = Duration::from_secs(30);
+/// Longest edge name.
+pub const MAX_NAME: usize = 64;
+/// Largest MQTT packet taken from a client. A record of it, with what is added, still fits in the store and in a core.
+pub const MAX_PACKET: u32 = 7 * 1024 * 1024;

@@ -1,0 +1,42 @@
+//! What is known of the link to the core, for metrics and logs.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+#[derive(Default)]
+pub struct Link {
+    up: AtomicBool,
+    /// Messages whose commit the core has acknowledged since the start.
+    pub acked: AtomicU64,
+    pub refused: AtomicU64,
+    pub connections: AtomicU64,
+    state: Mutex<String>,
+}
+
+impl Link {
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    pub fn set_up(&self, core: &str) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        *self.state.lock() = format!("connected to {core}");
+        self.up.store(true, Ordering::Relaxed);
+    }
+
+    /// The same reason again and again is logged once.
+    pub fn set_down(&self, reason: String) {
+        self.up.store(false, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        if *state != reason {
+            tracing::warn!("{reason}");
+            *state = reason;
+        }
+    }
+
+    /// One sentence.
+    pub fn state(&self) -> String {
+        self.state.lock().clone()
+    }
+}

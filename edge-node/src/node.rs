@@ -1,0 +1,167 @@
+//! Puts the edge together, runs it, and takes it apart in order.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use mqtt_broker::Broker;
+use settings::Listen;
+use store::disk::RealDisk;
+use store::ledger::{Ledger, SledLedger};
+use store::{Config, Store};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::EdgeBackend;
+use crate::config::EdgeSettings;
+use crate::data_dir::DataDir;
+use crate::link::Link;
+use crate::uplink::Uplink;
+use crate::{admin, identity, limits, listener};
+
+/// Runs until SIGTERM or SIGINT, or until the disk fails.
+pub async fn run(settings: EdgeSettings) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    if settings.max_connections == 0 {
+        bail!("--max-connections is 0: no device could connect");
+    }
+
+    let data_dir = DataDir::open(&settings.data_dir)?;
+    let dir = data_dir.path.clone();
+    let config = Config {
+        outbox_bytes: settings.outbox_size.bytes(),
+        session_bytes: settings.session_backlog.bytes(),
+        ..Config::new(rand::random())
+    };
+    let store = tokio::task::spawn_blocking(move || -> Result<Store> {
+        let ledger: Arc<dyn Ledger> = Arc::new(SledLedger::open(&dir.join("ledger"))?);
+        Ok(Store::open(
+            Arc::new(RealDisk),
+            ledger,
+            &dir.join("store"),
+            config,
+        )?)
+    });
+    let store = store.await??;
+    let store = Arc::new(store);
+    let found = store.stats();
+    if found.set_aside > 0 || found.epoch_raised {
+        tracing::error!(
+            set_aside = found.set_aside,
+            epoch_raised = found.epoch_raised,
+            "a part of the store could not be read"
+        );
+    }
+
+    let mqtt = bind("listen-mqtt", &settings.listen_mqtt).await?;
+    let admin_listener = bind("listen-admin", &settings.listen_admin).await?;
+    let mut ready = format!("ready mqtt={}", shown(&mqtt)?);
+    if let Some(listener) = &admin_listener {
+        ready += &format!(" admin={}", listener.local_addr()?);
+    }
+
+    // Connections end first, so that what they bring can still be stored and sent.
+    let stop = CancellationToken::new();
+    let stop_uplink = CancellationToken::new();
+    let disk_failed = CancellationToken::new();
+    let backend = Arc::new(EdgeBackend {
+        store: store.clone(),
+        disk_failed: disk_failed.clone(),
+    });
+    let granted = mqtt_broker::Limits {
+        maximum_packet_size: limits::MAX_PACKET,
+        ..mqtt_broker::Limits::default()
+    };
+    let broker = Broker::start(backend, granted, stop.clone()).await?;
+    let link = Arc::new(Link::default());
+    if let Some(listener) = admin_listener {
+        let state = admin::State {
+            store: store.clone(),
+            broker: broker.clone(),
+            link: link.clone(),
+        };
+        tokio::spawn(admin::serve(listener, state, stop.clone()));
+    }
+    let serving = mqtt.map(|listener| {
+        let max = settings.max_connections;
+        tokio::spawn(listener::serve(listener, broker.clone(), max, stop.clone()))
+    });
+    let uplink = match &settings.core {
+        Some(core) => {
+            let uplink = Uplink {
+                core: core.to_string(),
+                token: settings.token.clone(),
+                name: settings.name.clone().unwrap_or_else(identity::default_name),
+                dir: data_dir.path.clone(),
+                store: store.clone(),
+                link: link.clone(),
+            };
+            Some(tokio::spawn(uplink.run(stop_uplink.clone())))
+        }
+        None => {
+            tracing::info!("no --core: working alone, everything is kept");
+            None
+        }
+    };
+
+    println!("{ready}");
+    std::io::stdout()
+        .flush()
+        .context("cannot write to stdout")?;
+
+    let mut result = Ok(());
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = disk_failed.cancelled() => {
+            result = Err(anyhow::anyhow!("the disk under {} failed: nothing can be stored; see the log", data_dir.path.display()));
+        }
+    }
+    stop.cancel();
+    if let Some(serving) = serving {
+        serving.await?;
+    }
+    stop_uplink.cancel();
+    if let Some(uplink) = uplink {
+        uplink.await?;
+    }
+    tokio::task::spawn_blocking(move || store.close()).await?;
+    drop(data_dir);
+    result
+}
+
+async fn bind(key: &str, listen: &Listen) -> Result<Option<TcpListener>> {
+    let Some(address) = listen.address() else {
+        return Ok(None);
+    };
+    let name = address.to_string();
+    let address: SocketAddr = tokio::net::lookup_host(&name)
+        .await
+        .with_context(|| format!("--{key}: cannot find the address of {name}"))?
+        .next()
+        .with_context(|| format!("--{key}: {name} has no address"))?;
+    let open = || {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(limits::BACKLOG)
+    };
+    let listener = open().with_context(|| {
+        format!("cannot listen on {address}: is another program listening there? Give another address with --{key}, or `off`")
+    })?;
+    Ok(Some(listener))
+}
+
+fn shown(listener: &Option<TcpListener>) -> Result<String> {
+    Ok(match listener {
+        Some(listener) => listener.local_addr()?.to_string(),
+        None => "off".into(),
+    })
+}
