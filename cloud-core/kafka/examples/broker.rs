@@ -5,7 +5,7 @@ use std::time::Duration;
 use kernel::{Kernel, KernelConfig, Ports};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).log_internal_errors(false).with_writer(std::io::stderr).init();
     let mut arguments = std::env::args().skip(1);
     let dir = arguments.next().ok_or("usage: broker DIR [PORT]")?;
     let port: u16 = arguments.next().as_deref().unwrap_or("9092").parse()?;

@@ -9,6 +9,8 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 mod broker;
+#[cfg(test)]
+mod client_tests;
 mod connection;
 mod dispatch;
 mod error_code;

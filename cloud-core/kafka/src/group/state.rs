@@ -421,6 +421,8 @@ impl GroupState {
     fn prepare_rebalance(&mut self, now: Instant) {
         for member in self.members.values_mut() {
             if let Some(syncing) = member.syncing.take() {
+                // While it waited it sent no heartbeats: its time begins now.
+                member.heard(now);
                 let _ = syncing.send(Synced::failed(REBALANCE_IN_PROGRESS));
             }
         }

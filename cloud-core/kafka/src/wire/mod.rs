@@ -8,7 +8,7 @@ mod api;
 mod header;
 mod message;
 mod reader;
-mod writer;
+pub(crate) mod writer;
 
 pub mod alter_configs;
 pub mod api_versions;
