@@ -23,7 +23,11 @@ impl Broker {
     pub fn new(ctx: Context) -> Arc<Broker> {
         let topics = Topics::new(ctx.kernel.clone(), Principal::anonymous().namespace);
         let groups = Coordinator::new(ctx.kernel.clone(), Principal::anonymous().namespace);
-        Arc::new(Broker { ctx, topics, groups })
+        Arc::new(Broker {
+            ctx,
+            topics,
+            groups,
+        })
     }
 
     pub fn kernel(&self) -> &Kernel {

@@ -36,7 +36,13 @@ pub enum Close {
 
 /// Serves one client until it leaves, breaks the protocol, or the process is asked to stop.
 pub async fn serve(broker: Arc<Broker>, connection: Connection) {
-    let Connection { stream, peer, local, shutdown, .. } = connection;
+    let Connection {
+        stream,
+        peer,
+        local,
+        shutdown,
+        ..
+    } = connection;
     let (reader, mut writer) = stream.into_split();
     let mut receiver = Receiver::new(reader);
     let mut produces = Produces::default();
@@ -81,7 +87,12 @@ pub async fn serve(broker: Arc<Broker>, connection: Connection) {
     }
 }
 
-fn call(broker: &Arc<Broker>, header: &RequestHeader, peer: SocketAddr, local: SocketAddr) -> Arc<Call> {
+fn call(
+    broker: &Arc<Broker>,
+    header: &RequestHeader,
+    peer: SocketAddr,
+    local: SocketAddr,
+) -> Arc<Call> {
     Arc::new(Call {
         broker: broker.clone(),
         version: header.version,
@@ -100,15 +111,21 @@ struct Produces {
 
 impl Produces {
     fn may_receive(&self) -> bool {
-        self.answers.len() < limits::MAX_PIPELINED_REQUESTS && self.bytes < limits::MAX_PIPELINED_BYTES
+        self.answers.len() < limits::MAX_PIPELINED_REQUESTS
+            && self.bytes < limits::MAX_PIPELINED_BYTES
     }
 
     fn push(&mut self, length: usize, answer: impl Future<Output = Answer> + Send + 'static) {
         self.bytes += length;
-        self.answers.push_back(Box::pin(async move { (length, answer.await) }));
+        self.answers
+            .push_back(Box::pin(async move { (length, answer.await) }));
     }
 
-    async fn send<W: AsyncWrite + Unpin>(&mut self, answer: (usize, Answer), writer: &mut W) -> Result<(), Close> {
+    async fn send<W: AsyncWrite + Unpin>(
+        &mut self,
+        answer: (usize, Answer),
+        writer: &mut W,
+    ) -> Result<(), Close> {
         self.bytes = self.bytes.saturating_sub(answer.0);
         let chunks: Option<Vec<Bytes>> = answer.1?;
         if let Some(chunks) = chunks {

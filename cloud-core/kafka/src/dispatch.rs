@@ -61,18 +61,27 @@ pub async fn answer(
         Api::DeleteTopics => reply(call, h, r, handle_delete_topics::handle).await,
         Api::DeleteRecords => reply(call, h, r, handle_delete_records::handle).await,
         Api::InitProducerId => reply(call, h, r, handle_init_producer_id::handle).await,
-        Api::OffsetForLeaderEpoch => reply(call, h, r, handle_offset_for_leader_epoch::handle).await,
+        Api::OffsetForLeaderEpoch => {
+            reply(call, h, r, handle_offset_for_leader_epoch::handle).await
+        }
         Api::DescribeConfigs => reply(call, h, r, handle_describe_configs::handle).await,
         Api::AlterConfigs => reply(call, h, r, handle_alter_configs::handle).await,
         Api::CreatePartitions => reply(call, h, r, handle_create_partitions::handle).await,
         Api::DeleteGroups => reply(call, h, r, handle_delete_groups::handle).await,
-        Api::IncrementalAlterConfigs => reply(call, h, r, handle_incremental_alter_configs::handle).await,
+        Api::IncrementalAlterConfigs => {
+            reply(call, h, r, handle_incremental_alter_configs::handle).await
+        }
         Api::OffsetDelete => reply(call, h, r, handle_offset_delete::handle).await,
         Api::DescribeCluster => reply(call, h, r, handle_describe_cluster::handle).await,
     }
 }
 
-async fn reply<R, F, Fut>(call: Arc<Call>, header: &RequestHeader, reader: Reader, handle: F) -> Result<Vec<Bytes>, WireError>
+async fn reply<R, F, Fut>(
+    call: Arc<Call>,
+    header: &RequestHeader,
+    reader: Reader,
+    handle: F,
+) -> Result<Vec<Bytes>, WireError>
 where
     R: Request,
     F: FnOnce(Arc<Call>, R) -> Fut,

@@ -16,14 +16,34 @@ pub async fn handle(call: Arc<Call>, request: CreatePartitionsRequest) -> Create
             Ok(()) => (error_code::NONE, None),
             Err((code, reason)) => (code, Some(reason)),
         };
-        results.push(CreatePartitionsTopicResult { name: topic.name, error_code, error_message });
+        results.push(CreatePartitionsTopicResult {
+            name: topic.name,
+            error_code,
+            error_message,
+        });
     }
-    CreatePartitionsResponse { results, ..Default::default() }
+    CreatePartitionsResponse {
+        results,
+        ..Default::default()
+    }
 }
 
-async fn raise(call: &Call, topic: &CreatePartitionsTopic, validate_only: bool) -> Result<(), (i16, String)> {
-    let unknown = || (error_code::UNKNOWN_TOPIC_OR_PARTITION, format!("topic {} does not exist", topic.name));
-    let stream = call.broker.topics.by_name(&topic.name).ok_or_else(unknown)?;
+async fn raise(
+    call: &Call,
+    topic: &CreatePartitionsTopic,
+    validate_only: bool,
+) -> Result<(), (i16, String)> {
+    let unknown = || {
+        (
+            error_code::UNKNOWN_TOPIC_OR_PARTITION,
+            format!("topic {} does not exist", topic.name),
+        )
+    };
+    let stream = call
+        .broker
+        .topics
+        .by_name(&topic.name)
+        .ok_or_else(unknown)?;
     let current = stream.partitions as i32;
     if topic.count <= current || topic.count > limits::MAX_PARTITIONS {
         let reason = format!(
@@ -34,7 +54,8 @@ async fn raise(call: &Call, topic: &CreatePartitionsTopic, validate_only: bool) 
         return Err((error_code::INVALID_PARTITIONS, reason));
     }
     if let Some(assignments) = &topic.assignments
-        && (assignments.len() as i32 != topic.count - current || assignments.iter().any(|a| a.broker_ids != [NODE_ID]))
+        && (assignments.len() as i32 != topic.count - current
+            || assignments.iter().any(|a| a.broker_ids != [NODE_ID]))
     {
         let reason = format!("each new partition needs one replica, on broker {NODE_ID}");
         return Err((error_code::INVALID_REPLICA_ASSIGNMENT, reason));
@@ -43,7 +64,11 @@ async fn raise(call: &Call, topic: &CreatePartitionsTopic, validate_only: bool) 
         return Ok(());
     }
     let total = u32::try_from(topic.count).map_err(|_| unknown())?;
-    call.kernel().add_partitions(&stream.address, total).await.map(|_| ()).map_err(|error| of_alter(&error))
+    call.kernel()
+        .add_partitions(&stream.address, total)
+        .await
+        .map(|_| ())
+        .map_err(|error| of_alter(&error))
 }
 
 /// The code and the reason for a topic that was not changed.

@@ -22,11 +22,21 @@ pub async fn handle(call: Arc<Call>, request: DeleteRecordsRequest) -> DeleteRec
                 Err(code) => (-1, code),
             };
             let partition_index = asked.partition_index;
-            partitions.push(DeleteRecordsPartitionResult { partition_index, low_watermark, error_code });
+            partitions.push(DeleteRecordsPartitionResult {
+                partition_index,
+                low_watermark,
+                error_code,
+            });
         }
-        topics.push(DeleteRecordsTopicResult { name: topic.name, partitions });
+        topics.push(DeleteRecordsTopicResult {
+            name: topic.name,
+            partitions,
+        });
     }
-    DeleteRecordsResponse { topics, ..Default::default() }
+    DeleteRecordsResponse {
+        topics,
+        ..Default::default()
+    }
 }
 
 async fn delete(call: &Call, topic: &str, asked: &DeleteRecordsPartition) -> Result<i64, i16> {
@@ -39,9 +49,12 @@ async fn delete(call: &Call, topic: &str, asked: &DeleteRecordsPartition) -> Res
         offset @ 0.. => offset,
         _ => return Err(error_code::OFFSET_OUT_OF_RANGE),
     };
-    call.kernel().trim(id, before).await.map_err(|error| match error {
-        TrimError::UnknownPartition(_) => unknown,
-        TrimError::OutOfRange { .. } => error_code::OFFSET_OUT_OF_RANGE,
-        TrimError::Write(write) => error_code::of_write(&write),
-    })
+    call.kernel()
+        .trim(id, before)
+        .await
+        .map_err(|error| match error {
+            TrimError::UnknownPartition(_) => unknown,
+            TrimError::OutOfRange { .. } => error_code::OFFSET_OUT_OF_RANGE,
+            TrimError::Write(write) => error_code::of_write(&write),
+        })
 }

@@ -9,13 +9,22 @@ use crate::error_code;
 use crate::wire::delete_topics::*;
 
 pub async fn handle(call: Arc<Call>, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
-    let named = request.topic_names.into_iter().map(|name| DeleteTopicState { name: Some(name), ..Default::default() });
+    let named = request
+        .topic_names
+        .into_iter()
+        .map(|name| DeleteTopicState {
+            name: Some(name),
+            ..Default::default()
+        });
     let asked: Vec<DeleteTopicState> = request.topics.into_iter().chain(named).collect();
     let mut responses = Vec::with_capacity(asked.len());
     for topic in asked {
         responses.push(delete(&call, topic).await);
     }
-    DeleteTopicsResponse { responses, ..Default::default() }
+    DeleteTopicsResponse {
+        responses,
+        ..Default::default()
+    }
 }
 
 async fn delete(call: &Call, topic: DeleteTopicState) -> DeletableTopicResult {
@@ -27,8 +36,17 @@ async fn delete(call: &Call, topic: DeleteTopicState) -> DeletableTopicResult {
         Some(_) => error_code::UNKNOWN_TOPIC_OR_PARTITION,
         None => error_code::UNKNOWN_TOPIC_ID,
     };
-    let mut result = DeletableTopicResult { name: topic.name, topic_id: topic.topic_id, ..Default::default() };
-    let Some(stream) = stream else { return DeletableTopicResult { error_code: unknown, ..result } };
+    let mut result = DeletableTopicResult {
+        name: topic.name,
+        topic_id: topic.topic_id,
+        ..Default::default()
+    };
+    let Some(stream) = stream else {
+        return DeletableTopicResult {
+            error_code: unknown,
+            ..result
+        };
+    };
     result.name = Some(stream.address.name.as_str().to_owned());
     result.topic_id = stream.uuid;
     match call.kernel().delete_stream(&stream.address).await {

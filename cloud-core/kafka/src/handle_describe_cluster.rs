@@ -13,7 +13,9 @@ pub async fn handle(call: Arc<Call>, request: DescribeClusterRequest) -> Describ
     if request.endpoint_type != BROKERS {
         return DescribeClusterResponse {
             error_code: error_code::INVALID_REQUEST,
-            error_message: Some("this is a broker; there are no separate controllers to describe".to_owned()),
+            error_message: Some(
+                "this is a broker; there are no separate controllers to describe".to_owned(),
+            ),
             endpoint_type: request.endpoint_type,
             ..Default::default()
         };
@@ -22,7 +24,12 @@ pub async fn handle(call: Arc<Call>, request: DescribeClusterRequest) -> Describ
     DescribeClusterResponse {
         cluster_id: call.broker.ctx.cluster_id.to_string(),
         controller_id: NODE_ID,
-        brokers: vec![DescribeClusterBroker { broker_id: NODE_ID, host, port, ..Default::default() }],
+        brokers: vec![DescribeClusterBroker {
+            broker_id: NODE_ID,
+            host,
+            port,
+            ..Default::default()
+        }],
         ..Default::default()
     }
 }

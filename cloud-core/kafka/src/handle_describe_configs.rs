@@ -39,10 +39,17 @@ pub async fn handle(call: Arc<Call>, request: DescribeConfigsRequest) -> Describ
                 }
                 DescribeConfigsResult { configs, ..result }
             }
-            Err((error_code, reason)) => DescribeConfigsResult { error_code, error_message: Some(reason), ..result },
+            Err((error_code, reason)) => DescribeConfigsResult {
+                error_code,
+                error_message: Some(reason),
+                ..result
+            },
         }
     });
-    DescribeConfigsResponse { results: results.collect(), ..Default::default() }
+    DescribeConfigsResponse {
+        results: results.collect(),
+        ..Default::default()
+    }
 }
 
 type Described = Result<Vec<DescribeConfigsResourceResult>, (i16, String)>;
@@ -50,15 +57,31 @@ type Described = Result<Vec<DescribeConfigsResourceResult>, (i16, String)>;
 fn describe(call: &Call, resource: &DescribeConfigsResource) -> Described {
     match resource.resource_type {
         TOPIC => {
-            let stream = call.broker.topics.by_name(&resource.resource_name).ok_or_else(|| {
-                (error_code::UNKNOWN_TOPIC_OR_PARTITION, format!("topic {} does not exist", resource.resource_name))
-            })?;
-            Ok(topic_config::of_stream(&stream).into_iter().map(topic).collect())
+            let stream = call
+                .broker
+                .topics
+                .by_name(&resource.resource_name)
+                .ok_or_else(|| {
+                    (
+                        error_code::UNKNOWN_TOPIC_OR_PARTITION,
+                        format!("topic {} does not exist", resource.resource_name),
+                    )
+                })?;
+            Ok(topic_config::of_stream(&stream)
+                .into_iter()
+                .map(topic)
+                .collect())
         }
         BROKER if resource.resource_name.is_empty() => Ok(Vec::new()),
         BROKER if resource.resource_name == NODE_ID.to_string() => Ok(broker(call)),
-        BROKER => Err((error_code::INVALID_REQUEST, format!("there is no broker {}", resource.resource_name))),
-        other => Err((error_code::INVALID_REQUEST, format!("resources of type {other} have no configuration here"))),
+        BROKER => Err((
+            error_code::INVALID_REQUEST,
+            format!("there is no broker {}", resource.resource_name),
+        )),
+        other => Err((
+            error_code::INVALID_REQUEST,
+            format!("resources of type {other} have no configuration here"),
+        )),
     }
 }
 
@@ -74,7 +97,11 @@ fn topic(key: topic_config::Effective) -> DescribeConfigsResourceResult {
     }
     DescribeConfigsResourceResult {
         name: key.name.to_owned(),
-        config_source: if key.set { SOURCE_TOPIC } else { SOURCE_DEFAULT },
+        config_source: if key.set {
+            SOURCE_TOPIC
+        } else {
+            SOURCE_DEFAULT
+        },
         synonyms,
         config_type: key.kind,
         documentation: Some(key.documentation.to_owned()),
@@ -87,9 +114,17 @@ fn topic(key: topic_config::Effective) -> DescribeConfigsResourceResult {
 fn broker(call: &Call) -> Vec<DescribeConfigsResourceResult> {
     let ctx = &call.broker.ctx;
     let keys = [
-        ("auto.create.topics.enable", ctx.streams.auto_create.to_string(), BOOLEAN),
+        (
+            "auto.create.topics.enable",
+            ctx.streams.auto_create.to_string(),
+            BOOLEAN,
+        ),
         ("default.replication.factor", "1".to_owned(), INT),
-        ("message.max.bytes", ctx.limits.message_bytes.to_string(), INT),
+        (
+            "message.max.bytes",
+            ctx.limits.message_bytes.to_string(),
+            INT,
+        ),
         ("num.partitions", ctx.streams.partitions.to_string(), INT),
     ];
     keys.into_iter()

@@ -9,23 +9,33 @@ use crate::wire::describe_groups::*;
 
 pub async fn handle(call: Arc<Call>, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let stored = call.broker.groups.with_positions();
-    let groups = request.groups.into_iter().map(|id| match call.broker.groups.get(&id) {
-        Some(group) => group.look(|state| describe(id, state)),
-        None if stored.contains(&id) => DescribedGroup {
-            group_id: id,
-            group_state: Phase::Empty.name().to_owned(),
-            ..Default::default()
-        },
-        // Older versions have no error for it, and say that a group that is not there is dead.
-        None => DescribedGroup {
-            error_code: if call.version >= 6 { error_code::GROUP_ID_NOT_FOUND } else { error_code::NONE },
-            error_message: Some(format!("there is no group {id}")),
-            group_id: id,
-            group_state: "Dead".to_owned(),
-            ..Default::default()
-        },
-    });
-    DescribeGroupsResponse { groups: groups.collect(), ..Default::default() }
+    let groups = request
+        .groups
+        .into_iter()
+        .map(|id| match call.broker.groups.get(&id) {
+            Some(group) => group.look(|state| describe(id, state)),
+            None if stored.contains(&id) => DescribedGroup {
+                group_id: id,
+                group_state: Phase::Empty.name().to_owned(),
+                ..Default::default()
+            },
+            // Older versions have no error for it, and say that a group that is not there is dead.
+            None => DescribedGroup {
+                error_code: if call.version >= 6 {
+                    error_code::GROUP_ID_NOT_FOUND
+                } else {
+                    error_code::NONE
+                },
+                error_message: Some(format!("there is no group {id}")),
+                group_id: id,
+                group_state: "Dead".to_owned(),
+                ..Default::default()
+            },
+        });
+    DescribeGroupsResponse {
+        groups: groups.collect(),
+        ..Default::default()
+    }
 }
 
 fn describe(group_id: String, state: &GroupState) -> DescribedGroup {

@@ -22,24 +22,40 @@ const READ_COMMITTED: i8 = 1;
 
 pub async fn handle(call: Arc<Call>, request: FetchRequest) -> FetchResponse {
     if request.session_id != 0 {
-        return FetchResponse { error_code: error_code::FETCH_SESSION_ID_NOT_FOUND, ..Default::default() };
+        return FetchResponse {
+            error_code: error_code::FETCH_SESSION_ID_NOT_FOUND,
+            ..Default::default()
+        };
     }
     if request.session_epoch > 0 {
-        return FetchResponse { error_code: error_code::INVALID_FETCH_SESSION_EPOCH, ..Default::default() };
+        return FetchResponse {
+            error_code: error_code::INVALID_FETCH_SESSION_EPOCH,
+            ..Default::default()
+        };
     }
-    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(limits::MAX_FETCH_WAIT);
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0))
+        .min(limits::MAX_FETCH_WAIT);
     let deadline = Instant::now() + wait;
     let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0);
     loop {
         let collected = collect(&call, &request).await;
-        let enough = collected.bytes >= min_bytes || collected.failed || collected.full || collected.ends.is_empty();
+        let enough = collected.bytes >= min_bytes
+            || collected.failed
+            || collected.full
+            || collected.ends.is_empty();
         if enough || Instant::now() >= deadline {
-            return FetchResponse { responses: collected.topics, ..Default::default() };
+            return FetchResponse {
+                responses: collected.topics,
+                ..Default::default()
+            };
         }
         // Whatever was written after the look above is past these ends, so it is not missed.
         let changed = call.kernel().wait_past(&collected.ends);
         if tokio::time::timeout_at(deadline, changed).await.is_err() {
-            return FetchResponse { responses: collected.topics, ..Default::default() };
+            return FetchResponse {
+                responses: collected.topics,
+                ..Default::default()
+            };
         }
     }
 }
@@ -57,13 +73,27 @@ struct Collected {
 }
 
 async fn collect(call: &Call, request: &FetchRequest) -> Collected {
-    let limit = usize::try_from(request.max_bytes).unwrap_or(0).min(limits::MAX_FETCH_RESPONSE);
-    let mut collected = Collected { topics: Vec::new(), bytes: 0, ends: Vec::new(), failed: false, full: false };
+    let limit = usize::try_from(request.max_bytes)
+        .unwrap_or(0)
+        .min(limits::MAX_FETCH_RESPONSE);
+    let mut collected = Collected {
+        topics: Vec::new(),
+        bytes: 0,
+        ends: Vec::new(),
+        failed: false,
+        full: false,
+    };
     for topic in &request.topics {
         let (stream, unknown) = if call.version >= 13 {
-            (call.broker.topics.by_uuid(topic.topic_id), error_code::UNKNOWN_TOPIC_ID)
+            (
+                call.broker.topics.by_uuid(topic.topic_id),
+                error_code::UNKNOWN_TOPIC_ID,
+            )
         } else {
-            (call.broker.topics.by_name(&topic.topic), error_code::UNKNOWN_TOPIC_OR_PARTITION)
+            (
+                call.broker.topics.by_name(&topic.topic),
+                error_code::UNKNOWN_TOPIC_OR_PARTITION,
+            )
         };
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
@@ -79,12 +109,22 @@ async fn collect(call: &Call, request: &FetchRequest) -> Collected {
             partitions.push(answer);
         }
         let (topic, topic_id) = (topic.topic.clone(), topic.topic_id);
-        collected.topics.push(FetchableTopicResponse { topic, topic_id, partitions });
+        collected.topics.push(FetchableTopicResponse {
+            topic,
+            topic_id,
+            partitions,
+        });
     }
     collected
 }
 
-async fn one(call: &Call, stream: &Stream, asked: &FetchPartition, limit: usize, collected: &mut Collected) -> PartitionData {
+async fn one(
+    call: &Call,
+    stream: &Stream,
+    asked: &FetchPartition,
+    limit: usize,
+    collected: &mut Collected,
+) -> PartitionData {
     let Some(id) = partition(stream, asked.partition) else {
         return failure(asked, error_code::UNKNOWN_TOPIC_OR_PARTITION, None);
     };
@@ -92,15 +132,25 @@ async fn one(call: &Call, stream: &Stream, asked: &FetchPartition, limit: usize,
     if stale != error_code::NONE {
         return failure(asked, stale, None);
     }
-    let room = limit.saturating_sub(collected.bytes).min(usize::try_from(asked.partition_max_bytes).unwrap_or(0));
+    let room = limit
+        .saturating_sub(collected.bytes)
+        .min(usize::try_from(asked.partition_max_bytes).unwrap_or(0));
     let read = match call.kernel().read(id, asked.fetch_offset, room).await {
         Ok(read) => read,
         Err(error) => {
             match &error {
-                ReadError::OutOfRange { .. } | ReadError::UnknownPartition(_) | ReadError::Closed => {}
-                ReadError::Corrupt { .. } | ReadError::Io { .. } => tracing::error!(%error, "cannot serve a fetch"),
+                ReadError::OutOfRange { .. }
+                | ReadError::UnknownPartition(_)
+                | ReadError::Closed => {}
+                ReadError::Corrupt { .. } | ReadError::Io { .. } => {
+                    tracing::error!(%error, "cannot serve a fetch")
+                }
             }
-            return failure(asked, error_code::of_read(&error), call.kernel().watermarks(id));
+            return failure(
+                asked,
+                error_code::of_read(&error),
+                call.kernel().watermarks(id),
+            );
         }
     };
     // The first batch of a response comes even if it is larger than every limit, or the client would never get past it.
@@ -109,11 +159,16 @@ async fn one(call: &Call, stream: &Stream, asked: &FetchPartition, limit: usize,
     let mut records = Records::default();
     if fits {
         collected.bytes += length;
-        records.0.extend(read.batches.into_iter().map(Batch::into_bytes));
+        records
+            .0
+            .extend(read.batches.into_iter().map(Batch::into_bytes));
     }
     collected.full |= !fits || collected.bytes >= limit;
     collected.ends.push((id, read.watermarks.end));
-    PartitionData { records, ..answer(asked, Some(read.watermarks)) }
+    PartitionData {
+        records,
+        ..answer(asked, Some(read.watermarks))
+    }
 }
 
 fn answer(asked: &FetchPartition, marks: Option<Watermarks>) -> PartitionData {
@@ -127,5 +182,8 @@ fn answer(asked: &FetchPartition, marks: Option<Watermarks>) -> PartitionData {
 }
 
 fn failure(asked: &FetchPartition, error_code: i16, marks: Option<Watermarks>) -> PartitionData {
-    PartitionData { error_code, ..answer(asked, marks) }
+    PartitionData {
+        error_code,
+        ..answer(asked, marks)
+    }
 }

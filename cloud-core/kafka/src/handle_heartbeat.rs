@@ -16,5 +16,8 @@ pub async fn handle(call: Arc<Call>, request: HeartbeatRequest) -> HeartbeatResp
         Ok(group) => group.change(|state, now| state.handle_heartbeat(now, &caller)),
         Err(refused) => refused.0,
     };
-    HeartbeatResponse { error_code, ..Default::default() }
+    HeartbeatResponse {
+        error_code,
+        ..Default::default()
+    }
 }

@@ -12,22 +12,47 @@ use crate::wire::incremental_alter_configs::*;
 const SET: i8 = 0;
 const DELETE: i8 = 1;
 
-pub async fn handle(call: Arc<Call>, request: IncrementalAlterConfigsRequest) -> IncrementalAlterConfigsResponse {
+pub async fn handle(
+    call: Arc<Call>,
+    request: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
     for resource in request.resources {
         let change = |current: &BTreeMap<String, String>| apply(current, &resource.configs);
-        let altered = alter(&call, resource.resource_type, &resource.resource_name, request.validate_only, change).await;
+        let altered = alter(
+            &call,
+            resource.resource_type,
+            &resource.resource_name,
+            request.validate_only,
+            change,
+        )
+        .await;
         let (error_code, error_message) = match altered {
             Ok(()) => (error_code::NONE, None),
             Err((code, reason)) => (code, Some(reason)),
         };
-        let AlterConfigsResource { resource_type, resource_name, .. } = resource;
-        responses.push(AlterConfigsResourceResponse { error_code, error_message, resource_type, resource_name });
+        let AlterConfigsResource {
+            resource_type,
+            resource_name,
+            ..
+        } = resource;
+        responses.push(AlterConfigsResourceResponse {
+            error_code,
+            error_message,
+            resource_type,
+            resource_name,
+        });
     }
-    IncrementalAlterConfigsResponse { responses, ..Default::default() }
+    IncrementalAlterConfigsResponse {
+        responses,
+        ..Default::default()
+    }
 }
 
-fn apply(current: &BTreeMap<String, String>, changes: &[AlterableConfig]) -> Result<BTreeMap<String, String>, ConfigError> {
+fn apply(
+    current: &BTreeMap<String, String>,
+    changes: &[AlterableConfig],
+) -> Result<BTreeMap<String, String>, ConfigError> {
     let mut config = current.clone();
     for change in changes {
         topic_config::check_key(&change.name)?;

@@ -19,15 +19,22 @@ pub async fn handle(call: Arc<Call>, request: ListGroupsRequest) -> ListGroupsRe
         let found = group.look(|state| (state.protocol_type().to_owned(), state.phase().name()));
         groups.insert(id, found);
     }
-    let passes = |filter: &[String], value: &str| filter.is_empty() || filter.iter().any(|f| f.eq_ignore_ascii_case(value));
+    let passes = |filter: &[String], value: &str| {
+        filter.is_empty() || filter.iter().any(|f| f.eq_ignore_ascii_case(value))
+    };
     let groups = groups
         .into_iter()
-        .filter(|(_, (_, phase))| passes(&request.states_filter, phase) && passes(&request.types_filter, TYPE))
+        .filter(|(_, (_, phase))| {
+            passes(&request.states_filter, phase) && passes(&request.types_filter, TYPE)
+        })
         .map(|(group_id, (protocol_type, phase))| ListedGroup {
             group_id,
             protocol_type,
             group_state: phase.to_owned(),
             group_type: TYPE.to_owned(),
         });
-    ListGroupsResponse { groups: groups.collect(), ..Default::default() }
+    ListGroupsResponse {
+        groups: groups.collect(),
+        ..Default::default()
+    }
 }

@@ -23,18 +23,35 @@ pub async fn handle(call: Arc<Call>, request: ListOffsetsRequest) -> ListOffsets
         let stream = call.broker.topics.by_name(&topic.name);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
-            let result = ListOffsetsPartitionResponse { partition_index: asked.partition_index, ..Default::default() };
-            partitions.push(match find(&call, stream.as_deref(), &asked, request.isolation_level).await {
-                Ok(Some((offset, timestamp, epoch))) => {
-                    ListOffsetsPartitionResponse { offset, timestamp, leader_epoch: epoch, ..result }
-                }
-                Ok(None) => result,
-                Err(error_code) => ListOffsetsPartitionResponse { error_code, ..result },
-            });
+            let result = ListOffsetsPartitionResponse {
+                partition_index: asked.partition_index,
+                ..Default::default()
+            };
+            partitions.push(
+                match find(&call, stream.as_deref(), &asked, request.isolation_level).await {
+                    Ok(Some((offset, timestamp, epoch))) => ListOffsetsPartitionResponse {
+                        offset,
+                        timestamp,
+                        leader_epoch: epoch,
+                        ..result
+                    },
+                    Ok(None) => result,
+                    Err(error_code) => ListOffsetsPartitionResponse {
+                        error_code,
+                        ..result
+                    },
+                },
+            );
         }
-        topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
+        topics.push(ListOffsetsTopicResponse {
+            name: topic.name,
+            partitions,
+        });
     }
-    ListOffsetsResponse { topics, ..Default::default() }
+    ListOffsetsResponse {
+        topics,
+        ..Default::default()
+    }
 }
 
 /// Offset, timestamp and leader epoch; nothing where no record is that young.
@@ -67,8 +84,20 @@ async fn find(
 }
 
 /// The first record with this timestamp or a later one.
-async fn at_or_after(call: &Call, id: PartitionId, timestamp: i64, epoch: i32) -> Result<Option<(i64, i64, i32)>, i16> {
-    let Some((offset, _)) = call.kernel().offset_for_timestamp(id, timestamp).await.map_err(code)? else { return Ok(None) };
+async fn at_or_after(
+    call: &Call,
+    id: PartitionId,
+    timestamp: i64,
+    epoch: i32,
+) -> Result<Option<(i64, i64, i32)>, i16> {
+    let Some((offset, _)) = call
+        .kernel()
+        .offset_for_timestamp(id, timestamp)
+        .await
+        .map_err(code)?
+    else {
+        return Ok(None);
+    };
     // The index knows batches; which record of the batch it is, the batch knows.
     let read = call.kernel().read(id, offset, 1).await.map_err(code)?;
     let damaged = |_| error_code::CORRUPT_MESSAGE;
@@ -84,11 +113,20 @@ async fn at_or_after(call: &Call, id: PartitionId, timestamp: i64, epoch: i32) -
 }
 
 /// The first record with the greatest timestamp, by halving the range in which that timestamp lies.
-async fn youngest(call: &Call, id: PartitionId, epoch: i32) -> Result<Option<(i64, i64, i32)>, i16> {
+async fn youngest(
+    call: &Call,
+    id: PartitionId,
+    epoch: i32,
+) -> Result<Option<(i64, i64, i32)>, i16> {
     let (mut found, mut missing) = (0i64, i64::MAX);
     while missing - found > 1 {
         let middle = found + (missing - found) / 2;
-        match call.kernel().offset_for_timestamp(id, middle).await.map_err(code)? {
+        match call
+            .kernel()
+            .offset_for_timestamp(id, middle)
+            .await
+            .map_err(code)?
+        {
             Some(_) => found = middle,
             None => missing = middle,
         }

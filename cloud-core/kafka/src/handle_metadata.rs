@@ -13,10 +13,18 @@ use crate::wire::metadata::*;
 pub async fn handle(call: Arc<Call>, request: MetadataRequest) -> MetadataResponse {
     let (host, port) = call.advertised();
     // Version 0 has no null: there an empty list means all topics.
-    let asked = request.topics.filter(|topics| call.version > 0 || !topics.is_empty());
+    let asked = request
+        .topics
+        .filter(|topics| call.version > 0 || !topics.is_empty());
     let mut topics = Vec::new();
     match asked {
-        None => topics.extend(call.broker.topics.all().iter().map(|stream| describe(stream))),
+        None => topics.extend(
+            call.broker
+                .topics
+                .all()
+                .iter()
+                .map(|stream| describe(stream)),
+        ),
         Some(asked) => {
             for topic in asked {
                 topics.push(match &topic.name {
@@ -36,7 +44,12 @@ pub async fn handle(call: Arc<Call>, request: MetadataRequest) -> MetadataRespon
         }
     }
     MetadataResponse {
-        brokers: vec![MetadataResponseBroker { node_id: NODE_ID, host, port, rack: None }],
+        brokers: vec![MetadataResponseBroker {
+            node_id: NODE_ID,
+            host,
+            port,
+            rack: None,
+        }],
         cluster_id: Some(call.broker.ctx.cluster_id.to_string()),
         controller_id: NODE_ID,
         topics,
@@ -46,8 +59,14 @@ pub async fn handle(call: Arc<Call>, request: MetadataRequest) -> MetadataRespon
 
 async fn by_name(call: &Call, name: &str, may_create: bool) -> MetadataResponseTopic {
     let broker = &call.broker;
-    let failed = |error_code| MetadataResponseTopic { error_code, name: Some(name.to_owned()), ..Default::default() };
-    let Ok(address) = broker.topics.address(name) else { return failed(error_code::INVALID_TOPIC_EXCEPTION) };
+    let failed = |error_code| MetadataResponseTopic {
+        error_code,
+        name: Some(name.to_owned()),
+        ..Default::default()
+    };
+    let Ok(address) = broker.topics.address(name) else {
+        return failed(error_code::INVALID_TOPIC_EXCEPTION);
+    };
     if let Some(stream) = broker.kernel().stream(&address) {
         return describe(&stream);
     }

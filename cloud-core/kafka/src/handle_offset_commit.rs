@@ -16,19 +16,28 @@ pub async fn handle(call: Arc<Call>, request: OffsetCommitRequest) -> OffsetComm
     let checked = check(&call, &request);
     let outcome = commit(&call, &request, &checked).await;
     let mut checked = checked.into_iter();
-    let topics = request.topics.into_iter().map(|topic| OffsetCommitResponseTopic {
-        partitions: topic
-            .partitions
-            .iter()
-            .zip(checked.by_ref())
-            .map(|(asked, checked)| OffsetCommitResponsePartition {
-                partition_index: asked.partition_index,
-                error_code: outcome.and(checked.map(|_| ())).err().unwrap_or(error_code::NONE),
-            })
-            .collect(),
-        name: topic.name,
-    });
-    OffsetCommitResponse { topics: topics.collect(), ..Default::default() }
+    let topics = request
+        .topics
+        .into_iter()
+        .map(|topic| OffsetCommitResponseTopic {
+            partitions: topic
+                .partitions
+                .iter()
+                .zip(checked.by_ref())
+                .map(|(asked, checked)| OffsetCommitResponsePartition {
+                    partition_index: asked.partition_index,
+                    error_code: outcome
+                        .and(checked.map(|_| ()))
+                        .err()
+                        .unwrap_or(error_code::NONE),
+                })
+                .collect(),
+            name: topic.name,
+        });
+    OffsetCommitResponse {
+        topics: topics.collect(),
+        ..Default::default()
+    }
 }
 
 type Checked = Result<(PartitionId, i64, Bytes), i16>;
@@ -39,15 +48,29 @@ fn check(call: &Call, request: &OffsetCommitRequest) -> Vec<Checked> {
     for topic in &request.topics {
         let stream = call.broker.topics.by_name(&topic.name);
         for asked in &topic.partitions {
-            let id = stream.as_ref().and_then(|stream| partition(stream, asked.partition_index));
+            let id = stream
+                .as_ref()
+                .and_then(|stream| partition(stream, asked.partition_index));
             let metadata = asked.committed_metadata.clone().unwrap_or_default();
             checked.push(match id {
                 None => Err(error_code::UNKNOWN_TOPIC_OR_PARTITION),
-                Some(_) if metadata.len() > limits::MAX_OFFSET_METADATA => Err(error_code::OFFSET_METADATA_TOO_LARGE),
+                Some(_) if metadata.len() > limits::MAX_OFFSET_METADATA => {
+                    Err(error_code::OFFSET_METADATA_TOO_LARGE)
+                }
                 Some(_) if asked.committed_offset < 0 => Err(error_code::OFFSET_OUT_OF_RANGE),
                 Some(id) => {
-                    let (offset, leader_epoch) = (asked.committed_offset, asked.committed_leader_epoch);
-                    Ok((id, offset, Position { offset, leader_epoch, metadata }.note()))
+                    let (offset, leader_epoch) =
+                        (asked.committed_offset, asked.committed_leader_epoch);
+                    Ok((
+                        id,
+                        offset,
+                        Position {
+                            offset,
+                            leader_epoch,
+                            metadata,
+                        }
+                        .note(),
+                    ))
                 }
             });
         }
@@ -55,8 +78,16 @@ fn check(call: &Call, request: &OffsetCommitRequest) -> Vec<Checked> {
     checked
 }
 
-async fn commit(call: &Call, request: &OffsetCommitRequest, checked: &[Checked]) -> Result<(), i16> {
-    let group = call.broker.groups.open(&request.group_id).map_err(|refused| refused.0)?;
+async fn commit(
+    call: &Call,
+    request: &OffsetCommitRequest,
+    checked: &[Checked],
+) -> Result<(), i16> {
+    let group = call
+        .broker
+        .groups
+        .open(&request.group_id)
+        .map_err(|refused| refused.0)?;
     let caller = Caller {
         member_id: &request.member_id,
         instance_id: request.group_instance_id.as_deref(),
@@ -73,8 +104,11 @@ async fn commit(call: &Call, request: &OffsetCommitRequest, checked: &[Checked])
         return Ok(());
     }
     let cursor = call.broker.groups.cursor(&request.group_id);
-    call.kernel().cursor_commit(&cursor, positions).await.map_err(|error| {
-        tracing::warn!(group = %request.group_id, %error, "a commit of positions failed");
-        error_code::of_group_write(&error)
-    })
+    call.kernel()
+        .cursor_commit(&cursor, positions)
+        .await
+        .map_err(|error| {
+            tracing::warn!(group = %request.group_id, %error, "a commit of positions failed");
+            error_code::of_group_write(&error)
+        })
 }

@@ -11,13 +11,26 @@ use crate::wire::offset_delete::*;
 
 pub async fn handle(call: Arc<Call>, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
     match delete(&call, request).await {
-        Ok(topics) => OffsetDeleteResponse { topics, ..Default::default() },
-        Err(error_code) => OffsetDeleteResponse { error_code, ..Default::default() },
+        Ok(topics) => OffsetDeleteResponse {
+            topics,
+            ..Default::default()
+        },
+        Err(error_code) => OffsetDeleteResponse {
+            error_code,
+            ..Default::default()
+        },
     }
 }
 
-async fn delete(call: &Call, request: OffsetDeleteRequest) -> Result<Vec<OffsetDeleteResponseTopic>, i16> {
-    let group = call.broker.groups.open(&request.group_id).map_err(|refused| refused.0)?;
+async fn delete(
+    call: &Call,
+    request: OffsetDeleteRequest,
+) -> Result<Vec<OffsetDeleteResponseTopic>, i16> {
+    let group = call
+        .broker
+        .groups
+        .open(&request.group_id)
+        .map_err(|refused| refused.0)?;
     let _settled = group.after_commits().await;
     let cursor = call.broker.groups.cursor(&request.group_id);
     if group.look(|state| state.is_idle()) && call.kernel().cursor(&cursor).is_empty() {
@@ -29,7 +42,9 @@ async fn delete(call: &Call, request: OffsetDeleteRequest) -> Result<Vec<OffsetD
         let stream = call.broker.topics.by_name(&topic.name);
         let subscribed = group.look(|state| state.subscribes(&topic.name));
         let partitions = topic.partitions.iter().map(|asked| {
-            let id = stream.as_ref().and_then(|stream| partition(stream, asked.partition_index));
+            let id = stream
+                .as_ref()
+                .and_then(|stream| partition(stream, asked.partition_index));
             let error_code = match id {
                 None => error_code::UNKNOWN_TOPIC_OR_PARTITION,
                 Some(_) if subscribed => error_code::GROUP_SUBSCRIBED_TO_TOPIC,
@@ -38,14 +53,26 @@ async fn delete(call: &Call, request: OffsetDeleteRequest) -> Result<Vec<OffsetD
                     error_code::NONE
                 }
             };
-            OffsetDeleteResponsePartition { partition_index: asked.partition_index, error_code }
+            OffsetDeleteResponsePartition {
+                partition_index: asked.partition_index,
+                error_code,
+            }
         });
         let partitions = partitions.collect();
-        topics.push(OffsetDeleteResponseTopic { name: topic.name, partitions });
+        topics.push(OffsetDeleteResponseTopic {
+            name: topic.name,
+            partitions,
+        });
     }
     if !deleted.is_empty() {
-        let entry = Entry::new().with(Command::CursorDelete { group: cursor, partitions: Some(deleted) });
-        call.kernel().write(entry).await.map_err(|error| error_code::of_group_write(&error))?;
+        let entry = Entry::new().with(Command::CursorDelete {
+            group: cursor,
+            partitions: Some(deleted),
+        });
+        call.kernel()
+            .write(entry)
+            .await
+            .map_err(|error| error_code::of_group_write(&error))?;
     }
     Ok(topics)
 }

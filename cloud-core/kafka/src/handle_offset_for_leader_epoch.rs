@@ -10,30 +10,59 @@ use crate::error_code;
 use crate::topics::{leader_epoch, partition};
 use crate::wire::offset_for_leader_epoch::*;
 
-pub async fn handle(call: Arc<Call>, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
+pub async fn handle(
+    call: Arc<Call>,
+    request: OffsetForLeaderEpochRequest,
+) -> OffsetForLeaderEpochResponse {
     let topics = request.topics.into_iter().map(|topic| {
         let stream = call.broker.topics.by_name(&topic.topic);
         OffsetForLeaderTopicResult {
-            partitions: topic.partitions.iter().map(|asked| end_of(&call, stream.as_deref(), asked)).collect(),
+            partitions: topic
+                .partitions
+                .iter()
+                .map(|asked| end_of(&call, stream.as_deref(), asked))
+                .collect(),
             topic: topic.topic,
         }
     });
-    OffsetForLeaderEpochResponse { topics: topics.collect(), ..Default::default() }
+    OffsetForLeaderEpochResponse {
+        topics: topics.collect(),
+        ..Default::default()
+    }
 }
 
-fn end_of(call: &Call, stream: Option<&Stream>, asked: &OffsetForLeaderPartition) -> EpochEndOffset {
-    let result = EpochEndOffset { partition: asked.partition, ..Default::default() };
+fn end_of(
+    call: &Call,
+    stream: Option<&Stream>,
+    asked: &OffsetForLeaderPartition,
+) -> EpochEndOffset {
+    let result = EpochEndOffset {
+        partition: asked.partition,
+        ..Default::default()
+    };
     let found = stream.and_then(|stream| {
-        let marks = call.kernel().watermarks(partition(stream, asked.partition)?)?;
+        let marks = call
+            .kernel()
+            .watermarks(partition(stream, asked.partition)?)?;
         Some((stream, marks))
     });
     let Some((stream, marks)) = found else {
-        return EpochEndOffset { error_code: error_code::UNKNOWN_TOPIC_OR_PARTITION, ..result };
+        return EpochEndOffset {
+            error_code: error_code::UNKNOWN_TOPIC_OR_PARTITION,
+            ..result
+        };
     };
     match check_epoch(stream, asked.current_leader_epoch) {
         error_code::NONE if asked.leader_epoch > leader_epoch(stream) => result,
-        error_code::NONE => EpochEndOffset { leader_epoch: asked.leader_epoch, end_offset: marks.end, ..result },
-        error_code => EpochEndOffset { error_code, ..result },
+        error_code::NONE => EpochEndOffset {
+            leader_epoch: asked.leader_epoch,
+            end_offset: marks.end,
+            ..result
+        },
+        error_code => EpochEndOffset {
+            error_code,
+            ..result
+        },
     }
 }
 

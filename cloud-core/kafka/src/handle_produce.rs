@@ -27,19 +27,29 @@ pub fn start(
     request: ProduceRequest,
 ) -> impl Future<Output = Result<Option<ProduceResponse>, i16>> + Send + 'static {
     let refusal = match request.acks {
-        _ if request.transactional_id.is_some() => {
-            Some((error_code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, error_code::NO_TRANSACTIONS))
-        }
+        _ if request.transactional_id.is_some() => Some((
+            error_code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+            error_code::NO_TRANSACTIONS,
+        )),
         ACKS_ALL | ACKS_LEADER | ACKS_NONE => None,
-        _ => Some((error_code::INVALID_REQUIRED_ACKS, "acks must be 0, 1 or all")),
+        _ => Some((
+            error_code::INVALID_REQUIRED_ACKS,
+            "acks must be 0, 1 or all",
+        )),
     };
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for topic in request.topic_data {
         let (stream, unknown) = if call.version >= 13 {
-            (call.broker.topics.by_uuid(topic.topic_id), error_code::UNKNOWN_TOPIC_ID)
+            (
+                call.broker.topics.by_uuid(topic.topic_id),
+                error_code::UNKNOWN_TOPIC_ID,
+            )
         } else {
-            (call.broker.topics.by_name(&topic.name), error_code::UNKNOWN_TOPIC_OR_PARTITION)
+            (
+                call.broker.topics.by_name(&topic.name),
+                error_code::UNKNOWN_TOPIC_OR_PARTITION,
+            )
         };
         let partitions: Vec<BoxFuture<'static, PartitionProduceResponse>> = topic
             .partition_data
@@ -64,12 +74,22 @@ pub fn start(
     async move {
         let mut responses = Vec::with_capacity(topics.len());
         for (name, topic_id, partitions) in topics {
-            responses.push(TopicProduceResponse { name, topic_id, partition_responses: join_all(partitions).await });
+            responses.push(TopicProduceResponse {
+                name,
+                topic_id,
+                partition_responses: join_all(partitions).await,
+            });
         }
         if acks != ACKS_NONE {
-            return Ok(Some(ProduceResponse { responses, ..Default::default() }));
+            return Ok(Some(ProduceResponse {
+                responses,
+                ..Default::default()
+            }));
         }
-        let mut codes = responses.iter().flat_map(|topic| &topic.partition_responses).map(|answer| answer.error_code);
+        let mut codes = responses
+            .iter()
+            .flat_map(|topic| &topic.partition_responses)
+            .map(|answer| answer.error_code);
         match codes.find(|code| *code != error_code::NONE) {
             Some(code) => Err(code),
             None => Ok(None),
@@ -85,7 +105,10 @@ struct Refusal {
 
 impl Refusal {
     fn new(code: i16, reason: impl Into<String>) -> Refusal {
-        Refusal { code, reason: reason.into() }
+        Refusal {
+            code,
+            reason: reason.into(),
+        }
     }
 
     fn answer(self, index: i32) -> PartitionProduceResponse {
@@ -105,7 +128,11 @@ fn begin(call: &Call, stream: &Stream, data: PartitionProduceData) -> Result<App
     let partition: PartitionId = partition(stream, data.index)
         .ok_or_else(|| Refusal::new(error_code::UNKNOWN_TOPIC_OR_PARTITION, "no such partition"))?;
     let batch = check(call, data.records)?;
-    Ok(Box::pin(call.kernel().append(partition, batch, SequenceRule::Window)))
+    Ok(Box::pin(call.kernel().append(
+        partition,
+        batch,
+        SequenceRule::Window,
+    )))
 }
 
 /// The batch of one partition, if a client may write it.
@@ -118,24 +145,43 @@ fn check(call: &Call, records: Option<Bytes>) -> Result<Batch, Refusal> {
     }
     // The format byte stands at the same place in all of them; the older two have no batch header behind it.
     if records.get(16).is_some_and(|magic| *magic < 2) {
-        let reason = "message formats 0 and 1 are not supported: use a client of Kafka 0.11 or later";
-        return Err(Refusal::new(error_code::UNSUPPORTED_FOR_MESSAGE_FORMAT, reason));
+        let reason =
+            "message formats 0 and 1 are not supported: use a client of Kafka 0.11 or later";
+        return Err(Refusal::new(
+            error_code::UNSUPPORTED_FOR_MESSAGE_FORMAT,
+            reason,
+        ));
     }
     let batch = Batch::parse(records).map_err(refuse_batch)?;
     if batch.is_transactional() {
-        return Err(Refusal::new(error_code::INVALID_TXN_STATE, error_code::NO_TRANSACTIONS));
+        return Err(Refusal::new(
+            error_code::INVALID_TXN_STATE,
+            error_code::NO_TRANSACTIONS,
+        ));
     }
     if batch.is_control() {
-        return Err(Refusal::new(error_code::INVALID_RECORD, "clients may not write control batches"));
+        return Err(Refusal::new(
+            error_code::INVALID_RECORD,
+            "clients may not write control batches",
+        ));
     }
     if batch.timestamp_type() == TimestampType::LogAppend {
-        return Err(Refusal::new(error_code::INVALID_RECORD, "clients may not set the log append time"));
+        return Err(Refusal::new(
+            error_code::INVALID_RECORD,
+            "clients may not set the log append time",
+        ));
     }
     if batch.compression() == Compression::Zstd && call.version < 7 {
-        return Err(Refusal::new(error_code::UNSUPPORTED_COMPRESSION_TYPE, "zstd needs version 7 of Produce"));
+        return Err(Refusal::new(
+            error_code::UNSUPPORTED_COMPRESSION_TYPE,
+            "zstd needs version 7 of Produce",
+        ));
     }
     if batch.producer_id() >= 0 && batch.producer_id() & EDGE_PRODUCER_BIT != 0 {
-        return Err(Refusal::new(error_code::INVALID_PRODUCER_ID_MAPPING, "this producer id was not given out to a client"));
+        return Err(Refusal::new(
+            error_code::INVALID_PRODUCER_ID_MAPPING,
+            "this producer id was not given out to a client",
+        ));
     }
     batch.check_records().map_err(refuse_batch)?;
     record::strip_reserved(&batch).map_err(refuse_batch)
@@ -143,8 +189,12 @@ fn check(call: &Call, records: Option<Bytes>) -> Result<Batch, Refusal> {
 
 fn refuse_batch(error: BatchError) -> Refusal {
     let code = match error {
-        BatchError::Truncated { .. } | BatchError::Checksum { .. } | BatchError::BadLength(_) => error_code::CORRUPT_MESSAGE,
-        BatchError::TooLarge { .. } | BatchError::DecompressedTooLarge => error_code::MESSAGE_TOO_LARGE,
+        BatchError::Truncated { .. } | BatchError::Checksum { .. } | BatchError::BadLength(_) => {
+            error_code::CORRUPT_MESSAGE
+        }
+        BatchError::TooLarge { .. } | BatchError::DecompressedTooLarge => {
+            error_code::MESSAGE_TOO_LARGE
+        }
         BatchError::UnsupportedMagic(_) => error_code::UNSUPPORTED_FOR_MESSAGE_FORMAT,
         BatchError::UnknownCompression(_) => error_code::UNSUPPORTED_COMPRESSION_TYPE,
         _ => error_code::INVALID_RECORD,
@@ -156,9 +206,14 @@ fn refuse_batch(error: BatchError) -> Refusal {
 /// and an idempotent one is recognised.
 async fn append_within(timeout: Duration, append: Append, index: i32) -> PartitionProduceResponse {
     let refused = match tokio::time::timeout(timeout, append).await {
-        Ok(Ok(Appended { base_offset, duplicate: true, .. })) if base_offset < 0 => {
-            Refusal::new(error_code::DUPLICATE_SEQUENCE_NUMBER, "the batch is in the log already")
-        }
+        Ok(Ok(Appended {
+            base_offset,
+            duplicate: true,
+            ..
+        })) if base_offset < 0 => Refusal::new(
+            error_code::DUPLICATE_SEQUENCE_NUMBER,
+            "the batch is in the log already",
+        ),
         Ok(Ok(appended)) => {
             return PartitionProduceResponse {
                 index,
@@ -171,7 +226,10 @@ async fn append_within(timeout: Duration, append: Append, index: i32) -> Partiti
             tracing::debug!(%error, "a batch was refused");
             Refusal::new(error_code::of_append(&error), error.to_string())
         }
-        Err(_) => Refusal::new(error_code::REQUEST_TIMED_OUT, "not durable within the timeout of the request"),
+        Err(_) => Refusal::new(
+            error_code::REQUEST_TIMED_OUT,
+            "not durable within the timeout of the request",
+        ),
     };
     refused.answer(index)
 }

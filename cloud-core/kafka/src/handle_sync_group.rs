@@ -11,7 +11,12 @@ use crate::limits;
 use crate::wire::sync_group::*;
 
 pub async fn handle(call: Arc<Call>, request: SyncGroupRequest) -> SyncGroupResponse {
-    let synced = sync(&call, request).await.unwrap_or_else(|error_code| Synced { error_code, ..Synced::default() });
+    let synced = sync(&call, request)
+        .await
+        .unwrap_or_else(|error_code| Synced {
+            error_code,
+            ..Synced::default()
+        });
     SyncGroupResponse {
         error_code: synced.error_code,
         protocol_type: synced.protocol_type,
@@ -22,17 +27,32 @@ pub async fn handle(call: Arc<Call>, request: SyncGroupRequest) -> SyncGroupResp
 }
 
 async fn sync(call: &Call, request: SyncGroupRequest) -> Result<Synced, i16> {
-    if request.assignments.iter().any(|assignment| assignment.assignment.len() > limits::MAX_MEMBER_BYTES) {
+    if request
+        .assignments
+        .iter()
+        .any(|assignment| assignment.assignment.len() > limits::MAX_MEMBER_BYTES)
+    {
         return Err(INVALID_REQUEST);
     }
-    let group = call.broker.groups.open(&request.group_id).map_err(|refused| refused.0)?;
+    let group = call
+        .broker
+        .groups
+        .open(&request.group_id)
+        .map_err(|refused| refused.0)?;
     let caller = Caller {
         member_id: &request.member_id,
         instance_id: request.group_instance_id.as_deref(),
         generation: request.generation_id,
     };
-    let protocol = (request.protocol_type.as_deref(), request.protocol_name.as_deref());
-    let assignments = request.assignments.into_iter().map(|a| (a.member_id, a.assignment.to_vec().into())).collect();
+    let protocol = (
+        request.protocol_type.as_deref(),
+        request.protocol_name.as_deref(),
+    );
+    let assignments = request
+        .assignments
+        .into_iter()
+        .map(|a| (a.member_id, a.assignment.to_vec().into()))
+        .collect();
     let (reply, answer) = oneshot::channel();
     group.change(|state, now| state.handle_sync(now, &caller, protocol, assignments, reply));
     // No answer: the same member has asked again, on another connection.

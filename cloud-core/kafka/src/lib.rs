@@ -6,7 +6,15 @@
 //!
 //! What is not in [`wire::Api`] is neither advertised nor understood: transactions, SASL and ACLs among it.
 
-#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
 
 mod broker;
 #[cfg(test)]
@@ -57,7 +65,10 @@ use broker::Broker;
 /// Serves Kafka clients on `listener` until the context's shutdown; ends when their connections have.
 pub fn start(ctx: Context, listener: TcpListener) -> JoinHandle<()> {
     let broker = Broker::new(ctx.clone());
-    tokio::spawn(frontend::serve_tcp(ctx, "kafka", listener, move |connection| {
-        connection::serve(broker.clone(), connection)
-    }))
+    tokio::spawn(frontend::serve_tcp(
+        ctx,
+        "kafka",
+        listener,
+        move |connection| connection::serve(broker.clone(), connection),
+    ))
 }

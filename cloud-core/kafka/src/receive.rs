@@ -25,7 +25,10 @@ pub struct Receiver<R> {
 
 impl<R: AsyncRead + Unpin> Receiver<R> {
     pub fn new(reader: R) -> Self {
-        Self { reader, buffer: BytesMut::new() }
+        Self {
+            reader,
+            buffer: BytesMut::new(),
+        }
     }
 
     /// The next request without its length; `None` at the end of the connection. Nothing is lost when it is cancelled.
@@ -57,8 +60,12 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
 
     /// The length of the frame that begins in the buffer, once enough of it is there to judge it.
     fn frame_length(&self) -> Result<Option<usize>, ReceiveError> {
-        let Some((head, rest)) = self.buffer.split_first_chunk::<4>() else { return Ok(None) };
-        let Some(key) = rest.first_chunk::<2>() else { return Ok(None) };
+        let Some((head, rest)) = self.buffer.split_first_chunk::<4>() else {
+            return Ok(None);
+        };
+        let Some(key) = rest.first_chunk::<2>() else {
+            return Ok(None);
+        };
         let limit = if i16::from_be_bytes(*key) == Api::Produce.key() {
             limits::MAX_PRODUCE_REQUEST
         } else {
@@ -67,14 +74,18 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
         let length = i32::from_be_bytes(*head);
         match usize::try_from(length) {
             Ok(length) if (limits::MIN_REQUEST..=limit).contains(&length) => Ok(Some(length)),
-            _ => Err(ReceiveError::BadLength { length: i64::from(length), limit }),
+            _ => Err(ReceiveError::BadLength {
+                length: i64::from(length),
+                limit,
+            }),
         }
     }
 
     /// Receives at least one byte; false at the end of the connection. The buffer grows with what arrives.
     async fn fill(&mut self, missing: usize) -> io::Result<bool> {
         if self.buffer.capacity() == self.buffer.len() {
-            self.buffer.reserve(missing.clamp(limits::RECEIVE_SMALL, limits::RECEIVE_CHUNK));
+            self.buffer
+                .reserve(missing.clamp(limits::RECEIVE_SMALL, limits::RECEIVE_CHUNK));
         }
         Ok(self.reader.read_buf(&mut self.buffer).await? > 0)
     }
@@ -106,10 +117,18 @@ mod tests {
 
     #[tokio::test]
     async fn impossible_lengths_end_the_connection() {
-        for head in [[0xff, 0xff, 0xff, 0xff, 0, 0], [0x7f, 0xff, 0xff, 0xff, 0, 0], [0, 0, 0, 3, 0, 0], [0, 0x50, 0, 0, 0, 3]] {
+        for head in [
+            [0xff, 0xff, 0xff, 0xff, 0, 0],
+            [0x7f, 0xff, 0xff, 0xff, 0, 0],
+            [0, 0, 0, 3, 0, 0],
+            [0, 0x50, 0, 0, 0, 3],
+        ] {
             let (frames, end) = receive(&head).await;
             assert!(frames.is_empty());
-            assert!(matches!(end, Err(ReceiveError::BadLength { .. })), "{head:?}");
+            assert!(
+                matches!(end, Err(ReceiveError::BadLength { .. })),
+                "{head:?}"
+            );
         }
     }
 

@@ -80,7 +80,11 @@ pub enum ConfigError {
     #[error("configuration {0} is not supported")]
     UnknownKey(String),
     #[error("configuration {key}={value} is not supported: it must be {allowed}")]
-    BadValue { key: &'static str, value: String, allowed: String },
+    BadValue {
+        key: &'static str,
+        value: String,
+        allowed: String,
+    },
     #[error("configuration {0} needs a value")]
     NoValue(String),
     #[error("configuration {0} is given twice")]
@@ -93,12 +97,21 @@ pub enum ConfigError {
 pub fn check(name: &str, value: &str) -> Result<(), ConfigError> {
     let key = find(name)?;
     let (good, allowed) = match key.values {
-        Values::Number => {
-            (value.parse::<i64>().is_ok_and(|number| number >= -1), "a whole number, at least -1".to_owned())
-        }
+        Values::Number => (
+            value.parse::<i64>().is_ok_and(|number| number >= -1),
+            "a whole number, at least -1".to_owned(),
+        ),
         Values::Only(only) => (value == only, only.to_owned()),
     };
-    if good { Ok(()) } else { Err(ConfigError::BadValue { key: key.name, value: value.to_owned(), allowed }) }
+    if good {
+        Ok(())
+    } else {
+        Err(ConfigError::BadValue {
+            key: key.name,
+            value: value.to_owned(),
+            allowed,
+        })
+    }
 }
 
 /// Checks that a key exists.
@@ -107,7 +120,9 @@ pub fn check_key(name: &str) -> Result<(), ConfigError> {
 }
 
 fn find(name: &str) -> Result<&'static Key, ConfigError> {
-    KEYS.iter().find(|key| key.name == name).ok_or_else(|| ConfigError::UnknownKey(name.to_owned()))
+    KEYS.iter()
+        .find(|key| key.name == name)
+        .ok_or_else(|| ConfigError::UnknownKey(name.to_owned()))
 }
 
 /// The settings of a request as one map, each checked.
@@ -141,7 +156,10 @@ pub struct Effective {
 pub fn effective(config: &BTreeMap<String, String>) -> Vec<Effective> {
     let effective = |key: &Key| Effective {
         name: key.name,
-        value: config.get(key.name).map_or(key.default, String::as_str).to_owned(),
+        value: config
+            .get(key.name)
+            .map_or(key.default, String::as_str)
+            .to_owned(),
         default: key.default,
         set: config.contains_key(key.name),
         kind: key.kind,

@@ -18,12 +18,19 @@ pub struct Topics {
 
 impl Topics {
     pub fn new(kernel: Kernel, namespace: Namespace) -> Topics {
-        Topics { kernel, namespace, by_uuid: Mutex::default() }
+        Topics {
+            kernel,
+            namespace,
+            by_uuid: Mutex::default(),
+        }
     }
 
     /// The address of a topic; an error when Kafka does not allow the name.
     pub fn address(&self, name: &str) -> Result<StreamAddress, AddressError> {
-        Ok(StreamAddress::new(self.namespace.clone(), StreamName::new(name)?))
+        Ok(StreamAddress::new(
+            self.namespace.clone(),
+            StreamName::new(name)?,
+        ))
     }
 
     pub fn by_name(&self, name: &str) -> Option<Arc<Stream>> {
@@ -34,7 +41,12 @@ impl Topics {
         let generation = *self.kernel.watch_streams().borrow();
         let mut known = self.by_uuid.lock();
         if known.0 != Some(generation) {
-            let ids = self.kernel.streams(&self.namespace).iter().map(|stream| (stream.uuid, stream.id)).collect();
+            let ids = self
+                .kernel
+                .streams(&self.namespace)
+                .iter()
+                .map(|stream| (stream.uuid, stream.id))
+                .collect();
             *known = (Some(generation), ids);
         }
         let id = *known.1.get(&uuid)?;
@@ -49,13 +61,17 @@ impl Topics {
 
     /// The topic a partition belongs to, if it is one of these.
     pub fn of_partition(&self, partition: PartitionId) -> Option<Arc<Stream>> {
-        self.kernel.stream_by_id(partition.stream).filter(|stream| stream.address.namespace == self.namespace)
+        self.kernel
+            .stream_by_id(partition.stream)
+            .filter(|stream| stream.address.namespace == self.namespace)
     }
 }
 
 /// The partition with this index.
 pub fn partition(stream: &Stream, index: i32) -> Option<PartitionId> {
-    let index = u32::try_from(index).ok().filter(|index| *index < stream.partitions)?;
+    let index = u32::try_from(index)
+        .ok()
+        .filter(|index| *index < stream.partitions)?;
     Some(stream.id.partition(index))
 }
 

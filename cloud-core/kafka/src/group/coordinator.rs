@@ -49,7 +49,11 @@ pub struct InUse {
 
 impl Coordinator {
     pub fn new(kernel: Kernel, namespace: Namespace) -> Coordinator {
-        Coordinator { kernel, namespace, groups: Arc::default() }
+        Coordinator {
+            kernel,
+            namespace,
+            groups: Arc::default(),
+        }
     }
 
     /// The cursor that holds a group's positions.
@@ -59,7 +63,12 @@ impl Coordinator {
 
     /// Groups that have positions.
     pub fn with_positions(&self) -> Vec<String> {
-        self.kernel.cursors().iter().filter_map(|cursor| group_of(&self.namespace, cursor)).map(str::to_owned).collect()
+        self.kernel
+            .cursors()
+            .iter()
+            .filter_map(|cursor| group_of(&self.namespace, cursor))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// The group, made if it is new.
@@ -70,10 +79,19 @@ impl Coordinator {
         let mut groups = self.groups.lock();
         let group = match groups.get(group_id) {
             Some(group) => group.clone(),
-            None if groups.len() >= limits::MAX_GROUPS => return Err(GroupRefused(error_code::COORDINATOR_NOT_AVAILABLE)),
+            None if groups.len() >= limits::MAX_GROUPS => {
+                return Err(GroupRefused(error_code::COORDINATOR_NOT_AVAILABLE));
+            }
             None => {
-                let timed = Mutex::new(Timed { state: GroupState::new(), timer: false });
-                let group = Arc::new(Group { timed, commits: RwLock::new(()), changed: Notify::new() });
+                let timed = Mutex::new(Timed {
+                    state: GroupState::new(),
+                    timer: false,
+                });
+                let group = Arc::new(Group {
+                    timed,
+                    commits: RwLock::new(()),
+                    changed: Notify::new(),
+                });
                 groups.insert(group_id.to_owned(), group.clone());
                 group
             }
@@ -90,11 +108,18 @@ impl Coordinator {
     /// All groups in memory, with their ids.
     pub fn all(&self) -> Vec<(String, InUse)> {
         let groups = self.groups.lock();
-        groups.iter().map(|(id, group)| (id.clone(), self.in_use(id, group.clone()))).collect()
+        groups
+            .iter()
+            .map(|(id, group)| (id.clone(), self.in_use(id, group.clone())))
+            .collect()
     }
 
     fn in_use(&self, group_id: &str, group: Arc<Group>) -> InUse {
-        InUse { id: group_id.to_owned(), group, groups: self.groups.clone() }
+        InUse {
+            id: group_id.to_owned(),
+            group,
+            groups: self.groups.clone(),
+        }
     }
 }
 

@@ -14,7 +14,11 @@ pub fn cursor_name(namespace: &Namespace, group_id: &str) -> CursorName {
 
 /// The group of a cursor, if it is one of this namespace.
 pub fn group_of<'a>(namespace: &Namespace, cursor: &'a CursorName) -> Option<&'a str> {
-    cursor.0.strip_prefix(PREFIX)?.strip_prefix(namespace.as_str())?.strip_prefix('/')
+    cursor
+        .0
+        .strip_prefix(PREFIX)?
+        .strip_prefix(namespace.as_str())?
+        .strip_prefix('/')
 }
 
 /// A committed position as Kafka knows it.
@@ -39,9 +43,16 @@ impl Position {
 
     pub fn of(stored: &CursorPosition) -> Position {
         let (leader_epoch, metadata) = match stored.metadata.split_first_chunk::<4>() {
-            Some((epoch, note)) => (i32::from_be_bytes(*epoch), String::from_utf8_lossy(note).into_owned()),
+            Some((epoch, note)) => (
+                i32::from_be_bytes(*epoch),
+                String::from_utf8_lossy(note).into_owned(),
+            ),
             None => (-1, String::new()),
         };
-        Position { offset: stored.offset, leader_epoch, metadata }
+        Position {
+            offset: stored.offset,
+            leader_epoch,
+            metadata,
+        }
     }
 }

@@ -70,16 +70,26 @@ impl Member {
 
     /// Whether its client waits for an answer of ours: then it is alive, however long we take.
     pub fn waits(&self) -> bool {
-        self.joins() || self.syncing.as_ref().is_some_and(|sender| !sender.is_closed())
+        self.joins()
+            || self
+                .syncing
+                .as_ref()
+                .is_some_and(|sender| !sender.is_closed())
     }
 
     /// Whether its JoinGroup waits, and somebody still waits for the answer.
     pub fn joins(&self) -> bool {
-        self.joining.as_ref().is_some_and(|sender| !sender.is_closed())
+        self.joining
+            .as_ref()
+            .is_some_and(|sender| !sender.is_closed())
     }
 
     /// The metadata it gave for an assignor.
     pub fn metadata(&self, protocol: &str) -> Bytes {
-        self.protocols.iter().find(|(name, _)| name == protocol).map(|(_, metadata)| metadata.clone()).unwrap_or_default()
+        self.protocols
+            .iter()
+            .find(|(name, _)| name == protocol)
+            .map(|(_, metadata)| metadata.clone())
+            .unwrap_or_default()
     }
 }

@@ -18,9 +18,14 @@ use crate::limits;
 pub enum Phase {
     Empty,
     /// Members are called to join again, until all have or the deadline passes.
-    PreparingRebalance { until: Instant, first: Option<Instant> },
+    PreparingRebalance {
+        until: Instant,
+        first: Option<Instant>,
+    },
     /// All have joined; the leader has not handed out the assignment yet.
-    CompletingRebalance { until: Instant },
+    CompletingRebalance {
+        until: Instant,
+    },
     Stable,
 }
 
@@ -50,7 +55,12 @@ pub struct Joined {
 
 impl Joined {
     fn failed(member_id: &str, error_code: i16) -> Joined {
-        Joined { error_code, generation: -1, member_id: member_id.to_owned(), ..Joined::default() }
+        Joined {
+            error_code,
+            generation: -1,
+            member_id: member_id.to_owned(),
+            ..Joined::default()
+        }
     }
 }
 
@@ -65,7 +75,10 @@ pub struct Synced {
 
 impl Synced {
     fn failed(error_code: i16) -> Synced {
-        Synced { error_code, ..Synced::default() }
+        Synced {
+            error_code,
+            ..Synced::default()
+        }
     }
 }
 
@@ -120,15 +133,25 @@ impl GroupState {
 
     /// Whether a member has subscribed to `topic`; also when that cannot be known.
     pub fn subscribes(&self, topic: &str) -> bool {
-        let metadata = self.members.values().flat_map(|member| member.protocols.iter().map(|(_, metadata)| metadata));
-        metadata.into_iter().any(|metadata| match subscription::topics(metadata) {
-            Some(topics) => topics.iter().any(|subscribed| subscribed == topic),
-            None => true,
-        })
+        let metadata = self
+            .members
+            .values()
+            .flat_map(|member| member.protocols.iter().map(|(_, metadata)| metadata));
+        metadata
+            .into_iter()
+            .any(|metadata| match subscription::topics(metadata) {
+                Some(topics) => topics.iter().any(|subscribed| subscribed == topic),
+                None => true,
+            })
     }
 
     /// JoinGroup. The answer comes through `reply`, at once or when the rebalance is done.
-    pub fn handle_join(&mut self, now: Instant, request: JoinRequest, reply: oneshot::Sender<Joined>) {
+    pub fn handle_join(
+        &mut self,
+        now: Instant,
+        request: JoinRequest,
+        reply: oneshot::Sender<Joined>,
+    ) {
         let (id, reply) = match self.admit(now, &request) {
             Ok(Admitted::Answer(joined)) => {
                 let _ = reply.send(joined);
@@ -140,14 +163,21 @@ impl GroupState {
                 return;
             }
         };
-        let Some(member) = self.members.get_mut(&id) else { return };
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
         member.heard(now);
         member.joining = Some(reply);
         match self.phase {
-            Phase::PreparingRebalance { first: Some(first), .. } => {
+            Phase::PreparingRebalance {
+                first: Some(first), ..
+            } => {
                 // More may follow: the wait begins anew, up to the time that the members allow for a rebalance.
                 let until = (now + initial_delay()).min(first + self.rebalance_timeout());
-                self.phase = Phase::PreparingRebalance { until, first: Some(first) };
+                self.phase = Phase::PreparingRebalance {
+                    until,
+                    first: Some(first),
+                };
             }
             Phase::PreparingRebalance { .. } => self.complete_join_if_all_are_here(now),
             _ => self.prepare_rebalance(now),
@@ -172,7 +202,8 @@ impl GroupState {
         }
         let id = new_member_id(request);
         if request.id_required && request.instance_id.is_none() {
-            self.expected.insert(id.clone(), now + request.session_timeout);
+            self.expected
+                .insert(id.clone(), now + request.session_timeout);
             return Ok(Admitted::Answer(Joined::failed(&id, MEMBER_ID_REQUIRED)));
         }
         self.add(now, &id, request);
@@ -193,7 +224,9 @@ impl GroupState {
             return Ok(Admitted::Member(id.clone()));
         }
         let is_leader = self.leader.as_ref() == Some(id);
-        let Some(member) = self.members.get_mut(id) else { return Err(UNKNOWN_MEMBER_ID) };
+        let Some(member) = self.members.get_mut(id) else {
+            return Err(UNKNOWN_MEMBER_ID);
+        };
         let same = member.protocols == request.protocols;
         member.protocols.clone_from(&request.protocols);
         member.session_timeout = request.session_timeout;
@@ -205,13 +238,19 @@ impl GroupState {
             Phase::Stable => same && !is_leader,
             Phase::Empty | Phase::PreparingRebalance { .. } => false,
         };
-        Ok(if answered { Admitted::Answer(self.joined(id)) } else { Admitted::Member(id.clone()) })
+        Ok(if answered {
+            Admitted::Answer(self.joined(id))
+        } else {
+            Admitted::Member(id.clone())
+        })
     }
 
     /// A static member came back under a new id. When it is no leader and wants what it wanted, nobody else is disturbed.
     fn replace_static(&mut self, now: Instant, old: &str, request: &JoinRequest) -> Admitted {
         let id = new_member_id(request);
-        let Some(mut member) = self.members.remove(old) else { return Admitted::Answer(Joined::failed("", UNKNOWN_MEMBER_ID)) };
+        let Some(mut member) = self.members.remove(old) else {
+            return Admitted::Answer(Joined::failed("", UNKNOWN_MEMBER_ID));
+        };
         if let Some(joining) = member.joining.take() {
             let _ = joining.send(Joined::failed(old, FENCED_INSTANCE_ID));
         }
@@ -222,12 +261,17 @@ impl GroupState {
         if was_leader {
             self.leader = Some(id.clone());
         }
-        let quiet = self.phase == Phase::Stable && !was_leader && member.protocols == request.protocols;
+        let quiet =
+            self.phase == Phase::Stable && !was_leader && member.protocols == request.protocols;
         let assignment = member.assignment;
         let mut member = Member::new(request, member.arrival, now);
         member.assignment = assignment;
         self.members.insert(id.clone(), member);
-        if quiet { Admitted::Answer(self.joined(&id)) } else { Admitted::Member(id) }
+        if quiet {
+            Admitted::Answer(self.joined(&id))
+        } else {
+            Admitted::Member(id)
+        }
     }
 
     /// SyncGroup. The answer comes through `reply`, at once or when the leader's has come.
@@ -240,9 +284,15 @@ impl GroupState {
         reply: oneshot::Sender<Synced>,
     ) {
         let checked = self.check(caller).and_then(|()| {
-            let same = |asked: Option<&str>, ours: &Option<String>| asked.is_none() || asked == ours.as_deref();
+            let same = |asked: Option<&str>, ours: &Option<String>| {
+                asked.is_none() || asked == ours.as_deref()
+            };
             let agreed = same(protocol.0, &self.protocol_type) && same(protocol.1, &self.protocol);
-            if agreed { Ok(()) } else { Err(INCONSISTENT_GROUP_PROTOCOL) }
+            if agreed {
+                Ok(())
+            } else {
+                Err(INCONSISTENT_GROUP_PROTOCOL)
+            }
         });
         let answer = match (checked, self.phase) {
             (Err(error_code), _) => Synced::failed(error_code),
@@ -280,7 +330,12 @@ impl GroupState {
     }
 
     /// LeaveGroup of one member, named by its id or, if static, by its instance id.
-    pub fn handle_leave(&mut self, now: Instant, member_id: &str, instance_id: Option<&str>) -> i16 {
+    pub fn handle_leave(
+        &mut self,
+        now: Instant,
+        member_id: &str,
+        instance_id: Option<&str>,
+    ) -> i16 {
         let id = match instance_id.map(|instance| self.by_instance(instance)) {
             Some(None) => return UNKNOWN_MEMBER_ID,
             Some(Some(current)) if member_id.is_empty() || current == member_id => current,
@@ -303,7 +358,11 @@ impl GroupState {
     pub fn handle_commit(&mut self, now: Instant, caller: &Caller<'_>) -> i16 {
         if caller.generation < 0 && caller.member_id.is_empty() && caller.instance_id.is_none() {
             // A consumer that assigns partitions to itself, or a tool that resets a group nobody is in.
-            return if self.members.is_empty() { NONE } else { UNKNOWN_MEMBER_ID };
+            return if self.members.is_empty() {
+                NONE
+            } else {
+                UNKNOWN_MEMBER_ID
+            };
         }
         if let Err(error_code) = self.check(caller) {
             return error_code;
@@ -319,11 +378,20 @@ impl GroupState {
     /// When [`GroupState::handle_timeout`] has something to do, if nothing comes before.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let phase = match self.phase {
-            Phase::PreparingRebalance { until, .. } | Phase::CompletingRebalance { until } => Some(until),
+            Phase::PreparingRebalance { until, .. } | Phase::CompletingRebalance { until } => {
+                Some(until)
+            }
             Phase::Empty | Phase::Stable => None,
         };
-        let silent = self.members.values().filter(|member| !member.waits()).map(|member| member.expires);
-        silent.chain(self.expected.values().copied()).chain(phase).min()
+        let silent = self
+            .members
+            .values()
+            .filter(|member| !member.waits())
+            .map(|member| member.expires);
+        silent
+            .chain(self.expected.values().copied())
+            .chain(phase)
+            .min()
     }
 
     /// Removes who was silent for too long, and ends waits that have lasted long enough.
@@ -341,8 +409,12 @@ impl GroupState {
         match self.phase {
             Phase::PreparingRebalance { until, .. } if until <= now => self.complete_join(now),
             Phase::CompletingRebalance { until } if until <= now => {
-                let absent: Vec<String> =
-                    self.members.iter().filter(|(_, member)| !member.waits()).map(|(id, _)| id.clone()).collect();
+                let absent: Vec<String> = self
+                    .members
+                    .iter()
+                    .filter(|(_, member)| !member.waits())
+                    .map(|(id, _)| id.clone())
+                    .collect();
                 for id in &absent {
                     self.remove(id, UNKNOWN_MEMBER_ID);
                 }
@@ -377,29 +449,42 @@ impl GroupState {
     }
 
     fn by_instance(&self, instance: &str) -> Option<String> {
-        let found = self.members.iter().find(|(_, member)| member.instance_id.as_deref() == Some(instance));
+        let found = self
+            .members
+            .iter()
+            .find(|(_, member)| member.instance_id.as_deref() == Some(instance));
         found.map(|(id, _)| id.clone())
     }
 
     /// Whether all the others know an assignor that the request knows.
     fn understands(&self, request: &JoinRequest) -> bool {
-        let others: Vec<&Member> =
-            self.members.iter().filter(|(id, _)| **id != request.member_id).map(|(_, member)| member).collect();
+        let others: Vec<&Member> = self
+            .members
+            .iter()
+            .filter(|(id, _)| **id != request.member_id)
+            .map(|(_, member)| member)
+            .collect();
         if others.is_empty() {
             return !request.protocols.is_empty();
         }
         self.protocol_type.as_ref() == Some(&request.protocol_type)
-            && request.protocols.iter().any(|(name, _)| others.iter().all(|other| knows(other, name)))
+            && request
+                .protocols
+                .iter()
+                .any(|(name, _)| others.iter().all(|other| knows(other, name)))
     }
 
     fn add(&mut self, now: Instant, id: &str, request: &JoinRequest) {
         self.arrivals += 1;
-        self.members.insert(id.to_owned(), Member::new(request, self.arrivals, now));
+        self.members
+            .insert(id.to_owned(), Member::new(request, self.arrivals, now));
         self.protocol_type = Some(request.protocol_type.clone());
     }
 
     fn remove(&mut self, id: &str, error_code: i16) {
-        let Some(member) = self.members.remove(id) else { return };
+        let Some(member) = self.members.remove(id) else {
+            return;
+        };
         if let Some(joining) = member.joining {
             let _ = joining.send(Joined::failed(id, error_code));
         }
@@ -437,7 +522,9 @@ impl GroupState {
     fn complete_join_if_all_are_here(&mut self, now: Instant) {
         if let Phase::PreparingRebalance { first, .. } = self.phase {
             // The first rebalance of a group waits for its time, since nobody knows how many will come.
-            let all = first.is_none() && self.expected.is_empty() && self.members.values().all(Member::joins);
+            let all = first.is_none()
+                && self.expected.is_empty()
+                && self.members.values().all(Member::joins);
             if all || self.is_idle() {
                 self.complete_join(now);
             }
@@ -445,8 +532,12 @@ impl GroupState {
     }
 
     fn complete_join(&mut self, now: Instant) {
-        let absent: Vec<String> =
-            self.members.iter().filter(|(_, member)| !member.joins()).map(|(id, _)| id.clone()).collect();
+        let absent: Vec<String> = self
+            .members
+            .iter()
+            .filter(|(_, member)| !member.joins())
+            .map(|(id, _)| id.clone())
+            .collect();
         for id in &absent {
             self.remove(id, UNKNOWN_MEMBER_ID);
         }
@@ -463,7 +554,9 @@ impl GroupState {
             let first = self.members.iter().min_by_key(|(_, member)| member.arrival);
             self.leader = first.map(|(id, _)| id.clone());
         }
-        self.phase = Phase::CompletingRebalance { until: now + self.rebalance_timeout() };
+        self.phase = Phase::CompletingRebalance {
+            until: now + self.rebalance_timeout(),
+        };
         let ids: Vec<String> = self.members.keys().cloned().collect();
         for id in &ids {
             let joined = self.joined(id);
@@ -500,7 +593,11 @@ impl GroupState {
     fn vote(&self) -> Option<String> {
         let mut candidates: Option<HashSet<&str>> = None;
         for member in self.members.values() {
-            let known: HashSet<&str> = member.protocols.iter().map(|(name, _)| name.as_str()).collect();
+            let known: HashSet<&str> = member
+                .protocols
+                .iter()
+                .map(|(name, _)| name.as_str())
+                .collect();
             candidates = Some(match candidates {
                 None => known,
                 Some(before) => &before & &known,
@@ -509,16 +606,30 @@ impl GroupState {
         let candidates = candidates?;
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         for member in self.members.values() {
-            let preferred = member.protocols.iter().map(|(name, _)| name.as_str()).find(|name| candidates.contains(name));
+            let preferred = member
+                .protocols
+                .iter()
+                .map(|(name, _)| name.as_str())
+                .find(|name| candidates.contains(name));
             *votes.entry(preferred?).or_default() += 1;
         }
-        votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(name, _)| name.to_owned())
+        votes
+            .into_iter()
+            .max_by_key(|(_, votes)| *votes)
+            .map(|(name, _)| name.to_owned())
     }
 
     fn joined(&self, id: &str) -> Joined {
         let members = if self.leader.as_deref() == Some(id) {
             let all = self.members.iter();
-            all.map(|(id, member)| (id.clone(), member.instance_id.clone(), member.metadata(self.protocol()))).collect()
+            all.map(|(id, member)| {
+                (
+                    id.clone(),
+                    member.instance_id.clone(),
+                    member.metadata(self.protocol()),
+                )
+            })
+            .collect()
         } else {
             Vec::new()
         };
@@ -538,12 +649,20 @@ impl GroupState {
             error_code: NONE,
             protocol_type: self.protocol_type.clone(),
             protocol: self.protocol.clone(),
-            assignment: self.members.get(id).map(|member| member.assignment.clone()).unwrap_or_default(),
+            assignment: self
+                .members
+                .get(id)
+                .map(|member| member.assignment.clone())
+                .unwrap_or_default(),
         }
     }
 
     fn rebalance_timeout(&self) -> Duration {
-        self.members.values().map(|member| member.rebalance_timeout).max().unwrap_or_default()
+        self.members
+            .values()
+            .map(|member| member.rebalance_timeout)
+            .max()
+            .unwrap_or_default()
     }
 }
 

@@ -11,7 +11,10 @@ type Waiting = oneshot::Receiver<Joined>;
 
 impl Table {
     fn new() -> Table {
-        Table { state: GroupState::new(), now: Instant::now() }
+        Table {
+            state: GroupState::new(),
+            now: Instant::now(),
+        }
     }
 
     fn pass(&mut self, ms: u64) {
@@ -46,20 +49,52 @@ impl Table {
         (first.member_id, waiting)
     }
 
-    fn sync(&mut self, id: &str, generation: i32, given: &[(&str, &'static str)]) -> oneshot::Receiver<Synced> {
+    fn sync(
+        &mut self,
+        id: &str,
+        generation: i32,
+        given: &[(&str, &'static str)],
+    ) -> oneshot::Receiver<Synced> {
         let (reply, answer) = oneshot::channel();
-        let caller = Caller { member_id: id, instance_id: None, generation };
-        let given = given.iter().map(|(id, what)| ((*id).to_owned(), Bytes::from_static(what.as_bytes()))).collect();
-        self.state.handle_sync(self.now, &caller, (Some("consumer"), Some("range")), given, reply);
+        let caller = Caller {
+            member_id: id,
+            instance_id: None,
+            generation,
+        };
+        let given = given
+            .iter()
+            .map(|(id, what)| ((*id).to_owned(), Bytes::from_static(what.as_bytes())))
+            .collect();
+        self.state.handle_sync(
+            self.now,
+            &caller,
+            (Some("consumer"), Some("range")),
+            given,
+            reply,
+        );
         answer
     }
 
     fn heartbeat(&mut self, id: &str, generation: i32) -> i16 {
-        self.state.handle_heartbeat(self.now, &Caller { member_id: id, instance_id: None, generation })
+        self.state.handle_heartbeat(
+            self.now,
+            &Caller {
+                member_id: id,
+                instance_id: None,
+                generation,
+            },
+        )
     }
 
     fn commit(&mut self, id: &str, generation: i32) -> i16 {
-        self.state.handle_commit(self.now, &Caller { member_id: id, instance_id: None, generation })
+        self.state.handle_commit(
+            self.now,
+            &Caller {
+                member_id: id,
+                instance_id: None,
+                generation,
+            },
+        )
     }
 
     /// Two members, stable.
@@ -76,7 +111,10 @@ impl Table {
         let generation = a_joined.generation;
         assert_eq!(generation, b_joined.generation);
         let mut b_syncs = table.sync(&b, generation, &[]);
-        assert!(b_syncs.try_recv().is_err(), "only the leader knows the assignment");
+        assert!(
+            b_syncs.try_recv().is_err(),
+            "only the leader knows the assignment"
+        );
         let mut a_syncs = table.sync(&a, generation, &[(&a, "left"), (&b, "right")]);
         assert_eq!(a_syncs.try_recv().unwrap().assignment, "left");
         assert_eq!(b_syncs.try_recv().unwrap().assignment, "right");
@@ -94,7 +132,11 @@ fn a_third_member_makes_the_others_join_again_and_old_commits_are_refused_afterw
     let (mut table, a, b, generation) = Table::two();
     let (_c, mut c_joins) = table.enter();
     assert_eq!(table.heartbeat(&a, generation), REBALANCE_IN_PROGRESS);
-    assert_eq!(table.commit(&a, generation), NONE, "what was processed is committed before joining again");
+    assert_eq!(
+        table.commit(&a, generation),
+        NONE,
+        "what was processed is committed before joining again"
+    );
     let mut a_joins = table.join(&a, None);
     assert!(a_joins.try_recv().is_err());
     let mut b_joins = table.join(&b, None);
@@ -103,7 +145,11 @@ fn a_third_member_makes_the_others_join_again_and_old_commits_are_refused_afterw
     assert_eq!(b_joins.try_recv().unwrap().generation, next);
     assert_eq!(c_joins.try_recv().unwrap().generation, next);
     assert_eq!(table.commit(&a, generation), ILLEGAL_GENERATION);
-    assert_eq!(table.commit(&a, next), REBALANCE_IN_PROGRESS, "not before the new assignment");
+    assert_eq!(
+        table.commit(&a, next),
+        REBALANCE_IN_PROGRESS,
+        "not before the new assignment"
+    );
 }
 
 #[test]
@@ -124,7 +170,10 @@ fn leaving_hands_the_group_to_who_stays() {
     assert_eq!(table.state.handle_leave(table.now, &a, None), NONE);
     assert_eq!(table.heartbeat(&b, generation), REBALANCE_IN_PROGRESS);
     let joined = table.rejoin_alone(&b);
-    assert_eq!((joined.leader.as_str(), joined.generation), (b.as_str(), generation + 1));
+    assert_eq!(
+        (joined.leader.as_str(), joined.generation),
+        (b.as_str(), generation + 1)
+    );
     assert_eq!(table.state.handle_leave(table.now, &b, None), NONE);
     assert_eq!(table.state.phase(), Phase::Empty);
     assert!(table.state.is_idle());
@@ -156,7 +205,10 @@ fn a_leader_that_never_hands_out_the_assignment_is_replaced() {
     let generation = a_joins.try_recv().unwrap().generation;
     let mut b_syncs = table.sync(&b, generation, &[]);
     table.pass(30_001);
-    assert_eq!(b_syncs.try_recv().unwrap().error_code, REBALANCE_IN_PROGRESS);
+    assert_eq!(
+        b_syncs.try_recv().unwrap().error_code,
+        REBALANCE_IN_PROGRESS
+    );
     assert_eq!(table.heartbeat(&a, generation), UNKNOWN_MEMBER_ID);
     assert_eq!(table.rejoin_alone(&b).leader, b);
 }
@@ -168,16 +220,37 @@ fn a_static_member_that_restarts_disturbs_nobody_and_fences_its_past() {
     let mut follower = table.join("", Some("two"));
     table.pass(10_000);
     let (leader, follower) = (leader.try_recv().unwrap(), follower.try_recv().unwrap());
-    let given: [(&str, &'static str); 2] = [(&leader.member_id, "left"), (&follower.member_id, "right")];
+    let given: [(&str, &'static str); 2] =
+        [(&leader.member_id, "left"), (&follower.member_id, "right")];
     table.sync(&leader.member_id, leader.generation, &given);
     let again = table.join("", Some("two")).try_recv().unwrap();
-    assert_eq!((again.error_code, again.generation), (NONE, leader.generation));
+    assert_eq!(
+        (again.error_code, again.generation),
+        (NONE, leader.generation)
+    );
     assert_ne!(again.member_id, follower.member_id);
     assert_eq!(table.state.phase(), Phase::Stable);
-    assert_eq!(table.sync(&again.member_id, again.generation, &[]).try_recv().unwrap().assignment, "right");
-    let past = Caller { member_id: &follower.member_id, instance_id: Some("two"), generation: again.generation };
-    assert_eq!(table.state.handle_heartbeat(table.now, &past), FENCED_INSTANCE_ID);
-    assert_eq!(table.state.handle_commit(table.now, &past), FENCED_INSTANCE_ID);
+    assert_eq!(
+        table
+            .sync(&again.member_id, again.generation, &[])
+            .try_recv()
+            .unwrap()
+            .assignment,
+        "right"
+    );
+    let past = Caller {
+        member_id: &follower.member_id,
+        instance_id: Some("two"),
+        generation: again.generation,
+    };
+    assert_eq!(
+        table.state.handle_heartbeat(table.now, &past),
+        FENCED_INSTANCE_ID
+    );
+    assert_eq!(
+        table.state.handle_commit(table.now, &past),
+        FENCED_INSTANCE_ID
+    );
 }
 
 #[test]
@@ -206,5 +279,8 @@ fn members_must_understand_each_other() {
         id_required: false,
     };
     table.state.handle_join(table.now, request, reply);
-    assert_eq!(answer.try_recv().unwrap().error_code, INCONSISTENT_GROUP_PROTOCOL);
+    assert_eq!(
+        answer.try_recv().unwrap().error_code,
+        INCONSISTENT_GROUP_PROTOCOL
+    );
 }

@@ -18,8 +18,12 @@ mod tests {
 
     #[test]
     fn topics_of_a_subscription() {
-        let metadata = Bytes::from_static(b"\x00\x01\x00\x00\x00\x02\x00\x01a\x00\x02bc\xff\xff\xff\xff");
-        assert_eq!(topics(&metadata), Some(vec!["a".to_owned(), "bc".to_owned()]));
+        let metadata =
+            Bytes::from_static(b"\x00\x01\x00\x00\x00\x02\x00\x01a\x00\x02bc\xff\xff\xff\xff");
+        assert_eq!(
+            topics(&metadata),
+            Some(vec!["a".to_owned(), "bc".to_owned()])
+        );
         assert_eq!(topics(&Bytes::from_static(b"\x00")), None);
     }
 }

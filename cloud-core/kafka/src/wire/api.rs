@@ -16,6 +16,7 @@ macro_rules! apis {
     ($( $name:ident = $key:literal, $module:ident :: $request:ident => $response:ident, $versions:expr, flexible $flexible:expr; )*) => {
         /// An API by its name in the protocol.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[allow(clippy::enum_variant_names, reason = "ApiVersions is the protocol's own word")]
         pub enum Api { $( $name = $key, )* }
 
         impl Api {

@@ -77,9 +77,9 @@ where
 }
 
 /// A message cut short is refused, wherever the cut is, and a damaged one never does worse than being refused.
-fn cut<M: Message>(message: &M, bytes: Bytes, api: Api, version: i16, random: &mut Random)
+fn cut<M>(message: &M, bytes: Bytes, api: Api, version: i16, random: &mut Random)
 where
-    M: std::fmt::Debug,
+    M: Message + std::fmt::Debug,
 {
     let flexible = version >= api.flexible_from();
     if !bytes.is_empty() {
