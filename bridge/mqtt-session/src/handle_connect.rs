@@ -53,7 +53,9 @@ impl Session {
         limits: Limits,
     ) -> Connected {
         let assigned = connect.client_id.is_empty();
-        let epoch = stored.as_ref().map_or(1, |session| session.epoch + 1);
+        let epoch = stored
+            .as_ref()
+            .map_or(1, |session| session.epoch.saturating_add(1));
         let mut ended_will = None;
         let (mut session, session_present) = match stored {
             Some(session) if !connect.clean_start => (session, true),

@@ -55,6 +55,16 @@ fn get_place(from: &mut Bytes) -> Result<(FeedId, Position), StateError> {
     Ok((feed, Position(from.try_get_u64()?)))
 }
 
+/// 0, where it may stand, is none (section 3.8.2.1.2).
+fn get_identifier(from: &mut Bytes) -> Result<u32, StateError> {
+    match from.try_get_u32()? {
+        identifier if identifier as usize > mqtt_codec::limits::MAX_REMAINING_LENGTH => {
+            Err(StateError::Damaged("a subscription identifier"))
+        }
+        identifier => Ok(identifier),
+    }
+}
+
 fn get_packet_id(from: &mut Bytes) -> Result<PacketId, StateError> {
     PacketId::new(from.try_get_u16()?).ok_or(StateError::Damaged("packet id 0"))
 }
@@ -133,7 +143,7 @@ impl Session {
                 .map_err(|_| StateError::Damaged("a topic filter is not valid"))?;
             let options = SubscriptionOptions::from_u8(from.try_get_u8()?)
                 .map_err(|_| StateError::Damaged("subscription options"))?;
-            let identifier = Some(from.try_get_u32()?).filter(|value| *value != 0);
+            let identifier = Some(get_identifier(from)?).filter(|value| *value != 0);
             let mut starts = Vec::new();
             for _ in 0..from.try_get_u32()? {
                 starts.push(get_place(from)?);
@@ -153,6 +163,10 @@ impl Session {
         }
         for _ in 0..from.try_get_u32()? {
             let entry = get_in_flight(from)?;
+            // Packet ids are given out until one is free: there must be a free one.
+            if session.in_flight.entries.len() >= usize::from(u16::MAX) - 1 {
+                return Err(StateError::Damaged("too many messages in flight"));
+            }
             session.in_flight.entries.push_back(entry);
         }
         let kind = from.try_get_u8()?;
@@ -180,11 +194,18 @@ fn get_in_flight(from: &mut Bytes) -> Result<InFlight, StateError> {
         3 => Awaiting::PubComp,
         _ => return Err(StateError::Damaged("the state of a message in flight")),
     };
-    let qos = QoS::from_u8(from.try_get_u8()?).ok_or(StateError::Damaged("a QoS"))?;
+    let qos = match (QoS::from_u8(from.try_get_u8()?), awaiting) {
+        (Some(QoS::AtLeastOnce), Awaiting::PubAck) => QoS::AtLeastOnce,
+        (Some(QoS::ExactlyOnce), Awaiting::PubRec | Awaiting::PubComp) => QoS::ExactlyOnce,
+        _ => return Err(StateError::Damaged("the QoS of a message in flight")),
+    };
     let retain = from.try_get_u8()? != 0;
     let mut identifiers = Vec::new();
     for _ in 0..from.try_get_u32()? {
-        identifiers.push(from.try_get_u32()?);
+        match get_identifier(from)? {
+            0 => return Err(StateError::Damaged("a subscription identifier")),
+            identifier => identifiers.push(identifier),
+        }
     }
     let source = match from.try_get_u8()? {
         0 => {
