@@ -182,6 +182,10 @@ pub(crate) fn encode(commands: &[Command]) -> Encoded {
 pub(crate) fn decode(body: Bytes) -> Result<(Vec<Command>, Vec<u32>), Malformed> {
     let mut from = Decoder::new(body);
     let count = from.count(1)?;
+    // A command takes far more memory than the one byte that it may take here.
+    if count > crate::limits::MAX_ENTRY_COMMANDS {
+        return Err(Malformed("too many commands"));
+    }
     let mut commands = Vec::with_capacity(count);
     let mut batches_at = Vec::new();
     for _ in 0..count {
