@@ -8,6 +8,8 @@ mod deliver;
 mod error;
 mod exchange;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle_ack;
 mod handle_channel;
 mod handle_connection;

@@ -22,6 +22,8 @@ mod client_tests;
 mod connection;
 mod dispatch;
 mod error_code;
+#[doc(hidden)]
+pub mod fuzzing;
 mod group;
 mod handle_alter_configs;
 mod handle_api_versions;

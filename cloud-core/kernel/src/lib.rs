@@ -19,6 +19,8 @@ mod config;
 mod entry;
 mod entry_codec;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod kernel;
 pub mod limits;
 mod pool;

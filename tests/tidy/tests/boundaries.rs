@@ -64,6 +64,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("cli", &["admin-api", "settings"]),
+    (
+        "fuzz",
+        &[
+            "amqp",
+            "kafka",
+            "kernel",
+            "mqtt-broker",
+            "mqtt-codec",
+            "mqtt-session",
+            "record",
+            "sync",
+            "sync-quic",
+        ],
+    ),
     ("interop", &["record"]),
     ("tidy", &[]),
 ];

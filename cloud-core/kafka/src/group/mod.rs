@@ -8,7 +8,7 @@ mod coordinator;
 mod cursor;
 mod member;
 mod state;
-mod subscription;
+pub mod subscription;
 
 pub use coordinator::Coordinator;
 pub use cursor::Position;

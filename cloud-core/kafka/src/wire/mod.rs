@@ -41,7 +41,7 @@ pub use api::{Api, Request};
 pub use header::RequestHeader;
 pub use message::Message;
 pub use reader::{Reader, WireError};
-pub use writer::Records;
+pub use writer::{Records, Writer};
 
 #[cfg(test)]
 mod oracle_tests;
