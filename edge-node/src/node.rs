@@ -36,6 +36,12 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
         session_bytes: settings.session_backlog.bytes(),
         ..Config::new(rand::random())
     };
+    // A mistyped token is said at once; one that the core refuses is a state of the link.
+    if let Some(token) = &settings.token
+        && identity::load(&data_dir.path)?.is_none()
+    {
+        sync_quic::Token::parse(token).context("the value of --token is not a token")?;
+    }
     let store = tokio::task::spawn_blocking(move || -> Result<Store> {
         let ledger: Arc<dyn Ledger> = Arc::new(SledLedger::open(&dir.join("ledger"))?);
         Ok(Store::open(
