@@ -72,7 +72,7 @@ def test_flags_win_over_environment_and_environment_over_the_file(tmp_path):
 def test_an_unknown_key_is_an_error_with_a_suggestion(tmp_path, kind):
     config = tmp_path / "x.toml"
     config.write_text('listen-mqqt = "127.0.0.1:0"\n')
-    words = refused(kind(tmp_path, ["--config", str(config)]))
+    words = refused(kind(tmp_path, arguments=["--config", str(config)]))
     assert "listen-mqqt" in words and "listen-mqtt" in words and str(config) in words, words
 
 
