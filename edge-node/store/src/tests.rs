@@ -561,7 +561,7 @@ async fn power_cuts_lose_nothing_that_was_acknowledged() {
                 acknowledged.extend(publish.await.unwrap());
             }
             drop(store);
-            if random % 5 == 0 {
+            if random.is_multiple_of(5) {
                 ledger.lose();
             } else {
                 ledger.cut_power(random);
@@ -571,7 +571,7 @@ async fn power_cuts_lose_nothing_that_was_acknowledged() {
             check_sequences(&all);
             for frame in &all {
                 let first = frame.batch.base_sequence();
-                for (n, value) in (first..).zip(values(&[frame.clone()])) {
+                for (n, value) in (first..).zip(values(std::slice::from_ref(frame))) {
                     let key = (frame.batch.producer_id(), frame.batch.producer_epoch(), n);
                     let known = core.entry(key).or_insert_with(|| value.clone());
                     assert_eq!(
