@@ -1,5 +1,6 @@
 """One log, three faces: published by X, read by Y, for every row of docs/reference/mapping.md."""
 
+import itertools
 import pathlib
 import time
 import uuid
@@ -19,7 +20,8 @@ BODIES = {
 def table():
     """Rows of the table as {what: {protocol: cell}}."""
     lines = MAPPING.read_text().splitlines()
-    rows = [line for line in lines[lines.index("## The table") :] if line.startswith("|")]
+    after = lines[lines.index("## The table") :]
+    rows = list(itertools.takewhile(lambda line: line.startswith("|"), itertools.dropwhile(lambda line: not line.startswith("|"), after)))
     head = [cell.strip() for cell in rows[0].strip("|").split("|")]
     body = [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in rows[2:]]
     return {row[0]: dict(zip(head[1:], row[1:])) for row in body}
