@@ -1,3 +1,4 @@
+// long: tests that share one client and one broker.
 //! The front end over a real kernel and a real socket, spoken to by a client that is made of the same descriptions.
 
 use std::net::SocketAddr;

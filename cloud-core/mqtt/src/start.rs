@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
-use anyhow::Result;
 use frontend::Context;
 use mqtt_broker::Broker;
+use mqtt_broker::backend::StorageError;
 use record::Namespace;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -16,10 +16,7 @@ pub fn start(ctx: Context, listener: TcpListener) -> JoinHandle<()> {
         let broker = match open(&ctx).await {
             Ok(broker) => broker,
             Err(error) => {
-                tracing::error!(
-                    error = format!("{error:#}"),
-                    "MQTT is not served: its sessions could not be read"
-                );
+                tracing::error!(%error, "MQTT is not served");
                 return;
             }
         };
@@ -31,7 +28,16 @@ pub fn start(ctx: Context, listener: TcpListener) -> JoinHandle<()> {
     })
 }
 
-async fn open(ctx: &Context) -> Result<Arc<Broker<CoreBackend>>> {
+/// Why MQTT is not served.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("a metric could not be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("the stored sessions could not be read: {0}")]
+    Sessions(#[from] StorageError),
+}
+
+async fn open(ctx: &Context) -> Result<Arc<Broker<CoreBackend>>, StartError> {
     let backend = CoreBackend::new(ctx.clone(), Namespace::default())?;
     let message_bytes = u32::try_from(ctx.limits.message_bytes).unwrap_or(u32::MAX);
     let session_limits = mqtt_broker::Limits {

@@ -10,6 +10,7 @@
 //! Why a segment log and not sled alone: `docs/design/2026-11-21-first-light.md`.
 
 mod apply;
+mod config;
 pub mod disk;
 mod frame;
 mod keeper;
@@ -20,17 +21,20 @@ mod quarantine;
 mod recovery;
 mod segment;
 mod sessions;
+mod stats;
 mod store;
 mod wire;
 mod writer;
 
 pub use apply::Retained;
+pub use config::Config;
 pub use frame::{Frame, Lane, Origin, PacketRef};
 pub use log::{End, FrameRead, From, LogId, WriteError};
 pub use recovery::OpenError;
 pub use segment::{FORMAT_VERSION, Producer};
 pub use sessions::{Checkpoint, Session, SessionError};
-pub use store::{Config, NewMessage, Stats, Store};
+pub use stats::Stats;
+pub use store::{NewMessage, Store};
 
 #[cfg(test)]
 mod tests;

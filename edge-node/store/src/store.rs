@@ -11,6 +11,7 @@ use record::{Batch, NewRecord, StreamName};
 use tokio::sync::watch;
 
 use crate::apply::{self, Retained, client_prefix, decode_retained};
+use crate::config::Config;
 use crate::disk::Disk;
 use crate::frame::{Entry, Frame, Lane, Origin, PacketRef};
 use crate::keeper::Keeper;
@@ -20,31 +21,9 @@ use crate::quarantine::Quarantine;
 use crate::recovery::{Known, OpenError, Recovered, io_error, recover, replay};
 use crate::segment::Producer;
 use crate::sessions::{Checkpoint, Session, SessionError, Sessions};
+use crate::stats::Stats;
 use crate::wire::Reader;
 use crate::writer::Item;
-
-/// Bounds of a store, in bytes.
-#[derive(Debug, Clone, Copy)]
-pub struct Config {
-    /// The outbox refuses what does not fit.
-    pub outbox_bytes: u64,
-    /// A session that is further behind than this loses the oldest of what it has not read.
-    pub session_bytes: u64,
-    pub segment_bytes: u64,
-    /// 64 random bits: made the producer id at the first start.
-    pub random: u64,
-}
-
-impl Config {
-    pub fn new(random: u64) -> Config {
-        Config {
-            outbox_bytes: 1024 * 1024 * 1024,
-            session_bytes: 256 * 1024 * 1024,
-            segment_bytes: 4 * 1024 * 1024,
-            random,
-        }
-    }
-}
 
 /// A message to be stored.
 #[derive(Debug, Clone)]
@@ -56,31 +35,6 @@ pub struct NewMessage {
     pub retained: bool,
     /// Stored in the same write.
     pub packet: Option<PacketRef>,
-}
-
-/// What the store looks like now; counts are since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
-    pub messages_in: u64,
-    pub messages_down: u64,
-    /// Messages that the core has not acknowledged.
-    pub outbox_messages: u64,
-    /// Bytes of segments that hold them.
-    pub outbox_bytes: u64,
-    /// Bytes of all segments.
-    pub disk_bytes: u64,
-    pub payload_bytes: u64,
-    pub bytes_written: u64,
-    pub syncs: u64,
-    pub refused: u64,
-    pub damaged: u64,
-    /// Bytes of incomplete writes that were cut off when the store was opened.
-    pub cut: u64,
-    /// Segments that were set aside when the store was opened.
-    pub set_aside: u64,
-    pub epoch_raised: bool,
-    pub quarantined: u64,
-    pub sessions_lagging: u64,
 }
 
 /// Up to which entry the ledger has got each log (before its next flush).

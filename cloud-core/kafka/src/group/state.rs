@@ -1,3 +1,4 @@
+// long: one state machine; its transitions are read together.
 //! The machine of one group: Kafka's classic rebalance protocol. Time is an argument; answers that must wait are senders.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
