@@ -1,4 +1,4 @@
-//! The admin listener: `GET /healthz`, `/readyz`, `/metrics`. `docs/reference/configuration-edge.md` names the metrics.
+//! The admin listener: `GET /healthz`, `/readyz`, `/metrics`. `docs/reference/metrics.md` explains the metrics.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -102,10 +102,10 @@ fn render(state: &State) -> String {
             "Bytes of all segments on disk",
         ),
         (
-            "core_acked_total",
+            "messages_delivered_total",
             counter,
-            count(&state.link.acked),
-            "Messages settled by the core: committed, or refused for good",
+            count(&state.link.delivered),
+            "Messages that the core has committed",
         ),
         (
             "core_refused_total",

@@ -7,8 +7,9 @@ use parking_lot::Mutex;
 #[derive(Default)]
 pub struct Link {
     up: AtomicBool,
-    /// Messages whose commit the core has acknowledged since the start.
-    pub acked: AtomicU64,
+    /// Messages that the core has committed since the start.
+    pub delivered: AtomicU64,
+    /// Messages that the core refused for good.
     pub refused: AtomicU64,
     pub connections: AtomicU64,
     state: Mutex<String>,

@@ -46,6 +46,7 @@ enum Retry {
 struct InFlight {
     number: u64,
     end: End,
+    /// Messages that are delivered when it is settled; 0 once it is refused.
     records: u64,
     settled: bool,
 }
@@ -324,7 +325,7 @@ impl Uplink {
                     Ok(()) => {}
                     Err(SendError::Lost(lost)) => return Ended::Lost(lost),
                     Err(error @ (SendError::TooLarge { .. } | SendError::Lanes(_))) => {
-                        if let Err(ended) = self.set_aside(frame, error.to_string()).await {
+                        if let Err(ended) = self.set_aside(flight, frame, error.to_string()).await {
                             return ended;
                         }
                         self.settle(flight, |entry| entry == number);
@@ -355,7 +356,7 @@ impl Uplink {
                         Ok(read) => {
                             let found = read.frames.into_iter().next();
                             if let Some(frame) = found.filter(|f| f.number == refused.frame)
-                                && let Err(ended) = self.set_aside(frame, reason).await
+                                && let Err(ended) = self.set_aside(flight, frame, reason).await
                             {
                                 return ended;
                             }
@@ -384,7 +385,9 @@ impl Uplink {
         while frames.front().is_some_and(|frame| frame.settled)
             && let Some(frame) = frames.pop_front()
         {
-            self.link.acked.fetch_add(frame.records, Ordering::Relaxed);
+            self.link
+                .delivered
+                .fetch_add(frame.records, Ordering::Relaxed);
             reached = Some(frame.end);
         }
         if let Some(end) = reached {
@@ -396,12 +399,18 @@ impl Uplink {
     }
 
     /// Keeps a frame that the core will never take where it blocks nothing.
-    async fn set_aside(&self, frame: Arc<Frame>, reason: String) -> Result<(), Ended> {
+    async fn set_aside(
+        &self,
+        flight: &Flight,
+        frame: Arc<Frame>,
+        reason: String,
+    ) -> Result<(), Ended> {
         tracing::error!(frame = frame.number, stream = %frame.stream, messages = frame.batch.record_count(), %reason,
             "the core does not take a batch: it is kept in the quarantine");
         self.link
             .refused
             .fetch_add(u64::from(frame.batch.record_count()), Ordering::Relaxed);
+        flight.note_refused(frame.number);
         let store = self.store.clone();
         let kept = tokio::task::spawn_blocking(move || store.quarantine(&frame)).await;
         let failed = |error: &dyn std::fmt::Display| {
@@ -425,6 +434,14 @@ enum Ended {
 }
 
 impl Flight {
+    /// The messages of this frame will not be counted as delivered.
+    fn note_refused(&self, number: u64) {
+        let mut frames = self.frames.lock();
+        for frame in frames.iter_mut().filter(|frame| frame.number == number) {
+            frame.records = 0;
+        }
+    }
+
     async fn wait_empty(&self) {
         loop {
             if self.frames.lock().is_empty() {
