@@ -36,6 +36,8 @@ pub fn start(level: LogLevel, format: LogFormat) {
     let log = tracing_subscriber::fmt()
         .with_max_level(level.0)
         .with_writer(std::io::stderr)
+        // A log that can not be written (a full disk) must not stop the daemon: the default is to panic.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => log.init(),

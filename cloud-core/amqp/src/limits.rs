@@ -20,6 +20,8 @@ pub const BODY_MAX: u64 = 31 * 1024 * 1024;
 pub const BODY_RESERVE: usize = 256 * 1024;
 /// Nesting of tables and arrays in a field table.
 pub const TABLE_DEPTH: usize = 16;
+/// Entries of one field table.
+pub const TABLE_ENTRIES: usize = 1_024;
 /// Output waiting for the peer above which no further message is acquired for it.
 pub const OUTPUT_HIGH_WATER: usize = 1024 * 1024;
 /// Output waiting for the peer above which nothing more is read from it.

@@ -5,7 +5,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::limits::TABLE_DEPTH;
+use crate::limits::{TABLE_DEPTH, TABLE_ENTRIES};
 
 /// What is wrong with bytes from the wire. Ends the connection with 502 SYNTAX_ERROR (501 FRAME_ERROR for frames).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +18,8 @@ pub enum WireError {
     UnknownType(u8),
     #[error("tables are nested deeper than {TABLE_DEPTH}")]
     TooDeep,
+    #[error("a table has more than {TABLE_ENTRIES} entries")]
+    TooLong,
     #[error("bytes are left over after the last field")]
     Trailing,
 }
@@ -107,6 +109,10 @@ impl Reader {
         while !inner.is_empty() {
             let name = inner.short_bytes()?;
             let value = inner.value_at(depth + 1)?;
+            // Tables are compared entry by entry, for each message of a headers exchange.
+            if table.0.len() == TABLE_ENTRIES {
+                return Err(WireError::TooLong);
+            }
             table.0.push((name, value));
         }
         Ok(table)
@@ -392,6 +398,17 @@ mod tests {
         let mut out = BytesMut::new();
         table.put(&mut out);
         assert_eq!(Reader::new(out.freeze()).table(), Err(WireError::TooDeep));
+    }
+
+    #[test]
+    fn a_table_of_too_many_entries_is_refused() {
+        let mut table = Table::default();
+        for entry in 0..=TABLE_ENTRIES {
+            table = table.with(&entry.to_string(), Value::Void);
+        }
+        let mut out = BytesMut::new();
+        table.put(&mut out);
+        assert_eq!(Reader::new(out.freeze()).table(), Err(WireError::TooLong));
     }
 
     #[test]

@@ -221,7 +221,8 @@ pub enum Outcome {
     NotApplied,
     /// Applied.
     Done,
-    /// The command had no effect, since what it names does not exist (or, for a creation, exists).
+    /// The command had no effect: what it names does not exist (or, for a creation, exists), or it stands beside appends that
+    /// are all duplicates, and was applied with them the first time.
     NoEffect,
     /// The stream was created, with this id.
     StreamCreated(StreamId),

@@ -249,15 +249,23 @@ async fn an_entry_is_applied_as_a_whole_or_not_at_all() {
     ));
     assert_eq!(kernel.table_get("t", b"k"), None);
     assert_eq!(kernel.watermarks(p).unwrap().end, 2);
-    // A duplicate does not keep the rest from being applied.
-    let mixed = Entry::new()
-        .append(p, produced(1, 0, 1, &["b"]), SequenceRule::Window)
-        .put("t", "k", "v");
-    let outcomes = kernel.write(mixed).await.unwrap();
+    // An entry that comes again brings nothing old back: its table values were put with its batch, and may be newer now.
+    let once = || {
+        Entry::new()
+            .append(p, produced(1, 0, 2, &["c"]), SequenceRule::Window)
+            .put("t", "k", "old")
+    };
+    let outcomes = kernel.write(once()).await.unwrap();
+    assert!(matches!(outcomes[..], [Outcome::Appended(a), Outcome::Done] if !a.duplicate));
+    kernel
+        .write(Entry::new().put("t", "k", "new"))
+        .await
+        .unwrap();
+    let outcomes = kernel.write(once()).await.unwrap();
     assert!(
-        matches!(outcomes[..], [Outcome::Appended(a), Outcome::Done] if a.duplicate && a.base_offset == 1)
+        matches!(outcomes[..], [Outcome::Appended(a), Outcome::NoEffect] if a.duplicate && a.base_offset == 2)
     );
-    assert!(kernel.table_get("t", b"k").is_some());
+    assert_eq!(kernel.table_get("t", b"k").as_deref(), Some(&b"new"[..]));
 }
 
 #[tokio::test]

@@ -43,6 +43,9 @@ impl State {
                 return outcomes;
             }
         };
+        // The entry was applied before, as a whole. What it put beside its batches then may have been replaced since: an old
+        // retained value must not come back because its batch was sent again.
+        let repeated = !judged.is_empty() && judged.iter().all(|j| j.duplicate.is_some());
         let mut appends = judged.into_iter().zip(batches_at);
         let mut outcomes = Vec::with_capacity(commands.len());
         for command in commands {
@@ -51,6 +54,7 @@ impl State {
                     Some((judged, batch_at)) => self.append(at, judged, batch, rule, *batch_at),
                     None => Outcome::NotApplied,
                 },
+                _ if repeated => Outcome::NoEffect,
                 other => self.apply_other(at, other),
             });
         }
