@@ -33,7 +33,7 @@ pub struct Demo {
     /// Milliseconds between two readings of one device.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     pause: u64,
-    /// How long each act of the story lasts, in seconds (there are six).
+    /// How long each act of the story lasts, in seconds (there are five).
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     act: u64,
     /// Keep the data and the logs here instead of in a temporary folder; must be empty or absent.
@@ -165,10 +165,10 @@ impl Stage {
         self.say("the edge is back; the devices reconnect and go on");
         self.watch(&plant, act).await;
 
+        let before = self.readable().await?;
         self.link.restore();
         self.say("the link is back: the backlog drains beside the live readings");
-        self.watch(&plant, act).await;
-
+        self.wait_for_backlog(before).await?;
         let core = self.core.take().context("the core is not running")?;
         core.kill().await?;
         self.say("the core is KILLED (kill -9) while it takes in the backlog");
@@ -242,6 +242,20 @@ impl Stage {
         bail!(
             "the edge did not connect to the core within {DRAIN_WITHIN:?}; see the logs in {}",
             self.folder.display()
+        )
+    }
+
+    /// Waits until the first part of the backlog has reached the core.
+    async fn wait_for_backlog(&self, before: u64) -> Result<()> {
+        let deadline = Instant::now() + DRAIN_WITHIN;
+        while Instant::now() < deadline {
+            if self.readable().await? > before {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        bail!(
+            "nothing of the backlog reached the core within {DRAIN_WITHIN:?} of the link's return"
         )
     }
 
