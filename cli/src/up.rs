@@ -187,12 +187,7 @@ fn endpoints(core: &Daemon, edge: &Daemon) -> Result<String> {
     ] {
         line(what, core.open(listener).unwrap_or("off"));
     }
-    text.push_str("\n  Try it, in other terminals (read first, then publish):\n\n");
-    if let Some(kafka) = core.open("kafka") {
-        text.push_str(&format!(
-            "  kcat -b {kafka} -t sensors -C -f '%k %s\\n'\n\n"
-        ));
-    }
+    text.push_str("\n  Try it, in other terminals. MQTT and AMQP readers get what comes after them, so they go first:\n\n");
     if let Some((host, port)) = core.open("mqtt").and_then(|a| a.rsplit_once(':')) {
         text.push_str(&format!(
             "  mosquitto_sub -h {host} -p {port} -v -t 'sensors/#'\n\n"
@@ -208,6 +203,11 @@ fn endpoints(core: &Daemon, edge: &Daemon) -> Result<String> {
     if let Some((host, port)) = devices.rsplit_once(':') {
         text.push_str(&format!(
             "  mosquitto_pub -h {host} -p {port} -q 1 -t sensors/line1/temp -m 21.5\n\n"
+        ));
+    }
+    if let Some(kafka) = core.open("kafka") {
+        text.push_str(&format!(
+            "  kcat -b {kafka} -t sensors -C -f '%k %s\\n'\n\n"
         ));
     }
     Ok(text)
