@@ -34,7 +34,6 @@ impl Describe {
             ("Producer id", or_dash(edge.producer_id)),
             ("Producer epoch", or_dash(edge.producer_epoch)),
             ("Last frame committed", or_dash(edge.last_frame)),
-            ("Downlink pending", or_dash(edge.downlink_pending)),
             ("Version", or_dash(edge.version)),
         ] {
             println!("{:<22}{value}", format!("{what}:"));

@@ -57,7 +57,6 @@ impl Row for Edge {
     const WIDE: &'static [&'static str] = &[
         "REMOTE",
         "LAST FRAME",
-        "DOWNLINK",
         "PRODUCER",
         "EPOCH",
         "VERSION",
@@ -72,7 +71,6 @@ impl Row for Edge {
             pairs(&self.labels),
             or_dash(self.remote.as_ref()),
             or_dash(self.last_frame),
-            or_dash(self.downlink_pending),
             or_dash(self.producer_id),
             or_dash(self.producer_epoch),
             or_dash(self.version.as_ref()),

@@ -39,9 +39,6 @@ pub struct Edge {
     /// Last outbox frame that is committed here.
     #[serde(default)]
     pub last_frame: Option<u64>,
-    /// Records in streams of commands that it has not confirmed yet.
-    #[serde(default)]
-    pub downlink_pending: Option<u64>,
     /// Version of the program it runs, as it says itself.
     #[serde(default)]
     pub version: Option<String>,

@@ -73,7 +73,6 @@ fn reply(edge: EdgeStatus) -> Edge {
         producer_id: edge.producer_id,
         producer_epoch: edge.epoch,
         last_frame: edge.last_frame,
-        downlink_pending: None,
         version: edge.software,
     }
 }
