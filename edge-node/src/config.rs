@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use settings::{HostPort, Listen, Size, settings};
 
-use crate::logging::{LogFormat, LogLevel};
+use settings::logging::{LogFormat, LogLevel};
 
 settings! {
     pub struct EdgeSettings {

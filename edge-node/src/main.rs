@@ -9,7 +9,6 @@ mod identity;
 mod limits;
 mod link;
 mod listener;
-mod logging;
 mod node;
 mod uplink;
 
@@ -36,7 +35,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    logging::start(loaded.settings.log, loaded.settings.log_format);
+    settings::logging::start(loaded.settings.log, loaded.settings.log_format);
     // Two threads: a gateway has few cores, and the disk has threads of its own.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(limits::WORKER_THREADS)

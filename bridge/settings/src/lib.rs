@@ -39,6 +39,7 @@ mod error;
 mod file;
 mod flags;
 mod load;
+pub mod logging;
 mod units;
 mod value;
 

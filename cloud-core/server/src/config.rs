@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use settings::{Listen, Size, settings};
 
-use crate::logging::{LogFormat, LogLevel};
+use settings::logging::{LogFormat, LogLevel};
 
 settings! {
     pub struct CoreSettings {

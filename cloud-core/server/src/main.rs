@@ -8,7 +8,6 @@ mod data_dir;
 mod frontends;
 mod kernel_metrics;
 mod listeners;
-mod logging;
 mod run;
 
 use std::process::ExitCode;

@@ -20,7 +20,7 @@ use crate::data_dir::DataDir;
 use crate::frontends::{self, Running};
 use crate::kernel_metrics;
 use crate::listeners::{Listeners, reachable};
-use crate::logging;
+use settings::logging;
 
 /// How often retention, checkpoints and the deletion of log files are looked after.
 const MAINTENANCE: Duration = Duration::from_secs(1);

@@ -1,8 +1,8 @@
-//! Logs go to stderr; stdout has the ready line and nothing else.
+//! The log of a daemon and the two settings that shape it. Logs go to stderr; stdout has the ready line and nothing else.
 
 use std::io::IsTerminal;
 
-use settings::Value;
+use crate::Value;
 use tracing::level_filters::LevelFilter;
 
 #[derive(Clone, Copy, Debug)]
