@@ -11,7 +11,13 @@ async fn main() -> anyhow::Result<()> {
         .next()
         .unwrap_or_else(|| "127.0.0.1:5672".to_owned());
     std::fs::create_dir_all(&directory)?;
-    let kernel = Kernel::open(Ports::system(&directory)?, KernelConfig::default())?;
+    let kernel = Kernel::open(
+        Ports::system(
+            &directory,
+            std::sync::Arc::new(kernel::ports::MemoryColdStore::default()),
+        )?,
+        KernelConfig::default(),
+    )?;
     let context = frontend::Context::new(kernel.clone(), &directory)?;
     let listener = tokio::net::TcpListener::bind(&address).await?;
     println!("ready amqp={}", listener.local_addr()?);

@@ -22,8 +22,15 @@ struct Core {
 
 impl Core {
     async fn start(directory: &std::path::Path) -> Core {
-        let kernel =
-            Kernel::open(Ports::system(directory).unwrap(), KernelConfig::default()).unwrap();
+        let kernel = Kernel::open(
+            Ports::system(
+                directory,
+                std::sync::Arc::new(kernel::ports::MemoryColdStore::default()),
+            )
+            .unwrap(),
+            KernelConfig::default(),
+        )
+        .unwrap();
         let context = Context::new(kernel.clone(), directory).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -8,7 +8,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 fn context(dir: &std::path::Path) -> Context {
-    let kernel = Kernel::open(Ports::system(dir).unwrap(), KernelConfig::default()).unwrap();
+    let kernel = Kernel::open(
+        Ports::system(dir, Arc::new(kernel::ports::MemoryColdStore::default())).unwrap(),
+        KernelConfig::default(),
+    )
+    .unwrap();
     Context::new(kernel, dir).unwrap()
 }
 

@@ -14,7 +14,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = arguments.next().ok_or("usage: broker DIR [PORT]")?;
     let port: u16 = arguments.next().as_deref().unwrap_or("9092").parse()?;
     std::fs::create_dir_all(&dir)?;
-    let kernel = Kernel::open(Ports::system(&dir)?, KernelConfig::default())?;
+    let kernel = Kernel::open(
+        Ports::system(
+            &dir,
+            std::sync::Arc::new(kernel::ports::MemoryColdStore::default()),
+        )?,
+        KernelConfig::default(),
+    )?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?

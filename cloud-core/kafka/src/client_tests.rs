@@ -63,7 +63,15 @@ impl Server {
 }
 
 fn open(dir: &Path) -> Kernel {
-    Kernel::open(Ports::system(dir).unwrap(), KernelConfig::default()).unwrap()
+    Kernel::open(
+        Ports::system(
+            dir,
+            std::sync::Arc::new(kernel::ports::MemoryColdStore::default()),
+        )
+        .unwrap(),
+        KernelConfig::default(),
+    )
+    .unwrap()
 }
 
 struct Client {

@@ -14,7 +14,15 @@ fn open(dir: &tempfile::TempDir) -> Kernel {
 }
 
 fn open_with(dir: &tempfile::TempDir, config: KernelConfig) -> Kernel {
-    Kernel::open(Ports::system(dir.path()).unwrap(), config).unwrap()
+    Kernel::open(
+        Ports::system(
+            dir.path(),
+            std::sync::Arc::new(kernel::ports::MemoryColdStore::default()),
+        )
+        .unwrap(),
+        config,
+    )
+    .unwrap()
 }
 
 #[tokio::test]
@@ -64,7 +72,14 @@ async fn what_was_written_is_there_after_a_restart() {
         .await
         .unwrap();
     let producer = kernel.allocate_producer_id().await.unwrap();
-    let refused = Kernel::open(Ports::system(dir.path()).unwrap(), KernelConfig::default());
+    let refused = Kernel::open(
+        Ports::system(
+            dir.path(),
+            std::sync::Arc::new(kernel::ports::MemoryColdStore::default()),
+        )
+        .unwrap(),
+        KernelConfig::default(),
+    );
     assert!(matches!(refused, Err(OpenError::Locked)));
     drop(kernel);
     // First from the log alone, then from the checkpoint of an orderly stop.

@@ -14,7 +14,15 @@ use support::{address, batch};
 const ME: HolderId = HolderId(1);
 
 fn open(dir: &tempfile::TempDir) -> Kernel {
-    Kernel::open(Ports::system(dir.path()).unwrap(), KernelConfig::default()).unwrap()
+    Kernel::open(
+        Ports::system(
+            dir.path(),
+            Arc::new(kernel::ports::MemoryColdStore::default()),
+        )
+        .unwrap(),
+        KernelConfig::default(),
+    )
+    .unwrap()
 }
 
 fn name() -> QueueName {

@@ -15,7 +15,11 @@ use mqtt_codec::{PacketId, QoS, TopicFilter, TopicName};
 use record::{Namespace, StreamAddress, StreamName};
 
 fn open(dir: &Path) -> Context {
-    let kernel = Kernel::open(Ports::system(dir).unwrap(), KernelConfig::default()).unwrap();
+    let kernel = Kernel::open(
+        Ports::system(dir, Arc::new(kernel::ports::MemoryColdStore::default())).unwrap(),
+        KernelConfig::default(),
+    )
+    .unwrap();
     Context::new(kernel, dir).unwrap()
 }
 

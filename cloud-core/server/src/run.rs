@@ -41,8 +41,11 @@ pub fn run(settings: CoreSettings) -> Result<()> {
 }
 
 fn open_kernel(settings: &CoreSettings, data_dir: &DataDir) -> Result<Kernel> {
-    let ports = Ports::system(&data_dir.path)
-        .with_context(|| format!("cannot open the data directory {}", data_dir.path.display()))?;
+    let ports = Ports::system(
+        &data_dir.path,
+        Arc::new(kernel::ports::MemoryColdStore::default()),
+    )
+    .with_context(|| format!("cannot open the data directory {}", data_dir.path.display()))?;
     let config = KernelConfig {
         wal_file_bytes: settings.wal_file_size.bytes(),
         tail_bytes: usize::try_from(settings.tail_memory.bytes()).context("tail-memory")?,

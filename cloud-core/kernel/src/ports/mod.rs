@@ -1,6 +1,8 @@
-//! Where disk and time enter. Production has one implementation of each ([`SystemDisk`], [`SystemClock`]); tests have others, that
+//! Where disk, time, the cold store and background tasks enter. Production has one implementation of each; tests have others, that
 //! lose unsynced writes, tear them, fail, and stop time.
 
+pub mod cold;
+mod memory_cold;
 mod system;
 
 use std::fmt;
@@ -9,7 +11,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use system::{SystemClock, SystemDisk};
+pub use cold::{ColdStore, Spawner};
+pub use memory_cold::MemoryColdStore;
+pub use system::{SystemClock, SystemDisk, TokioSpawner};
 
 /// Everything the kernel needs from outside.
 #[derive(Clone)]
@@ -18,6 +22,10 @@ pub struct Ports {
     pub disk: Arc<dyn Disk>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Objects: where sealed segments go.
+    pub cold: Arc<dyn ColdStore>,
+    /// Runs what nobody waits for.
+    pub spawner: Arc<dyn Spawner>,
 }
 
 impl fmt::Debug for Ports {

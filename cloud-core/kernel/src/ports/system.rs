@@ -4,22 +4,26 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
+use super::cold::{ColdStore, Spawner};
 use super::{Clock, Disk, DiskFile, Ports};
 
 /// Parts in one vectored write; Linux takes at most 1024 (UIO_MAXIOV).
 const MAX_PARTS: usize = 1024;
 
 impl Ports {
-    /// Files below `root`, which is made if it is missing, and the system's clock.
-    pub fn system(root: impl Into<PathBuf>) -> io::Result<Ports> {
+    /// Files below `root`, which is made if it is missing, the system's clock, tasks of the tokio runtime, and a cold store.
+    pub fn system(root: impl Into<PathBuf>, cold: Arc<dyn ColdStore>) -> io::Result<Ports> {
         Ok(Ports {
             disk: Arc::new(SystemDisk::new(root)?),
             clock: Arc::new(SystemClock::default()),
+            cold,
+            spawner: Arc::new(TokioSpawner),
         })
     }
 }
@@ -174,5 +178,18 @@ impl Clock for SystemClock {
 
     fn monotonic_us(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Tasks of the tokio runtime that the caller runs in.
+#[derive(Debug)]
+pub struct TokioSpawner;
+
+impl Spawner for TokioSpawner {
+    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        // Outside of a runtime nothing is run beside: what is spawned is only ever work ahead of time.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(task);
+        }
     }
 }

@@ -23,6 +23,8 @@ pub fn ports(disk: &SimDisk) -> Ports {
     Ports {
         disk: Arc::new(disk.clone()),
         clock: Arc::new(SimClock::default()),
+        cold: Arc::new(kernel::ports::MemoryColdStore::default()),
+        spawner: Arc::new(kernel::ports::TokioSpawner),
     }
 }
 

@@ -31,7 +31,11 @@ pub struct Core {
 
 impl Core {
     pub async fn start(dir: &Path, address: &str) -> Core {
-        let ports = Ports::system(dir.join("kernel")).unwrap();
+        let ports = Ports::system(
+            dir.join("kernel"),
+            std::sync::Arc::new(kernel::ports::MemoryColdStore::default()),
+        )
+        .unwrap();
         let kernel = tokio::task::spawn_blocking(|| Kernel::open(ports, KernelConfig::default()))
             .await
             .unwrap()
