@@ -18,6 +18,7 @@ pub mod limits;
 mod partitioner;
 mod records;
 mod reserved;
+mod retain;
 mod sequence;
 mod varint;
 
@@ -33,4 +34,5 @@ pub use error::{BatchError, BuildError};
 pub use partitioner::{murmur2, partition_for_key, to_positive};
 pub use records::{Header, NewRecord, Record, Records};
 pub use reserved::{RESERVED_PREFIX, is_reserved, strip_reserved};
+pub use retain::Retained;
 pub use sequence::{next_sequence, sequence_after};

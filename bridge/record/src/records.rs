@@ -92,6 +92,11 @@ impl Records {
         }
     }
 
+    /// Bytes of the record section that were not read yet.
+    pub(crate) fn bytes_left(&self) -> usize {
+        self.rest.len()
+    }
+
     fn advance(&mut self) -> Result<Option<Record>, BatchError> {
         if self.found == self.announced {
             return match self.rest.len() {

@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use record::{
     Batch, BatchBuilder, BatchError, BuildError, Compression, Envelope, HEADER_LEN, Header, Native,
-    NewRecord, Protocol, Record, TimestampType, limits, strip_reserved,
+    NewRecord, Protocol, Record, Retained, TimestampType, limits, strip_reserved,
 };
 
 fn some_bytes() -> impl Strategy<Value = Bytes> {
@@ -331,4 +331,42 @@ fn what_cannot_be_built_is_refused() {
         Err(BuildError::TooManyHeaders { .. })
     ));
     assert_eq!((builder.len(), builder.count()), (HEADER_LEN, 0));
+}
+
+proptest! {
+    /// What compaction leaves is what was wanted, unchanged, at the same offsets; the batch is whole for every reader.
+    #[test]
+    fn leaving_records_out_changes_no_other(
+        records in vec(some_record(), 1..30),
+        wanted in vec(any::<bool>(), 30),
+        codec in written_codec(),
+        append_time in proptest::option::of(0..4_000_000_000_000i64),
+    ) {
+        let mut builder = BatchBuilder::new().compression(codec).producer(7, 3, 40).transactional();
+        if let Some(stamp) = append_time {
+            builder = builder.log_append_time(stamp);
+        }
+        let batch = build(builder, &records).patched(1000, 5);
+        let before: Vec<Record> = batch.records().unwrap().map(Result::unwrap).collect();
+        let want = |offset: i64| wanted[usize::try_from(offset - 1000).unwrap()];
+        let expected: Vec<Record> = before.iter().filter(|r| want(r.offset)).cloned().collect();
+        match batch.retain(|record| want(record.offset)).unwrap() {
+            Retained::All => prop_assert_eq!(expected.len(), before.len()),
+            Retained::None => prop_assert!(expected.is_empty()),
+            Retained::Some(left) => {
+                let left = Batch::parse(left.into_bytes()).unwrap();
+                let after: Vec<Record> = left.records().unwrap().map(Result::unwrap).collect();
+                prop_assert!(after.len() < before.len());
+                prop_assert_eq!(&after, &expected);
+                prop_assert_eq!((left.base_offset(), left.last_offset()), (1000, batch.last_offset()));
+                prop_assert_eq!(
+                    (left.producer_id(), left.producer_epoch(), left.base_sequence(), left.last_sequence()),
+                    (7, 3, 40, batch.last_sequence())
+                );
+                prop_assert!(left.is_transactional());
+                prop_assert_eq!(left.leader_epoch(), 5);
+                prop_assert_eq!(left.max_timestamp(), after.iter().map(|r| r.timestamp).max().unwrap());
+            }
+        }
+    }
 }
