@@ -42,7 +42,7 @@ pub(crate) fn save(disk: &dyn Disk, snapshot: &Snapshot) -> std::io::Result<Vec<
         disk.remove(&temporary)?;
     }
     let file = disk.create(&temporary)?;
-    file.append(&[header.freeze(), snapshot.bytes.clone()])?;
+    file.write_at(0, &[header.freeze(), snapshot.bytes.clone()])?;
     file.sync()?;
     disk.rename(&temporary, &path(snapshot.index))?;
     disk.sync_dir(DIRECTORY)?;

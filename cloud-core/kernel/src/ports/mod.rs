@@ -43,9 +43,9 @@ pub trait Disk: Send + Sync {
     fn create_dir(&self, path: &str) -> io::Result<()>;
     /// Names (not paths) of the files in a directory, in any order.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
-    /// Creates a file that must not exist, for appending and reading.
+    /// Creates a file that must not exist, for writing and reading.
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Opens a file that exists, for appending (when `write`) and reading.
+    /// Opens a file that exists, for reading, and for writing when `write`.
     fn open(&self, path: &str, write: bool) -> io::Result<Arc<dyn DiskFile>>;
     /// Gives a file another name; an existing file of that name is replaced in one step.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
@@ -59,8 +59,12 @@ pub trait Disk: Send + Sync {
 
 /// An open file.
 pub trait DiskFile: Send + Sync {
-    /// Writes all parts, in order, at the end of the file. One thread writes a file at a time.
-    fn append(&self, parts: &[Bytes]) -> io::Result<()>;
+    /// Writes all parts, in order, from `position`; the file grows if that goes past its end. After an error any part of it may be
+    /// there. One thread writes a file at a time.
+    fn write_at(&self, position: u64, parts: &[Bytes]) -> io::Result<()>;
+    /// Reserves room on the disk for the first `len` bytes, so that writing there does not fail for want of room. The file is at least
+    /// that long afterwards, and reads as zeros where nothing was written.
+    fn allocate(&self, len: u64) -> io::Result<()>;
     /// Reads exactly `buffer.len()` bytes from `position`; less is `UnexpectedEof`. Does not move anything.
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<()>;
     /// Size in bytes.

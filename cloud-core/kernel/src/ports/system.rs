@@ -1,7 +1,7 @@
 //! The production disk and clock: the only place of the kernel that touches the file system or reads the time.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -9,12 +9,16 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 
 use super::cold::{ColdStore, Spawner};
 use super::{Clock, Disk, DiskFile, Ports};
 
 /// Parts in one vectored write; Linux takes at most 1024 (UIO_MAXIOV).
 const MAX_PARTS: usize = 1024;
+/// Zeros written at a time where the file system cannot reserve room.
+const ZEROS: usize = 1024 * 1024;
 
 impl Ports {
     /// Files below `root`, which is made if it is missing, the system's clock, tasks of the tokio runtime, and a cold store.
@@ -69,7 +73,7 @@ impl Disk for SystemDisk {
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new()
             .read(true)
-            .append(true)
+            .write(true)
             .create_new(true)
             .open(self.path(path))?;
         Ok(Arc::new(SystemFile { file }))
@@ -78,7 +82,7 @@ impl Disk for SystemDisk {
     fn open(&self, path: &str, write: bool) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new()
             .read(true)
-            .append(write)
+            .write(write)
             .open(self.path(path))?;
         Ok(Arc::new(SystemFile { file }))
     }
@@ -116,8 +120,8 @@ struct SystemFile {
 }
 
 impl DiskFile for SystemFile {
-    fn append(&self, parts: &[Bytes]) -> io::Result<()> {
-        let mut file = &self.file;
+    fn write_at(&self, position: u64, parts: &[Bytes]) -> io::Result<()> {
+        let mut position = position;
         for parts in parts.chunks(MAX_PARTS) {
             let mut slices: Vec<IoSlice<'_>> = parts
                 .iter()
@@ -126,15 +130,29 @@ impl DiskFile for SystemFile {
                 .collect();
             let mut rest = slices.as_mut_slice();
             while !rest.is_empty() {
-                match file.write_vectored(rest) {
+                match rustix::io::pwritev(&self.file, rest, position) {
                     Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                    Ok(written) => IoSlice::advance_slices(&mut rest, written),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
+                    Ok(written) => {
+                        position += written as u64;
+                        IoSlice::advance_slices(&mut rest, written);
+                    }
+                    Err(Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
                 }
             }
         }
         Ok(())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        loop {
+            match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len) {
+                Ok(()) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return self.write_zeros(len),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
@@ -151,6 +169,21 @@ impl DiskFile for SystemFile {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+}
+
+impl SystemFile {
+    /// Makes the file `len` bytes long by writing them.
+    fn write_zeros(&self, len: u64) -> io::Result<()> {
+        let zeros = vec![0; ZEROS];
+        let mut position = self.len()?;
+        while position < len {
+            let wanted = usize::try_from(len - position).map_or(ZEROS, |left| left.min(ZEROS));
+            let part = zeros.get(..wanted).unwrap_or(&zeros);
+            self.file.write_all_at(part, position)?;
+            position += wanted as u64;
+        }
+        Ok(())
     }
 }
 

@@ -124,7 +124,7 @@ impl Writer {
             parts.push(header.encode());
             parts.extend(pending.encoded.parts.iter().cloned());
         }
-        if let Err(error) = current.file.append(&parts) {
+        if let Err(error) = current.file.write_at(current.len, &parts) {
             if !is_full(&error) {
                 return Err(error.into());
             }
@@ -161,7 +161,7 @@ impl Writer {
                     error.into()
                 }
             })?;
-            if let Err(error) = file.append(&[encode_file_header(first_index)]) {
+            if let Err(error) = file.write_at(0, &[encode_file_header(first_index)]) {
                 // Half a header must not be in the way of the next attempt.
                 self.ports.disk.remove(&path(first_index))?;
                 return Err(if is_full(&error) {

@@ -218,23 +218,43 @@ impl Disk for SimDisk {
 }
 
 impl DiskFile for SimFile {
-    fn append(&self, parts: &[Bytes]) -> io::Result<()> {
+    fn write_at(&self, position: u64, parts: &[Bytes]) -> io::Result<()> {
         let (worked, full) = {
             let mut tree = self.tree.lock().unwrap();
             (tree.operate(), tree.full)
         };
         let mut contents = self.contents.lock().unwrap();
-        if worked.is_err() || full {
+        let mut bytes = parts.concat();
+        let from = position as usize;
+        // There is room where something is, or was allocated.
+        let no_room = full && from + bytes.len() > contents.now.len();
+        if no_room {
             // A part of it may get there.
-            if let Some(first) = parts.first() {
-                contents.now.extend_from_slice(&first[..first.len() / 2]);
-            }
-            worked?;
+            bytes.truncate(parts.first().map_or(0, |first| first.len() / 2));
+        }
+        let end = contents.now.len().max(from + bytes.len());
+        contents.now.resize(end, 0);
+        // When the power goes all of it is on its way; the crash decides how much gets there.
+        contents.now[from..from + bytes.len()].copy_from_slice(&bytes);
+        worked?;
+        if no_room {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        parts
-            .iter()
-            .for_each(|part| contents.now.extend_from_slice(part));
+        Ok(())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let full = {
+            let mut tree = self.tree.lock().unwrap();
+            tree.operate()?;
+            tree.full
+        };
+        let mut contents = self.contents.lock().unwrap();
+        let len = contents.now.len().max(len as usize);
+        if full && len > contents.now.len() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        contents.now.resize(len, 0);
         Ok(())
     }
 
