@@ -3,24 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use kernel::Stream;
+use kernel::{STREAM_SETTINGS, SettingValues, Stream, StreamSetting};
 
-/// What a key may be set to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Values {
-    /// A number from -1 on; the kernel enforces it.
-    Number,
-    /// Only this.
-    Only(&'static str),
-}
-
-/// One key.
-struct Key {
+/// A key that the kernel does not know: it can be set to the one value that holds anyway.
+struct Fixed {
     name: &'static str,
-    default: &'static str,
-    values: Values,
+    value: &'static str,
     kind: i8,
-    documentation: &'static str,
+    about: &'static str,
 }
 
 // The type codes of DescribeConfigs.
@@ -29,48 +19,30 @@ const INT: i8 = 3;
 const LONG: i8 = 5;
 const LIST: i8 = 7;
 
-const KEYS: &[Key] = &[
-    Key {
-        name: "retention.ms",
-        default: "-1",
-        values: Values::Number,
-        kind: LONG,
-        documentation: "Age in milliseconds after which records are deleted; -1: never.",
-    },
-    Key {
-        name: "retention.bytes",
-        default: "-1",
-        values: Values::Number,
-        kind: LONG,
-        documentation: "Bytes kept of each partition; -1: no bound.",
-    },
-    Key {
+const FIXED: &[Fixed] = &[
+    Fixed {
         name: "cleanup.policy",
-        default: "delete",
-        values: Values::Only("delete"),
+        value: "delete",
         kind: LIST,
-        documentation: "What happens to old records. Compaction is not supported yet.",
+        about: "What happens to old records. Compaction is not supported yet.",
     },
-    Key {
+    Fixed {
         name: "compression.type",
-        default: "producer",
-        values: Values::Only("producer"),
+        value: "producer",
         kind: STRING,
-        documentation: "Batches are stored as the producer compressed them.",
+        about: "Batches are stored as the producer compressed them.",
     },
-    Key {
+    Fixed {
         name: "message.timestamp.type",
-        default: "CreateTime",
-        values: Values::Only("CreateTime"),
+        value: "CreateTime",
         kind: STRING,
-        documentation: "Records keep the time their producer gave them.",
+        about: "Records keep the time their producer gave them.",
     },
-    Key {
+    Fixed {
         name: "min.insync.replicas",
-        default: "1",
-        values: Values::Only("1"),
+        value: "1",
         kind: INT,
-        documentation: "Copies that must be durable before an acknowledgement.",
+        about: "Copies that must be durable before an acknowledgement.",
     },
 ];
 
@@ -95,23 +67,16 @@ pub enum ConfigError {
 
 /// Checks one setting.
 pub fn check(name: &str, value: &str) -> Result<(), ConfigError> {
-    let key = find(name)?;
-    let (good, allowed) = match key.values {
-        Values::Number => (
-            value.parse::<i64>().is_ok_and(|number| number >= -1),
-            "a whole number, at least -1".to_owned(),
-        ),
-        Values::Only(only) => (value == only, only.to_owned()),
+    let (key, checked) = match find(name)? {
+        Key::Kernel(setting) => (setting.name, setting.check(value)),
+        Key::Fixed(fixed) if fixed.value == value => (fixed.name, Ok(())),
+        Key::Fixed(fixed) => (fixed.name, Err(fixed.value.to_owned())),
     };
-    if good {
-        Ok(())
-    } else {
-        Err(ConfigError::BadValue {
-            key: key.name,
-            value: value.to_owned(),
-            allowed,
-        })
-    }
+    checked.map_err(|allowed| ConfigError::BadValue {
+        key,
+        value: value.to_owned(),
+        allowed,
+    })
 }
 
 /// Checks that a key exists.
@@ -119,9 +84,17 @@ pub fn check_key(name: &str) -> Result<(), ConfigError> {
     find(name).map(|_| ())
 }
 
-fn find(name: &str) -> Result<&'static Key, ConfigError> {
-    KEYS.iter()
-        .find(|key| key.name == name)
+enum Key {
+    /// The kernel enforces it.
+    Kernel(&'static StreamSetting),
+    Fixed(&'static Fixed),
+}
+
+fn find(name: &str) -> Result<Key, ConfigError> {
+    let fixed = || FIXED.iter().find(|key| key.name == name);
+    StreamSetting::find(name)
+        .map(Key::Kernel)
+        .or_else(|| fixed().map(Key::Fixed))
         .ok_or_else(|| ConfigError::UnknownKey(name.to_owned()))
 }
 
@@ -154,18 +127,25 @@ pub struct Effective {
 
 /// All keys with the values that hold for a topic with this configuration.
 pub fn effective(config: &BTreeMap<String, String>) -> Vec<Effective> {
-    let effective = |key: &Key| Effective {
-        name: key.name,
-        value: config
-            .get(key.name)
-            .map_or(key.default, String::as_str)
-            .to_owned(),
-        default: key.default,
-        set: config.contains_key(key.name),
-        kind: key.kind,
-        documentation: key.documentation,
+    let of = |name: &'static str, default: &'static str, kind, documentation| Effective {
+        name,
+        value: config.get(name).map_or(default, String::as_str).to_owned(),
+        default,
+        set: config.contains_key(name),
+        kind,
+        documentation,
     };
-    KEYS.iter().map(effective).collect()
+    let kernel = STREAM_SETTINGS.iter().map(|setting| {
+        let kind = match setting.values {
+            SettingValues::Number(_) => LONG,
+            SettingValues::OneOf(_) => STRING,
+        };
+        of(setting.name, setting.default, kind, setting.about)
+    });
+    let fixed = FIXED
+        .iter()
+        .map(|key| of(key.name, key.value, key.kind, key.about));
+    kernel.chain(fixed).collect()
 }
 
 /// The values that hold for a topic.

@@ -31,6 +31,7 @@ mod snapshot;
 mod state;
 mod stats;
 mod stream;
+mod stream_config;
 mod wal;
 
 pub use config::KernelConfig;
@@ -46,4 +47,7 @@ pub use ports::Ports;
 pub use queue::{Acquired, DeliveryId, HolderId, Queue, QueueName, QueueSource, Selector, Verdict};
 pub use router::{Dialect, PatternError, Router, RouterSnapshot};
 pub use stats::{KernelStats, QueueStats};
-pub use stream::{PartitionId, RETENTION_BYTES, RETENTION_MS, Stream, StreamId, StreamSpec};
+pub use stream::{PartitionId, Stream, StreamId, StreamSpec};
+pub use stream_config::{
+    RETENTION_BYTES, RETENTION_MS, STREAM_SETTINGS, SettingValues, StreamSetting,
+};

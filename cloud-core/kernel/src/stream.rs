@@ -67,35 +67,14 @@ impl Stream {
             partition,
         })
     }
-
-    /// `retention.ms`: age in milliseconds past which batches go; `None` = never.
-    pub fn retention_ms(&self) -> Option<i64> {
-        self.config
-            .get(RETENTION_MS)
-            .and_then(|v| v.parse().ok())
-            .filter(|v: &i64| *v >= 0)
-    }
-
-    /// `retention.bytes`: bytes kept in each partition; `None` = no bound.
-    pub fn retention_bytes(&self) -> Option<u64> {
-        self.config
-            .get(RETENTION_BYTES)
-            .and_then(|v| v.parse::<i64>().ok())
-            .and_then(|v| u64::try_from(v).ok())
-    }
 }
-
-/// Configuration key: age in milliseconds past which batches are deleted; -1 = never (the default).
-pub const RETENTION_MS: &str = "retention.ms";
-/// Configuration key: bytes kept in each partition; -1 = no bound (the default).
-pub const RETENTION_BYTES: &str = "retention.bytes";
 
 /// What a new stream shall be.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StreamSpec {
     /// Number of partitions; 0 = [`crate::KernelConfig::default_partitions`].
     pub partitions: u32,
-    /// Configuration. The kernel enforces [`RETENTION_MS`] and [`RETENTION_BYTES`] (a value that is not a number is refused)
-    /// and keeps every other key for its owner: which keys exist is for the front end to say.
+    /// Configuration. The kernel checks and enforces [`crate::STREAM_SETTINGS`], and keeps every other key for its owner: which keys exist
+    /// is for the front end to say.
     pub config: BTreeMap<String, String>,
 }

@@ -11,7 +11,8 @@ use super::Kernel;
 use crate::entry::{Command, Entry, Outcome};
 use crate::error::{AlterStreamError, CreateStreamError, DeleteStreamError, WriteError};
 use crate::limits;
-use crate::stream::{RETENTION_BYTES, RETENTION_MS, Stream, StreamId, StreamSpec};
+use crate::stream::{Stream, StreamId, StreamSpec};
+use crate::stream_config::StreamSetting;
 
 impl Kernel {
     /// Creates a stream.
@@ -153,7 +154,7 @@ impl Kernel {
     }
 }
 
-/// What the kernel enforces must be a number; the other keys are their owner's.
+/// What the kernel enforces must be what can be enforced; the other keys are their owner's.
 fn check_config(config: &BTreeMap<String, String>) -> Result<(), (String, String)> {
     if config.len() > limits::MAX_STREAM_CONFIG_KEYS {
         return Err((
@@ -174,10 +175,10 @@ fn check_config(config: &BTreeMap<String, String>) -> Result<(), (String, String
                 ),
             ));
         }
-        if [RETENTION_MS, RETENTION_BYTES].contains(&key.as_str())
-            && value.parse::<i64>().ok().is_none_or(|v| v < -1)
+        if let Some(setting) = StreamSetting::find(key)
+            && let Err(allowed) = setting.check(value)
         {
-            return Err((key.clone(), format!("{value:?} is not a number from -1")));
+            return Err((key.clone(), format!("{value:?} must be {allowed}")));
         }
     }
     Ok(())

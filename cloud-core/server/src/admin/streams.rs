@@ -5,14 +5,13 @@ use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use kernel::{CreateStreamError, DeleteStreamError, Kernel, StreamSpec};
+use kernel::{
+    CreateStreamError, DeleteStreamError, Kernel, STREAM_SETTINGS, StreamSetting, StreamSpec,
+};
 use record::{Namespace, StreamAddress, StreamName};
 
 use super::Admin;
 use super::refusal::Refusal;
-
-/// What can be set about a stream; everything else is refused, since nothing would enforce it.
-const CONFIG_KEYS: [&str; 2] = ["retention.ms", "retention.bytes"];
 
 pub async fn list(State(admin): State<Arc<Admin>>) -> Json<Streams> {
     let kernel = &admin.ctx.kernel;
@@ -37,9 +36,11 @@ pub async fn create(
     if let Some(key) = request
         .config
         .keys()
-        .find(|key| !CONFIG_KEYS.contains(&key.as_str()))
+        .find(|key| StreamSetting::find(key).is_none())
     {
-        let known = CONFIG_KEYS.join(", ");
+        // Everything else is refused, since nothing would enforce it.
+        let known: Vec<_> = STREAM_SETTINGS.iter().map(|s| s.name).collect();
+        let known = known.join(", ");
         return Err(Refusal::invalid(
             format!("configuration {key} is not known"),
             format!("known are {known}"),

@@ -1,0 +1,83 @@
+//! The settings of a stream that the kernel enforces: one table, which front ends show and check by. Names are those that Kafka's
+//! users know, where there are such.
+
+use crate::stream::Stream;
+
+/// What a setting may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SettingValues {
+    /// A whole number, at least this.
+    Number(i64),
+    /// One of these.
+    OneOf(&'static [&'static str]),
+}
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamSetting {
+    /// Its key in [`Stream::config`].
+    pub name: &'static str,
+    /// What holds when it is not set.
+    pub default: &'static str,
+    /// What it may be.
+    pub values: SettingValues,
+    /// What it does, with units.
+    pub about: &'static str,
+}
+
+/// Age in milliseconds past which batches are deleted; -1 = never.
+pub const RETENTION_MS: &str = "retention.ms";
+/// Bytes kept in each partition; -1 = no bound.
+pub const RETENTION_BYTES: &str = "retention.bytes";
+
+/// All settings that the kernel enforces.
+pub const STREAM_SETTINGS: &[StreamSetting] = &[
+    StreamSetting {
+        name: RETENTION_MS,
+        default: "-1",
+        values: SettingValues::Number(-1),
+        about: "Age in milliseconds after which records are deleted; -1: never.",
+    },
+    StreamSetting {
+        name: RETENTION_BYTES,
+        default: "-1",
+        values: SettingValues::Number(-1),
+        about: "Bytes kept of each partition; -1: no bound.",
+    },
+];
+
+impl StreamSetting {
+    /// The setting of that name, if the kernel enforces it.
+    pub fn find(name: &str) -> Option<&'static StreamSetting> {
+        STREAM_SETTINGS.iter().find(|setting| setting.name == name)
+    }
+
+    /// Whether it can be set to this; else what it may be.
+    pub fn check(&self, value: &str) -> Result<(), String> {
+        match self.values {
+            SettingValues::Number(least) if value.parse::<i64>().is_ok_and(|v| v >= least) => {
+                Ok(())
+            }
+            SettingValues::Number(least) => Err(format!("a whole number, at least {least}")),
+            SettingValues::OneOf(allowed) if allowed.contains(&value) => Ok(()),
+            SettingValues::OneOf(allowed) => Err(format!("one of {}", allowed.join(" "))),
+        }
+    }
+}
+
+impl Stream {
+    fn number(&self, name: &str) -> Option<i64> {
+        self.config.get(name).and_then(|value| value.parse().ok())
+    }
+
+    /// `retention.ms`: age in milliseconds past which batches go; `None` = never.
+    pub fn retention_ms(&self) -> Option<i64> {
+        self.number(RETENTION_MS).filter(|age| *age >= 0)
+    }
+
+    /// `retention.bytes`: bytes kept in each partition; `None` = no bound.
+    pub fn retention_bytes(&self) -> Option<u64> {
+        self.number(RETENTION_BYTES)
+            .and_then(|bytes| u64::try_from(bytes).ok())
+    }
+}
