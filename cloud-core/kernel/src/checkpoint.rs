@@ -30,21 +30,29 @@ fn index_of(name: &str) -> Option<u64> {
 
 /// Writes a checkpoint so that after a crash at any point it is there whole or not at all. Returns the indexes of those kept,
 /// oldest first.
-pub(crate) fn save(disk: &dyn Disk, snapshot: &Snapshot) -> std::io::Result<Vec<u64>> {
+pub(crate) fn save(disk: &dyn Disk, snapshot: Snapshot) -> std::io::Result<Vec<u64>> {
+    let index = snapshot.index;
+    let parts = snapshot.encode();
+    let length: usize = parts.iter().map(Bytes::len).sum();
+    let crc = parts
+        .iter()
+        .fold(0, |crc, part| crc32c::crc32c_append(crc, part));
     let mut header = BytesMut::with_capacity(HEADER);
     header.put_slice(MAGIC);
     header.put_u32_le(VERSION);
-    header.put_u64_le(snapshot.bytes.len() as u64);
-    header.put_u32_le(crc32c::crc32c(&snapshot.bytes));
+    header.put_u64_le(length as u64);
+    header.put_u32_le(crc);
     let temporary = format!("{DIRECTORY}/new.tmp");
     let stale = disk.list(DIRECTORY)?;
     if stale.iter().any(|name| name == "new.tmp") {
         disk.remove(&temporary)?;
     }
     let file = disk.create(&temporary)?;
-    file.write_at(0, &[header.freeze(), snapshot.bytes.clone()])?;
+    let mut whole = vec![header.freeze()];
+    whole.extend(parts);
+    file.write_at(0, &whole)?;
     file.sync()?;
-    disk.rename(&temporary, &path(snapshot.index))?;
+    disk.rename(&temporary, &path(index))?;
     disk.sync_dir(DIRECTORY)?;
     let mut indexes: Vec<u64> = disk
         .list(DIRECTORY)?

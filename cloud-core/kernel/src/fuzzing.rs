@@ -28,5 +28,6 @@ pub fn entry(body: Bytes) -> Option<Bytes> {
 pub fn checkpoint(body: Bytes) -> Option<Bytes> {
     let state = State::new(0);
     let head = snapshot::decode(body, &state).ok()?;
-    Some(snapshot::encode(&state, head.index, head.stamp, head.last))
+    let snapshot = snapshot::take(&state, head.index, head.stamp, head.last);
+    Some(snapshot.encode().into_iter().flatten().collect())
 }

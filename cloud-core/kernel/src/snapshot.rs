@@ -1,6 +1,7 @@
 //! The state as bytes, for checkpoints.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -16,15 +17,20 @@ use crate::entry_codec::{
 use crate::queue::QueueName;
 use crate::state::partition::{BatchRef, Partition, PartitionLog};
 use crate::state::producer::{Producer, Sent};
-use crate::state::{SourceState, State};
+use crate::state::{Positions, QueueSources, Shared, SourceState, State, Table};
 use crate::stream::{Stream, StreamId};
 
-/// The state after one entry.
+/// The state after one entry. What can be large is a copy that shares its memory with the state: the writer makes it for the price of some
+/// pointers, and [`Snapshot::encode`] turns it to bytes on another thread.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     /// The entry.
     pub index: u64,
-    pub bytes: Bytes,
+    /// Head, streams and logs, encoded.
+    logs: BytesMut,
+    tables: Shared<Arc<str>, Table>,
+    cursors: Shared<CursorName, Positions>,
+    queues: Shared<QueueName, QueueSources>,
 }
 
 /// What a snapshot says besides the state.
@@ -79,7 +85,8 @@ impl SnapshotRequests {
     }
 }
 
-pub(crate) fn encode(state: &State, index: u64, stamp: i64, last: bool) -> Bytes {
+/// Copies the state; the caller is the only one who changes it.
+pub(crate) fn take(state: &State, index: u64, stamp: i64, last: bool) -> Snapshot {
     let mut out = BytesMut::new();
     out.put_u64_le(index);
     out.put_i64_le(stamp);
@@ -102,44 +109,81 @@ pub(crate) fn encode(state: &State, index: u64, stamp: i64, last: bool) -> Bytes
             }
         }
     }
-    drop(directory);
-    let tables = state.tables.read();
-    out.put_u32_le(len_u32(tables.len()));
-    for (name, table) in tables.iter() {
-        out.bytes_with_len(name.as_bytes());
-        out.put_u32_le(len_u32(table.len()));
-        for (key, value) in table {
-            out.bytes_with_len(key);
-            out.bytes_with_len(value);
-        }
+    Snapshot {
+        index,
+        logs: out,
+        tables: state.tables.read().clone(),
+        cursors: state.cursors.read().clone(),
+        queues: state.queues.read().clone(),
     }
-    drop(tables);
-    let cursors = state.cursors.read();
-    out.put_u32_le(len_u32(cursors.len()));
-    for (name, positions) in cursors.iter() {
-        out.bytes_with_len(name.0.as_bytes());
-        out.put_u32_le(len_u32(positions.len()));
-        for position in positions.values() {
-            put_partition(&mut out, position.partition);
-            out.put_i64_le(position.offset);
-            out.bytes_with_len(&position.metadata);
-            out.put_i64_le(position.committed_at);
+}
+
+impl Snapshot {
+    /// The bytes, in parts of bounded size.
+    pub fn encode(self) -> Vec<Bytes> {
+        let mut parts = Parts {
+            done: Vec::new(),
+            open: self.logs,
+        };
+        let out = &mut parts.open;
+        out.put_u32_le(len_u32(self.tables.size()));
+        for (name, table) in &self.tables {
+            let out = &mut parts.open;
+            out.bytes_with_len(name.as_bytes());
+            out.put_u32_le(len_u32(table.size()));
+            for (key, value) in table {
+                let out = parts.next();
+                out.bytes_with_len(key);
+                out.bytes_with_len(value);
+            }
         }
-    }
-    drop(cursors);
-    let queues = state.queues.read();
-    out.put_u32_le(len_u32(queues.len()));
-    for (name, sources) in queues.iter() {
-        out.bytes_with_len(name.0.as_bytes());
-        out.put_u32_le(len_u32(sources.len()));
-        for (partition, source) in sources {
-            put_partition(&mut out, *partition);
-            out.put_i64_le(source.low_water);
-            out.put_i64_le(source.delivered_to);
-            put_bitmap(&mut out, &source.settled);
+        parts.open.put_u32_le(len_u32(self.cursors.size()));
+        for (name, positions) in &self.cursors {
+            let out = parts.next();
+            out.bytes_with_len(name.0.as_bytes());
+            out.put_u32_le(len_u32(positions.size()));
+            for position in positions.values() {
+                put_partition(out, position.partition);
+                out.put_i64_le(position.offset);
+                out.bytes_with_len(&position.metadata);
+                out.put_i64_le(position.committed_at);
+            }
         }
+        parts.open.put_u32_le(len_u32(self.queues.size()));
+        for (name, sources) in &self.queues {
+            let out = parts.next();
+            out.bytes_with_len(name.0.as_bytes());
+            out.put_u32_le(len_u32(sources.size()));
+            for (partition, source) in sources {
+                put_partition(out, *partition);
+                out.put_i64_le(source.low_water);
+                out.put_i64_le(source.delivered_to);
+                put_bitmap(out, &source.settled);
+            }
+        }
+        parts.done.push(parts.open.freeze());
+        parts.done
     }
-    out.freeze()
+}
+
+/// Bytes of a part of a checkpoint.
+const PART: usize = 1024 * 1024;
+
+/// One buffer that doubles again and again would be copied each time.
+struct Parts {
+    done: Vec<Bytes>,
+    open: BytesMut,
+}
+
+impl Parts {
+    /// Where to go on: a new part when the last is full.
+    fn next(&mut self) -> &mut BytesMut {
+        if self.open.len() >= PART {
+            let full = std::mem::replace(&mut self.open, BytesMut::with_capacity(PART + PART / 8));
+            self.done.push(full.freeze());
+        }
+        &mut self.open
+    }
 }
 
 fn put_log(out: &mut BytesMut, log: &PartitionLog) {
@@ -204,21 +248,21 @@ pub(crate) fn decode(bytes: Bytes, state: &State) -> Result<SnapshotHead, Malfor
     for _ in 0..from.count(8)? {
         let name = from.string()?;
         let count = from.count(8)?;
-        let mut table = BTreeMap::new();
+        let mut table = Table::new_sync();
         for _ in 0..count {
             // Copies: a slice would keep the whole checkpoint in memory.
-            table.insert(
+            table.insert_mut(
                 Bytes::copy_from_slice(&from.bytes()?),
                 Bytes::copy_from_slice(&from.bytes()?),
             );
         }
-        tables.insert(name.into(), table);
+        tables.insert_mut(name.into(), table);
     }
     drop(tables);
     let mut cursors = state.cursors.write();
     for _ in 0..from.count(8)? {
         let name = CursorName(from.string()?.into());
-        let mut positions = BTreeMap::new();
+        let mut positions = Positions::new_sync();
         for _ in 0..from.count(32)? {
             let position = CursorPosition {
                 partition: get_partition(&mut from)?,
@@ -226,15 +270,15 @@ pub(crate) fn decode(bytes: Bytes, state: &State) -> Result<SnapshotHead, Malfor
                 metadata: Bytes::copy_from_slice(&from.bytes()?),
                 committed_at: from.i64()?,
             };
-            positions.insert(position.partition, position);
+            positions.insert_mut(position.partition, position);
         }
-        cursors.insert(name, positions);
+        cursors.insert_mut(name, positions);
     }
     drop(cursors);
     let mut queues = state.queues.write();
     for _ in 0..from.count(8)? {
         let name = QueueName(from.string()?.into());
-        let mut sources = BTreeMap::new();
+        let mut sources = QueueSources::new_sync();
         for _ in 0..from.count(32)? {
             let partition = get_partition(&mut from)?;
             let source = SourceState {
@@ -242,9 +286,9 @@ pub(crate) fn decode(bytes: Bytes, state: &State) -> Result<SnapshotHead, Malfor
                 delivered_to: from.i64()?,
                 settled: get_bitmap(&mut from)?,
             };
-            sources.insert(partition, source);
+            sources.insert_mut(partition, source);
         }
-        queues.insert(name, sources);
+        queues.insert_mut(name, sources);
     }
     if from.is_done() {
         Ok(head)

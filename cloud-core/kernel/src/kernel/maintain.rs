@@ -121,7 +121,7 @@ impl Kernel {
         checkpoints.kept = self
             .core
             .pool
-            .run(move || checkpoint::save(&*disk, &snapshot))
+            .run(move || checkpoint::save(&*disk, snapshot))
             .await
             .ok_or_else(closed)??;
         checkpoints.at_bytes = at_bytes;
@@ -179,7 +179,7 @@ impl Kernel {
             corrupt_reads: count(&core.corrupt_reads),
             streams,
             partitions,
-            cursors: core.state.cursors.read().len() as u64,
+            cursors: core.state.cursors.read().size() as u64,
             producers,
             checkpoints: count(&core.checkpoints_written),
             recovery_time: Duration::from_micros(core.recovery_us),

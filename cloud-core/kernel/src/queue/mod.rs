@@ -94,20 +94,20 @@ impl Queue {
         let gone: Vec<_> = inner
             .sources
             .keys()
-            .filter(|p| !durable.contains_key(p))
+            .filter(|p| !durable.contains_key(*p))
             .copied()
             .collect();
         gone.into_iter()
             .for_each(|partition| inner.drop_source(partition));
-        for (partition, state) in durable {
-            inner.sources.entry(partition).or_insert_with(|| {
+        for (partition, state) in &durable {
+            inner.sources.entry(*partition).or_insert_with(|| {
                 // A source that is added now has not been handed out in any earlier life.
                 let uncertain = if at_open {
-                    self.uncertain_below(partition, &state)
+                    self.uncertain_below(*partition, state)
                 } else {
                     state.delivered_to
                 };
-                Source::new(state, uncertain)
+                Source::new(state.clone(), uncertain)
             });
         }
     }

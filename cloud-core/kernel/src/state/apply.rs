@@ -8,7 +8,7 @@ use record::Batch;
 
 use super::partition::{BatchRef, Partition};
 use super::producer::{self, Producer, Verdict};
-use super::{SourceState, State};
+use super::{Positions, Shared, SourceState, State};
 use crate::entry::{Appended, Command, Outcome, QueueSettled, SequenceRule};
 use crate::error::AppendError;
 use crate::stream::{PartitionId, Stream, StreamId};
@@ -185,11 +185,9 @@ impl State {
             Command::TablePut { table, key, value } => {
                 // What is kept for long must not hold on to the frame or the network buffer it came in.
                 let (key, value) = (own(&key), own(&value));
-                self.tables
-                    .write()
-                    .entry(table)
-                    .or_default()
-                    .insert(key, value);
+                change(&mut self.tables.write(), table, |t| {
+                    t.insert_mut(key, value);
+                });
                 Outcome::Done
             }
             Command::TableDelete { table, key } => {
@@ -197,9 +195,9 @@ impl State {
                 let Some(values) = tables.get_mut(&table) else {
                     return Outcome::NoEffect;
                 };
-                let removed = values.remove(&key).is_some();
+                let removed = values.remove_mut(&key);
                 if values.is_empty() {
-                    tables.remove(&table);
+                    tables.remove_mut(&table);
                 }
                 if removed {
                     Outcome::Done
@@ -209,12 +207,13 @@ impl State {
             }
             Command::CursorCommit { group, positions } => {
                 let mut cursors = self.cursors.write();
-                let group = cursors.entry(group).or_default();
-                for mut position in positions {
-                    position.committed_at = at.stamp;
-                    position.metadata = own(&position.metadata);
-                    group.insert(position.partition, position);
-                }
+                change(&mut cursors, group, |group| {
+                    for mut position in positions {
+                        position.committed_at = at.stamp;
+                        position.metadata = own(&position.metadata);
+                        group.insert_mut(position.partition, position);
+                    }
+                });
                 Outcome::Done
             }
             Command::CursorDelete { group, partitions } => {
@@ -223,11 +222,13 @@ impl State {
                     return Outcome::NoEffect;
                 };
                 match partitions {
-                    None => positions.clear(),
-                    Some(partitions) => positions.retain(|p, _| !partitions.contains(p)),
+                    None => *positions = Positions::new_sync(),
+                    Some(partitions) => partitions.iter().for_each(|p| {
+                        positions.remove_mut(p);
+                    }),
                 }
                 if positions.is_empty() {
-                    cursors.remove(&group);
+                    cursors.remove_mut(&group);
                 }
                 Outcome::Done
             }
@@ -296,17 +297,18 @@ impl State {
             }
             Command::QueueSources { queue, sources } => {
                 let mut queues = self.queues.write();
-                let mut before = queues.remove(&queue).unwrap_or_default();
+                let before = queues.get(&queue).cloned().unwrap_or_default();
                 let now = sources.into_iter().map(|(partition, from)| {
-                    let new = SourceState {
+                    let new = || SourceState {
                         low_water: from,
                         delivered_to: from,
                         ..SourceState::default()
                     };
-                    (partition, before.remove(&partition).unwrap_or(new))
+                    let known = before.get(&partition).cloned();
+                    (partition, known.unwrap_or_else(new))
                 });
                 let now = now.collect();
-                queues.insert(queue, now);
+                queues.insert_mut(queue, now);
                 Outcome::Done
             }
             Command::QueueSettle { queue, settled } => match self.queues.write().get_mut(&queue) {
@@ -320,10 +322,13 @@ impl State {
                 }
                 None => Outcome::NoEffect,
             },
-            Command::QueueDelete { queue } => match self.queues.write().remove(&queue) {
-                Some(_) => Outcome::Done,
-                None => Outcome::NoEffect,
-            },
+            Command::QueueDelete { queue } => {
+                if self.queues.write().remove_mut(&queue) {
+                    Outcome::Done
+                } else {
+                    Outcome::NoEffect
+                }
+            }
         }
     }
 
@@ -356,15 +361,12 @@ impl State {
             .filter_map(|p| directory.partitions.remove(&p))
             .collect();
         drop(directory);
-        for positions in self.cursors.write().values_mut() {
-            positions.retain(|p, _| p.stream != id);
+        let mut cursors = self.cursors.write();
+        for group in drop_stream(&mut cursors, id) {
+            cursors.remove_mut(&group);
         }
-        self.cursors
-            .write()
-            .retain(|_, positions| !positions.is_empty());
-        for sources in self.queues.write().values_mut() {
-            sources.retain(|p, _| p.stream != id);
-        }
+        drop(cursors);
+        drop_stream(&mut self.queues.write(), id);
         for partition in partitions {
             let end = partition.log.lock().end;
             self.trim(&partition, end);
@@ -391,6 +393,46 @@ impl State {
         self.streams_changed
             .send_modify(|generation| *generation += 1);
     }
+}
+
+/// Changes the value of a key, which is made if it is missing.
+fn change<K: Ord + Clone, V: Clone + Default>(
+    map: &mut Shared<K, V>,
+    key: K,
+    change: impl FnOnce(&mut V),
+) {
+    if let Some(value) = map.get_mut(&key) {
+        return change(value);
+    }
+    let mut value = V::default();
+    change(&mut value);
+    map.insert_mut(key, value);
+}
+
+/// Takes the partitions of a stream out of each value; returns the keys whose values are empty now.
+fn drop_stream<K: Ord + Clone, V: Clone>(
+    map: &mut Shared<K, Shared<PartitionId, V>>,
+    stream: StreamId,
+) -> Vec<K> {
+    let of_stream = stream.partition(0)..=stream.partition(u32::MAX);
+    let named: Vec<(K, Vec<PartitionId>)> = map
+        .iter()
+        .map(|(key, values)| (key, values.range(of_stream.clone()).map(|(p, _)| *p)))
+        .map(|(key, partitions)| (key.clone(), partitions.collect::<Vec<_>>()))
+        .filter(|(_, partitions)| !partitions.is_empty())
+        .collect();
+    let mut empty = Vec::new();
+    for (key, partitions) in named {
+        if let Some(values) = map.get_mut(&key) {
+            partitions.iter().for_each(|partition| {
+                values.remove_mut(partition);
+            });
+            if values.is_empty() {
+                empty.push(key);
+            }
+        }
+    }
+    empty
 }
 
 fn settle(source: &mut SourceState, settled: QueueSettled) {

@@ -51,8 +51,12 @@ pub(crate) struct SourceState {
     pub settled: RoaringTreemap,
 }
 
-pub(crate) type Table = BTreeMap<Bytes, Bytes>;
-pub(crate) type QueueSources = BTreeMap<PartitionId, SourceState>;
+/// Maps that share what has not changed since they were copied: a checkpoint takes a copy on the writer's thread for the price of a pointer,
+/// and encodes it beside it.
+pub(crate) type Shared<K, V> = rpds::RedBlackTreeMapSync<K, V>;
+pub(crate) type Table = Shared<Bytes, Bytes>;
+pub(crate) type Positions = Shared<PartitionId, CursorPosition>;
+pub(crate) type QueueSources = Shared<PartitionId, SourceState>;
 
 /// Which WAL files hold batches that can still be read: first index of the file -> live batches. Files that are not
 /// here hold none.
@@ -89,9 +93,9 @@ pub(crate) struct Applied {
 #[derive(Debug)]
 pub(crate) struct State {
     pub directory: RwLock<Directory>,
-    pub tables: RwLock<BTreeMap<Arc<str>, Table>>,
-    pub cursors: RwLock<BTreeMap<CursorName, BTreeMap<PartitionId, CursorPosition>>>,
-    pub queues: RwLock<BTreeMap<QueueName, QueueSources>>,
+    pub tables: RwLock<Shared<Arc<str>, Table>>,
+    pub cursors: RwLock<Shared<CursorName, Positions>>,
+    pub queues: RwLock<Shared<QueueName, QueueSources>>,
     pub wal_use: Mutex<WalUse>,
     pub tail: Mutex<Tail>,
     pub applied: Applied,

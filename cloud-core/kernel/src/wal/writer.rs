@@ -86,9 +86,8 @@ impl Writer {
     /// Between two groups the state is exactly what the entries so far made of it.
     fn snapshot(&self, idle: bool) -> bool {
         let index = self.next_index - 1;
-        self.snapshots.answer(idle, |last| snapshot::Snapshot {
-            index,
-            bytes: snapshot::encode(&self.state, index, self.last_stamp, last),
+        self.snapshots.answer(idle, |last| {
+            snapshot::take(&self.state, index, self.last_stamp, last)
         })
     }
 
