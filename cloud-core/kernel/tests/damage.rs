@@ -1,16 +1,14 @@
 //! Disks that fail: what cannot be kept is refused, what is damaged is reported, and the rest stays readable.
 
-mod support;
-
 use std::sync::Arc;
 
 use kernel::{
     Entry, HolderId, Kernel, KernelConfig, OpenError, PartitionId, QueueName, QueueSource,
     SequenceRule, Stepper, WriteError,
 };
-use support::sim_disk::SimDisk;
-use support::stepped::{config, drive, open, ports};
-use support::{address, batch, values};
+use sim::batches::{address, batch, values};
+use sim::disk::SimDisk;
+use sim::stepped::{config, drive, open, ports};
 
 /// A kernel with some entries in one file, and the disk below it.
 fn some_entries(disk: &SimDisk, config: KernelConfig) -> (Kernel, Stepper, PartitionId) {

@@ -1,13 +1,11 @@
 //! The log as its users see it, on a real file system.
 
-mod support;
-
 use bytes::Bytes;
 use kernel::{
     AppendError, Command, CursorName, Entry, Kernel, KernelConfig, OpenError, Outcome, Ports,
     ReadError, SequenceRule, StreamSpec, WriteError,
 };
-use support::{address, batch, produced, stamped, values};
+use sim::batches::{address, batch, produced, stamped, values};
 
 fn open(dir: &tempfile::TempDir) -> Kernel {
     open_with(dir, KernelConfig::default())

@@ -1,7 +1,5 @@
 //! Queues as their users see them.
 
-mod support;
-
 use std::sync::Arc;
 
 use kernel::{
@@ -9,7 +7,7 @@ use kernel::{
     QueueSource, Selector, SequenceRule, Stream, StreamSpec, Verdict,
 };
 use record::Record;
-use support::{address, batch};
+use sim::batches::{address, batch};
 
 const ME: HolderId = HolderId(1);
 

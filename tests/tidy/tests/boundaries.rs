@@ -16,7 +16,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("mqtt-broker", &["mqtt-codec", "mqtt-session", "record"]),
     ("sync", &["record"]),
     ("sync-quic", &["record", "sync"]),
-    ("kernel", &["record"]),
+    // The simulator in the kernel's own tests only.
+    ("kernel", &["record", "sim"]),
     ("frontend", &["kernel", "record"]),
     (
         "mqtt",
@@ -79,6 +80,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("interop", &["record"]),
+    ("sim", &["kernel", "record"]),
     ("tidy", &[]),
 ];
 

@@ -4,10 +4,14 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use kernel::ports::MemoryColdStore;
 use kernel::{Kernel, KernelConfig, OpenError, Ports, Stepper};
 
-use super::sim_disk::{SimClock, SimDisk};
+use crate::clock::SimClock;
+use crate::disk::SimDisk;
+use crate::spawner::SimSpawner;
 
+/// Everything small, so that every limit is met soon.
 pub fn config() -> KernelConfig {
     KernelConfig {
         wal_file_bytes: 4096,
@@ -19,15 +23,17 @@ pub fn config() -> KernelConfig {
     }
 }
 
+/// That disk, and otherwise nothing that survives.
 pub fn ports(disk: &SimDisk) -> Ports {
     Ports {
         disk: Arc::new(disk.clone()),
         clock: Arc::new(SimClock::default()),
-        cold: Arc::new(kernel::ports::MemoryColdStore::default()),
-        spawner: Arc::new(kernel::ports::TokioSpawner),
+        cold: Arc::new(MemoryColdStore::default()),
+        spawner: Arc::new(SimSpawner::default()),
     }
 }
 
+/// Opens what is on that disk.
 pub fn open(disk: &SimDisk) -> Result<(Kernel, Stepper), OpenError> {
     Kernel::open_stepped(ports(disk), config())
 }

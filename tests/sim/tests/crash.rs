@@ -1,8 +1,6 @@
 //! Random work on a simulated disk, power cuts at random operations, and a plain model beside it: what was acknowledged is there, exactly
 //! once and in order, and of what was not, a prefix. One thread, one seed.
-//! `KERNEL_SEED=n` runs one seed.
-
-mod support;
+//! `SIM_SEED=n` runs one seed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::{Pin, pin};
@@ -14,9 +12,9 @@ use kernel::{
     QueueName, QueueSource, SequenceRule, Stepper, Verdict,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use support::sim_disk::SimDisk;
-use support::stepped::{drive, open, poll};
-use support::{address, batch, produced, values};
+use sim::batches::{address, batch, produced, values};
+use sim::disk::SimDisk;
+use sim::stepped::{drive, open, poll};
 
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Model {
@@ -394,7 +392,7 @@ fn run(seed: u64) {
 
 #[test]
 fn nothing_acknowledged_is_lost_or_doubled_by_power_cuts() {
-    if let Some(seed) = std::env::var("KERNEL_SEED")
+    if let Some(seed) = std::env::var("SIM_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok())
     {
