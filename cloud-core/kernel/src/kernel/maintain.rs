@@ -96,7 +96,7 @@ impl Kernel {
             entry.push(Command::ExpireProducers { idle_since });
         }
         if !entry.commands.is_empty()
-            && let Err(error) = self.write(entry).await
+            && let Err(error) = self.write_urgent(entry).await
         {
             tracing::warn!(%error, "retention could not be applied");
         }

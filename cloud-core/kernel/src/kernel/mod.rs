@@ -209,29 +209,36 @@ impl Kernel {
         &self,
         entry: Entry,
     ) -> impl Future<Output = Result<Vec<Outcome>, WriteError>> + Send + use<> {
-        let submitted = self.submit(entry);
-        async move {
-            match submitted {
-                Ok(done) => done.await.unwrap_or(Err(WriteError::Closed)),
-                Err(error) => Err(error),
-            }
-        }
+        let submitted = self.submit(entry, Intake::push);
+        answer(submitted)
+    }
+
+    /// Like [`Kernel::write`], for entries that make room, or that maintenance cannot do without: they go before all others, and are taken
+    /// when the WAL is at its bound or the disk is full, as long as the reserve lasts.
+    pub(crate) fn write_urgent(
+        &self,
+        entry: Entry,
+    ) -> impl Future<Output = Result<Vec<Outcome>, WriteError>> + Send + use<> {
+        let submitted = self.submit(entry, Intake::push_urgent);
+        answer(submitted)
     }
 
     fn submit(
         &self,
         entry: Entry,
-    ) -> Result<oneshot::Receiver<Result<Vec<Outcome>, WriteError>>, WriteError> {
+        push: impl FnOnce(&Intake, Pending) -> Result<(), WriteError>,
+    ) -> Result<Answer, WriteError> {
         let commands = entry.commands;
         self.check_entry(&commands)?;
         let encoded = entry_codec::encode(&commands);
         at_most("the entry", encoded.len, limits::MAX_ENTRY_BYTES)?;
         let (done, receiver) = oneshot::channel();
-        self.core.intake.push(Pending {
+        let pending = Pending {
             commands,
             encoded,
             done,
-        })?;
+        };
+        push(&self.core.intake, pending)?;
         Ok(receiver)
     }
 
@@ -386,6 +393,12 @@ impl Kernel {
         *self.core.producer_ids.lock() = first + 1..first + i64::from(count);
         Ok(*first)
     }
+}
+
+type Answer = oneshot::Receiver<Result<Vec<Outcome>, WriteError>>;
+
+async fn answer(submitted: Result<Answer, WriteError>) -> Result<Vec<Outcome>, WriteError> {
+    submitted?.await.unwrap_or(Err(WriteError::Closed))
 }
 
 fn check(config: &KernelConfig) -> Result<(), OpenError> {

@@ -25,6 +25,8 @@ enum Door {
 
 struct Inner {
     entries: VecDeque<Pending>,
+    /// What makes room, or must not wait for it: goes before all others.
+    urgent: VecDeque<Pending>,
     bytes: usize,
     door: Door,
     /// Something for the writer to do besides entries.
@@ -41,6 +43,7 @@ impl Intake {
     pub fn new(limit: usize) -> Intake {
         let inner = Inner {
             entries: VecDeque::new(),
+            urgent: VecDeque::new(),
             bytes: 0,
             door: Door::Open,
             nudged: false,
@@ -70,9 +73,26 @@ impl Intake {
         Ok(())
     }
 
-    /// Takes the next entries: at least one if there is one, up to `max_bytes`.
+    /// Takes an entry that goes before the others, and is not counted: there are few, of the kernel's own making.
+    pub fn push_urgent(&self, pending: Pending) -> Result<(), WriteError> {
+        let mut inner = self.inner.lock();
+        match &inner.door {
+            Door::Open => {}
+            Door::Closing => return Err(WriteError::Closed),
+            Door::Failed(reason) => return Err(WriteError::Failed(reason.clone())),
+        }
+        inner.urgent.push_back(pending);
+        drop(inner);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Takes the next entries: the urgent ones if there are any; else at least one if there is one, up to `max_bytes`.
     pub fn drain(&self, max_bytes: usize) -> Vec<Pending> {
         let mut inner = self.inner.lock();
+        if !inner.urgent.is_empty() {
+            return std::mem::take(&mut inner.urgent).into();
+        }
         let mut group = Vec::new();
         let mut bytes = 0;
         while let Some(next) = inner.entries.front() {
@@ -90,7 +110,7 @@ impl Intake {
     pub fn wait(&self) -> bool {
         let mut inner = self.inner.lock();
         loop {
-            if !inner.entries.is_empty() || inner.nudged {
+            if !inner.entries.is_empty() || !inner.urgent.is_empty() || inner.nudged {
                 inner.nudged = false;
                 return true;
             }
@@ -122,8 +142,9 @@ impl Intake {
         inner.door = Door::Failed(reason.to_owned());
         inner.bytes = 0;
         let entries = std::mem::take(&mut inner.entries);
+        let urgent = std::mem::take(&mut inner.urgent);
         drop(inner);
-        for pending in entries {
+        for pending in urgent.into_iter().chain(entries) {
             // The caller may have left.
             let _ = pending
                 .done
