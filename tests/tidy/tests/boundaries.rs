@@ -65,6 +65,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("cli", &["admin-api", "settings"]),
+    ("bench", &["kernel", "record"]),
     (
         "fuzz",
         &[

@@ -1,0 +1,61 @@
+//! What is measured of the kernel, one file each.
+
+mod append;
+mod durable;
+mod memory;
+mod partitions;
+mod recovery;
+mod router;
+mod tables;
+mod tail;
+
+use anyhow::Result;
+
+use crate::run::Run;
+
+/// A measurement.
+pub struct Measurement {
+    /// What `--only` takes.
+    pub name: &'static str,
+    pub measure: fn(&mut Run) -> Result<()>,
+}
+
+/// All of them, in the order of the table.
+pub const ALL: &[Measurement] = &[
+    Measurement {
+        name: "append",
+        measure: append::measure,
+    },
+    Measurement {
+        name: "durable",
+        measure: durable::measure,
+    },
+    Measurement {
+        name: "page-cache",
+        measure: append::page_cache,
+    },
+    Measurement {
+        name: "tail",
+        measure: tail::measure,
+    },
+    Measurement {
+        name: "recovery",
+        measure: recovery::measure,
+    },
+    Measurement {
+        name: "partitions",
+        measure: partitions::measure,
+    },
+    Measurement {
+        name: "memory",
+        measure: memory::measure,
+    },
+    Measurement {
+        name: "router",
+        measure: router::measure,
+    },
+    Measurement {
+        name: "tables",
+        measure: tables::measure,
+    },
+];

@@ -1,0 +1,130 @@
+//! Files in memory, as simple as can be: for counting instructions and allocations without a disk in it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kernel::Ports;
+use kernel::ports::{Clock, Disk, DiskFile, MemoryColdStore, TokioSpawner};
+use parking_lot::Mutex;
+
+/// Files in memory; clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryDisk {
+    files: Arc<Mutex<BTreeMap<String, MemoryFile>>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct MemoryFile {
+    bytes: Arc<Mutex<Vec<u8>>>,
+}
+
+/// Ports of a kernel that touches nothing outside of the process.
+pub fn ports() -> Ports {
+    Ports {
+        disk: Arc::new(MemoryDisk::default()),
+        clock: Arc::new(StoppedClock),
+        cold: Arc::new(MemoryColdStore::default()),
+        spawner: Arc::new(TokioSpawner),
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn create_dir(&self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        let files = self.files.lock();
+        let names = files
+            .keys()
+            .filter_map(|path| path.strip_prefix(dir)?.strip_prefix('/'));
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let mut files = self.files.lock();
+        if files.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let file = MemoryFile::default();
+        files.insert(path.to_owned(), file.clone());
+        Ok(Arc::new(file))
+    }
+
+    fn open(&self, path: &str, _: bool) -> io::Result<Arc<dyn DiskFile>> {
+        match self.files.lock().get(path) {
+            Some(file) => Ok(Arc::new(file.clone())),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut files = self.files.lock();
+        let file = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        files.insert(to.to_owned(), file);
+        Ok(())
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        match self.files.lock().remove(path) {
+            Some(_) => Ok(()),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn sync_dir(&self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn lock(&self, _: &str) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        Ok(Some(Box::new(())))
+    }
+}
+
+impl DiskFile for MemoryFile {
+    fn append(&self, parts: &[Bytes]) -> io::Result<()> {
+        let mut bytes = self.bytes.lock();
+        parts.iter().for_each(|part| bytes.extend_from_slice(part));
+        Ok(())
+    }
+
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let bytes = self.bytes.lock();
+        let from = usize::try_from(position).unwrap_or(usize::MAX);
+        let found = bytes
+            .get(from..from.saturating_add(buffer.len()))
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(found);
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.bytes.lock().len() as u64)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        self.bytes.lock().truncate(len);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A clock that stands still.
+#[derive(Debug)]
+struct StoppedClock;
+
+impl Clock for StoppedClock {
+    fn now_ms(&self) -> i64 {
+        1_760_000_000_000
+    }
+
+    fn monotonic_us(&self) -> u64 {
+        0
+    }
+}
