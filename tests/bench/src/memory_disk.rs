@@ -84,9 +84,26 @@ impl Disk for MemoryDisk {
 }
 
 impl DiskFile for MemoryFile {
-    fn append(&self, parts: &[Bytes]) -> io::Result<()> {
+    fn write_at(&self, position: u64, parts: &[Bytes]) -> io::Result<()> {
         let mut bytes = self.bytes.lock();
-        parts.iter().for_each(|part| bytes.extend_from_slice(part));
+        let mut at = usize::try_from(position).map_err(io::Error::other)?;
+        for part in parts {
+            let end = at + part.len();
+            if bytes.len() < end {
+                bytes.resize(end, 0);
+            }
+            bytes[at..end].copy_from_slice(part);
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        let mut bytes = self.bytes.lock();
+        if bytes.len() < len {
+            bytes.resize(len, 0);
+        }
         Ok(())
     }
 
