@@ -251,22 +251,28 @@ impl Backend for EdgeBackend {
         })
     }
 
-    async fn wait(&self, positions: &[(FeedId, Position)], feeds_generation: u64) {
+    async fn wait(&self, positions: &[(FeedId, Position)], feeds_generation: u64) -> Vec<FeedId> {
         if feeds_generation != self.feeds_generation() {
-            return;
+            return Vec::new();
         }
         let mut outbox = self.store.watch(LogId::Outbox);
         let mut inbox = self.store.watch(LogId::Inbox);
         loop {
-            for (feed, position) in positions {
+            let ends = [
+                outbox.borrow_and_update().position,
+                inbox.borrow_and_update().position,
+            ];
+            let moved = positions.iter().filter(|(feed, position)| {
                 let end = match log_of(*feed) {
-                    Some(LogId::Outbox) => outbox.borrow_and_update().position,
-                    Some(LogId::Inbox) => inbox.borrow_and_update().position,
-                    None => return,
+                    Some(LogId::Outbox) => ends[0],
+                    Some(LogId::Inbox) => ends[1],
+                    None => return true,
                 };
-                if end > position.0 {
-                    return;
-                }
+                end > position.0
+            });
+            let moved: Vec<_> = moved.map(|(feed, _)| *feed).collect();
+            if !moved.is_empty() {
+                return moved;
             }
             let moved = tokio::select! {
                 moved = outbox.changed() => moved,

@@ -193,10 +193,11 @@ pub trait Backend: Send + Sync + 'static {
     ) -> impl Future<Output = Result<FeedRead, ReadError>> + Send;
 
     /// Resolves when one of the feeds has data at or above its position, or is gone, or when
-    /// `feeds_generation` differs from the given one. At once if that is so already. Never polls by sleeping.
+    /// `feeds_generation` differs from the given one. At once if that is so already. Never polls by sleeping. Says of which feeds the
+    /// former is true; of none when it is the generation that moved.
     fn wait(
         &self,
         positions: &[(FeedId, Position)],
         feeds_generation: u64,
-    ) -> impl Future<Output = ()> + Send;
+    ) -> impl Future<Output = Vec<FeedId>> + Send;
 }

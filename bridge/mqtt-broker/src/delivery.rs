@@ -51,7 +51,7 @@ pub(crate) struct Delivery<B> {
     buffered: usize,
     tickets: u64,
     reads: FuturesUnordered<BoxFuture<'static, ReadDone>>,
-    wait: Option<BoxFuture<'static, ()>>,
+    wait: Option<BoxFuture<'static, Vec<FeedId>>>,
     /// The set of waiting feeds is not the one `wait` was made for.
     wait_is_stale: bool,
 }
@@ -176,15 +176,18 @@ impl<B: Backend> Delivery<B> {
             }
         };
         let done = tokio::select! {
-            Some(done) = self.reads.next(), if !self.reads.is_empty() => Some(done),
-            () = woken => None,
+            Some(done) = self.reads.next(), if !self.reads.is_empty() => Ok(done),
+            moved = woken => Err(moved),
         };
         match done {
-            Some(done) => self.read_done(done),
-            None => {
+            Ok(done) => self.read_done(done),
+            Err(moved) => {
                 self.wait = None;
-                for feed in self.feeds.values_mut() {
-                    if feed.state == State::AtEnd {
+                // Only these are read: a session may have thousands of feeds, of which few move.
+                for id in moved {
+                    if let Some(feed) = self.feeds.get_mut(&id)
+                        && feed.state == State::AtEnd
+                    {
                         feed.state = State::Behind;
                     }
                 }

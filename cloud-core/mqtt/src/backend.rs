@@ -133,7 +133,7 @@ impl Backend for CoreBackend {
         self.feeds.read(feed, from, max_bytes).await
     }
 
-    async fn wait(&self, positions: &[(FeedId, Position)], feeds_generation: u64) {
-        self.feeds.wait(positions, feeds_generation).await;
+    async fn wait(&self, positions: &[(FeedId, Position)], feeds_generation: u64) -> Vec<FeedId> {
+        self.feeds.wait(positions, feeds_generation).await
     }
 }

@@ -158,7 +158,7 @@ impl Feeds {
         tracing::warn!(%stream, offset, %error, "a batch cannot be unpacked and is left out for MQTT readers");
     }
 
-    pub async fn wait(&self, positions: &[(FeedId, Position)], generation: u64) {
+    pub async fn wait(&self, positions: &[(FeedId, Position)], generation: u64) -> Vec<FeedId> {
         let positions: Vec<_> = positions
             .iter()
             .map(|(feed, position)| (partition(*feed), offset(*position)))
@@ -169,11 +169,12 @@ impl Feeds {
             let _ = streams.wait_for(|now| *now != generation).await;
         };
         if positions.is_empty() {
-            return changed.await;
+            changed.await;
+            return Vec::new();
         }
         tokio::select! {
-            () = self.kernel.wait_past(&positions) => {}
-            () = changed => {}
+            moved = self.kernel.wait_past(&positions) => moved.into_iter().map(feed).collect(),
+            () = changed => Vec::new(),
         }
     }
 }

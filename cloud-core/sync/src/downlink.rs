@@ -84,7 +84,7 @@ impl Downlink<'_> {
                 .map(|(partition, next)| (*partition, *next))
                 .collect();
             tokio::select! {
-                () = kernel.wait_past(&positions), if !positions.is_empty() => {}
+                _ = kernel.wait_past(&positions), if !positions.is_empty() => {}
                 changed = streams.changed() => changed.map_err(|_| Stopped::over("the log is closed"))?,
                 ack = self.acks.next() => self.confirm(ack).await?,
             }

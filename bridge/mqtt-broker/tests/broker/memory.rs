@@ -261,17 +261,21 @@ impl Backend for Memory {
         Ok(read)
     }
 
-    async fn wait(&self, positions: &[(FeedId, Position)], feeds_generation: u64) {
+    async fn wait(&self, positions: &[(FeedId, Position)], feeds_generation: u64) -> Vec<FeedId> {
         let mut changed = self.changed.subscribe();
+        let moved = || {
+            let state = self.state();
+            let moved = positions.iter().filter(|(feed, at)| {
+                let stream = state.streams.get(feed.stream as usize);
+                stream.is_none_or(|(_, records)| records.len() as u64 > at.0)
+            });
+            moved.map(|(feed, _)| *feed).collect::<Vec<_>>()
+        };
         let _ = changed
             .wait_for(|_| {
-                let state = self.state();
-                state.streams.len() as u64 != feeds_generation
-                    || positions.iter().any(|(feed, at)| {
-                        let stream = state.streams.get(feed.stream as usize);
-                        stream.is_none_or(|(_, records)| records.len() as u64 > at.0)
-                    })
+                self.state().streams.len() as u64 != feeds_generation || !moved().is_empty()
             })
             .await;
+        moved()
     }
 }

@@ -4,6 +4,7 @@ mod cursors;
 mod maintain;
 mod reading;
 mod streams;
+mod watch;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use record::Batch;
 use tokio::sync::oneshot;
 
 pub use reading::{Read, Watermarks};
+pub use watch::Watch;
 
 use crate::config::KernelConfig;
 use crate::entry::{Appended, Command, Entry, Outcome, SequenceRule};

@@ -1,11 +1,9 @@
 //! Reading: watermarks, batches, waiting for more, seeking by time.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use record::Batch;
-use tokio::sync::Notify;
 
 use super::{Core, Kernel};
 use crate::entry::{Command, Entry};
@@ -107,26 +105,6 @@ impl Kernel {
         )
     }
 
-    /// Returns when any of the partitions has an end past its offset, or is gone. Pushed by commits; for no positions, never.
-    pub async fn wait_past(&self, positions: &[(PartitionId, i64)]) {
-        let notify = Arc::new(Notify::new());
-        let mut waiting = Waiting {
-            id: self.core.next_waiter.fetch_add(1, Ordering::Relaxed),
-            partitions: Vec::with_capacity(positions.len()),
-        };
-        for (id, offset) in positions {
-            let Some(partition) = self.core.state.partition(*id) else {
-                return;
-            };
-            let past = partition.wait(waiting.id, *offset, &notify);
-            waiting.partitions.push(partition);
-            if past {
-                return;
-            }
-        }
-        notify.notified().await;
-    }
-
     /// First record with that timestamp (ms) or a later one: offset and timestamp. `None` when there is none.
     pub async fn offset_for_timestamp(
         &self,
@@ -213,20 +191,6 @@ impl Core {
             tracing::error!(%error, "damaged data was found and is not served");
         }
         error
-    }
-}
-
-/// Takes a waiter off the partitions, also when its future is dropped.
-struct Waiting {
-    id: u64,
-    partitions: Vec<Arc<Partition>>,
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        for partition in &self.partitions {
-            partition.forget(self.id);
-        }
     }
 }
 

@@ -363,7 +363,7 @@ impl Queue {
             };
             tokio::select! {
                 () = changed => {}
-                () = self.kernel.wait_past(&positions) => {}
+                _ = self.kernel.wait_stable(&positions) => {}
             }
         }
     }

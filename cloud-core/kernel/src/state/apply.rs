@@ -171,11 +171,11 @@ impl State {
             log_start: log.log_start,
             duplicate: false,
         };
-        let end = log.end;
+        let (end, last_stable) = (log.end, log.watermarks().last_stable);
         drop(log);
         self.wal_use.lock().add(at.index);
         self.tail.lock().added(&partition, base_offset, len);
-        partition.wake(end);
+        partition.wake(end, last_stable);
         Outcome::Appended(outcome)
     }
 
@@ -371,7 +371,7 @@ impl State {
             let end = partition.log.lock().end;
             self.trim(&partition, end);
             partition.log.lock().gone = true;
-            partition.wake(i64::MAX);
+            partition.wake(i64::MAX, i64::MAX);
         }
         self.streams_moved();
         Outcome::Done

@@ -4,6 +4,7 @@ mod apply;
 pub(crate) mod partition;
 pub(crate) mod producer;
 mod tail;
+pub(crate) mod waiters;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

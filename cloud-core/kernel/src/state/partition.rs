@@ -1,14 +1,14 @@
 //! The log of one partition in memory: index, recent batches, producers, and who waits for its end to move.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use record::Batch;
-use tokio::sync::Notify;
 
 use crate::kernel::Watermarks;
 use crate::state::producer::Producer;
+use crate::state::waiters::{Mark, Signal, Waiters};
 use crate::stream::PartitionId;
 
 /// Where a batch is: the index of its entry (and so its WAL file), and its place there. 56 bytes a batch.
@@ -39,7 +39,7 @@ impl BatchRef {
 pub(crate) struct Partition {
     pub id: PartitionId,
     pub log: Mutex<PartitionLog>,
-    waiters: Mutex<HashMap<u64, (i64, Arc<Notify>)>>,
+    pub waiters: Waiters,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +71,13 @@ impl PartitionLog {
             high_watermark: self.end,
             last_stable: self.end,
             end: self.end,
+        }
+    }
+
+    pub fn mark(&self, mark: Mark) -> i64 {
+        match mark {
+            Mark::End => self.end,
+            Mark::LastStable => self.watermarks().last_stable,
         }
     }
 
@@ -136,33 +143,21 @@ impl Partition {
         Arc::new(Partition {
             id,
             log: Mutex::new(log),
-            waiters: Mutex::new(HashMap::new()),
+            waiters: Waiters::default(),
         })
     }
 
-    /// Adds a waiter for an end past `offset`; true if that holds already (or the partition is gone).
-    pub fn wait(&self, waiter: u64, offset: i64, notify: &Arc<Notify>) -> bool {
-        let mut waiters = self.waiters.lock();
-        let entry = waiters
-            .entry(waiter)
-            .or_insert_with(|| (offset, notify.clone()));
-        entry.0 = entry.0.min(offset);
-        drop(waiters);
+    /// Adds a waiter for a mark past `offset`; true if that holds already (or the partition is gone).
+    pub fn wait(&self, mark: Mark, offset: i64, waiter: u64, signal: &Arc<Signal>) -> bool {
+        self.waiters.add(mark, offset, waiter, signal);
         // Looked at after the waiter is in place, so that no commit can pass unseen between the two.
         let log = self.log.lock();
-        log.gone || log.end > offset
+        log.gone || log.mark(mark) > offset
     }
 
-    pub fn forget(&self, waiter: u64) {
-        self.waiters.lock().remove(&waiter);
-    }
-
-    /// Wakes whoever waits for less than `end`.
-    pub fn wake(&self, end: i64) {
-        for (offset, notify) in self.waiters.lock().values() {
-            if end > *offset {
-                notify.notify_one();
-            }
-        }
+    /// Wakes whoever waits for less.
+    pub fn wake(&self, end: i64, last_stable: i64) {
+        self.waiters.wake(self.id, Mark::End, end);
+        self.waiters.wake(self.id, Mark::LastStable, last_stable);
     }
 }

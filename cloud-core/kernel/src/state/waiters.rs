@@ -1,0 +1,85 @@
+//! Who waits for a position of a partition to move on. A registration is good for one waking, and lies in the order of offsets: a commit
+//! touches those it wakes, not those that wait for more.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::stream::PartitionId;
+
+/// A position of a partition that moves forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
+    End,
+    LastStable,
+}
+
+/// What reaches somebody who waits, maybe for many partitions.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    moved: Mutex<Vec<PartitionId>>,
+    notify: Notify,
+}
+
+impl Signal {
+    pub fn raise(&self, partition: PartitionId) {
+        self.moved.lock().push(partition);
+        self.notify.notify_one();
+    }
+
+    /// What has moved; waits until something has. Can be dropped and called again without loss.
+    pub async fn moved(&self) -> Vec<PartitionId> {
+        loop {
+            let moved = std::mem::take(&mut *self.moved.lock());
+            if !moved.is_empty() {
+                return moved;
+            }
+            self.notify.notified().await;
+        }
+    }
+}
+
+/// By the offset to be passed, and the number of the waiter.
+type ByOffset = BTreeMap<(i64, u64), Arc<Signal>>;
+
+/// Those who wait at one partition.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    end: Mutex<ByOffset>,
+    last_stable: Mutex<ByOffset>,
+}
+
+impl Waiters {
+    fn of(&self, mark: Mark) -> &Mutex<ByOffset> {
+        match mark {
+            Mark::End => &self.end,
+            Mark::LastStable => &self.last_stable,
+        }
+    }
+
+    pub fn add(&self, mark: Mark, offset: i64, waiter: u64, signal: &Arc<Signal>) {
+        let mut waiting = self.of(mark).lock();
+        waiting.insert((offset, waiter), signal.clone());
+    }
+
+    pub fn remove(&self, mark: Mark, offset: i64, waiter: u64) {
+        self.of(mark).lock().remove(&(offset, waiter));
+    }
+
+    /// Wakes whoever waits for a mark past an offset below `reached`.
+    pub fn wake(&self, partition: PartitionId, mark: Mark, reached: i64) {
+        let mut waiting = self.of(mark).lock();
+        if waiting
+            .first_key_value()
+            .is_none_or(|(k, _)| k.0 >= reached)
+        {
+            return;
+        }
+        let later = waiting.split_off(&(reached, 0));
+        let woken = std::mem::replace(&mut *waiting, later);
+        drop(waiting);
+        woken.values().for_each(|signal| signal.raise(partition));
+    }
+}
