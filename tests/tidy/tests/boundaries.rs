@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sync-quic", &["record", "sync"]),
     // The simulator in the kernel's own tests only.
     ("kernel", &["record", "sim"]),
+    ("cold-store", &["kernel"]),
     ("frontend", &["kernel", "record"]),
     (
         "mqtt",
@@ -42,6 +43,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "admin-api",
             "amqp",
             "cloud-sync",
+            "cold-store",
             "frontend",
             "kafka",
             "kernel",

@@ -1,0 +1,42 @@
+//! A real S3 server, and a proxy before it that breaks things.
+
+pub mod http;
+pub mod proxy;
+pub mod s3_server;
+
+use std::time::{Duration, SystemTime};
+
+use cold_store::Patience;
+
+/// Little patience: the tests break much.
+pub fn patience() -> Patience {
+    Patience {
+        attempts: 5,
+        attempt: Duration::from_secs(5),
+        first_pause: Duration::from_millis(5),
+        longest_pause: Duration::from_millis(20),
+    }
+}
+
+/// `TOWLINE_SEED`, or one from the clock.
+pub fn seed() -> u64 {
+    let given = std::env::var("TOWLINE_SEED").ok();
+    given.and_then(|text| text.parse().ok()).unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        now.map_or(1, |d| d.as_nanos() as u64)
+    })
+}
+
+/// Bytes that tell where they were.
+pub fn pattern(length: usize, salt: u64) -> Vec<u8> {
+    let mut state = salt | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
