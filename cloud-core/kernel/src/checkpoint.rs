@@ -12,7 +12,9 @@ use crate::wal::recover::io_error;
 /// Directory of the checkpoints, in the data directory.
 pub(crate) const DIRECTORY: &str = "checkpoint";
 const MAGIC: &[u8; 8] = b"TLCKPT\0\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Oldest version that can be read: 1 knew no cold store.
+const OLDEST: u32 = 2;
 /// Magic, version, length of the body, CRC-32C of the body.
 const HEADER: usize = 24;
 /// Checkpoints kept.
@@ -153,6 +155,13 @@ fn load_one(disk: &dyn Disk, index: u64, state: &State) -> Result<SnapshotHead, 
             path,
             found: version,
             supported: VERSION,
+        });
+    }
+    if version < OLDEST {
+        return Err(OpenError::OlderVersion {
+            path,
+            found: version,
+            oldest: OLDEST,
         });
     }
     if length != body.len() as u64 || crc32c::crc32c(&body) != crc {

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::error::AppendError;
 use crate::queue::QueueName;
+use crate::segment::{SegmentId, SegmentMeta};
 use crate::stream::{PartitionId, StreamId};
 
 /// Commands that are made durable together and applied together, or not at all: one frame in the WAL.
@@ -180,6 +181,27 @@ pub enum Command {
     QueueDelete {
         /// The queue.
         queue: QueueName,
+    },
+    /// Takes an epoch of the cold store for this data directory; the kernel's own.
+    ColdClaim {
+        /// The log's name in the cold store; the first one stays for ever.
+        log: Uuid,
+        /// Must be greater than all before.
+        epoch: u32,
+        /// What is written there, to tell this data directory from a copy of it.
+        nonce: Uuid,
+    },
+    /// Records are in a segment from now on, no more in the WAL; the kernel's own. Offsets stay.
+    SegmentSealed {
+        /// The segment, which is in the cold store already.
+        segment: SegmentMeta,
+    },
+    /// Ranges of partitions are replaced by others; the kernel's own. In a partition where the new ones do not fit any more nothing changes.
+    RangesReplaced {
+        /// Parts that leave: every range of the partition in the segment.
+        removed: Vec<(SegmentId, PartitionId)>,
+        /// Segments whose parts come, which are in the cold store already.
+        added: Vec<SegmentMeta>,
     },
 }
 

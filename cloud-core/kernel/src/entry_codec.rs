@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::codec::{Decoder, Encode, Malformed, len_u32};
 use crate::entry::{Command, CursorName, CursorPosition, QueueSettled, SequenceRule};
 use crate::queue::QueueName;
+use crate::segment::{SegmentId, SegmentMeta, SegmentPart};
 use crate::stream::{PartitionId, StreamId};
 
 /// An encoded entry.
@@ -39,6 +40,9 @@ const EXPIRE_PRODUCERS: u8 = 12;
 const QUEUE_SOURCES: u8 = 13;
 const QUEUE_SETTLE: u8 = 14;
 const QUEUE_DELETE: u8 = 15;
+const COLD_CLAIM: u8 = 24;
+const SEGMENT_SEALED: u8 = 25;
+const RANGES_REPLACED: u8 = 26;
 
 pub(crate) fn encode(commands: &[Command]) -> Encoded {
     let mut parts = Vec::new();
@@ -162,6 +166,26 @@ pub(crate) fn encode(commands: &[Command]) -> Encoded {
             Command::QueueDelete { queue } => {
                 out.put_u8(QUEUE_DELETE);
                 out.bytes_with_len(queue.0.as_bytes());
+            }
+            Command::ColdClaim { log, epoch, nonce } => {
+                out.put_u8(COLD_CLAIM);
+                out.put_slice(log.as_bytes());
+                out.put_u32_le(*epoch);
+                out.put_slice(nonce.as_bytes());
+            }
+            Command::SegmentSealed { segment } => {
+                out.put_u8(SEGMENT_SEALED);
+                put_segment(&mut out, segment);
+            }
+            Command::RangesReplaced { removed, added } => {
+                out.put_u8(RANGES_REPLACED);
+                out.put_u32_le(len_u32(removed.len()));
+                for (segment, partition) in removed {
+                    out.put_u64_le(segment.0);
+                    put_partition(&mut out, *partition);
+                }
+                out.put_u32_le(len_u32(added.len()));
+                added.iter().for_each(|meta| put_segment(&mut out, meta));
             }
         }
     }
@@ -300,8 +324,64 @@ fn decode_command(from: &mut Decoder, batches_at: &mut Vec<u32>) -> Result<Comma
         QUEUE_DELETE => Command::QueueDelete {
             queue: QueueName(from.string()?.into()),
         },
+        COLD_CLAIM => Command::ColdClaim {
+            log: Uuid::from_bytes(from.array16()?),
+            epoch: from.u32()?,
+            nonce: Uuid::from_bytes(from.array16()?),
+        },
+        SEGMENT_SEALED => Command::SegmentSealed {
+            segment: get_segment(from)?,
+        },
+        RANGES_REPLACED => {
+            let mut removed = Vec::new();
+            for _ in 0..from.count(20)? {
+                removed.push((SegmentId(from.u64()?), get_partition(from)?));
+            }
+            let mut added = Vec::new();
+            for _ in 0..from.count(28)? {
+                added.push(get_segment(from)?);
+            }
+            Command::RangesReplaced { removed, added }
+        }
         _ => return Err(Malformed("unknown command")),
     })
+}
+
+fn put_segment(out: &mut BytesMut, meta: &SegmentMeta) {
+    out.put_u64_le(meta.id.0);
+    out.put_u64_le(meta.bytes);
+    out.put_u32_le(meta.footer_bytes);
+    out.put_u32_le(meta.footer_crc);
+    out.put_u32_le(len_u32(meta.parts.len()));
+    for part in &meta.parts {
+        put_partition(out, part.partition);
+        out.put_i64_le(part.base_offset);
+        out.put_i64_le(part.next_offset);
+        out.put_i64_le(part.max_timestamp);
+        out.put_u64_le(part.bytes);
+        out.put_u64_le(part.first_index);
+    }
+}
+
+fn get_segment(from: &mut Decoder) -> Result<SegmentMeta, Malformed> {
+    let mut meta = SegmentMeta {
+        id: SegmentId(from.u64()?),
+        bytes: from.u64()?,
+        footer_bytes: from.u32()?,
+        footer_crc: from.u32()?,
+        parts: Vec::new(),
+    };
+    for _ in 0..from.count(52)? {
+        meta.parts.push(SegmentPart {
+            partition: get_partition(from)?,
+            base_offset: from.i64()?,
+            next_offset: from.i64()?,
+            max_timestamp: from.i64()?,
+            bytes: from.u64()?,
+            first_index: from.u64()?,
+        });
+    }
+    Ok(meta)
 }
 
 pub(crate) fn put_partition(out: &mut BytesMut, partition: PartitionId) {

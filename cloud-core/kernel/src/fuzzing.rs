@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use crate::segment::{self, Footer, TRAILER_BYTES, Trailer};
 use crate::state::State;
 use crate::wal::frame::FrameHeader;
 use crate::{entry_codec, snapshot};
@@ -30,4 +31,48 @@ pub fn checkpoint(body: Bytes) -> Option<Bytes> {
     let head = snapshot::decode(body, &state).ok()?;
     let snapshot = snapshot::take(&state, head.index, head.stamp, head.last);
     Some(snapshot.encode().into_iter().flatten().collect())
+}
+
+/// A whole segment, from its trailer on; checksums are taken for right. Gives its footer and what of its chunks is batches.
+pub fn segment(object: Bytes) -> Option<Bytes> {
+    let size = object.len() as u64;
+    let end = object.len().checked_sub(TRAILER_BYTES)?;
+    let trailer = Trailer::decode(&object[end..], size).ok()?;
+    let at = trailer.footer_at(size).ok()?;
+    let bytes = object.slice(usize::try_from(at).ok()?..end);
+    let crc = crc32c::crc32c(&bytes);
+    let footer = Footer::decode(bytes.clone(), crc, at).ok()?;
+    for chunk in footer.parts.iter().flat_map(|part| &part.chunks) {
+        let range = chunk.range();
+        let bytes =
+            object.slice(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?);
+        if let Ok(batches) = segment::batches(&bytes) {
+            assert_eq!(
+                batches.iter().map(record::Batch::len).sum::<usize>(),
+                bytes.len()
+            );
+        }
+    }
+    Some(bytes)
+}
+
+/// A valid segment, to begin with: a part for each batch.
+pub fn example_segment(batches: &[record::Batch]) -> Bytes {
+    let log = uuid::Uuid::nil();
+    let mut writer = segment::SegmentWriter::new(crate::SegmentId::new(1, 1), log);
+    for (partition, batch) in (0..).zip(batches) {
+        let Ok(name) = record::StreamName::new("s") else {
+            continue;
+        };
+        writer.begin_part(segment::PartHead {
+            partition: crate::StreamId(1).partition(partition),
+            uuid: log,
+            address: record::StreamAddress::new(record::Namespace::default(), name),
+            base_offset: batch.base_offset(),
+            first_index: 1,
+        });
+        writer.push(batch);
+        writer.end_part(batch.next_offset(), Vec::new());
+    }
+    writer.finish().0.concat().into()
 }

@@ -27,6 +27,7 @@ mod pool;
 pub mod ports;
 mod queue;
 mod router;
+pub mod segment;
 mod snapshot;
 mod state;
 mod stats;
@@ -46,6 +47,7 @@ pub use kernel::{Kernel, Read, Stepper, Watch, Watermarks};
 pub use ports::Ports;
 pub use queue::{Acquired, DeliveryId, HolderId, Queue, QueueName, QueueSource, Selector, Verdict};
 pub use router::{Dialect, PatternError, Router, RouterSnapshot};
+pub use segment::{SegmentId, SegmentMeta, SegmentPart};
 pub use stats::{KernelStats, QueueStats};
 pub use stream::{PartitionId, Stream, StreamId, StreamSpec};
 pub use stream_config::{

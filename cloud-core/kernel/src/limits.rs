@@ -30,3 +30,11 @@ pub const MAX_READ_BYTES: usize = 64 * 1024 * 1024;
 pub const QUEUE_SCAN_BYTES: usize = 1024 * 1024;
 /// Most levels of a name or pattern in a router.
 pub const MAX_ROUTER_LEVELS: usize = 256;
+/// Size about which a chunk of a segment is complete, in bytes: what is read from the cold store, verified and kept at a time.
+pub const CHUNK_BYTES: usize = 512 * 1024;
+/// Largest footer of a segment, in bytes.
+pub const MAX_FOOTER_BYTES: usize = 128 * 1024 * 1024;
+/// Most partitions whose records go into one segment.
+pub const MAX_SEGMENT_PARTS: usize = 65_536;
+/// Bytes that are uploaded to the cold store at a time.
+pub const UPLOAD_PART_BYTES: usize = 8 * 1024 * 1024;

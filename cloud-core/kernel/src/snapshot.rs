@@ -15,6 +15,8 @@ use crate::entry_codec::{
     put_partition,
 };
 use crate::queue::QueueName;
+use crate::segment::SegmentId;
+use crate::state::cold::{ColdRange, SegmentState};
 use crate::state::partition::{BatchRef, Partition, PartitionLog};
 use crate::state::producer::{Producer, Sent};
 use crate::state::{Positions, QueueSources, Shared, SourceState, State, Table};
@@ -94,6 +96,7 @@ pub(crate) fn take(state: &State, index: u64, stamp: i64, last: bool) -> Snapsho
     let directory = state.directory.read();
     out.put_u64_le(directory.next_stream);
     out.put_i64_le(directory.next_producer_id);
+    put_cold(&mut out, state);
     out.put_u32_le(len_u32(directory.by_id.len()));
     for stream in directory.by_id.values() {
         out.put_u64_le(stream.id.0);
@@ -186,9 +189,67 @@ impl Parts {
     }
 }
 
+/// Whose the cold store is, the segments (what lives of them follows from the ranges of the partitions), and how old the WAL is.
+fn put_cold(out: &mut BytesMut, state: &State) {
+    let cold = state.cold.lock();
+    out.put_u8(u8::from(cold.log.is_some()));
+    out.put_slice(cold.log.unwrap_or_default().as_bytes());
+    out.put_u32_le(cold.epoch);
+    out.put_slice(cold.nonce.as_bytes());
+    out.put_u32_le(len_u32(cold.segments.len()));
+    for (id, segment) in &cold.segments {
+        out.put_u64_le(id.0);
+        out.put_u64_le(segment.bytes);
+        out.put_u32_le(segment.footer_bytes);
+        out.put_u32_le(segment.footer_crc);
+    }
+    drop(cold);
+    let wal_use = state.wal_use.lock();
+    out.put_u32_le(len_u32(wal_use.marks().len()));
+    for (index, stamp) in wal_use.marks() {
+        out.put_u64_le(*index);
+        out.put_i64_le(*stamp);
+    }
+}
+
+fn get_cold(from: &mut Decoder, state: &State) -> Result<(), Malformed> {
+    let mut cold = state.cold.lock();
+    let has_log = from.u8()? != 0;
+    let log = Uuid::from_bytes(from.array16()?);
+    cold.log = has_log.then_some(log);
+    cold.epoch = from.u32()?;
+    cold.nonce = Uuid::from_bytes(from.array16()?);
+    for _ in 0..from.count(24)? {
+        let id = SegmentId(from.u64()?);
+        let segment = SegmentState {
+            bytes: from.u64()?,
+            footer_bytes: from.u32()?,
+            footer_crc: from.u32()?,
+            live_bytes: 0,
+            live_ranges: 0,
+        };
+        cold.segments.insert(id, segment);
+    }
+    drop(cold);
+    let marks = (0..from.count(16)?)
+        .map(|_| Ok((from.u64()?, from.i64()?)))
+        .collect::<Result<VecDeque<_>, Malformed>>()?;
+    state.wal_use.lock().set_marks(marks);
+    Ok(())
+}
+
 fn put_log(out: &mut BytesMut, log: &PartitionLog) {
     out.put_i64_le(log.log_start);
     out.put_i64_le(log.end);
+    out.put_u32_le(len_u32(log.cold.len()));
+    for range in &log.cold {
+        out.put_u64_le(range.segment.0);
+        out.put_i64_le(range.base_offset);
+        out.put_i64_le(range.next_offset);
+        out.put_i64_le(range.max_timestamp);
+        out.put_u64_le(range.bytes);
+        out.put_u64_le(range.first_index);
+    }
     out.put_u32_le(len_u32(log.batches.len()));
     for batch in &log.batches {
         out.put_i64_le(batch.base_offset);
@@ -228,6 +289,7 @@ pub(crate) fn decode(bytes: Bytes, state: &State) -> Result<SnapshotHead, Malfor
     let mut directory = state.directory.write();
     directory.next_stream = from.u64()?;
     directory.next_producer_id = from.i64()?;
+    get_cold(&mut from, state)?;
     for _ in 0..from.count(32)? {
         let stream = Stream {
             id: StreamId(from.u64()?),
@@ -239,6 +301,9 @@ pub(crate) fn decode(bytes: Bytes, state: &State) -> Result<SnapshotHead, Malfor
         };
         for id in stream.partition_ids() {
             let log = get_log(&mut from)?;
+            let mut cold = state.cold.lock();
+            log.cold.iter().for_each(|range| cold.gain(range));
+            drop(cold);
             directory.partitions.insert(id, Partition::new(id, log));
         }
         State::place_stream(&mut directory, stream);
@@ -303,6 +368,18 @@ fn get_log(from: &mut Decoder) -> Result<PartitionLog, Malformed> {
         end: from.i64()?,
         ..PartitionLog::default()
     };
+    for _ in 0..from.count(48)? {
+        let range = ColdRange {
+            segment: SegmentId(from.u64()?),
+            base_offset: from.i64()?,
+            next_offset: from.i64()?,
+            max_timestamp: from.i64()?,
+            bytes: from.u64()?,
+            first_index: from.u64()?,
+        };
+        log.bytes = log.bytes.saturating_add(range.bytes);
+        log.cold.push_back(range);
+    }
     for _ in 0..from.count(44)? {
         let batch = BatchRef {
             base_offset: from.i64()?,

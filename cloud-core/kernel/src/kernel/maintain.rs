@@ -136,9 +136,10 @@ impl Kernel {
         let firsts = self.core.files.firsts();
         let wal_use = self.core.state.wal_use.lock();
         let ends = firsts.iter().skip(1).map(|next| next - 1);
-        let dead = firsts.iter().zip(ends).filter(|(first, end)| {
-            *end <= covered && wal_use.files.get(first).is_none_or(|live| *live == 0)
-        });
+        let dead = firsts
+            .iter()
+            .zip(ends)
+            .filter(|(first, end)| *end <= covered && wal_use.is_dead(**first));
         dead.map(|(first, _)| *first).collect()
     }
 
@@ -199,16 +200,23 @@ fn covered(checkpoints: &Checkpoints) -> u64 {
 fn keep_from(log: &PartitionLog, oldest: Option<i64>, bytes: Option<u64>) -> i64 {
     let mut left = log.bytes;
     let mut log_start = log.log_start;
-    for batch in &log.batches {
-        let too_old =
-            oldest.is_some_and(|oldest| batch.max_timestamp >= 0 && batch.max_timestamp < oldest);
-        let after = left.saturating_sub(u64::from(batch.batch_len));
-        // Whole batches only: what stays is at least the bytes asked for.
+    let cold = log
+        .cold
+        .iter()
+        .map(|range| (range.max_timestamp, range.bytes, range.next_offset));
+    let hot = log.batches.iter().map(|batch| {
+        let bytes = u64::from(batch.batch_len);
+        (batch.max_timestamp, bytes, batch.last_offset() + 1)
+    });
+    for (max_timestamp, len, next_offset) in cold.chain(hot) {
+        let too_old = oldest.is_some_and(|oldest| max_timestamp >= 0 && max_timestamp < oldest);
+        let after = left.saturating_sub(len);
+        // Whole cold ranges and whole batches only: what stays is at least the bytes asked for.
         if !too_old && bytes.is_none_or(|bytes| after < bytes) {
             break;
         }
         left = after;
-        log_start = batch.last_offset() + 1;
+        log_start = next_offset;
     }
     log_start
 }

@@ -138,9 +138,7 @@ impl Queue {
         if offset >= log.watermarks().last_stable {
             return None;
         }
-        log.batches
-            .get(log.position_of(offset))
-            .map(|batch| (batch.index, batch.batch_at))
+        log.order_at(offset)
     }
 
     /// Looks at the next batches of a source.

@@ -173,7 +173,13 @@ impl State {
         };
         let (end, last_stable) = (log.end, log.watermarks().last_stable);
         drop(log);
-        self.wal_use.lock().add(at.index);
+        let mut wal_use = self.wal_use.lock();
+        wal_use.add(at.index, len as u64);
+        wal_use.mark(at.index, at.stamp);
+        if wal_use.bytes >= self.seal_at.load(Ordering::Relaxed) {
+            self.seal_due.notify_one();
+        }
+        drop(wal_use);
         self.tail.lock().added(&partition, base_offset, len);
         partition.wake(end, last_stable);
         Outcome::Appended(outcome)
@@ -329,6 +335,9 @@ impl State {
                     Outcome::NoEffect
                 }
             }
+            Command::ColdClaim { log, epoch, nonce } => self.cold_claim(log, epoch, nonce),
+            Command::SegmentSealed { segment } => self.segment_sealed(&segment),
+            Command::RangesReplaced { removed, added } => self.ranges_replaced(&removed, &added),
         }
     }
 
@@ -379,14 +388,18 @@ impl State {
 
     fn trim(&self, partition: &Partition, log_start: i64) {
         let mut log = partition.log.lock();
-        let in_memory = log.tail.len();
-        let (gone, freed) = log.trim(log_start);
-        let left = in_memory - log.tail.len();
+        let gone = log.trim(log_start);
         drop(log);
         let mut wal_use = self.wal_use.lock();
-        gone.iter().for_each(|batch| wal_use.subtract(batch.index));
+        gone.batches
+            .iter()
+            .for_each(|batch| wal_use.subtract(batch));
         drop(wal_use);
-        self.tail.lock().removed(left, freed);
+        if !gone.cold.is_empty() {
+            let mut cold = self.cold.lock();
+            gone.cold.iter().for_each(|range| cold.lose(range));
+        }
+        self.tail.lock().removed(gone.from_tail, gone.tail_bytes);
     }
 
     fn streams_moved(&self) {

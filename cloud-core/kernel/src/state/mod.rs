@@ -1,10 +1,12 @@
 //! Everything that entries change. Only the writer thread changes it, entry by entry; everybody reads.
 
 mod apply;
+pub(crate) mod cold;
 pub(crate) mod partition;
 pub(crate) mod producer;
 mod tail;
 pub(crate) mod waiters;
+pub(crate) mod wal_use;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,13 +16,15 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use record::{Namespace, StreamAddress, StreamName};
 use roaring::RoaringTreemap;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::entry::{CursorName, CursorPosition};
 use crate::queue::QueueName;
 use crate::stream::{PartitionId, Stream, StreamId};
+use cold::ColdState;
 use partition::Partition;
 use tail::Tail;
+use wal_use::{Live, WalUse};
 
 pub(crate) use apply::{FrameAt, offset_u64};
 
@@ -59,27 +63,6 @@ pub(crate) type Table = Shared<Bytes, Bytes>;
 pub(crate) type Positions = Shared<PartitionId, CursorPosition>;
 pub(crate) type QueueSources = Shared<PartitionId, SourceState>;
 
-/// Which WAL files hold batches that can still be read: first index of the file -> live batches. Files that are not
-/// here hold none.
-#[derive(Debug, Default)]
-pub(crate) struct WalUse {
-    pub files: BTreeMap<u64, u64>,
-}
-
-impl WalUse {
-    fn add(&mut self, index: u64) {
-        if let Some((_, live)) = self.files.range_mut(..=index).next_back() {
-            *live += 1;
-        }
-    }
-
-    fn subtract(&mut self, index: u64) {
-        if let Some((_, live)) = self.files.range_mut(..=index).next_back() {
-            *live = live.saturating_sub(1);
-        }
-    }
-}
-
 /// Counters of what was applied.
 #[derive(Debug, Default)]
 pub(crate) struct Applied {
@@ -97,7 +80,13 @@ pub(crate) struct State {
     pub tables: RwLock<Shared<Arc<str>, Table>>,
     pub cursors: RwLock<Shared<CursorName, Positions>>,
     pub queues: RwLock<Shared<QueueName, QueueSources>>,
+    /// Taken after the lock of a partition, if both are.
     pub wal_use: Mutex<WalUse>,
+    /// Taken after the lock of a partition, if both are.
+    pub cold: Mutex<ColdState>,
+    /// Unsealed bytes at which `seal_due` is notified.
+    pub seal_at: AtomicU64,
+    pub seal_due: Notify,
     pub tail: Mutex<Tail>,
     pub applied: Applied,
     pub streams_changed: watch::Sender<u64>,
@@ -117,6 +106,9 @@ impl State {
             cursors: RwLock::default(),
             queues: RwLock::default(),
             wal_use: Mutex::default(),
+            cold: Mutex::default(),
+            seal_at: AtomicU64::new(u64::MAX),
+            seal_due: Notify::new(),
             tail: Mutex::new(Tail::new(tail_bytes)),
             applied: Applied::default(),
             streams_changed: watch::Sender::new(0),
@@ -134,14 +126,16 @@ impl State {
     /// Counts for each WAL file, of which `firsts` are the first indexes, the batches that are in it.
     pub fn count_live(&self, firsts: &[u64]) {
         let mut wal_use = self.wal_use.lock();
-        wal_use.files = firsts.iter().map(|first| (*first, 0)).collect();
+        let empty = |first: &u64| (*first, Live::default());
+        wal_use.files = firsts.iter().map(empty).collect();
+        wal_use.bytes = 0;
         for partition in self.directory.read().partitions.values() {
             partition
                 .log
                 .lock()
                 .batches
                 .iter()
-                .for_each(|batch| wal_use.add(batch.index));
+                .for_each(|batch| wal_use.add(batch.index, u64::from(batch.batch_len)));
         }
     }
 

@@ -1,12 +1,14 @@
 //! The log of one partition in memory: index, recent batches, producers, and who waits for its end to move.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use record::Batch;
 
 use crate::kernel::Watermarks;
+use crate::segment::SegmentId;
+use crate::state::cold::ColdRange;
 use crate::state::producer::Producer;
 use crate::state::waiters::{Mark, Signal, Waiters};
 use crate::stream::PartitionId;
@@ -46,22 +48,35 @@ pub(crate) struct Partition {
 pub(crate) struct PartitionLog {
     pub log_start: i64,
     pub end: i64,
-    /// By offset.
+    /// What is in the cold store, by offset; all of it below `batches`.
+    pub cold: VecDeque<ColdRange>,
+    /// What is in the WAL, by offset.
     pub batches: VecDeque<BatchRef>,
-    /// The newest of `batches`, in memory, with their offsets filled in.
+    /// The newest batches, in memory, with their offsets filled in; they stay when they are sealed.
     pub tail: VecDeque<Batch>,
     pub producers: BTreeMap<i64, Producer>,
-    /// Bytes of `batches`.
+    /// Bytes of `cold` and `batches`.
     pub bytes: u64,
     /// Deleted.
     pub gone: bool,
 }
 
-/// What a read will return: what is in memory already, and what must be fetched first.
+/// Where what a read will return is: in the cold store, or else in the WAL, in memory, or first there and then here.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
+    pub cold: Option<ColdRange>,
     pub disk: Vec<BatchRef>,
     pub memory: Vec<Batch>,
+}
+
+/// What left a log by a trim.
+#[derive(Debug, Default)]
+pub(crate) struct Trimmed {
+    pub cold: Vec<ColdRange>,
+    pub batches: Vec<BatchRef>,
+    /// Batches that were in memory, and their bytes.
+    pub from_tail: usize,
+    pub tail_bytes: usize,
 }
 
 impl PartitionLog {
@@ -81,60 +96,176 @@ impl PartitionLog {
         }
     }
 
-    /// Place of the batch with `offset`, or of the first after it.
+    /// Place of the hot batch with `offset`, or of the first after it.
     pub fn position_of(&self, offset: i64) -> usize {
         self.batches.partition_point(|b| b.last_offset() < offset)
+    }
+
+    /// The cold range with `offset`, or the first after it.
+    pub fn cold_at(&self, offset: i64) -> Option<&ColdRange> {
+        self.cold
+            .get(self.cold.partition_point(|r| r.next_offset <= offset))
+    }
+
+    /// When the records at `offset`, or the first after it, were committed: entry, and place in the entry.
+    pub fn order_at(&self, offset: i64) -> Option<(u64, u32)> {
+        if let Some(range) = self.cold_at(offset) {
+            return Some((range.first_index, 0));
+        }
+        self.batches
+            .get(self.position_of(offset))
+            .map(|batch| (batch.index, batch.batch_at))
     }
 
     /// The batches from the one with `offset`, up to `max_bytes` but at least one.
     pub fn plan(&self, offset: i64, max_bytes: usize) -> Plan {
         let mut plan = Plan::default();
-        let first_in_memory = self.batches.len() - self.tail.len();
-        let mut bytes = 0;
-        for (position, batch) in self
-            .batches
-            .iter()
-            .enumerate()
-            .skip(self.position_of(offset))
+        let in_memory_from = self.tail.front().map_or(i64::MAX, Batch::base_offset);
+        if offset < in_memory_from
+            && let Some(range) = self.cold_at(offset)
         {
-            bytes += batch.batch_len as usize;
-            if bytes > max_bytes && !(plan.disk.is_empty() && plan.memory.is_empty()) {
+            plan.cold = Some(*range);
+            return plan;
+        }
+        let mut bytes = 0;
+        let mut fits = |len: usize| {
+            let first = bytes == 0;
+            bytes += len;
+            first || bytes <= max_bytes
+        };
+        let mut next = offset;
+        if offset < in_memory_from {
+            for batch in self.batches.range(self.position_of(offset)..) {
+                if batch.base_offset >= in_memory_from {
+                    break;
+                }
+                if !fits(batch.batch_len as usize) {
+                    return plan;
+                }
+                next = batch.last_offset() + 1;
+                plan.disk.push(*batch);
+            }
+        }
+        let from = self.tail.partition_point(|b| b.last_offset() < next);
+        for batch in self.tail.range(from..) {
+            if !fits(batch.len()) {
                 break;
             }
-            match position
-                .checked_sub(first_in_memory)
-                .and_then(|p| self.tail.get(p))
-            {
-                Some(batch) => plan.memory.push(batch.clone()),
-                None => plan.disk.push(*batch),
-            }
+            plan.memory.push(batch.clone());
         }
         plan
     }
 
-    /// Moves the log start; returns the batches that are gone, and how many bytes of them were in memory.
-    pub fn trim(&mut self, log_start: i64) -> (Vec<BatchRef>, usize) {
+    #[allow(dead_code, reason = "used by sealing, which lands next")]
+    /// What has to be sealed next: batches from `offset` on of entries up to `through`, up to `max_bytes` but at least one, from memory where
+    /// they are there.
+    pub fn plan_seal(
+        &self,
+        offset: i64,
+        through: u64,
+        max_bytes: usize,
+    ) -> Vec<(BatchRef, Option<Batch>)> {
+        let mut plan = Vec::new();
+        let mut bytes = 0;
+        for batch in self.batches.range(self.position_of(offset)..) {
+            bytes += batch.batch_len as usize;
+            if batch.index > through || bytes > max_bytes && !plan.is_empty() {
+                break;
+            }
+            let place = self
+                .tail
+                .binary_search_by_key(&batch.base_offset, Batch::base_offset);
+            plan.push((*batch, place.ok().and_then(|at| self.tail.get(at)).cloned()));
+        }
+        plan
+    }
+
+    #[allow(dead_code, reason = "used by sealing, which lands next")]
+    /// Whether a batch is still in the WAL where it was.
+    pub fn has(&self, batch: &BatchRef) -> bool {
+        self.batches.get(self.position_of(batch.base_offset)) == Some(batch)
+    }
+
+    /// Moves the log start.
+    pub fn trim(&mut self, log_start: i64) -> Trimmed {
         let log_start = log_start.min(self.end);
-        let mut gone = Vec::new();
-        let mut freed = 0;
+        let mut gone = Trimmed::default();
         if log_start <= self.log_start {
-            return (gone, freed);
+            return gone;
         }
         self.log_start = log_start;
-        while self
-            .batches
-            .front()
-            .is_some_and(|b| b.last_offset() < log_start)
-        {
-            if self.tail.len() == self.batches.len() {
-                freed += self.tail.pop_front().map_or(0, |b| b.len());
-            }
-            if let Some(batch) = self.batches.pop_front() {
-                self.bytes = self.bytes.saturating_sub(u64::from(batch.batch_len));
-                gone.push(batch);
-            }
+        while let Some(range) = self.cold.pop_front_if(|r| r.next_offset <= log_start) {
+            self.bytes = self.bytes.saturating_sub(range.bytes);
+            gone.cold.push(range);
         }
-        (gone, freed)
+        while let Some(batch) = self.batches.pop_front_if(|b| b.last_offset() < log_start) {
+            self.bytes = self.bytes.saturating_sub(u64::from(batch.batch_len));
+            gone.batches.push(batch);
+        }
+        while let Some(batch) = self.tail.pop_front_if(|b| b.last_offset() < log_start) {
+            gone.from_tail += 1;
+            gone.tail_bytes += batch.len();
+        }
+        gone
+    }
+
+    /// Puts a range in the place of the hot batches that it covers, clipped to what fits; returns what it is now, and the batches. `None` if
+    /// it does not fit at all.
+    pub fn seal(&mut self, mut range: ColdRange) -> Option<(ColdRange, Vec<BatchRef>)> {
+        let cold_end = self.cold.back().map_or(0, |r| r.next_offset);
+        range.base_offset = range.base_offset.max(cold_end);
+        range.next_offset = range.next_offset.min(self.end);
+        // Nothing that is not in the segment may be left below it.
+        if range.next_offset <= range.base_offset.max(self.log_start)
+            || self
+                .batches
+                .front()
+                .is_some_and(|b| b.base_offset < range.base_offset)
+        {
+            return None;
+        }
+        let mut sealed = Vec::new();
+        while let Some(batch) = self
+            .batches
+            .pop_front_if(|b| b.last_offset() < range.next_offset)
+        {
+            self.bytes = self.bytes.saturating_sub(u64::from(batch.batch_len));
+            sealed.push(batch);
+        }
+        if let Some(batch) = self.batches.front() {
+            range.next_offset = range.next_offset.min(batch.base_offset);
+        }
+        self.bytes = self.bytes.saturating_add(range.bytes);
+        self.cold.push_back(range);
+        Some((range, sealed))
+    }
+
+    /// Puts ranges in the place of those of some segments; returns what left and what came. `None`, and nothing is changed, if the new ones
+    /// would stand where others are.
+    pub fn replace(
+        &mut self,
+        leaving: &BTreeSet<SegmentId>,
+        mut coming: Vec<ColdRange>,
+    ) -> Option<(Vec<ColdRange>, Vec<ColdRange>)> {
+        coming.retain(|r| r.next_offset > self.log_start && r.base_offset < r.next_offset);
+        let leaves = |r: &ColdRange| leaving.contains(&r.segment);
+        let stay = self.cold.iter().filter(|r| !leaves(r)).copied();
+        let mut after: Vec<ColdRange> = stay.chain(coming.iter().copied()).collect();
+        after.sort_unstable_by_key(|r| r.base_offset);
+        let hot = self.batches.front().map_or(self.end, |b| b.base_offset);
+        let ends = after.iter().skip(1).map(|r| r.base_offset).chain([hot]);
+        if after.iter().zip(ends).any(|(r, end)| r.next_offset > end) {
+            return None;
+        }
+        let left: Vec<ColdRange> = self.cold.iter().filter(|r| leaves(r)).copied().collect();
+        self.cold = after.into();
+        for range in &coming {
+            self.bytes = self.bytes.saturating_add(range.bytes);
+        }
+        for range in &left {
+            self.bytes = self.bytes.saturating_sub(range.bytes);
+        }
+        Some((left, coming))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::config::KernelConfig;
 use crate::error::WriteError;
 use crate::ports::{DiskFile, Ports};
 use crate::snapshot::{self, SnapshotRequests};
+use crate::state::wal_use::Live;
 use crate::state::{FrameAt, State};
 
 /// Everything of a node is in one shard until there is a cluster.
@@ -176,7 +177,11 @@ impl Writer {
                 .bytes
                 .fetch_add(FILE_HEADER as u64, Ordering::Relaxed);
             self.files.set_size(first_index, FILE_HEADER as u64);
-            self.state.wal_use.lock().files.insert(first_index, 0);
+            self.state
+                .wal_use
+                .lock()
+                .files
+                .insert(first_index, Live::default());
             self.current = Some(Current {
                 file,
                 first_index,
