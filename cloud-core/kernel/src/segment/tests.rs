@@ -115,7 +115,8 @@ fn a_segment_describes_itself() {
 fn a_changed_byte_is_noticed() {
     let (object, _, _) = example();
     let sound = footer_of(&object).unwrap();
-    for at in (0..object.len()).rev().step_by(7) {
+    let ends = (0..64).chain(object.len() - 600..object.len());
+    for at in ends.chain((0..object.len()).step_by(100_003)) {
         let mut damaged = object.to_vec();
         damaged[at] ^= 0x10;
         let damaged = Bytes::from(damaged);
