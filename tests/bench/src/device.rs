@@ -123,24 +123,35 @@ pub fn noise(len: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Copies `total` bytes in pieces of `size` to memory that is not in the processor's cache; the time on the CPU that it took.
-pub fn memory_copy(size: usize, total: u64) -> Duration {
-    let from = noise(size);
-    let mut to = vec![1_u8; 256 << 20];
-    let before = cpu_time();
-    let mut left = total;
-    while left > 0 {
-        for piece in to.chunks_exact_mut(size) {
-            piece.copy_from_slice(&from);
-            left = left.saturating_sub(size as u64);
-            if left == 0 {
-                break;
+/// Memory to copy to, larger than the processor's cache, touched once.
+#[derive(Debug)]
+pub struct CopyTarget(Vec<u8>);
+
+impl Default for CopyTarget {
+    fn default() -> Self {
+        CopyTarget(vec![1; 256 << 20])
+    }
+}
+
+impl CopyTarget {
+    /// Copies `total` bytes in pieces of `size`; the time on the CPU that it took.
+    pub fn copy(&mut self, size: usize, total: u64) -> Duration {
+        let from = noise(size);
+        let before = cpu_time();
+        let mut left = total;
+        while left > 0 {
+            for piece in self.0.chunks_exact_mut(size) {
+                piece.copy_from_slice(&from);
+                left = left.saturating_sub(size as u64);
+                if left == 0 {
+                    break;
+                }
             }
         }
+        let spent = cpu_time() - before;
+        std::hint::black_box(&self.0);
+        spent
     }
-    let spent = cpu_time() - before;
-    std::hint::black_box(&to);
-    spent
 }
 
 /// Brings the files below a directory to disk and asks the system to forget what it has of them in memory.

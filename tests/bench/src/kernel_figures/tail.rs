@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use kernel::{Kernel, PartitionId, SequenceRule};
 
+use super::append::PRODUCERS;
+use crate::device::CopyTarget;
 use crate::figure::Figure;
 use crate::load::{self, Template};
 use crate::run::Run;
@@ -29,10 +31,86 @@ impl Begun {
 
 pub fn measure(run: &mut Run) -> Result<()> {
     for consumers in [1, 100] {
+        hot(run, consumers)?;
         full_speed(run, consumers)?;
         paced(run, consumers)?;
     }
     Ok(())
+}
+
+/// Everybody reads what is in memory, and copies it as the way to a socket does.
+fn hot(run: &mut Run, consumers: usize) -> Result<()> {
+    let bytes = run.size(128_u64 << 20, 32 << 20);
+    let passes = run.size(16, 4) / if consumers > 1 { 8 } else { 1 } + 1;
+    let template = Template::kib64()?;
+    let dir = run.scratch.fresh("tail")?;
+    let kernel = load::open(&dir, |_| {})?;
+    let (time, read) = run.runtime.block_on(async {
+        let partitions = load::stream(&kernel, "bench", 1, &[]).await?;
+        let batches = bytes / template.len();
+        load::produce(&kernel, &partitions, &template, PRODUCERS, batches).await?;
+        let partition = *partitions.first().context("no partition")?;
+        let start = Instant::now();
+        let readers: Vec<_> = (0..consumers)
+            .map(|_| {
+                let kernel = kernel.clone();
+                tokio::spawn(async move { copy_all(&kernel, partition, passes).await })
+            })
+            .collect();
+        let mut read = 0;
+        for reader in readers {
+            read += reader.await??;
+        }
+        anyhow::Ok((start.elapsed(), read))
+    })?;
+    let missed = kernel.stats().tail_misses;
+    drop(kernel);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let copy = mb_per_s(1 << 30, CopyTarget::default().copy(64 << 10, 1 << 30));
+    run.add(
+        Figure::new(
+            "tail",
+            format!("{consumers} reading the tail, copying it: all together"),
+            mb_per_s(read, time),
+            "MB/s",
+        )
+        .against(
+            "memory copies of 64 KiB on as many cores",
+            copy * consumers.min(cores) as f64,
+        )
+        .note(format!(
+            "{:.0} records/s; {missed} batches were not in memory",
+            (read / template.len() * template.records) as f64 / time.as_secs_f64()
+        )),
+    );
+    Ok(())
+}
+
+/// Reads a partition from its beginning to its end, so many times; the bytes.
+async fn copy_all(kernel: &Kernel, partition: PartitionId, passes: u64) -> Result<u64> {
+    let mut socket = vec![0_u8; READ_BYTES];
+    let mut total = 0;
+    for _ in 0..passes {
+        let mut offset = 0;
+        loop {
+            let read = kernel.read(partition, offset, READ_BYTES).await?;
+            let mut at = 0;
+            for batch in &read.batches {
+                if let Some(room) = socket.get_mut(at..at + batch.len()) {
+                    room.copy_from_slice(batch.bytes());
+                }
+                at += batch.len();
+            }
+            std::hint::black_box(&socket);
+            total += at as u64;
+            if read.batches.is_empty() {
+                break;
+            }
+            offset = read.next_offset;
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(total)
 }
 
 /// Everybody reads while one producer writes as fast as it can.
