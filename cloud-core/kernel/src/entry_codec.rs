@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::codec::{Decoder, Encode, Malformed, len_u32};
 use crate::entry::{Command, CursorName, CursorPosition, QueueSettled, SequenceRule};
 use crate::queue::QueueName;
-use crate::segment::{SegmentId, SegmentMeta, SegmentPart};
+use crate::segment::{Compacted, SegmentId, SegmentMeta, SegmentPart};
 use crate::stream::{PartitionId, StreamId};
 
 /// An encoded entry.
@@ -360,6 +360,7 @@ fn put_segment(out: &mut BytesMut, meta: &SegmentMeta) {
         out.put_i64_le(part.max_timestamp);
         out.put_u64_le(part.bytes);
         out.put_u64_le(part.first_index);
+        put_compacted(out, part.compacted);
     }
 }
 
@@ -371,7 +372,7 @@ fn get_segment(from: &mut Decoder) -> Result<SegmentMeta, Malformed> {
         footer_crc: from.u32()?,
         parts: Vec::new(),
     };
-    for _ in 0..from.count(52)? {
+    for _ in 0..from.count(61)? {
         meta.parts.push(SegmentPart {
             partition: get_partition(from)?,
             base_offset: from.i64()?,
@@ -379,9 +380,30 @@ fn get_segment(from: &mut Decoder) -> Result<SegmentMeta, Malformed> {
             max_timestamp: from.i64()?,
             bytes: from.u64()?,
             first_index: from.u64()?,
+            compacted: get_compacted(from)?,
         });
     }
     Ok(meta)
+}
+
+pub(crate) fn put_compacted(out: &mut BytesMut, compacted: Compacted) {
+    let (tag, since) = match compacted {
+        Compacted::Never => (0, 0),
+        Compacted::Since(since) => (1, since),
+        Compacted::Wholly => (2, 0),
+    };
+    out.put_u8(tag);
+    out.put_i64_le(since);
+}
+
+pub(crate) fn get_compacted(from: &mut Decoder) -> Result<Compacted, Malformed> {
+    let (tag, since) = (from.u8()?, from.i64()?);
+    match tag {
+        0 => Ok(Compacted::Never),
+        1 => Ok(Compacted::Since(since)),
+        2 => Ok(Compacted::Wholly),
+        _ => Err(Malformed("compaction")),
+    }
 }
 
 pub(crate) fn put_partition(out: &mut BytesMut, partition: PartitionId) {

@@ -47,7 +47,7 @@ pub use kernel::{Kernel, Read, Stepper, Watch, Watermarks};
 pub use ports::Ports;
 pub use queue::{Acquired, DeliveryId, HolderId, Queue, QueueName, QueueSource, Selector, Verdict};
 pub use router::{Dialect, PatternError, Router, RouterSnapshot};
-pub use segment::{SegmentId, SegmentMeta, SegmentPart};
+pub use segment::{Compacted, SegmentId, SegmentMeta, SegmentPart};
 pub use stats::{KernelStats, QueueStats};
 pub use stream::{PartitionId, Stream, StreamId, StreamSpec};
 pub use stream_config::{

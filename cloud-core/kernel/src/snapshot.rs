@@ -11,8 +11,8 @@ use uuid::Uuid;
 use crate::codec::{Decoder, Encode, Malformed, len_u32};
 use crate::entry::{CursorName, CursorPosition};
 use crate::entry_codec::{
-    get_address, get_bitmap, get_config, get_partition, put_address, put_bitmap, put_config,
-    put_partition,
+    get_address, get_bitmap, get_compacted, get_config, get_partition, put_address, put_bitmap,
+    put_compacted, put_config, put_partition,
 };
 use crate::queue::QueueName;
 use crate::segment::SegmentId;
@@ -249,6 +249,7 @@ fn put_log(out: &mut BytesMut, log: &PartitionLog) {
         out.put_i64_le(range.max_timestamp);
         out.put_u64_le(range.bytes);
         out.put_u64_le(range.first_index);
+        put_compacted(out, range.compacted);
     }
     out.put_u32_le(len_u32(log.batches.len()));
     for batch in &log.batches {
@@ -368,7 +369,7 @@ fn get_log(from: &mut Decoder) -> Result<PartitionLog, Malformed> {
         end: from.i64()?,
         ..PartitionLog::default()
     };
-    for _ in 0..from.count(48)? {
+    for _ in 0..from.count(57)? {
         let range = ColdRange {
             segment: SegmentId(from.u64()?),
             base_offset: from.i64()?,
@@ -376,6 +377,7 @@ fn get_log(from: &mut Decoder) -> Result<PartitionLog, Malformed> {
             max_timestamp: from.i64()?,
             bytes: from.u64()?,
             first_index: from.u64()?,
+            compacted: get_compacted(from)?,
         };
         log.bytes = log.bytes.saturating_add(range.bytes);
         log.cold.push_back(range);

@@ -5,7 +5,7 @@ use record::StreamAddress;
 use uuid::Uuid;
 
 use super::frame::HEADER_BYTES;
-use super::{Chunk, SegmentError, SegmentId, SegmentPart};
+use super::{Chunk, Compacted, SegmentError, SegmentId, SegmentPart};
 use crate::codec::{Decoder, len_u32};
 use crate::entry_codec::{get_address, get_partition, put_address, put_partition};
 use crate::limits::{CHUNK_BYTES, MAX_BATCH_BYTES};
@@ -204,6 +204,7 @@ impl FooterPart {
             max_timestamp: self.max_timestamp,
             bytes: self.bytes(),
             first_index: self.first_index,
+            compacted: Compacted::Never,
         }
     }
 

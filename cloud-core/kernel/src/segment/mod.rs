@@ -97,6 +97,19 @@ pub struct SegmentPart {
     pub bytes: u64,
     /// Entry of the log that brought its first batch: its place in the order of commits.
     pub first_index: u64,
+    /// What compaction has done with it.
+    pub compacted: Compacted,
+}
+
+/// How far compaction is with records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compacted {
+    /// Never looked at.
+    Never,
+    /// Nothing older than what is here is left of its keys; deletions are left, which go some time after this moment (milliseconds since the epoch).
+    Since(i64),
+    /// The same, and no deletions are left.
+    Wholly,
 }
 
 /// Why bytes are no segment.

@@ -8,10 +8,10 @@ use uuid::Uuid;
 use super::State;
 use super::partition::Partition;
 use crate::entry::Outcome;
-use crate::segment::{SegmentId, SegmentMeta, SegmentPart};
+use crate::segment::{Compacted, SegmentId, SegmentMeta, SegmentPart};
 use crate::stream::PartitionId;
 
-/// Records of a partition that are in a segment: one part of it, whole or clipped. 48 bytes.
+/// Records of a partition that are in a segment: one part of it, whole or clipped. 64 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ColdRange {
     pub segment: SegmentId,
@@ -23,6 +23,7 @@ pub(crate) struct ColdRange {
     pub bytes: u64,
     /// Entry that brought the first batch.
     pub first_index: u64,
+    pub compacted: Compacted,
 }
 
 impl ColdRange {
@@ -34,6 +35,7 @@ impl ColdRange {
             max_timestamp: part.max_timestamp,
             bytes: part.bytes,
             first_index: part.first_index,
+            compacted: part.compacted,
         }
     }
 }
