@@ -13,7 +13,7 @@ use crate::wal::recover::io_error;
 pub(crate) const DIRECTORY: &str = "checkpoint";
 const MAGIC: &[u8; 8] = b"TLCKPT\0\0";
 const VERSION: u32 = 2;
-/// Oldest version that can be read: 1 knew no cold store.
+/// Oldest version that can be read: 1 knew no cold store and no transactions.
 const OLDEST: u32 = 2;
 /// Magic, version, length of the body, CRC-32C of the body.
 const HEADER: usize = 24;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use record::{Batch, StreamAddress};
+use record::{Batch, BuildError, ControlRecord, StreamAddress};
 use roaring::RoaringTreemap;
 use uuid::Uuid;
 
@@ -86,6 +86,15 @@ pub enum Command {
         /// How its producer sequence is checked.
         rule: SequenceRule,
     },
+    /// Ends the transaction of a producer: a control batch is appended to each partition. Partitions that are gone are passed over. As
+    /// with [`Command::Append`], one refusal refuses the entry: an older epoch of the producer, or of its coordinator, than a partition knows.
+    /// Made by [`Command::end_transaction`].
+    EndTransaction {
+        /// Where. A partition in which nothing of the producer is open gets its control batch all the same, and knows the epoch then.
+        partitions: Vec<PartitionId>,
+        /// The control batch: it says whose transaction, which epoch, and how it ends. One copy of it is in the log for all partitions.
+        marker: Batch,
+    },
     /// Sets a value of a table; the table begins to exist with its first value.
     TablePut {
         /// Name of the table.
@@ -158,7 +167,7 @@ pub enum Command {
         /// How many.
         count: u32,
     },
-    /// Forgets producers of [`SequenceRule::Window`] that wrote nothing since.
+    /// Forgets producers of [`SequenceRule::Window`] that wrote nothing since, and have no open transaction.
     ExpireProducers {
         /// Milliseconds since the epoch.
         idle_since: i64,
@@ -203,6 +212,29 @@ pub enum Command {
         /// Segments whose parts come, which are in the cold store already.
         added: Vec<SegmentMeta>,
     },
+}
+
+impl Command {
+    /// Ends the transaction of a producer in partitions: everything it wrote there since it began is committed, or is as if it had
+    /// never been written. `timestamp`: the caller's clock, milliseconds since the epoch.
+    pub fn end_transaction(
+        producer_id: i64,
+        epoch: i16,
+        partitions: Vec<PartitionId>,
+        commit: bool,
+        coordinator_epoch: i32,
+        timestamp: i64,
+    ) -> Result<Command, BuildError> {
+        let marker = if commit {
+            ControlRecord::Commit { coordinator_epoch }
+        } else {
+            ControlRecord::Abort { coordinator_epoch }
+        };
+        Ok(Command::EndTransaction {
+            partitions,
+            marker: marker.into_batch(producer_id, epoch, timestamp)?,
+        })
+    }
 }
 
 /// Settled records of one source of a queue.
@@ -250,6 +282,8 @@ pub enum Outcome {
     StreamCreated(StreamId),
     /// First of the reserved producer ids.
     ProducerIds(i64),
+    /// The transaction has ended; where its control batches are, in the order of the command's partitions that exist.
+    TransactionEnded(Vec<(PartitionId, Appended)>),
 }
 
 /// Where a batch is.

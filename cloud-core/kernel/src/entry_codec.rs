@@ -21,7 +21,7 @@ pub(crate) struct Encoded {
     pub len: usize,
     /// CRC-32C of the body.
     pub crc: u32,
-    /// Where in the body the batch of each append begins, in order.
+    /// Where in the body the batch of each append, and the control batch of each end of a transaction, begins, in order.
     pub batches_at: Vec<u32>,
 }
 
@@ -40,6 +40,7 @@ const EXPIRE_PRODUCERS: u8 = 12;
 const QUEUE_SOURCES: u8 = 13;
 const QUEUE_SETTLE: u8 = 14;
 const QUEUE_DELETE: u8 = 15;
+const END_TRANSACTION: u8 = 20;
 const COLD_CLAIM: u8 = 24;
 const SEGMENT_SEALED: u8 = 25;
 const RANGES_REPLACED: u8 = 26;
@@ -49,6 +50,14 @@ pub(crate) fn encode(commands: &[Command]) -> Encoded {
     let mut batches_at = Vec::new();
     let mut done = 0;
     let mut out = BytesMut::new();
+    let mut put_batch = |out: &mut BytesMut, batch: &Batch| {
+        out.put_u32_le(len_u32(batch.len()));
+        done += out.len();
+        batches_at.push(len_u32(done));
+        parts.push(out.split().freeze());
+        done += batch.len();
+        parts.push(batch.bytes().clone());
+    };
     out.put_u32_le(len_u32(commands.len()));
     for command in commands {
         match command {
@@ -64,12 +73,13 @@ pub(crate) fn encode(commands: &[Command]) -> Encoded {
                     SequenceRule::Window => 1,
                     SequenceRule::Strict => 2,
                 });
-                out.put_u32_le(len_u32(batch.len()));
-                done += out.len();
-                batches_at.push(len_u32(done));
-                parts.push(out.split().freeze());
-                done += batch.len();
-                parts.push(batch.bytes().clone());
+                put_batch(&mut out, batch);
+            }
+            Command::EndTransaction { partitions, marker } => {
+                out.put_u8(END_TRANSACTION);
+                out.put_u32_le(len_u32(partitions.len()));
+                partitions.iter().for_each(|p| put_partition(&mut out, *p));
+                put_batch(&mut out, marker);
             }
             Command::TablePut { table, key, value } => {
                 out.put_u8(TABLE_PUT);
@@ -202,7 +212,7 @@ pub(crate) fn encode(commands: &[Command]) -> Encoded {
     }
 }
 
-/// The commands of a body, with where the batches of the appends begin.
+/// The commands of a body, with where the batches in it begin.
 pub(crate) fn decode(body: Bytes) -> Result<(Vec<Command>, Vec<u32>), Malformed> {
     let mut from = Decoder::new(body);
     let count = from.count(1)?;
@@ -232,13 +242,19 @@ fn decode_command(from: &mut Decoder, batches_at: &mut Vec<u32>) -> Result<Comma
                 2 => SequenceRule::Strict,
                 _ => return Err(Malformed("sequence rule")),
             };
-            batches_at.push(len_u32(from.position() + 4));
-            // The frame's checksum, just verified, covers the batch.
-            let batch = Batch::from_trusted(from.bytes()?).map_err(|_| Malformed("batch"))?;
             Command::Append {
                 partition,
-                batch,
+                batch: get_batch(from, batches_at)?,
                 rule,
+            }
+        }
+        END_TRANSACTION => {
+            let count = from.count(12)?;
+            Command::EndTransaction {
+                partitions: (0..count)
+                    .map(|_| get_partition(from))
+                    .collect::<Result<_, _>>()?,
+                marker: get_batch(from, batches_at)?,
             }
         }
         TABLE_PUT => Command::TablePut {
@@ -404,6 +420,12 @@ pub(crate) fn get_compacted(from: &mut Decoder) -> Result<Compacted, Malformed> 
         2 => Ok(Compacted::Wholly),
         _ => Err(Malformed("compaction")),
     }
+}
+
+fn get_batch(from: &mut Decoder, batches_at: &mut Vec<u32>) -> Result<Batch, Malformed> {
+    batches_at.push(len_u32(from.position() + 4));
+    // The frame's checksum, just verified, covers the batch.
+    Batch::from_trusted(from.bytes()?).map_err(|_| Malformed("batch"))
 }
 
 pub(crate) fn put_partition(out: &mut BytesMut, partition: PartitionId) {

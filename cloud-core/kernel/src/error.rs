@@ -134,6 +134,24 @@ pub enum AppendError {
         /// The epoch of the batch.
         found: i16,
     },
+    /// The producer's transaction in the partition does not allow the batch.
+    #[error("producer {producer_id}: {reason}")]
+    TransactionState {
+        /// The producer.
+        producer_id: i64,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A newer coordinator has ended a transaction of the producer.
+    #[error("producer {producer_id}: coordinator epoch {found} is fenced by epoch {current}")]
+    FencedCoordinator {
+        /// The producer.
+        producer_id: i64,
+        /// The newest coordinator epoch seen.
+        current: i32,
+        /// The epoch of the one that was refused.
+        found: i32,
+    },
     /// The kernel is shut down.
     #[error("the log is closed")]
     Closed,

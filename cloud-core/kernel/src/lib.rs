@@ -43,7 +43,7 @@ pub use error::{
     AlterStreamError, AppendError, CreateStreamError, DeleteStreamError, OpenError, QueueError,
     ReadError, TrimError, WriteError,
 };
-pub use kernel::{Kernel, Read, Stepper, Watch, Watermarks};
+pub use kernel::{AbortedTransaction, Kernel, OpenTransaction, Read, Stepper, Watch, Watermarks};
 pub use ports::Ports;
 pub use queue::{Acquired, DeliveryId, HolderId, Queue, QueueName, QueueSource, Selector, Verdict};
 pub use router::{Dialect, PatternError, Router, RouterSnapshot};

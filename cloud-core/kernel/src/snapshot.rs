@@ -14,11 +14,13 @@ use crate::entry_codec::{
     get_address, get_bitmap, get_compacted, get_config, get_partition, put_address, put_bitmap,
     put_compacted, put_config, put_partition,
 };
+use crate::kernel::AbortedTransaction;
 use crate::queue::QueueName;
 use crate::segment::SegmentId;
 use crate::state::cold::{ColdRange, SegmentState};
 use crate::state::partition::{BatchRef, Partition, PartitionLog};
 use crate::state::producer::{Producer, Sent};
+use crate::state::transaction::{Aborted, Open};
 use crate::state::{Positions, QueueSources, Shared, SourceState, State, Table};
 use crate::stream::{Stream, StreamId};
 
@@ -269,6 +271,12 @@ fn put_log(out: &mut BytesMut, log: &PartitionLog) {
         out.put_i16_le(producer.epoch);
         out.put_i32_le(producer.last_sequence);
         out.put_i64_le(producer.last_used);
+        out.put_i32_le(producer.coordinator_epoch);
+        out.put_u8(u8::from(producer.open.is_some()));
+        if let Some(open) = producer.open {
+            out.put_i64_le(open.first_offset);
+            out.put_i64_le(open.started_at);
+        }
         out.put_u32_le(len_u32(producer.window.len()));
         for sent in &producer.window {
             out.put_i32_le(sent.first_sequence);
@@ -276,6 +284,13 @@ fn put_log(out: &mut BytesMut, log: &PartitionLog) {
             out.put_i64_le(sent.base_offset);
             out.put_i64_le(sent.last_offset);
         }
+    }
+    out.put_u32_le(len_u32(log.transactions.aborted().len()));
+    for aborted in log.transactions.aborted() {
+        out.put_i64_le(aborted.transaction.producer_id);
+        out.put_i64_le(aborted.transaction.first_offset);
+        out.put_i64_le(aborted.transaction.last_offset);
+        out.put_i64_le(aborted.stable_after);
     }
 }
 
@@ -396,15 +411,26 @@ fn get_log(from: &mut Decoder) -> Result<PartitionLog, Malformed> {
         log.bytes += u64::from(batch.batch_len);
         log.batches.push_back(batch);
     }
-    for _ in 0..from.count(27)? {
+    for _ in 0..from.count(32)? {
         let id = from.i64()?;
         let mut producer = Producer {
             strict: from.u8()? != 0,
             epoch: from.i16()?,
             last_sequence: from.i32()?,
             last_used: from.i64()?,
+            coordinator_epoch: from.i32()?,
+            open: match from.u8()? {
+                0 => None,
+                _ => Some(Open {
+                    first_offset: from.i64()?,
+                    started_at: from.i64()?,
+                }),
+            },
             window: VecDeque::new(),
         };
+        if let Some(open) = producer.open {
+            log.transactions.begin(id, open.first_offset);
+        }
         for _ in 0..from.count(24)? {
             producer.window.push_back(Sent {
                 first_sequence: from.i32()?,
@@ -414,6 +440,16 @@ fn get_log(from: &mut Decoder) -> Result<PartitionLog, Malformed> {
             });
         }
         log.producers.insert(id, producer);
+    }
+    for _ in 0..from.count(32)? {
+        log.transactions.restore(Aborted {
+            transaction: AbortedTransaction {
+                producer_id: from.i64()?,
+                first_offset: from.i64()?,
+                last_offset: from.i64()?,
+            },
+            stable_after: from.i64()?,
+        });
     }
     Ok(log)
 }

@@ -29,6 +29,15 @@ impl StreamId {
     }
 }
 
+impl PartitionId {
+    /// The leader epoch that its batches carry. The number of a stream only grows and is never used again, so the partitions of a stream that
+    /// is deleted and made again have a higher epoch than before, which is what lets old readers notice.
+    pub fn leader_epoch(self) -> i32 {
+        // 31 bits: epochs are not negative.
+        (self.stream.0 & 0x7fff_ffff) as i32
+    }
+}
+
 impl fmt::Display for StreamId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)

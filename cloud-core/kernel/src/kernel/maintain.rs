@@ -76,10 +76,7 @@ impl Kernel {
                     continue;
                 };
                 let log = partition.log.lock();
-                expired |= log
-                    .producers
-                    .values()
-                    .any(|p| !p.strict && p.last_used < idle_since);
+                expired |= log.producers.values().any(|p| p.is_idle_since(idle_since));
                 let oldest = stream.retention_ms().map(|age| now.saturating_sub(age));
                 let log_start = keep_from(&log, oldest, stream.retention_bytes());
                 if log_start > log.log_start

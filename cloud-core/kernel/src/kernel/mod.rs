@@ -4,6 +4,7 @@ mod cursors;
 mod maintain;
 mod reading;
 mod streams;
+mod transactions;
 mod watch;
 
 use std::collections::HashMap;
@@ -13,10 +14,11 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use record::Batch;
+use record::{Batch, ControlRecord};
 use tokio::sync::oneshot;
 
 pub use reading::{Read, Watermarks};
+pub use transactions::{AbortedTransaction, OpenTransaction};
 pub use watch::Watch;
 
 use crate::config::KernelConfig;
@@ -252,7 +254,7 @@ impl Kernel {
         )?;
         for command in commands {
             match command {
-                Command::Append { batch, .. } => {
+                Command::Append { batch, rule, .. } => {
                     at_most("a batch", batch.len(), self.core.config.max_batch_bytes)?;
                     if batch.record_count() == 0
                         || i64::from(batch.last_offset_delta()) + 1
@@ -260,6 +262,29 @@ impl Kernel {
                     {
                         return Err(WriteError::Malformed(
                             "the offsets of the batch do not agree with its record count",
+                        ));
+                    }
+                    if batch.is_control() {
+                        return Err(WriteError::Malformed(
+                            "a control batch is written by ending a transaction only",
+                        ));
+                    }
+                    if batch.is_transactional() && !crate::state::producer::is_checked(*rule, batch)
+                    {
+                        return Err(WriteError::Malformed(
+                            "a transactional batch needs a producer whose sequence is checked",
+                        ));
+                    }
+                }
+                Command::EndTransaction { partitions, marker } => {
+                    at_most(
+                        "the number of partitions",
+                        partitions.len(),
+                        limits::MAX_ENTRY_COMMANDS,
+                    )?;
+                    if ControlRecord::from_batch(marker).is_none() || marker.producer_id() < 0 {
+                        return Err(WriteError::Malformed(
+                            "not the control batch of a transaction",
                         ));
                     }
                 }

@@ -10,6 +10,7 @@ use crate::entry::{Command, Entry};
 use crate::error::{ReadError, TrimError};
 use crate::limits::MAX_READ_BYTES;
 use crate::state::partition::{BatchRef, Partition};
+use crate::state::waiters::Mark;
 use crate::stream::PartitionId;
 use crate::wal::files::{FrameError, WalFiles};
 
@@ -46,12 +47,24 @@ impl Kernel {
         offset: i64,
         max_bytes: usize,
     ) -> Result<Read, ReadError> {
+        self.read_below(partition, Mark::End, offset, max_bytes)
+            .await
+    }
+
+    /// [`Kernel::read`] of what lies below a mark.
+    pub(super) async fn read_below(
+        &self,
+        partition: PartitionId,
+        mark: Mark,
+        offset: i64,
+        max_bytes: usize,
+    ) -> Result<Read, ReadError> {
         let found = self
             .core
             .state
             .partition(partition)
             .ok_or(ReadError::UnknownPartition(partition))?;
-        let (watermarks, plan) = {
+        let (watermarks, until, plan) = {
             let log = found.log.lock();
             let watermarks = log.watermarks();
             if offset < watermarks.log_start || offset > watermarks.end {
@@ -62,16 +75,19 @@ impl Kernel {
                     end: watermarks.end,
                 });
             }
-            (watermarks, log.plan(offset, max_bytes.min(MAX_READ_BYTES)))
+            let until = log.mark(mark);
+            let plan = log.plan(offset, until, max_bytes.min(MAX_READ_BYTES));
+            (watermarks, until, plan)
         };
         self.core
             .tail_hits
             .fetch_add(plan.memory.len() as u64, Ordering::Relaxed);
         let mut batches = Vec::new();
-        if !plan.disk.is_empty() {
+        let wanted = plan.disk.len();
+        if wanted > 0 {
             self.core
                 .tail_misses
-                .fetch_add(plan.disk.len() as u64, Ordering::Relaxed);
+                .fetch_add(wanted as u64, Ordering::Relaxed);
             let files = self.core.files.clone();
             let fetched = self
                 .core
@@ -84,7 +100,13 @@ impl Kernel {
                 Err(error) => return Err(self.core.explain(&found, offset, error)),
             };
         }
-        batches.extend(plan.memory);
+        // Of what was fetched the end may be damaged: what lies behind it is for the next read, after that has met the damage.
+        if batches.len() == wanted {
+            batches.extend(plan.memory);
+        }
+        while batches.last().is_some_and(|b| b.last_offset() >= until) {
+            batches.pop();
+        }
         let next_offset = batches.last().map_or(offset, Batch::next_offset);
         Ok(Read {
             batches,
@@ -252,5 +274,5 @@ fn fetch_one(
     let batch =
         Batch::from_trusted(body.slice(from..to)).map_err(|error| corrupt(error.to_string()))?;
     *last_frame = Some((reference.index, body));
-    Ok(batch.into_patched(reference.base_offset, 0))
+    Ok(batch.into_patched(reference.base_offset, partition.leader_epoch()))
 }

@@ -1,12 +1,14 @@
 //! Applying an entry: from it alone, so that the log always gives the same state. Appends are judged first, all of them; only when none is
-//! refused is anything changed.
+//! refused is anything changed; the ends of transactions are judged with them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use record::Batch;
+use parking_lot::MutexGuard;
+use record::{Batch, ControlRecord};
 
-use super::partition::{BatchRef, Partition};
+use super::partition::{BatchRef, Partition, PartitionLog};
 use super::producer::{self, Producer, Verdict};
 use super::{Positions, Shared, SourceState, State};
 use crate::entry::{Appended, Command, Outcome, QueueSettled, SequenceRule};
@@ -23,6 +25,23 @@ pub(crate) struct FrameAt {
     pub stamp: i64,
 }
 
+/// What producers would be after the commands judged so far: one entry may carry several batches of one producer.
+#[derive(Default)]
+struct Staged(HashMap<(PartitionId, i64), Producer>);
+
+impl Staged {
+    fn producer(&self, partition: &Partition, producer_id: i64) -> Option<Producer> {
+        match self.0.get(&(partition.id, producer_id)) {
+            Some(known) => Some(known.clone()),
+            None => partition.log.lock().producers.get(&producer_id).cloned(),
+        }
+    }
+
+    fn put(&mut self, partition: PartitionId, producer_id: i64, now: Producer) {
+        self.0.insert((partition, producer_id), now);
+    }
+}
+
 /// An append that was judged good.
 struct Judged {
     partition: Arc<Partition>,
@@ -30,7 +49,7 @@ struct Judged {
 }
 
 impl State {
-    /// Applies an entry. `batches_at` has for each append where its batch begins in the body.
+    /// Applies an entry. `batches_at` has where the batches of its commands begin in the body.
     pub fn apply(&self, at: FrameAt, commands: Vec<Command>, batches_at: &[u32]) -> Vec<Outcome> {
         let judged = match self.judge(&commands, at.stamp) {
             Ok(judged) => judged,
@@ -46,12 +65,20 @@ impl State {
         // The entry was applied before, as a whole. What it put beside its batches then may have been replaced since: an old
         // retained value must not come back because its batch was sent again.
         let repeated = !judged.is_empty() && judged.iter().all(|j| j.duplicate.is_some());
-        let mut appends = judged.into_iter().zip(batches_at);
+        let mut judged = judged.into_iter();
+        let mut batches_at = batches_at.iter().copied();
         let mut outcomes = Vec::with_capacity(commands.len());
         for command in commands {
             outcomes.push(match command {
-                Command::Append { batch, rule, .. } => match appends.next() {
-                    Some((judged, batch_at)) => self.append(at, judged, batch, rule, *batch_at),
+                Command::Append { batch, rule, .. } => match (judged.next(), batches_at.next()) {
+                    (Some(judged), Some(batch_at)) => {
+                        self.append(at, judged, batch, rule, batch_at)
+                    }
+                    _ => Outcome::NotApplied,
+                },
+                Command::EndTransaction { partitions, marker } => match batches_at.next() {
+                    Some(_) if repeated => Outcome::NoEffect,
+                    Some(batch_at) => self.end_transaction(at, &partitions, &marker, batch_at),
                     None => Outcome::NotApplied,
                 },
                 _ if repeated => Outcome::NoEffect,
@@ -63,52 +90,50 @@ impl State {
 
     fn judge(&self, commands: &[Command], stamp: i64) -> Result<Vec<Judged>, (usize, AppendError)> {
         let mut judged = Vec::new();
-        // What producers would be after the appends judged so far: one entry may carry several batches of one producer.
-        let mut staged: Vec<(PartitionId, i64, Producer)> = Vec::new();
+        let mut staged = Staged::default();
         for (position, command) in commands.iter().enumerate() {
-            let Command::Append {
-                partition: id,
-                batch,
-                rule,
-            } = command
-            else {
-                continue;
-            };
-            let partition = self
-                .partition(*id)
-                .ok_or((position, AppendError::UnknownPartition(*id)))?;
-            let mut duplicate = None;
-            if producer::is_checked(*rule, batch) {
-                let before = staged
-                    .iter()
-                    .find(|(p, producer, _)| p == id && *producer == batch.producer_id());
-                let known = match before {
-                    Some((_, _, known)) => Some(known.clone()),
-                    None => partition
-                        .log
-                        .lock()
-                        .producers
-                        .get(&batch.producer_id())
-                        .cloned(),
-                };
-                match producer::judge(known.as_ref(), batch, *rule) {
-                    Verdict::Append => {
-                        staged
-                            .retain(|(p, producer, _)| p != id || *producer != batch.producer_id());
-                        staged.push((
-                            *id,
-                            batch.producer_id(),
-                            producer::remember(known, batch, *rule, -1, stamp),
-                        ));
+            let refused = |error| (position, error);
+            match command {
+                Command::Append {
+                    partition: id,
+                    batch,
+                    rule,
+                } => {
+                    let partition = self
+                        .partition(*id)
+                        .ok_or_else(|| refused(AppendError::UnknownPartition(*id)))?;
+                    let mut duplicate = None;
+                    if producer::is_checked(*rule, batch) {
+                        let known = staged.producer(&partition, batch.producer_id());
+                        match producer::judge(known.as_ref(), batch, *rule) {
+                            Verdict::Append => staged.put(
+                                *id,
+                                batch.producer_id(),
+                                producer::remember(known, batch, *rule, -1, stamp),
+                            ),
+                            Verdict::Duplicate(offsets) => duplicate = Some(offsets),
+                            Verdict::Refuse(error) => return Err(refused(error)),
+                        }
                     }
-                    Verdict::Duplicate(offsets) => duplicate = Some(offsets),
-                    Verdict::Refuse(error) => return Err((position, error)),
+                    judged.push(Judged {
+                        partition,
+                        duplicate,
+                    });
                 }
+                Command::EndTransaction { partitions, marker } => {
+                    let coordinator_epoch = coordinator_epoch(marker);
+                    for partition in partitions.iter().filter_map(|id| self.partition(*id)) {
+                        let known = staged.producer(&partition, marker.producer_id());
+                        if let Some(known) = &known {
+                            producer::judge_end(known, marker, coordinator_epoch)
+                                .map_err(refused)?;
+                        }
+                        let (ended, _) = producer::end(known, marker, coordinator_epoch, stamp);
+                        staged.put(partition.id, marker.producer_id(), ended);
+                    }
+                }
+                _ => {}
             }
-            judged.push(Judged {
-                partition,
-                duplicate,
-            });
         }
         Ok(judged)
     }
@@ -134,6 +159,60 @@ impl State {
                 duplicate: true,
             });
         }
+        if producer::is_checked(rule, &batch) {
+            let id = batch.producer_id();
+            let known = log.producers.remove(&id);
+            let was_open = known.as_ref().is_some_and(|known| known.open.is_some());
+            let now = producer::remember(known, &batch, rule, log.end, at.stamp);
+            if let (false, Some(open)) = (was_open, now.open) {
+                log.transactions.begin(id, open.first_offset);
+            }
+            log.producers.insert(id, now);
+        }
+        Outcome::Appended(self.place(at, &partition, log, batch, batch_at))
+    }
+
+    fn end_transaction(
+        &self,
+        at: FrameAt,
+        partitions: &[PartitionId],
+        marker: &Batch,
+        batch_at: u32,
+    ) -> Outcome {
+        let id = marker.producer_id();
+        let aborts = matches!(
+            ControlRecord::from_batch(marker),
+            Some(ControlRecord::Abort { .. })
+        );
+        let mut ended = Vec::with_capacity(partitions.len());
+        for partition in partitions.iter().filter_map(|id| self.partition(*id)) {
+            let mut log = partition.log.lock();
+            let known = log.producers.remove(&id);
+            let (now, open) = producer::end(known, marker, coordinator_epoch(marker), at.stamp);
+            log.producers.insert(id, now);
+            match open {
+                Some(open) if aborts => {
+                    let last_offset = log.end;
+                    log.transactions.abort(id, open.first_offset, last_offset);
+                }
+                Some(open) => log.transactions.commit(open.first_offset),
+                None => {}
+            }
+            let appended = self.place(at, &partition, log, marker.clone(), batch_at);
+            ended.push((partition.id, appended));
+        }
+        Outcome::TransactionEnded(ended)
+    }
+
+    /// Puts a batch at the end of a log.
+    fn place(
+        &self,
+        at: FrameAt,
+        partition: &Arc<Partition>,
+        mut log: MutexGuard<'_, PartitionLog>,
+        batch: Batch,
+        batch_at: u32,
+    ) -> Appended {
         let base_offset = log.end;
         let entry = BatchRef {
             base_offset,
@@ -145,13 +224,6 @@ impl State {
             batch_len: crate::codec::len_u32(batch.len()),
             last_offset_delta: batch.last_offset_delta().unsigned_abs(),
         };
-        if producer::is_checked(rule, &batch) {
-            let known = log.producers.remove(&batch.producer_id());
-            log.producers.insert(
-                batch.producer_id(),
-                producer::remember(known, &batch, rule, base_offset, at.stamp),
-            );
-        }
         self.applied.batches.fetch_add(1, Ordering::Relaxed);
         self.applied
             .records
@@ -163,15 +235,16 @@ impl State {
         log.bytes += batch.len() as u64;
         log.batches.push_back(entry);
         let len = batch.len();
-        log.tail.push_back(batch.into_patched(base_offset, 0));
-        let outcome = Appended {
+        log.tail
+            .push_back(batch.into_patched(base_offset, partition.id.leader_epoch()));
+        let appended = Appended {
             base_offset,
             last_offset: entry.last_offset(),
             timestamp: at.stamp,
             log_start: log.log_start,
             duplicate: false,
         };
-        let (end, last_stable) = (log.end, log.watermarks().last_stable);
+        let (end, last_stable) = (log.end, log.last_stable());
         drop(log);
         let mut wal_use = self.wal_use.lock();
         wal_use.add(at.index, len as u64);
@@ -180,14 +253,14 @@ impl State {
             self.seal_due.notify_one();
         }
         drop(wal_use);
-        self.tail.lock().added(&partition, base_offset, len);
+        self.tail.lock().added(partition, base_offset, len);
         partition.wake(end, last_stable);
-        Outcome::Appended(outcome)
+        appended
     }
 
     fn apply_other(&self, at: FrameAt, command: Command) -> Outcome {
         match command {
-            Command::Append { .. } => Outcome::NotApplied,
+            Command::Append { .. } | Command::EndTransaction { .. } => Outcome::NotApplied,
             Command::TablePut { table, key, value } => {
                 // What is kept for long must not hold on to the frame or the network buffer it came in.
                 let (key, value) = (own(&key), own(&value));
@@ -297,7 +370,7 @@ impl State {
                         .log
                         .lock()
                         .producers
-                        .retain(|_, p| p.strict || p.last_used >= idle_since);
+                        .retain(|_, p| !p.is_idle_since(idle_since));
                 }
                 Outcome::Done
             }
@@ -446,6 +519,17 @@ fn drop_stream<K: Ord + Clone, V: Clone>(
         }
     }
     empty
+}
+
+/// The epoch in a control batch; -1 (the oldest) in what is none.
+fn coordinator_epoch(marker: &Batch) -> i32 {
+    match ControlRecord::from_batch(marker) {
+        Some(
+            ControlRecord::Commit { coordinator_epoch }
+            | ControlRecord::Abort { coordinator_epoch },
+        ) => coordinator_epoch,
+        None => -1,
+    }
 }
 
 fn settle(source: &mut SourceState, settled: QueueSettled) {

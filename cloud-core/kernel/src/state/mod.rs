@@ -5,6 +5,7 @@ pub(crate) mod cold;
 pub(crate) mod partition;
 pub(crate) mod producer;
 mod tail;
+pub(crate) mod transaction;
 pub(crate) mod waiters;
 pub(crate) mod wal_use;
 

@@ -10,6 +10,7 @@ use crate::kernel::Watermarks;
 use crate::segment::SegmentId;
 use crate::state::cold::ColdRange;
 use crate::state::producer::Producer;
+use crate::state::transaction::Transactions;
 use crate::state::waiters::{Mark, Signal, Waiters};
 use crate::stream::PartitionId;
 
@@ -55,6 +56,7 @@ pub(crate) struct PartitionLog {
     /// The newest batches, in memory, with their offsets filled in; they stay when they are sealed.
     pub tail: VecDeque<Batch>,
     pub producers: BTreeMap<i64, Producer>,
+    pub transactions: Transactions,
     /// Bytes of `cold` and `batches`.
     pub bytes: u64,
     /// Deleted.
@@ -84,15 +86,23 @@ impl PartitionLog {
         Watermarks {
             log_start: self.log_start,
             high_watermark: self.end,
-            last_stable: self.end,
+            last_stable: self.last_stable(),
             end: self.end,
+        }
+    }
+
+    /// First offset of the oldest open transaction, as far as that is still there; without one, the end.
+    pub fn last_stable(&self) -> i64 {
+        match self.transactions.first_open() {
+            Some(first) => first.max(self.log_start),
+            None => self.end,
         }
     }
 
     pub fn mark(&self, mark: Mark) -> i64 {
         match mark {
             Mark::End => self.end,
-            Mark::LastStable => self.watermarks().last_stable,
+            Mark::LastStable => self.last_stable(),
         }
     }
 
@@ -117,9 +127,12 @@ impl PartitionLog {
             .map(|batch| (batch.index, batch.batch_at))
     }
 
-    /// The batches from the one with `offset`, up to `max_bytes` but at least one.
-    pub fn plan(&self, offset: i64, max_bytes: usize) -> Plan {
+    /// The batches from the one with `offset` that end below `until` (of a cold range: also those behind), up to `max_bytes` but at least one.
+    pub fn plan(&self, offset: i64, until: i64, max_bytes: usize) -> Plan {
         let mut plan = Plan::default();
+        if offset >= until {
+            return plan;
+        }
         let in_memory_from = self.tail.front().map_or(i64::MAX, Batch::base_offset);
         if offset < in_memory_from
             && let Some(range) = self.cold_at(offset)
@@ -128,10 +141,11 @@ impl PartitionLog {
             return plan;
         }
         let mut bytes = 0;
-        let mut fits = |len: usize| {
+        // By its end: a log start within a batch makes a mark that is within it.
+        let mut fits = |len: usize, last_offset: i64| {
             let first = bytes == 0;
             bytes += len;
-            first || bytes <= max_bytes
+            last_offset < until && (first || bytes <= max_bytes)
         };
         let mut next = offset;
         if offset < in_memory_from {
@@ -139,7 +153,7 @@ impl PartitionLog {
                 if batch.base_offset >= in_memory_from {
                     break;
                 }
-                if !fits(batch.batch_len as usize) {
+                if !fits(batch.batch_len as usize, batch.last_offset()) {
                     return plan;
                 }
                 next = batch.last_offset() + 1;
@@ -148,7 +162,7 @@ impl PartitionLog {
         }
         let from = self.tail.partition_point(|b| b.last_offset() < next);
         for batch in self.tail.range(from..) {
-            if !fits(batch.len()) {
+            if !fits(batch.len(), batch.last_offset()) {
                 break;
             }
             plan.memory.push(batch.clone());
@@ -194,6 +208,7 @@ impl PartitionLog {
             return gone;
         }
         self.log_start = log_start;
+        self.transactions.trim(log_start);
         while let Some(range) = self.cold.pop_front_if(|r| r.next_offset <= log_start) {
             self.bytes = self.bytes.saturating_sub(range.bytes);
             gone.cold.push(range);

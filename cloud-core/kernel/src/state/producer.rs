@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 
-use record::{Batch, next_sequence};
+use record::{Batch, NO_SEQUENCE, next_sequence};
 
 use crate::entry::SequenceRule;
 use crate::error::AppendError;
 use crate::limits::SEQUENCE_WINDOW;
+use crate::state::transaction::Open;
 
 /// What is remembered of one producer in one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +18,19 @@ pub(crate) struct Producer {
     pub last_sequence: i32,
     /// Stamp of its last batch, milliseconds since the epoch.
     pub last_used: i64,
-    /// Its last batches, oldest first.
+    /// Its open transaction. Such a producer does not expire.
+    pub open: Option<Open>,
+    /// Of the newest coordinator that has ended a transaction of it; -1 = none has.
+    pub coordinator_epoch: i32,
+    /// Its last batches of this epoch, oldest first.
     pub window: VecDeque<Sent>,
+}
+
+impl Producer {
+    /// True if it may be forgotten: it wrote nothing since, `idle_since` in milliseconds since the epoch.
+    pub fn is_idle_since(&self, idle_since: i64) -> bool {
+        !self.strict && self.open.is_none() && self.last_used < idle_since
+    }
 }
 
 /// One batch of a producer.
@@ -64,11 +76,21 @@ pub(crate) fn judge(known: Option<&Producer>, batch: &Batch, rule: SequenceRule)
             found: batch.producer_epoch(),
         });
     }
+    let state = |reason| {
+        Verdict::Refuse(AppendError::TransactionState {
+            producer_id: batch.producer_id(),
+            reason,
+        })
+    };
     if batch.producer_epoch() > known.epoch {
-        return if batch.base_sequence() == 0 {
-            Verdict::Append
-        } else {
+        // Whoever hands out epochs ends the older transaction first. Without this, the end of the new one would also decide
+        // what the old one wrote.
+        return if batch.base_sequence() != 0 {
             out_of_order(0)
+        } else if known.open.is_some() {
+            state("the transaction of its older epoch is still open")
+        } else {
+            Verdict::Append
         };
     }
     let same = |s: &&Sent| {
@@ -79,7 +101,11 @@ pub(crate) fn judge(known: Option<&Producer>, batch: &Batch, rule: SequenceRule)
     }
     let expected = next_sequence(known.last_sequence);
     if batch.base_sequence() == expected {
-        return Verdict::Append;
+        return if known.open.is_some() && !batch.is_transactional() {
+            state("it has an open transaction, and the batch is not part of it")
+        } else {
+            Verdict::Append
+        };
     }
     if rule == SequenceRule::Strict && at_or_below(batch.last_sequence(), known.last_sequence) {
         return Verdict::Duplicate(None);
@@ -95,15 +121,7 @@ pub(crate) fn remember(
     base_offset: i64,
     stamp: i64,
 ) -> Producer {
-    let mut producer = known
-        .filter(|p| p.epoch == batch.producer_epoch())
-        .unwrap_or(Producer {
-            strict: false,
-            epoch: batch.producer_epoch(),
-            last_sequence: 0,
-            last_used: stamp,
-            window: VecDeque::new(),
-        });
+    let mut producer = at_epoch(known, batch.producer_epoch(), stamp);
     producer.strict |= rule == SequenceRule::Strict;
     producer.last_sequence = batch.last_sequence();
     producer.last_used = stamp;
@@ -116,7 +134,69 @@ pub(crate) fn remember(
         base_offset,
         last_offset: base_offset + i64::from(batch.last_offset_delta()),
     });
+    if batch.is_transactional() {
+        producer.open.get_or_insert(Open {
+            first_offset: base_offset,
+            started_at: stamp,
+        });
+    }
     producer
+}
+
+/// Judges the end of a transaction; `marker` is its control batch.
+pub(crate) fn judge_end(
+    known: &Producer,
+    marker: &Batch,
+    coordinator_epoch: i32,
+) -> Result<(), AppendError> {
+    let producer_id = marker.producer_id();
+    if marker.producer_epoch() < known.epoch {
+        return Err(AppendError::FencedEpoch {
+            producer_id,
+            current: known.epoch,
+            found: marker.producer_epoch(),
+        });
+    }
+    if coordinator_epoch < known.coordinator_epoch {
+        return Err(AppendError::FencedCoordinator {
+            producer_id,
+            current: known.coordinator_epoch,
+            found: coordinator_epoch,
+        });
+    }
+    Ok(())
+}
+
+/// Remembers the end of a transaction; returns the transaction, if one was open. A newer epoch starts at sequence 0, and fences what the older
+/// one may still have on its way.
+pub(crate) fn end(
+    known: Option<Producer>,
+    marker: &Batch,
+    coordinator_epoch: i32,
+    stamp: i64,
+) -> (Producer, Option<Open>) {
+    let open = known.as_ref().and_then(|producer| producer.open);
+    let mut producer = at_epoch(known, marker.producer_epoch(), stamp);
+    producer.open = None;
+    producer.coordinator_epoch = coordinator_epoch;
+    producer.last_used = stamp;
+    (producer, open)
+}
+
+/// The producer at an epoch: as it was, or at the beginning of a new one.
+fn at_epoch(known: Option<Producer>, epoch: i16, stamp: i64) -> Producer {
+    match known {
+        Some(known) if known.epoch == epoch => known,
+        known => Producer {
+            strict: known.as_ref().is_some_and(|known| known.strict),
+            epoch,
+            last_sequence: NO_SEQUENCE,
+            last_used: stamp,
+            open: None,
+            coordinator_epoch: known.map_or(-1, |known| known.coordinator_epoch),
+            window: VecDeque::new(),
+        },
+    }
 }
 
 /// Sequences wrap after `i32::MAX`: what lies up to half the circle behind is old, the rest is ahead.
