@@ -33,6 +33,7 @@ pub const DUPLICATE_SEQUENCE_NUMBER: i16 = 46;
 pub const INVALID_PRODUCER_EPOCH: i16 = 47;
 pub const INVALID_TXN_STATE: i16 = 48;
 pub const INVALID_PRODUCER_ID_MAPPING: i16 = 49;
+pub const TRANSACTION_COORDINATOR_FENCED: i16 = 52;
 pub const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: i16 = 53;
 pub const KAFKA_STORAGE_ERROR: i16 = 56;
 pub const NON_EMPTY_GROUP: i16 = 68;
@@ -58,6 +59,8 @@ pub fn of_append(error: &AppendError) -> i16 {
         AppendError::UnknownPartition(_) => UNKNOWN_TOPIC_OR_PARTITION,
         AppendError::OutOfOrderSequence { .. } => OUT_OF_ORDER_SEQUENCE_NUMBER,
         AppendError::FencedEpoch { .. } => INVALID_PRODUCER_EPOCH,
+        AppendError::TransactionState { .. } => INVALID_TXN_STATE,
+        AppendError::FencedCoordinator { .. } => TRANSACTION_COORDINATOR_FENCED,
         // Both make a client look for the leader again and retry: after a restart it is here.
         AppendError::Closed => NOT_LEADER_OR_FOLLOWER,
         AppendError::Failed(_) => KAFKA_STORAGE_ERROR,

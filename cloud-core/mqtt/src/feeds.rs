@@ -91,7 +91,11 @@ impl Feeds {
         let mut start = asked;
         let mut lost = 0;
         let read = loop {
-            match self.kernel.read(partition, start, max_bytes).await {
+            match self
+                .kernel
+                .read_committed(partition, start, max_bytes)
+                .await
+            {
                 Ok(read) => break read,
                 Err(KernelReadError::OutOfRange { log_start, .. }) if start < log_start => {
                     lost += log_start.abs_diff(start);
@@ -109,19 +113,12 @@ impl Feeds {
             }
         };
         let mut messages = Vec::new();
-        let mut next = start;
         for batch in &read.batches {
-            if batch.base_offset() >= read.watermarks.last_stable {
-                break; // undecided yet
-            }
-            next = batch.next_offset().max(next);
-            if !batch.is_control() {
-                self.unpack(batch, &stream.address.name, start, &mut messages);
-            }
+            self.unpack(batch, &stream.address.name, start, &mut messages);
         }
         Ok(FeedRead {
             messages,
-            next: position(next),
+            next: position(read.next_offset),
             lost,
         })
     }
@@ -173,7 +170,7 @@ impl Feeds {
             return Vec::new();
         }
         tokio::select! {
-            moved = self.kernel.wait_past(&positions) => moved.into_iter().map(feed).collect(),
+            moved = self.kernel.wait_stable(&positions) => moved.into_iter().map(feed).collect(),
             () = changed => Vec::new(),
         }
     }

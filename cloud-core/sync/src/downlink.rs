@@ -84,7 +84,7 @@ impl Downlink<'_> {
                 .map(|(partition, next)| (*partition, *next))
                 .collect();
             tokio::select! {
-                _ = kernel.wait_past(&positions), if !positions.is_empty() => {}
+                _ = kernel.wait_stable(&positions), if !positions.is_empty() => {}
                 changed = streams.changed() => changed.map_err(|_| Stopped::over("the log is closed"))?,
                 ack = self.acks.next() => self.confirm(ack).await?,
             }
@@ -115,7 +115,10 @@ impl Downlink<'_> {
     async fn drain(&mut self, partition: PartitionId) -> Result<(), Stopped> {
         let kernel = &self.sync.ctx.kernel;
         while let Some(from) = self.next.get(&partition).copied() {
-            let read = match kernel.read(partition, from, limits::DOWN_READ_BYTES).await {
+            let read = match kernel
+                .read_committed(partition, from, limits::DOWN_READ_BYTES)
+                .await
+            {
                 Ok(read) => read,
                 Err(ReadError::OutOfRange { log_start, .. }) if log_start > from => {
                     tracing::warn!(edge = %self.hello.edge, %partition, from, log_start, "commands were deleted before the edge had them");
@@ -134,16 +137,18 @@ impl Downlink<'_> {
                 }
                 Err(error) => return Err(Stopped::over(error)),
             };
-            if read.batches.is_empty() {
+            if read.next_offset == from {
                 return Ok(());
             }
+            let mut behind = read.next_offset;
             for batch in &read.batches {
                 self.send(partition, from, batch).await?;
-                // A confirmation heard meanwhile may be further on already.
-                self.next
-                    .entry(partition)
-                    .and_modify(|next| *next = batch.next_offset().max(*next));
+                behind = behind.max(batch.next_offset());
             }
+            // A confirmation heard meanwhile may be further on already.
+            self.next
+                .entry(partition)
+                .and_modify(|next| *next = behind.max(*next));
         }
         Ok(())
     }
@@ -156,7 +161,7 @@ impl Downlink<'_> {
         batch: &Batch,
     ) -> Result<(), Stopped> {
         // What the edge has sent itself it has delivered itself.
-        if batch.producer_id() == self.hello.producer_id || batch.is_control() {
+        if batch.producer_id() == self.hello.producer_id {
             return Ok(());
         }
         let mut down = BatchBuilder::new();

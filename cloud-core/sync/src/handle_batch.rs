@@ -183,7 +183,9 @@ fn appended(outcomes: Result<Vec<Outcome>, WriteError>) -> Result<Appended, Refu
         AppendError::OutOfOrderSequence { .. } => RefuseCode::OutOfOrder,
         AppendError::FencedEpoch { .. } => RefuseCode::Fenced,
         AppendError::TooLarge { .. } => RefuseCode::TooLarge,
-        AppendError::Malformed(_) => RefuseCode::Malformed,
+        AppendError::Malformed(_)
+        | AppendError::TransactionState { .. }
+        | AppendError::FencedCoordinator { .. } => RefuseCode::Malformed,
         // The stream was deleted meanwhile: the next try makes it again.
         AppendError::UnknownPartition(_)
         | AppendError::Closed

@@ -152,7 +152,11 @@ impl Queue {
         else {
             return;
         };
-        let read = match self.kernel.read(partition, from, QUEUE_SCAN_BYTES).await {
+        let read = match self
+            .kernel
+            .read_committed(partition, from, QUEUE_SCAN_BYTES)
+            .await
+        {
             Ok(read) => read,
             Err(error) => return self.cannot_read(partition, &error),
         };
@@ -161,7 +165,7 @@ impl Queue {
         };
         let selector = self.selector.load_full();
         let mut found = RoaringTreemap::new();
-        for batch in read.batches.iter().filter(|batch| !batch.is_control()) {
+        for batch in &read.batches {
             for record in decode(batch) {
                 if record.offset >= from && selector.selects(&stream, partition, &record) {
                     found.insert(offset_u64(record.offset));
