@@ -158,14 +158,12 @@ impl Kernel {
         // A producer has one transaction at a time, so the last that began at or before the batch is the one it may be in.
         let is_aborted = |batch: &Batch| {
             let at = (batch.producer_id(), batch.base_offset());
-            ranges
-                .range(..=at)
-                .next_back()
-                .is_some_and(|((producer, _), last)| *producer == at.0 && at.1 <= *last)
+            let last_begun = ranges.range(..=at).next_back();
+            batch.is_transactional()
+                && last_begun.is_some_and(|((id, _), last)| *id == at.0 && at.1 <= *last)
         };
-        read.batches.retain(|batch| {
-            !batch.is_control() && !(batch.is_transactional() && is_aborted(batch))
-        });
+        read.batches
+            .retain(|batch| !(batch.is_control() || is_aborted(batch)));
         Ok(read)
     }
 }
