@@ -324,7 +324,7 @@ fn the_end_of_a_transaction_wakes_who_waits_for_what_is_decided() {
     one.append(batch(&["b"])).unwrap();
     assert_eq!(poll(stable.as_mut()), None);
     one.end(7, 0, false).unwrap();
-    assert_eq!(poll(stable.as_mut()), Some(()));
+    assert_eq!(poll(stable.as_mut()), Some(vec![one.p]));
 }
 
 #[test]
