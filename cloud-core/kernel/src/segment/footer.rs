@@ -8,6 +8,7 @@ use super::frame::HEADER_BYTES;
 use super::{Chunk, Compacted, SegmentError, SegmentId, SegmentPart};
 use crate::codec::{Decoder, len_u32};
 use crate::entry_codec::{get_address, get_partition, put_address, put_partition};
+use crate::kernel::AbortedTransaction;
 use crate::limits::{CHUNK_BYTES, MAX_BATCH_BYTES};
 use crate::stream::PartitionId;
 
@@ -43,17 +44,6 @@ pub struct FooterPart {
     pub aborted: Vec<AbortedTransaction>,
     /// By offset.
     pub chunks: Vec<Chunk>,
-}
-
-/// A transaction whose records do not count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AbortedTransaction {
-    /// Whose.
-    pub producer_id: i64,
-    /// Offset of its first record in the partition.
-    pub first_offset: i64,
-    /// Offset of the control record that ended it.
-    pub last_offset: i64,
 }
 
 /// Bytes of an encoded chunk, aborted transaction, and part without either.

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::stream::PartitionId;
 
 pub use chunk::{Chunk, batches};
-pub use footer::{AbortedTransaction, Footer, FooterPart};
+pub use footer::{Footer, FooterPart};
 pub use frame::{HEADER_BYTES, TRAILER_BYTES, Trailer, VERSION, check_header};
 pub(crate) use writer::{PartHead, SegmentWriter};
 

@@ -2,6 +2,7 @@ use bytes::Bytes;
 use record::{Batch, BatchBuilder, Namespace, NewRecord, StreamAddress, StreamName};
 
 use super::*;
+use crate::kernel::AbortedTransaction;
 use crate::stream::StreamId;
 
 fn batch(offset: i64, timestamp: i64, size: usize) -> Batch {

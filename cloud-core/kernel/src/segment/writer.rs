@@ -6,10 +6,11 @@ use bytes::Bytes;
 use record::{Batch, StreamAddress};
 use uuid::Uuid;
 
-use super::footer::{AbortedTransaction, Footer, FooterPart};
+use super::footer::{Footer, FooterPart};
 use super::frame::{HEADER_BYTES, TRAILER_BYTES, Trailer, encode_header};
 use super::{Chunk, SegmentId, SegmentMeta};
 use crate::codec::len_u32;
+use crate::kernel::AbortedTransaction;
 use crate::limits::{CHUNK_BYTES, UPLOAD_PART_BYTES};
 use crate::stream::{PartitionId, Stream};
 
