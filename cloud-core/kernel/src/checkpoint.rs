@@ -5,16 +5,15 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::error::OpenError;
 use crate::ports::Disk;
-use crate::snapshot::{self, Snapshot, SnapshotHead};
+use crate::snapshot::{self, SnapshotHead};
 use crate::state::State;
 use crate::wal::recover::io_error;
 
 /// Directory of the checkpoints, in the data directory.
 pub(crate) const DIRECTORY: &str = "checkpoint";
 const MAGIC: &[u8; 8] = b"TLCKPT\0\0";
-const VERSION: u32 = 2;
-/// Oldest version that can be read: 1 knew no cold store and no transactions.
-const OLDEST: u32 = 2;
+/// Version of the format; 1 knew no cold store, no transactions, and not where in the WAL the next entry stands.
+pub(crate) const VERSION: u32 = 2;
 /// Magic, version, length of the body, CRC-32C of the body.
 const HEADER: usize = 24;
 /// Checkpoints kept.
@@ -32,9 +31,7 @@ fn index_of(name: &str) -> Option<u64> {
 
 /// Writes a checkpoint so that after a crash at any point it is there whole or not at all. Returns the indexes of those kept,
 /// oldest first.
-pub(crate) fn save(disk: &dyn Disk, snapshot: Snapshot) -> std::io::Result<Vec<u64>> {
-    let index = snapshot.index;
-    let parts = snapshot.encode();
+pub(crate) fn save(disk: &dyn Disk, index: u64, parts: &[Bytes]) -> std::io::Result<Vec<u64>> {
     let length: usize = parts.iter().map(Bytes::len).sum();
     let crc = parts
         .iter()
@@ -49,20 +46,31 @@ pub(crate) fn save(disk: &dyn Disk, snapshot: Snapshot) -> std::io::Result<Vec<u
     if stale.iter().any(|name| name == "new.tmp") {
         disk.remove(&temporary)?;
     }
-    let file = disk.create(&temporary)?;
     let mut whole = vec![header.freeze()];
-    whole.extend(parts);
-    file.write_at(0, &whole)?;
-    file.sync()?;
+    whole.extend(parts.iter().cloned());
+    let file = disk.create(&temporary)?;
+    if let Err(error) = file.write_at(0, &whole).and_then(|()| file.sync()) {
+        // Where there is no room, what is of no use must not take any.
+        disk.remove(&temporary)?;
+        return Err(error);
+    }
     disk.rename(&temporary, &path(index))?;
     disk.sync_dir(DIRECTORY)?;
-    let mut indexes: Vec<u64> = disk
-        .list(DIRECTORY)?
-        .iter()
-        .filter_map(|name| index_of(name))
-        .collect();
+    keep(disk, KEEP)
+}
+
+/// Removes all checkpoints but the newest; true if there were others.
+pub(crate) fn keep_newest(disk: &dyn Disk) -> std::io::Result<bool> {
+    let before = disk.list(DIRECTORY)?.len();
+    Ok(keep(disk, 1)?.len() < before)
+}
+
+/// Removes all checkpoints but the newest few; returns their indexes, oldest first.
+fn keep(disk: &dyn Disk, count: usize) -> std::io::Result<Vec<u64>> {
+    let names = disk.list(DIRECTORY)?;
+    let mut indexes: Vec<u64> = names.iter().filter_map(|name| index_of(name)).collect();
     indexes.sort_unstable();
-    while indexes.len() > KEEP {
+    while indexes.len() > count {
         let oldest = indexes.remove(0);
         disk.remove(&path(oldest))?;
     }
@@ -107,11 +115,7 @@ pub(crate) fn load(disk: &dyn Disk, tail_bytes: usize) -> Result<Loaded, OpenErr
         Some(error) if !wal_is_complete(disk)? => Err(error),
         _ => Ok(Loaded {
             state: State::new(tail_bytes),
-            head: SnapshotHead {
-                index: 0,
-                stamp: 0,
-                last: false,
-            },
+            head: SnapshotHead::default(),
             kept: Vec::new(),
         }),
     }
@@ -157,15 +161,8 @@ fn load_one(disk: &dyn Disk, index: u64, state: &State) -> Result<SnapshotHead, 
             supported: VERSION,
         });
     }
-    if version < OLDEST {
-        return Err(OpenError::OlderVersion {
-            path,
-            found: version,
-            oldest: OLDEST,
-        });
-    }
     if length != body.len() as u64 || crc32c::crc32c(&body) != crc {
         return Err(corrupt("the checksum does not match"));
     }
-    snapshot::decode(body, state).map_err(|e| corrupt(&e.to_string()))
+    snapshot::decode(body, version, state).map_err(|e| corrupt(&e.to_string()))
 }

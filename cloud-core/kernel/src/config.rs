@@ -7,6 +7,11 @@ use crate::limits;
 pub struct KernelConfig {
     /// Size at which a WAL file is full and the next one is begun, in bytes.
     pub wal_file_bytes: u64,
+    /// Bytes that the WAL takes on the disk at most; room for at least [`limits::WAL_MIN_FILES`] files. At the bound writes are held back
+    /// until something of it was sealed or trimmed.
+    pub wal_bytes: u64,
+    /// How long writes are held back at that bound before they are refused with `Full`, in milliseconds.
+    pub wal_stall_ms: u64,
     /// Bytes of entries that may wait for the writer. Whoever waits for its write is held back by that; past this bound, which protects
     /// memory from callers that do not wait, writes are refused with `Full`.
     pub queue_bytes: usize,
@@ -30,6 +35,8 @@ impl Default for KernelConfig {
     fn default() -> Self {
         KernelConfig {
             wal_file_bytes: 64 * 1024 * 1024,
+            wal_bytes: 4 * 1024 * 1024 * 1024,
+            wal_stall_ms: 10_000,
             queue_bytes: 512 * 1024 * 1024,
             group_bytes: 8 * 1024 * 1024,
             tail_bytes: 256 * 1024 * 1024,

@@ -34,18 +34,6 @@ pub enum OpenError {
         /// Newest version this program reads.
         supported: u32,
     },
-    /// Written by a version that is older than what this one can read.
-    #[error(
-        "{path} has format version {found}, this program reads from {oldest} on: it was written by an older version; open it once with a version between the two"
-    )]
-    OlderVersion {
-        /// The file.
-        path: String,
-        /// Version in the file.
-        found: u32,
-        /// Oldest version this program reads.
-        oldest: u32,
-    },
     /// Data that had been made durable is damaged; nothing was changed.
     #[error(
         "{path} is corrupt at byte {position} (entry {index}): {reason}; restore it from a copy, nothing was changed"

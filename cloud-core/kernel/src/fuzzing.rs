@@ -1,16 +1,22 @@
 //! Doors for `tests/fuzz`, no part of the API: what recovery reads from disk, without the disk and the checksums in front of it.
 //! Each gives what was read as it is written again.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::segment::{self, Footer, TRAILER_BYTES, Trailer};
 use crate::state::State;
-use crate::wal::frame::FrameHeader;
+use crate::wal::frame::{Format, FrameHeader};
 use crate::{entry_codec, snapshot};
 
 /// The header at the front of a frame of the WAL.
 pub fn frame_header(bytes: &[u8]) -> Option<Bytes> {
-    FrameHeader::decode(bytes).map(|header| header.encode())
+    // Of any file: the salt of the file that it says it belongs to.
+    let salt = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
+    let format = Format::V2 { salt };
+    let header = FrameHeader::decode(bytes, format)?;
+    let mut out = BytesMut::new();
+    header.encode(format, &mut out);
+    Some(out.freeze())
 }
 
 /// The body of a frame.
@@ -28,8 +34,8 @@ pub fn entry(body: Bytes) -> Option<Bytes> {
 /// The body of a checkpoint.
 pub fn checkpoint(body: Bytes) -> Option<Bytes> {
     let state = State::new(0);
-    let head = snapshot::decode(body, &state).ok()?;
-    let snapshot = snapshot::take(&state, head.index, head.stamp, head.last);
+    let head = snapshot::decode(body, crate::checkpoint::VERSION, &state).ok()?;
+    let snapshot = snapshot::take(&state, head);
     Some(snapshot.encode().into_iter().flatten().collect())
 }
 

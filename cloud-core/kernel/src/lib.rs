@@ -51,5 +51,6 @@ pub use segment::{Compacted, SegmentId, SegmentMeta, SegmentPart};
 pub use stats::{KernelStats, QueueStats};
 pub use stream::{PartitionId, Stream, StreamId, StreamSpec};
 pub use stream_config::{
-    RETENTION_BYTES, RETENTION_MS, STREAM_SETTINGS, SettingValues, StreamSetting,
+    DURABILITY, Durability, RETENTION_BYTES, RETENTION_MS, STREAM_SETTINGS, SettingValues,
+    StreamSetting,
 };

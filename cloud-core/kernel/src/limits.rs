@@ -38,3 +38,9 @@ pub const MAX_FOOTER_BYTES: usize = 128 * 1024 * 1024;
 pub const MAX_SEGMENT_PARTS: usize = 65_536;
 /// Bytes that are uploaded to the cold store at a time.
 pub const UPLOAD_PART_BYTES: usize = 8 * 1024 * 1024;
+/// Files of the WAL that wait, allocated, to be used again.
+pub const WAL_SPARES: usize = 2;
+/// Of a WAL file this share (one in so many) is a reserve for what makes room again, unless a spare file is ready.
+pub const WAL_RESERVE_SHARE: u64 = 8;
+/// Fewest files that `wal_bytes` must have room for.
+pub const WAL_MIN_FILES: u64 = 4;

@@ -66,6 +66,19 @@ impl Pool {
         receiver.await.ok()
     }
 
+    /// Runs a job that nobody waits for; not at all when the pool is closed.
+    pub fn submit(&self, job: impl FnOnce() + Send + 'static) {
+        if self.inline {
+            return job();
+        }
+        let mut jobs = self.shared.jobs.lock();
+        if !jobs.closed {
+            jobs.waiting.push_back(Box::new(job));
+            drop(jobs);
+            self.shared.arrived.notify_one();
+        }
+    }
+
     /// Ends the threads after what waits is done.
     pub fn close(&self) {
         self.shared.jobs.lock().closed = true;

@@ -38,13 +38,16 @@ pub(crate) struct Snapshot {
 }
 
 /// What a snapshot says besides the state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct SnapshotHead {
     pub index: u64,
     /// Stamp of the newest entry.
     pub stamp: i64,
     /// Made at an orderly shutdown, after everything else.
     pub last: bool,
+    /// The WAL file in which the next entry was to be written (its first index), and where in it. 0 = there was none.
+    pub wal_file: u64,
+    pub wal_position: u64,
 }
 
 /// Whether it shall be the last one, and who waits for it.
@@ -70,6 +73,13 @@ impl SnapshotRequests {
         Some(receiver)
     }
 
+    /// Whether there is anything that can be answered.
+    pub fn is_wanted(&self, idle: bool) -> bool {
+        let waiting = self.waiting.lock();
+        let mut requests = waiting.iter().flatten();
+        requests.any(|(last, _)| idle || !*last)
+    }
+
     /// Answers what can be answered; true if there was anything.
     pub fn answer(&self, idle: bool, make: impl Fn(bool) -> Snapshot) -> bool {
         let mut ready = Vec::new();
@@ -90,11 +100,14 @@ impl SnapshotRequests {
 }
 
 /// Copies the state; the caller is the only one who changes it.
-pub(crate) fn take(state: &State, index: u64, stamp: i64, last: bool) -> Snapshot {
+pub(crate) fn take(state: &State, head: SnapshotHead) -> Snapshot {
+    let index = head.index;
     let mut out = BytesMut::new();
     out.put_u64_le(index);
-    out.put_i64_le(stamp);
-    out.put_u8(u8::from(last));
+    out.put_i64_le(head.stamp);
+    out.put_u8(u8::from(head.last));
+    out.put_u64_le(head.wal_file);
+    out.put_u64_le(head.wal_position);
     let directory = state.directory.read();
     out.put_u64_le(directory.next_stream);
     out.put_i64_le(directory.next_producer_id);
@@ -295,17 +308,24 @@ fn put_log(out: &mut BytesMut, log: &PartitionLog) {
 }
 
 /// Fills an empty state.
-pub(crate) fn decode(bytes: Bytes, state: &State) -> Result<SnapshotHead, Malformed> {
+pub(crate) fn decode(bytes: Bytes, version: u32, state: &State) -> Result<SnapshotHead, Malformed> {
     let mut from = Decoder::new(bytes);
-    let head = SnapshotHead {
+    let mut head = SnapshotHead {
         index: from.u64()?,
         stamp: from.i64()?,
         last: from.u8()? != 0,
+        ..SnapshotHead::default()
     };
+    if version >= 2 {
+        head.wal_file = from.u64()?;
+        head.wal_position = from.u64()?;
+    }
     let mut directory = state.directory.write();
     directory.next_stream = from.u64()?;
     directory.next_producer_id = from.i64()?;
-    get_cold(&mut from, state)?;
+    if version >= 2 {
+        get_cold(&mut from, state)?;
+    }
     for _ in 0..from.count(32)? {
         let stream = Stream {
             id: StreamId(from.u64()?),
@@ -316,7 +336,7 @@ pub(crate) fn decode(bytes: Bytes, state: &State) -> Result<SnapshotHead, Malfor
             created_at: from.i64()?,
         };
         for id in stream.partition_ids() {
-            let log = get_log(&mut from)?;
+            let log = get_log(&mut from, version)?;
             let mut cold = state.cold.lock();
             log.cold.iter().for_each(|range| cold.gain(range));
             drop(cold);
@@ -378,13 +398,14 @@ pub(crate) fn decode(bytes: Bytes, state: &State) -> Result<SnapshotHead, Malfor
     }
 }
 
-fn get_log(from: &mut Decoder) -> Result<PartitionLog, Malformed> {
+fn get_log(from: &mut Decoder, version: u32) -> Result<PartitionLog, Malformed> {
     let mut log = PartitionLog {
         log_start: from.i64()?,
         end: from.i64()?,
         ..PartitionLog::default()
     };
-    for _ in 0..from.count(57)? {
+    let cold = if version >= 2 { from.count(57)? } else { 0 };
+    for _ in 0..cold {
         let range = ColdRange {
             segment: SegmentId(from.u64()?),
             base_offset: from.i64()?,
@@ -411,23 +432,26 @@ fn get_log(from: &mut Decoder) -> Result<PartitionLog, Malformed> {
         log.bytes += u64::from(batch.batch_len);
         log.batches.push_back(batch);
     }
-    for _ in 0..from.count(32)? {
+    for _ in 0..from.count(27)? {
         let id = from.i64()?;
         let mut producer = Producer {
             strict: from.u8()? != 0,
             epoch: from.i16()?,
             last_sequence: from.i32()?,
             last_used: from.i64()?,
-            coordinator_epoch: from.i32()?,
-            open: match from.u8()? {
-                0 => None,
-                _ => Some(Open {
-                    first_offset: from.i64()?,
-                    started_at: from.i64()?,
-                }),
-            },
+            coordinator_epoch: -1,
+            open: None,
             window: VecDeque::new(),
         };
+        if version >= 2 {
+            producer.coordinator_epoch = from.i32()?;
+            if from.u8()? != 0 {
+                producer.open = Some(Open {
+                    first_offset: from.i64()?,
+                    started_at: from.i64()?,
+                });
+            }
+        }
         if let Some(open) = producer.open {
             log.transactions.begin(id, open.first_offset);
         }
@@ -441,7 +465,8 @@ fn get_log(from: &mut Decoder) -> Result<PartitionLog, Malformed> {
         }
         log.producers.insert(id, producer);
     }
-    for _ in 0..from.count(32)? {
+    let aborted = if version >= 2 { from.count(32)? } else { 0 };
+    for _ in 0..aborted {
         log.transactions.restore(Aborted {
             transaction: AbortedTransaction {
                 producer_id: from.i64()?,

@@ -30,6 +30,33 @@ pub const RETENTION_MS: &str = "retention.ms";
 /// Bytes kept in each partition; -1 = no bound.
 pub const RETENTION_BYTES: &str = "retention.bytes";
 
+/// When a record counts as written.
+pub const DURABILITY: &str = "durability";
+
+/// When a record counts as written; the later, the greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Durability {
+    /// When the system has it, on all replicas that count: it survives the end of the process, not of the machine. What is not on the disk
+    /// yet gets there within about a second.
+    Quorum,
+    /// When it is on the disk of all replicas that count.
+    #[default]
+    QuorumFsync,
+}
+
+impl Durability {
+    const NAMES: [(&'static str, Durability); 2] = [
+        ("quorum+fsync", Durability::QuorumFsync),
+        ("quorum", Durability::Quorum),
+    ];
+
+    /// As it is written in a stream's configuration.
+    pub fn name(self) -> &'static str {
+        let found = Self::NAMES.iter().find(|(_, class)| *class == self);
+        found.map_or("", |(name, _)| name)
+    }
+}
+
 /// All settings that the kernel enforces.
 pub const STREAM_SETTINGS: &[StreamSetting] = &[
     StreamSetting {
@@ -43,6 +70,13 @@ pub const STREAM_SETTINGS: &[StreamSetting] = &[
         default: "-1",
         values: SettingValues::Number(-1),
         about: "Bytes kept of each partition; -1: no bound.",
+    },
+    StreamSetting {
+        name: DURABILITY,
+        default: "quorum+fsync",
+        values: SettingValues::OneOf(&["quorum+fsync", "quorum"]),
+        about: "When a record is acknowledged. quorum+fsync: when it is on the disk; quorum: when the system has it, so that a power cut may \
+                take the last second.",
     },
 ];
 
@@ -68,6 +102,13 @@ impl StreamSetting {
 impl Stream {
     fn number(&self, name: &str) -> Option<i64> {
         self.config.get(name).and_then(|value| value.parse().ok())
+    }
+
+    /// `durability`.
+    pub fn durability(&self) -> Durability {
+        let set = self.config.get(DURABILITY);
+        let found = set.and_then(|set| Durability::NAMES.iter().find(|(name, _)| name == set));
+        found.map_or(Durability::default(), |(_, class)| *class)
     }
 
     /// `retention.ms`: age in milliseconds past which batches go; `None` = never.

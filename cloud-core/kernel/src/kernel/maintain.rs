@@ -4,11 +4,12 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Kernel;
-use crate::checkpoint;
+use super::{Core, Kernel};
 use crate::entry::{Command, Entry};
+use crate::snapshot::Snapshot;
 use crate::state::partition::PartitionLog;
 use crate::stats::KernelStats;
+use crate::{checkpoint, wal};
 
 /// What is known of the checkpoints on disk.
 pub(crate) struct Checkpoints {
@@ -40,9 +41,13 @@ impl Kernel {
                 .bytes
                 .load(Ordering::Relaxed)
                 .saturating_sub(checkpoints.at_bytes);
-            let reclaim = since >= self.core.config.wal_file_bytes
-                && self.dead_files(u64::MAX).len() > self.dead_files(covered(&checkpoints)).len();
-            since >= self.core.config.checkpoint_wal_bytes || reclaim
+            let config = &self.core.config;
+            let uncovered =
+                || self.dead_files(u64::MAX).len() > self.dead_files(covered(&checkpoints)).len();
+            let wants_room = self.core.written.wants_room.load(Ordering::Relaxed);
+            // Of two checkpoints the older one counts: both must come well before the WAL is at its bound.
+            since >= config.checkpoint_wal_bytes.min(config.wal_bytes / 4)
+                || (since >= config.wal_file_bytes || wants_room) && uncovered()
         };
         if due {
             self.persist_deliveries().await;
@@ -50,17 +55,37 @@ impl Kernel {
                 tracing::error!(%error, "cannot write a checkpoint; the log grows until it can be");
             }
         }
-        let checkpoints = self.core.checkpoints.lock().await;
+        let mut checkpoints = self.core.checkpoints.lock().await;
+        if let Some(error) = self.keep_one_checkpoint(&mut checkpoints).await.err() {
+            tracing::error!(%error, "cannot remove a checkpoint");
+        }
         for first in self.dead_files(covered(&checkpoints)) {
-            let files = self.core.files.clone();
-            match self.core.pool.run(move || files.remove(first)).await {
-                Some(Ok(())) => {
-                    self.core.state.wal_use.lock().files.remove(&first);
-                }
-                Some(Err(error)) => tracing::error!(%error, first, "cannot remove a WAL file"),
+            let core = self.core.clone();
+            match self.core.pool.run(move || core.retire(first)).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::error!(%error, first, "cannot free a WAL file"),
                 None => return,
             }
         }
+        drop(checkpoints);
+        self.core.intake.ask_sync();
+    }
+
+    /// While there is no room to write, the older checkpoint must not hold on to files that the newest can do without.
+    async fn keep_one_checkpoint(&self, checkpoints: &mut Checkpoints) -> io::Result<()> {
+        let Some(newest) = checkpoints.kept.last().copied() else {
+            return Ok(());
+        };
+        if !self.core.written.wants_room.load(Ordering::Relaxed)
+            || self.dead_files(newest).len() == self.dead_files(covered(checkpoints)).len()
+        {
+            return Ok(());
+        }
+        let disk = self.core.ports.disk.clone();
+        let removed = self.core.pool.run(move || checkpoint::keep_newest(&*disk));
+        removed.await.transpose()?;
+        checkpoints.kept = vec![newest];
+        Ok(())
     }
 
     /// Logs the trims that retention asks for, and forgets producers that are idle for long.
@@ -114,11 +139,11 @@ impl Kernel {
         if !last && checkpoints.kept.last() == Some(&snapshot.index) {
             return Ok(());
         }
-        let disk = self.core.ports.disk.clone();
+        let core = self.core.clone();
         checkpoints.kept = self
             .core
             .pool
-            .run(move || checkpoint::save(&*disk, snapshot))
+            .run(move || core.save(snapshot))
             .await
             .ok_or_else(closed)??;
         checkpoints.at_bytes = at_bytes;
@@ -185,6 +210,47 @@ impl Kernel {
             failed: core.intake.failure(),
             queues: queues.iter().map(|queue| queue.stats()).collect(),
         }
+    }
+}
+
+impl Core {
+    /// Frees a file of the WAL that nothing refers to any more.
+    fn retire(&self, first: u64) -> io::Result<()> {
+        let Some(file) = self.files.take(first) else {
+            return Ok(());
+        };
+        self.state.wal_use.lock().files.remove(&first);
+        let (_, bytes) = self.files.totals();
+        let bounded = bytes + file.bytes <= self.config.wal_bytes;
+        let retired = self.spares.retire(&wal::path(first), file.bytes, bounded);
+        // There may be room for writes that wait.
+        self.intake.nudge();
+        retired
+    }
+
+    /// Saves a checkpoint; on a full disk in the room of the spare files, which it helps to make anew, or of the older checkpoint.
+    fn save(&self, snapshot: Snapshot) -> io::Result<Vec<u64>> {
+        let disk = &*self.ports.disk;
+        let index = snapshot.index;
+        let parts = snapshot.encode();
+        let mut saved = checkpoint::save(disk, index, &parts);
+        for make_room in [Core::release_spares, Core::release_checkpoints] {
+            match &saved {
+                Err(error) if wal::is_full(error) && make_room(self)? => {
+                    saved = checkpoint::save(disk, index, &parts);
+                }
+                _ => break,
+            }
+        }
+        saved
+    }
+
+    fn release_spares(&self) -> io::Result<bool> {
+        self.spares.release()
+    }
+
+    fn release_checkpoints(&self) -> io::Result<bool> {
+        checkpoint::keep_newest(&*self.ports.disk)
     }
 }
 

@@ -31,7 +31,8 @@ use crate::state::State;
 use crate::stream::PartitionId;
 use crate::wal::files::WalFiles;
 use crate::wal::intake::{Intake, Pending};
-use crate::wal::writer::{Writer, Written};
+use crate::wal::spares::Spares;
+use crate::wal::writer::{Progress, Writer, Written};
 use crate::{checkpoint, entry_codec, limits, pool, wal};
 use maintain::Checkpoints;
 
@@ -52,7 +53,8 @@ pub(crate) struct Core {
     pub files: Arc<WalFiles>,
     pub written: Arc<Written>,
     pub snapshots: Arc<SnapshotRequests>,
-    pub pool: pool::Pool,
+    pub spares: Arc<Spares>,
+    pub pool: Arc<pool::Pool>,
     pub checkpoints: tokio::sync::Mutex<Checkpoints>,
     pub checkpoints_written: AtomicU64,
     /// Queues that somebody holds open.
@@ -127,8 +129,9 @@ impl Kernel {
         let loaded = checkpoint::load(&*disk, config.tail_bytes)?;
         let state = Arc::new(loaded.state);
         let files = Arc::new(WalFiles::new(disk.clone()));
-        let recovered =
-            wal::recover::recover(&*disk, &state, &files, loaded.head.index, loaded.head.stamp)?;
+        let spares = Arc::new(Spares::new(disk.clone(), config.wal_file_bytes));
+        let ahead = config.reader_threads > 0;
+        let recovered = wal::recover::recover(&*disk, &state, &files, &spares, loaded.head, ahead)?;
         let orderly = loaded.head.last && recovered.entries == 0;
         let uncertain = if orderly {
             HashMap::new()
@@ -141,18 +144,21 @@ impl Kernel {
             .applied
             .store(recovered.next_index - 1, Ordering::Release);
         let snapshots = Arc::new(SnapshotRequests::new());
-        let pool = pool::Pool::start(config.reader_threads).map_err(OpenError::Thread)?;
+        let pool = Arc::new(pool::Pool::start(config.reader_threads).map_err(OpenError::Thread)?);
         let writer = Writer {
             ports: ports.clone(),
             config: config.clone(),
             state: state.clone(),
             intake: intake.clone(),
             files: files.clone(),
+            spares: spares.clone(),
+            pool: pool.clone(),
             written: written.clone(),
             snapshots: snapshots.clone(),
             current: recovered.current,
             next_index: recovered.next_index,
             last_stamp: recovered.last_stamp,
+            progress: Progress::synced(recovered.next_index - 1),
         };
         let recovery_us = ports.clock.monotonic_us().saturating_sub(started);
         let core = Core {
@@ -163,6 +169,7 @@ impl Kernel {
             files,
             written,
             snapshots,
+            spares,
             pool,
             checkpoints: tokio::sync::Mutex::new(Checkpoints::new(loaded.kept)),
             checkpoints_written: AtomicU64::new(0),
@@ -213,36 +220,32 @@ impl Kernel {
         &self,
         entry: Entry,
     ) -> impl Future<Output = Result<Vec<Outcome>, WriteError>> + Send + use<> {
-        let submitted = self.submit(entry, Intake::push);
+        let submitted = self.submit(entry, false);
         answer(submitted)
     }
 
-    /// Like [`Kernel::write`], for entries that make room, or that maintenance cannot do without: they go before all others, and are taken
-    /// when the WAL is at its bound or the disk is full, as long as the reserve lasts.
+    /// Like [`Kernel::write`], for entries that make room, or that maintenance cannot do without: they pass by those that are held back
+    /// because the WAL is at its bound, and are taken when the disk is full, as long as the reserve lasts.
     pub(crate) fn write_urgent(
         &self,
         entry: Entry,
     ) -> impl Future<Output = Result<Vec<Outcome>, WriteError>> + Send + use<> {
-        let submitted = self.submit(entry, Intake::push_urgent);
+        let submitted = self.submit(entry, true);
         answer(submitted)
     }
 
-    fn submit(
-        &self,
-        entry: Entry,
-        push: impl FnOnce(&Intake, Pending) -> Result<(), WriteError>,
-    ) -> Result<Answer, WriteError> {
+    fn submit(&self, entry: Entry, urgent: bool) -> Result<Answer, WriteError> {
         let commands = entry.commands;
         self.check_entry(&commands)?;
         let encoded = entry_codec::encode(&commands);
         at_most("the entry", encoded.len, limits::MAX_ENTRY_BYTES)?;
         let (done, receiver) = oneshot::channel();
-        let pending = Pending {
+        self.core.intake.push(Pending {
+            urgent,
             commands,
             encoded,
             done,
-        };
-        push(&self.core.intake, pending)?;
+        })?;
         Ok(receiver)
     }
 
@@ -438,6 +441,9 @@ fn check(config: &KernelConfig) -> Result<(), OpenError> {
     // Positions in a file are 32 bits wide in the index, and a file may exceed its size by one group.
     if !(4096..=1 << 31).contains(&config.wal_file_bytes) {
         return wrong("wal_file_bytes", "must be 4 KiB to 2 GiB");
+    }
+    if config.wal_bytes / limits::WAL_MIN_FILES < config.wal_file_bytes {
+        return wrong("wal_bytes", "must have room for at least four files");
     }
     if !(4096..=1 << 30).contains(&config.group_bytes) {
         return wrong("group_bytes", "must be 4 KiB to 1 GiB");

@@ -184,7 +184,7 @@ impl Kernel {
                 end,
             });
         }
-        self.write(Entry::new().with(Command::Trim {
+        self.write_urgent(Entry::new().with(Command::Trim {
             partition,
             log_start,
         }))
@@ -253,6 +253,10 @@ fn fetch_one(
         Some((index, body)) if *index == reference.index => body.clone(),
         _ => files.body(reference).map_err(|error| match error {
             FrameError::Corrupt(reason) => corrupt(reason),
+            FrameError::Gone => ReadError::Io {
+                partition,
+                reason: "a WAL file is missing".to_owned(),
+            },
             FrameError::Io(error) => {
                 let kind = if error.kind() == io::ErrorKind::NotFound {
                     "a WAL file is missing: "

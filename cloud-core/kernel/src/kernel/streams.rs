@@ -71,8 +71,9 @@ impl Kernel {
     pub async fn delete_stream(&self, address: &StreamAddress) -> Result<(), DeleteStreamError> {
         let unknown = || DeleteStreamError::Unknown(address.to_string());
         let stream = self.stream(address).ok_or_else(unknown)?.id;
+        // It makes room: a full log must not be in its way. The same holds for settings of retention.
         match self
-            .write(Entry::new().with(Command::DeleteStream { stream }))
+            .write_urgent(Entry::new().with(Command::DeleteStream { stream }))
             .await?
             .first()
         {
@@ -121,7 +122,7 @@ impl Kernel {
         let unknown = || AlterStreamError::Unknown(address.to_string());
         check_config(&config).map_err(|(key, reason)| AlterStreamError::Config { key, reason })?;
         let stream = self.stream(address).ok_or_else(unknown)?.id;
-        self.write(Entry::new().with(Command::AlterStream { stream, config }))
+        self.write_urgent(Entry::new().with(Command::AlterStream { stream, config }))
             .await?;
         self.stream_by_id(stream).ok_or_else(unknown)
     }

@@ -438,6 +438,7 @@ impl State {
             names.remove(&stream.address.name);
         }
         directory.by_name.retain(|_, names| !names.is_empty());
+        directory.relaxed.remove(&id);
         let partitions: Vec<_> = stream
             .partition_ids()
             .filter_map(|p| directory.partitions.remove(&p))

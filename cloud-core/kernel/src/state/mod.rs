@@ -19,9 +19,10 @@ use record::{Namespace, StreamAddress, StreamName};
 use roaring::RoaringTreemap;
 use tokio::sync::{Notify, watch};
 
-use crate::entry::{CursorName, CursorPosition};
+use crate::entry::{Command, CursorName, CursorPosition};
 use crate::queue::QueueName;
 use crate::stream::{PartitionId, Stream, StreamId};
+use crate::stream_config::Durability;
 use cold::ColdState;
 use partition::Partition;
 use tail::Tail;
@@ -37,6 +38,8 @@ pub(crate) struct Directory {
     pub partitions: HashMap<PartitionId, Arc<Partition>>,
     pub next_stream: u64,
     pub next_producer_id: i64,
+    /// Streams that ask for less than the default.
+    pub relaxed: BTreeMap<StreamId, Durability>,
 }
 
 impl Directory {
@@ -102,6 +105,7 @@ impl State {
                 partitions: HashMap::new(),
                 next_stream: 1,
                 next_producer_id: 1,
+                relaxed: BTreeMap::new(),
             }),
             tables: RwLock::default(),
             cursors: RwLock::default(),
@@ -140,6 +144,21 @@ impl State {
         }
     }
 
+    /// How durable an entry of these commands must be before it is applied: as durable as the most careful of its streams wants it; all
+    /// but appends must be on the disk.
+    pub fn durability(&self, commands: &[Command]) -> Durability {
+        let directory = self.directory.read();
+        if directory.relaxed.is_empty() {
+            return Durability::QuorumFsync;
+        }
+        let of = |command: &Command| match command {
+            Command::Append { partition, .. } => directory.relaxed.get(&partition.stream).copied(),
+            _ => None,
+        };
+        let classes = commands.iter().map(|c| of(c).unwrap_or_default());
+        classes.max().unwrap_or_default()
+    }
+
     /// Puts a stream where it is found, or in the place of what it was.
     pub fn place_stream(directory: &mut Directory, stream: Stream) {
         for id in stream.partition_ids() {
@@ -153,6 +172,10 @@ impl State {
             .entry(stream.address.namespace.clone())
             .or_default();
         names.insert(stream.address.name.clone(), stream.id);
+        match stream.durability() {
+            Durability::QuorumFsync => directory.relaxed.remove(&stream.id),
+            relaxed => directory.relaxed.insert(stream.id, relaxed),
+        };
         directory.by_id.insert(stream.id, Arc::new(stream));
     }
 }

@@ -1,4 +1,4 @@
-//! The WAL files, for reading: a bounded number of them is open at a time.
+//! The WAL files that hold entries: how large they are, and reading from them. A bounded number of them is open at a time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
-use super::frame::{FRAME_HEADER, FrameHeader};
+use super::frame::{Format, FrameHeader};
 use super::path;
 use crate::ports::{Disk, DiskFile};
 use crate::state::partition::BatchRef;
@@ -15,10 +15,19 @@ use crate::state::partition::BatchRef;
 /// Most files held open for reading.
 const OPEN_FILES: usize = 64;
 
+/// A file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WalFile {
+    /// What it takes on the disk.
+    pub bytes: u64,
+    /// `None` = its header is damaged.
+    pub format: Option<Format>,
+}
+
 pub(crate) struct WalFiles {
     disk: Arc<dyn Disk>,
-    /// First index -> bytes.
-    sizes: RwLock<BTreeMap<u64, u64>>,
+    /// By first index.
+    files: RwLock<BTreeMap<u64, WalFile>>,
     open: Mutex<VecDeque<(u64, Arc<dyn DiskFile>)>>,
 }
 
@@ -26,48 +35,50 @@ pub(crate) struct WalFiles {
 pub(crate) enum FrameError {
     Io(io::Error),
     Corrupt(String),
+    /// The file left the WAL meanwhile: nothing refers to its entries any more.
+    Gone,
 }
 
 impl WalFiles {
     pub fn new(disk: Arc<dyn Disk>) -> WalFiles {
         WalFiles {
             disk,
-            sizes: RwLock::default(),
+            files: RwLock::default(),
             open: Mutex::default(),
         }
     }
 
-    pub fn set_size(&self, first_index: u64, bytes: u64) {
-        self.sizes.write().insert(first_index, bytes);
+    /// Adds a file, or says what it is now.
+    pub fn put(&self, first_index: u64, file: WalFile) {
+        self.files.write().insert(first_index, file);
     }
 
     /// Files and their bytes.
     pub fn totals(&self) -> (u64, u64) {
-        let sizes = self.sizes.read();
-        (sizes.len() as u64, sizes.values().sum())
+        let files = self.files.read();
+        (files.len() as u64, files.values().map(|f| f.bytes).sum())
     }
 
     /// First indexes, in order.
     pub fn firsts(&self) -> Vec<u64> {
-        self.sizes.read().keys().copied().collect()
+        self.files.read().keys().copied().collect()
     }
 
-    /// Removes a file that nothing refers to any more. Readers that have it open finish undisturbed.
-    pub fn remove(&self, first_index: u64) -> io::Result<()> {
-        self.disk.remove(&path(first_index))?;
-        self.sizes.write().remove(&first_index);
+    /// Takes a file out that nothing refers to any more; after that, its bytes may change. Readers that have it open find out.
+    pub fn take(&self, first_index: u64) -> Option<WalFile> {
+        let taken = self.files.write().remove(&first_index);
         self.open.lock().retain(|(first, _)| *first != first_index);
-        Ok(())
+        taken
     }
 
-    fn file_with(&self, index: u64) -> io::Result<Arc<dyn DiskFile>> {
-        let first = self
-            .sizes
-            .read()
-            .range(..=index)
-            .next_back()
-            .map(|(first, _)| *first);
-        let first = first.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    /// The file that an entry is in.
+    fn holding(&self, index: u64) -> Option<(u64, WalFile)> {
+        let files = self.files.read();
+        let (first, file) = files.range(..=index).next_back()?;
+        Some((*first, *file))
+    }
+
+    fn opened(&self, first: u64) -> io::Result<Arc<dyn DiskFile>> {
         let mut open = self.open.lock();
         if let Some(position) = open.iter().position(|(f, _)| *f == first)
             && let Some(found) = open.remove(position)
@@ -88,19 +99,36 @@ impl WalFiles {
 
     /// The body of the frame that holds a batch; both checksums are verified.
     pub fn body(&self, batch: &BatchRef) -> Result<Bytes, FrameError> {
-        let file = self.file_with(batch.index).map_err(FrameError::Io)?;
-        let mut buffer = vec![0; FRAME_HEADER + batch.body_len as usize];
-        file.read_at(u64::from(batch.frame_at), &mut buffer)
+        let (first, file) = self.holding(batch.index).ok_or(FrameError::Gone)?;
+        let read = self.body_in(first, file, batch);
+        // It may have become another file while it was read. Before its bytes change it is taken out, so what was found sound is.
+        if read.is_err()
+            && self
+                .holding(batch.index)
+                .is_none_or(|(now, _)| now != first)
+        {
+            return Err(FrameError::Gone);
+        }
+        read
+    }
+
+    fn body_in(&self, first: u64, file: WalFile, batch: &BatchRef) -> Result<Bytes, FrameError> {
+        let corrupt = |reason: &str| FrameError::Corrupt(reason.to_owned());
+        let format = file
+            .format
+            .ok_or_else(|| corrupt("the header of its file is damaged"))?;
+        let opened = self.opened(first).map_err(FrameError::Io)?;
+        let mut buffer = vec![0; format.header_len() + batch.body_len as usize];
+        opened
+            .read_at(u64::from(batch.frame_at), &mut buffer)
             .map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => {
-                    FrameError::Corrupt("the file ends early".to_owned())
-                }
+                io::ErrorKind::UnexpectedEof => corrupt("the file ends early"),
                 _ => FrameError::Io(error),
             })?;
         let mut body = Bytes::from(buffer);
-        let front = body.split_to(FRAME_HEADER);
-        let header = FrameHeader::decode(&front)
-            .ok_or_else(|| FrameError::Corrupt("the frame header is damaged".to_owned()))?;
+        let front = body.split_to(format.header_len());
+        let header = FrameHeader::decode(&front, format)
+            .ok_or_else(|| corrupt("the frame header is damaged"))?;
         if header.index != batch.index {
             return Err(FrameError::Corrupt(format!(
                 "entry {} stands where entry {} should",

@@ -1,21 +1,68 @@
 //! The frame of an entry, and the header of a file.
 //!
 //! ```text
-//! frame: length u32 | body CRC u32 | shard u32 | term u64 | index u64 | durable u64 | stamp i64 | header CRC u32 | body
-//! file:  "TLWAL\0\0\0" | version u32 | first index u64 | CRC u32
+//! file:  "TLWAL\0\0\0" | version u32 = 2 | salt u64 | CRC u32
+//! frame: salt u64 | length u32 | body CRC u32 | shard u32 | term u64 | index u64 | durable u64 | stamp i64 | header CRC u32 | body
 //! ```
+//! A file has its full size from the start and may have been another one before, so what stands after the last frame can be anything. The
+//! *salt* is drawn anew each time a file is prepared: a frame belongs to its file if it begins with the file's salt. Nobody outside knows
+//! it, so no body can be made to look like a frame, and it is quickly searched for.
+//!
 //! `durable` is the newest index that had been made durable before this frame was written. It tells a torn tail from corruption: a damaged
 //! frame may be cut only if no later frame says that it was durable.
+//!
+//! Version 1 had no salt, in its place in the file header the first index, and files that ended with their last frame.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
+use memchr::memmem;
 
 use crate::limits::MAX_ENTRY_BYTES;
 
 /// Version of the format of WAL files.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 pub(crate) const FILE_HEADER: usize = 24;
-pub(crate) const FRAME_HEADER: usize = 48;
 const MAGIC: &[u8; 8] = b"TLWAL\0\0\0";
+/// Header of a frame, from its length on.
+const FIELDS: usize = 48;
+
+/// How the frames of a file are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    V1,
+    V2 {
+        /// See the top of this file.
+        salt: u64,
+    },
+}
+
+impl Format {
+    /// Bytes in front of a body.
+    pub const fn header_len(self) -> usize {
+        match self {
+            Format::V1 => FIELDS,
+            Format::V2 { .. } => FIELDS + 8,
+        }
+    }
+
+    /// Header and body.
+    pub const fn frame_len(self, body_len: u32) -> u64 {
+        self.header_len() as u64 + body_len as u64
+    }
+
+    /// Places in `bytes`, from `from` on, where a frame header may stand: all that do are among them.
+    pub fn candidates(self, bytes: &[u8], from: usize) -> Vec<usize> {
+        // Of version 1 there is only shard 0, term 1 that stands still, after length and body CRC.
+        let (needle, at) = match self {
+            Format::V1 => ([&0_u32.to_le_bytes()[..], &1_u64.to_le_bytes()].concat(), 8),
+            Format::V2 { salt } => (salt.to_le_bytes().to_vec(), 0),
+        };
+        let searched = bytes.get(from..).unwrap_or_default();
+        memmem::find_iter(searched, &needle)
+            .filter_map(|found| (from + found).checked_sub(at))
+            .filter(|place| *place >= from)
+            .collect()
+    }
+}
 
 /// What stands in front of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +84,12 @@ pub(crate) struct FrameHeader {
 }
 
 impl FrameHeader {
-    pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(FRAME_HEADER);
+    /// Adds the header to `out`.
+    pub fn encode(&self, format: Format, out: &mut BytesMut) {
+        let from = out.len();
+        if let Format::V2 { salt } = format {
+            out.put_u64_le(salt);
+        }
         out.put_u32_le(self.length);
         out.put_u32_le(self.body_crc);
         out.put_u32_le(self.shard);
@@ -46,25 +97,30 @@ impl FrameHeader {
         out.put_u64_le(self.index);
         out.put_u64_le(self.durable);
         out.put_i64_le(self.stamp);
-        let crc = crc32c::crc32c(&out);
+        let crc = crc32c::crc32c(out.get(from..).unwrap_or_default());
         out.put_u32_le(crc);
-        out.freeze()
     }
 
-    /// The header at the front of `bytes`; `None` if it is not whole and sound.
-    pub fn decode(bytes: &[u8]) -> Option<FrameHeader> {
-        let header: &[u8; FRAME_HEADER] = bytes.get(..FRAME_HEADER)?.try_into().ok()?;
-        if crc32c::crc32c(header.get(..44)?) != u32_at(header, 44)? {
+    /// The header at the front of `bytes`; `None` if it is not whole and sound, or of another file.
+    pub fn decode(bytes: &[u8], format: Format) -> Option<FrameHeader> {
+        let header = bytes.get(..format.header_len())?;
+        let fields = match format {
+            Format::V1 => header,
+            Format::V2 { salt } if u64_at(header, 0)? == salt => header.get(8..)?,
+            Format::V2 { .. } => return None,
+        };
+        let crc = crc32c::crc32c(header.get(..header.len() - 4)?);
+        if crc != u32_at(fields, FIELDS - 4)? {
             return None;
         }
         let header = FrameHeader {
-            length: u32_at(header, 0)?,
-            body_crc: u32_at(header, 4)?,
-            shard: u32_at(header, 8)?,
-            term: u64_at(header, 12)?,
-            index: u64_at(header, 20)?,
-            durable: u64_at(header, 28)?,
-            stamp: u64_at(header, 36)?.cast_signed(),
+            length: u32_at(fields, 0)?,
+            body_crc: u32_at(fields, 4)?,
+            shard: u32_at(fields, 8)?,
+            term: u64_at(fields, 12)?,
+            index: u64_at(fields, 20)?,
+            durable: u64_at(fields, 28)?,
+            stamp: u64_at(fields, 36)?.cast_signed(),
         };
         (header.length as usize <= MAX_ENTRY_BYTES).then_some(header)
     }
@@ -73,38 +129,34 @@ impl FrameHeader {
     pub fn covers(&self, body: &[u8]) -> bool {
         body.len() == self.length as usize && crc32c::crc32c(body) == self.body_crc
     }
-
-    /// Header and body.
-    pub fn frame_len(&self) -> u64 {
-        FRAME_HEADER as u64 + u64::from(self.length)
-    }
 }
 
 /// What a file header says.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum FileHeader {
-    /// First index of the file.
-    Sound(u64),
+    Sound(Format),
     /// Made by a version that is newer.
     Newer(u32),
-    /// Not whole, or damaged.
+    /// Not whole, or damaged, or of another name.
     Damaged,
     /// Another kind of file.
     Foreign,
 }
 
-pub(crate) fn encode_file_header(first_index: u64) -> Bytes {
+pub(crate) fn encode_file_header(salt: u64) -> BytesMut {
     let mut out = BytesMut::with_capacity(FILE_HEADER);
     out.put_slice(MAGIC);
     out.put_u32_le(VERSION);
-    out.put_u64_le(first_index);
+    out.put_u64_le(salt);
     let crc = crc32c::crc32c(&out);
     out.put_u32_le(crc);
-    out.freeze()
+    out
 }
 
-pub(crate) fn decode_file_header(bytes: &[u8]) -> FileHeader {
-    let (Some(magic), Some(version), Some(first), Some(crc)) = (
+/// Reads the header of the file that begins with entry `first_index`. `bytes` are its first bytes; with a frame header among them the salt
+/// is known from that, too.
+pub(crate) fn decode_file_header(bytes: &[u8], first_index: u64) -> FileHeader {
+    let (Some(magic), Some(version), Some(field), Some(crc)) = (
         bytes.get(..8),
         u32_at(bytes, 8),
         u64_at(bytes, 12),
@@ -112,23 +164,41 @@ pub(crate) fn decode_file_header(bytes: &[u8]) -> FileHeader {
     ) else {
         return FileHeader::Damaged;
     };
-    if magic != MAGIC {
-        // Zeros are what a torn creation leaves.
-        return if magic.iter().all(|b| *b == 0) {
-            FileHeader::Damaged
-        } else {
-            FileHeader::Foreign
-        };
-    }
     // Magic and version stand still in all versions to come; the rest may change.
-    if version > VERSION {
+    if magic == MAGIC && version > VERSION {
         return FileHeader::Newer(version);
     }
-    match bytes.get(..20).map(crc32c::crc32c) {
-        Some(computed) if computed == crc => FileHeader::Sound(first),
-        _ => FileHeader::Damaged,
+    if magic == MAGIC && bytes.get(..20).map(crc32c::crc32c) == Some(crc) {
+        return match version {
+            VERSION => FileHeader::Sound(Format::V2 { salt: field }),
+            1 if field == first_index => FileHeader::Sound(Format::V1),
+            _ => FileHeader::Damaged,
+        };
+    }
+    match format_of_first_frame(bytes, first_index) {
+        Some(format) => FileHeader::Sound(format),
+        // Zeros are what a torn creation leaves.
+        None if magic == MAGIC || magic.iter().all(|b| *b == 0) => FileHeader::Damaged,
+        None => FileHeader::Foreign,
     }
 }
+
+/// The format that the first frame is sound in, whatever the file header says.
+fn format_of_first_frame(bytes: &[u8], first_index: u64) -> Option<Format> {
+    let frame = bytes.get(FILE_HEADER..)?;
+    let formats = [
+        Format::V2 {
+            salt: u64_at(frame, 0)?,
+        },
+        Format::V1,
+    ];
+    formats.into_iter().find(|format| {
+        FrameHeader::decode(frame, *format).is_some_and(|header| header.index == first_index)
+    })
+}
+
+/// Bytes at the front of a file that say the most about its format.
+pub(crate) const PROLOGUE: usize = FILE_HEADER + FIELDS + 8;
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))

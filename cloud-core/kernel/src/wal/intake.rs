@@ -1,6 +1,7 @@
 //! Entries on their way to the writer, in the order in which they were handed over.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
@@ -9,8 +10,18 @@ use crate::entry::{Command, Outcome};
 use crate::entry_codec::Encoded;
 use crate::error::WriteError;
 
+/// Entries that are written together.
+#[derive(Default)]
+pub(crate) struct Group {
+    pub entries: Vec<Pending>,
+    /// They make room, or must not wait for it.
+    pub urgent: bool,
+}
+
 /// An entry that waits.
 pub(crate) struct Pending {
+    /// It makes room, or must not wait for it.
+    pub urgent: bool,
     pub commands: Vec<Command>,
     pub encoded: Encoded,
     pub done: oneshot::Sender<Result<Vec<Outcome>, WriteError>>,
@@ -25,12 +36,24 @@ enum Door {
 
 struct Inner {
     entries: VecDeque<Pending>,
-    /// What makes room, or must not wait for it: goes before all others.
-    urgent: VecDeque<Pending>,
+    /// How many of them are urgent.
+    urgent: usize,
     bytes: usize,
     door: Door,
     /// Something for the writer to do besides entries.
     nudged: bool,
+    /// What was written without a sync shall be synced.
+    sync_asked: bool,
+}
+
+impl Inner {
+    /// Takes out what is urgent, or what is not.
+    fn split(&mut self, urgent: bool) -> Vec<Pending> {
+        let entries = std::mem::take(&mut self.entries).into_iter();
+        let (taken, left): (Vec<_>, Vec<_>) = entries.partition(|p| p.urgent == urgent);
+        self.entries = left.into();
+        taken
+    }
 }
 
 pub(crate) struct Intake {
@@ -43,10 +66,11 @@ impl Intake {
     pub fn new(limit: usize) -> Intake {
         let inner = Inner {
             entries: VecDeque::new(),
-            urgent: VecDeque::new(),
+            urgent: 0,
             bytes: 0,
             door: Door::Open,
             nudged: false,
+            sync_asked: false,
         };
         Intake {
             inner: Mutex::new(inner),
@@ -62,63 +86,105 @@ impl Intake {
             Door::Closing => return Err(WriteError::Closed),
             Door::Failed(reason) => return Err(WriteError::Failed(reason.clone())),
         }
-        // An entry larger than all the room there is may pass when it is alone.
-        if inner.bytes + pending.encoded.len > self.limit && !inner.entries.is_empty() {
+        // An entry larger than all the room there is may pass when it is alone; of urgent ones there are few.
+        let fits = inner.bytes + pending.encoded.len <= self.limit;
+        if !fits && !inner.entries.is_empty() && !pending.urgent {
             return Err(WriteError::Full);
         }
         inner.bytes += pending.encoded.len;
+        inner.urgent += usize::from(pending.urgent);
         inner.entries.push_back(pending);
         drop(inner);
         self.arrived.notify_one();
         Ok(())
     }
 
-    /// Takes an entry that goes before the others, and is not counted: there are few, of the kernel's own making.
-    pub fn push_urgent(&self, pending: Pending) -> Result<(), WriteError> {
+    /// Takes the next entries: at least one if there is one, up to `max_bytes`, all of them urgent or none. While the others are held back,
+    /// the urgent ones pass them by.
+    pub fn drain(&self, max_bytes: usize, held: bool) -> Group {
         let mut inner = self.inner.lock();
-        match &inner.door {
-            Door::Open => {}
-            Door::Closing => return Err(WriteError::Closed),
-            Door::Failed(reason) => return Err(WriteError::Failed(reason.clone())),
-        }
-        inner.urgent.push_back(pending);
-        drop(inner);
-        self.arrived.notify_one();
-        Ok(())
-    }
-
-    /// Takes the next entries: the urgent ones if there are any; else at least one if there is one, up to `max_bytes`.
-    pub fn drain(&self, max_bytes: usize) -> Vec<Pending> {
-        let mut inner = self.inner.lock();
-        if !inner.urgent.is_empty() {
-            return std::mem::take(&mut inner.urgent).into();
-        }
-        let mut group = Vec::new();
-        let mut bytes = 0;
-        while let Some(next) = inner.entries.front() {
-            bytes += next.encoded.len;
-            if bytes > max_bytes && !group.is_empty() {
-                break;
+        let mut group = Group::default();
+        if held {
+            if inner.urgent > 0 {
+                group.entries = inner.split(true);
             }
-            inner.bytes = inner.bytes.saturating_sub(next.encoded.len);
-            group.extend(inner.entries.pop_front());
+        } else {
+            let mut bytes = 0;
+            while let Some(next) = inner.entries.front() {
+                bytes += next.encoded.len;
+                let other = group
+                    .entries
+                    .last()
+                    .is_some_and(|l| l.urgent != next.urgent);
+                if other || bytes > max_bytes && !group.entries.is_empty() {
+                    break;
+                }
+                group.entries.extend(inner.entries.pop_front());
+            }
         }
+        group.urgent = group.entries.first().is_some_and(|p| p.urgent);
+        if group.urgent {
+            inner.urgent -= group.entries.len();
+        }
+        let taken: usize = group.entries.iter().map(|p| p.encoded.len).sum();
+        inner.bytes = inner.bytes.saturating_sub(taken);
         group
     }
 
-    /// Sleeps until there is something for the writer; false when it is closed and empty.
-    pub fn wait(&self) -> bool {
+    /// Gives back what was drained and must wait, none of it urgent: it goes before what waits.
+    pub fn put_back(&self, entries: Vec<Pending>) {
+        let mut inner = self.inner.lock();
+        for pending in entries.into_iter().rev() {
+            inner.bytes += pending.encoded.len;
+            inner.entries.push_front(pending);
+        }
+    }
+
+    /// Takes everything that waits, the urgent aside.
+    pub fn take_all(&self) -> Vec<Pending> {
+        let mut inner = self.inner.lock();
+        let taken = inner.split(false);
+        inner.bytes = inner.entries.iter().map(|p| p.encoded.len).sum();
+        taken
+    }
+
+    /// Sleeps until there is something for the writer; false when it is closed and empty. With `held`, entries that are not urgent are
+    /// nothing for it, and it sleeps no longer than that.
+    pub fn wait(&self, held: Option<Duration>) -> bool {
         let mut inner = self.inner.lock();
         loop {
-            if !inner.entries.is_empty() || !inner.urgent.is_empty() || inner.nudged {
+            let open = matches!(inner.door, Door::Open);
+            let passes = held.is_none() || inner.urgent > 0 || !open;
+            if !inner.entries.is_empty() && passes || inner.nudged {
                 inner.nudged = false;
                 return true;
             }
-            if !matches!(inner.door, Door::Open) {
+            if !open {
                 return false;
             }
-            self.arrived.wait(&mut inner);
+            match held {
+                None => self.arrived.wait(&mut inner),
+                Some(longest) => {
+                    if self.arrived.wait_for(&mut inner, longest).timed_out() {
+                        return true;
+                    }
+                }
+            }
         }
+    }
+
+    /// Asks the writer to sync what it wrote without.
+    pub fn ask_sync(&self) {
+        let mut inner = self.inner.lock();
+        inner.sync_asked = true;
+        inner.nudged = true;
+        drop(inner);
+        self.arrived.notify_one();
+    }
+
+    /// Whether that was asked since it was last looked at.
+    pub fn take_sync_asked(&self) -> bool {
+        std::mem::take(&mut self.inner.lock().sync_asked)
     }
 
     /// Wakes the writer for something other than an entry.
@@ -142,9 +208,9 @@ impl Intake {
         inner.door = Door::Failed(reason.to_owned());
         inner.bytes = 0;
         let entries = std::mem::take(&mut inner.entries);
-        let urgent = std::mem::take(&mut inner.urgent);
+        inner.urgent = 0;
         drop(inner);
-        for pending in urgent.into_iter().chain(entries) {
+        for pending in entries {
             // The caller may have left.
             let _ = pending
                 .done

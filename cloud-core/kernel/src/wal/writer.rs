@@ -3,26 +3,32 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use bytes::Bytes;
-
-use super::files::WalFiles;
-use super::frame::{FILE_HEADER, FrameHeader, encode_file_header};
-use super::intake::{Intake, Pending};
-use super::{DIRECTORY, path};
+use super::current::Current;
+use super::files::{WalFile, WalFiles};
+use super::frame::{FILE_HEADER, FrameHeader};
+use super::intake::{Group, Intake, Pending};
+use super::spares::{Spare, Spares};
+use super::{is_full, path};
 use crate::codec::len_u32;
 use crate::config::KernelConfig;
 use crate::error::WriteError;
-use crate::ports::{DiskFile, Ports};
-use crate::snapshot::{self, SnapshotRequests};
-use crate::state::wal_use::Live;
+use crate::limits::{WAL_RESERVE_SHARE, WAL_SPARES};
+use crate::pool::Pool;
+use crate::ports::Ports;
+use crate::snapshot::{self, SnapshotHead, SnapshotRequests};
 use crate::state::{FrameAt, State};
+use crate::stream_config::Durability;
 
 /// Everything of a node is in one shard until there is a cluster.
 const SHARD: u32 = 0;
 /// Term of a log that has never had an election.
 const TERM: u64 = 1;
+
+/// Spares that ordinary entries leave alone as long as a file can be made.
+const RESERVED_SPARES: usize = 1;
 
 /// Counters of the writer.
 #[derive(Debug, Default)]
@@ -32,6 +38,8 @@ pub(crate) struct Written {
     pub entries: AtomicU64,
     /// Newest index that is durable and applied.
     pub applied: AtomicU64,
+    /// Writes are held back or refused until files of the WAL are freed.
+    pub wants_room: AtomicBool,
 }
 
 pub(crate) struct Writer {
@@ -40,6 +48,8 @@ pub(crate) struct Writer {
     pub state: Arc<State>,
     pub intake: Arc<Intake>,
     pub files: Arc<WalFiles>,
+    pub spares: Arc<Spares>,
+    pub pool: Arc<Pool>,
     pub written: Arc<Written>,
     pub snapshots: Arc<SnapshotRequests>,
     pub current: Option<Current>,
@@ -47,19 +57,36 @@ pub(crate) struct Writer {
     pub next_index: u64,
     /// Stamps never go back, whatever the clock does.
     pub last_stamp: i64,
+    pub progress: Progress,
 }
 
-/// The file that is written.
-pub(crate) struct Current {
-    pub file: Arc<dyn DiskFile>,
-    pub first_index: u64,
-    pub len: u64,
+/// What the writer knows besides the log.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// Newest index that was synced.
+    synced: u64,
+    /// A write or sync failed: nothing is written any more, and no later sync would mean anything.
+    failed: bool,
+    /// Since when writes are held back because the WAL is at its bound (µs of the clock's stop watch).
+    held_since: Option<u64>,
+    /// The file in which a spare was asked for.
+    spare_asked_in: u64,
+}
+
+impl Progress {
+    /// After a recovery that synced everything up to an index.
+    pub fn synced(synced: u64) -> Progress {
+        Progress {
+            synced,
+            ..Progress::default()
+        }
+    }
 }
 
 impl Writer {
     /// Drives the writer until the intake is closed and empty.
     pub fn run(mut self) {
-        while self.intake.wait() {
+        while self.intake.wait(self.hold_left()) {
             while self.step() {}
         }
         // Whoever closed the intake has asked for the last one before.
@@ -69,35 +96,86 @@ impl Writer {
 
     /// Writes one group; false when there was nothing to do.
     pub fn step(&mut self) -> bool {
-        let group = self.intake.drain(self.config.group_bytes);
-        if group.is_empty() {
-            return self.snapshot(true);
+        let held = self.is_held();
+        let group = self.intake.drain(self.config.group_bytes, held);
+        if group.entries.is_empty() {
+            return self.sync_if_asked() | self.snapshot(true);
         }
         let stamp = self.ports.clock.now_ms().max(self.last_stamp);
         self.last_stamp = stamp;
-        match self.write(&group, stamp) {
-            Ok(places) => self.apply(group, &places),
-            Err(Failure::NoRoom) => refuse(group, &WriteError::Full),
-            Err(Failure::Unknown(error)) => self.fail(group, &error),
+        let written = self.write(&group, stamp);
+        if !group.urgent {
+            let wants_room = matches!(written, Err(Failure::NoRoom | Failure::AtBound));
+            self.written.wants_room.store(wants_room, Ordering::Relaxed);
+        }
+        match written {
+            Ok(places) => self.apply(group.entries, &places),
+            Err(Failure::NoRoom) => refuse(group.entries, &WriteError::Full),
+            Err(Failure::AtBound) => return self.hold(group.entries),
+            Err(Failure::Unknown(error)) => self.fail(group.entries, &error),
         }
         self.snapshot(false);
         true
     }
 
     /// Between two groups the state is exactly what the entries so far made of it.
-    fn snapshot(&self, idle: bool) -> bool {
-        let index = self.next_index - 1;
+    fn snapshot(&mut self, idle: bool) -> bool {
+        if !self.snapshots.is_wanted(idle) {
+            return false;
+        }
+        // A checkpoint builds on what is in the WAL, so that must be there to stay.
+        if let Err(error) = self.sync() {
+            self.fail(Vec::new(), &error);
+            self.snapshots.close();
+            return true;
+        }
+        let wal = self.current.as_ref().map(|c| (c.first_index, c.len));
+        let (wal_file, wal_position) = wal.unwrap_or_default();
         self.snapshots.answer(idle, |last| {
-            snapshot::take(&self.state, index, self.last_stamp, last)
+            let head = SnapshotHead {
+                index: self.next_index - 1,
+                stamp: self.last_stamp,
+                last,
+                wal_file,
+                wal_position,
+            };
+            snapshot::take(&self.state, head)
         })
     }
 
-    /// Makes a group durable; returns where its entries are.
-    fn write(&mut self, group: &[Pending], stamp: i64) -> Result<Vec<FrameAt>, Failure> {
-        let durable = self.next_index - 1;
-        let first_index = self.next_index;
-        let headers: Vec<FrameHeader> = (first_index..)
-            .zip(group)
+    /// Syncs what was written without; true if there was any.
+    fn sync_if_asked(&mut self) -> bool {
+        let wanted = self.intake.take_sync_asked() && self.progress.synced + 1 < self.next_index;
+        if wanted
+            && !self.progress.failed
+            && let Err(error) = self.sync()
+        {
+            self.fail(Vec::new(), &error);
+        }
+        wanted
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let newest = self.next_index - 1;
+        if self.progress.synced == newest {
+            return Ok(());
+        }
+        if self.progress.failed {
+            return Err(io::Error::other("an earlier sync failed"));
+        }
+        if let Some(current) = &self.current {
+            current.file.sync()?;
+            self.written.fsyncs.fetch_add(1, Ordering::Relaxed);
+        }
+        self.progress.synced = newest;
+        Ok(())
+    }
+
+    /// Writes a group, and makes it durable unless nobody asked for that; returns where its entries are.
+    fn write(&mut self, group: &Group, stamp: i64) -> Result<Vec<FrameAt>, Failure> {
+        let durable = self.progress.synced;
+        let headers: Vec<FrameHeader> = (self.next_index..)
+            .zip(&group.entries)
             .map(|(index, pending)| FrameHeader {
                 length: len_u32(pending.encoded.len),
                 body_crc: pending.encoded.crc,
@@ -108,89 +186,177 @@ impl Writer {
                 stamp,
             })
             .collect();
-        let bytes: u64 = headers.iter().map(FrameHeader::frame_len).sum();
-        let current = self.file_for(bytes)?;
-        let mut parts: Vec<Bytes> = Vec::with_capacity(group.len() * 4);
-        let mut places = Vec::with_capacity(group.len());
-        let mut frame_at = current.len;
-        for (header, pending) in headers.iter().zip(group) {
-            places.push(FrameAt {
-                index: header.index,
-                frame_at: u32::try_from(frame_at).map_err(io::Error::other)?,
-                body_len: header.length,
-                stamp,
-            });
-            frame_at += header.frame_len();
-            parts.push(header.encode());
-            parts.extend(pending.encoded.parts.iter().cloned());
-        }
-        if let Err(error) = current.file.write_at(current.len, &parts) {
+        let must_sync = group
+            .entries
+            .iter()
+            .any(|p| self.state.durability(&p.commands) == Durability::QuorumFsync);
+        let current = self.file_for(&headers, group.urgent)?;
+        let places = current.places(&headers)?;
+        let before = (current.len, current.bytes);
+        if let Err(error) = current.write(&headers, &group.entries) {
             if !is_full(&error) {
                 return Err(error.into());
             }
-            // What got there is taken back, for sure, before anything else is written in its place.
-            current.file.truncate(current.len)?;
-            current.file.sync()?;
+            current.take_back(&places)?;
             tracing::error!(%error, "the disk is full; writes are refused until there is room");
             return Err(Failure::NoRoom);
         }
-        current.file.sync()?;
-        current.len = frame_at;
-        let (file, len) = (current.first_index, current.len);
-        self.files.set_size(file, len);
-        self.next_index += group.len() as u64;
-        self.written.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.written.fsyncs.fetch_add(1, Ordering::Relaxed);
+        if must_sync {
+            current.file.sync()?;
+        }
+        let (len, bytes) = (current.len, current.bytes);
+        if bytes > before.1 {
+            let format = Some(current.format());
+            let first = current.first_index;
+            self.files.put(first, WalFile { bytes, format });
+        }
+        let count = headers.len() as u64;
+        self.next_index += count;
+        if must_sync {
+            self.progress.synced = self.next_index - 1;
+            self.written.fsyncs.fetch_add(1, Ordering::Relaxed);
+        }
         self.written
-            .entries
-            .fetch_add(group.len() as u64, Ordering::Relaxed);
+            .bytes
+            .fetch_add(len - before.0, Ordering::Relaxed);
+        self.written.entries.fetch_add(count, Ordering::Relaxed);
+        self.ask_for_spare(len);
         Ok(places)
     }
 
-    /// The file for the next `bytes`: the current one, or a new one if that is full.
-    fn file_for(&mut self, bytes: u64) -> Result<&mut Current, Failure> {
-        let full =
-            |c: &Current| c.len > FILE_HEADER as u64 && c.len + bytes > self.config.wal_file_bytes;
+    /// The file for the next frames: the current one, or a new one if that is full.
+    fn file_for(&mut self, headers: &[FrameHeader], urgent: bool) -> Result<&mut Current, Failure> {
+        let size = self.spares.file_bytes();
+        // The end of the file is a reserve for what makes room, unless the next file is there with another one.
+        let reserve = if urgent || self.spares.count().0 > RESERVED_SPARES {
+            0
+        } else {
+            size / WAL_RESERVE_SHARE
+        };
+        let full = |c: &Current| {
+            let frames = headers.iter().map(|h| c.format().frame_len(h.length));
+            c.len > FILE_HEADER as u64 && c.len + frames.sum::<u64>() > size - reserve
+        };
         if self.current.as_ref().is_none_or(full) {
-            let first_index = self.next_index;
-            let created = self.ports.disk.create(&path(first_index));
-            let file = created.map_err(|error| {
-                if is_full(&error) {
-                    Failure::NoRoom
-                } else {
-                    error.into()
-                }
-            })?;
-            if let Err(error) = file.write_at(0, &[encode_file_header(first_index)]) {
-                // Half a header must not be in the way of the next attempt.
-                self.ports.disk.remove(&path(first_index))?;
-                return Err(if is_full(&error) {
-                    Failure::NoRoom
-                } else {
-                    error.into()
-                });
-            }
-            file.sync()?;
-            self.ports.disk.sync_dir(DIRECTORY)?;
-            self.written.fsyncs.fetch_add(1, Ordering::Relaxed);
-            self.written
-                .bytes
-                .fetch_add(FILE_HEADER as u64, Ordering::Relaxed);
-            self.files.set_size(first_index, FILE_HEADER as u64);
-            self.state
-                .wal_use
-                .lock()
-                .files
-                .insert(first_index, Live::default());
-            self.current = Some(Current {
-                file,
-                first_index,
-                len: FILE_HEADER as u64,
-            });
+            self.rotate(urgent)?;
         }
         self.current
             .as_mut()
             .ok_or_else(|| io::Error::other("no file").into())
+    }
+
+    fn rotate(&mut self, urgent: bool) -> Result<(), Failure> {
+        // That a file was begun says that all of the one before is durable.
+        self.sync()?;
+        let first_index = self.next_index;
+        let spare = self.next_file(urgent).map_err(|failure| match failure {
+            Failure::Unknown(error) if is_full(&error) => {
+                tracing::error!(%error, "the disk is full; writes are refused until there is room");
+                Failure::NoRoom
+            }
+            other => other,
+        })?;
+        self.spares.become_file(&spare, first_index)?;
+        let current = Current {
+            file: spare.file,
+            first_index,
+            salt: spare.salt,
+            len: FILE_HEADER as u64,
+            bytes: self.spares.file_bytes(),
+        };
+        let format = Some(current.format());
+        let bytes = current.bytes;
+        self.files.put(first_index, WalFile { bytes, format });
+        let mut wal_use = self.state.wal_use.lock();
+        wal_use.files.insert(first_index, Default::default());
+        drop(wal_use);
+        self.current = Some(current);
+        Ok(())
+    }
+
+    fn next_file(&self, urgent: bool) -> Result<Spare, Failure> {
+        let at_bound = self.at_bound();
+        let leave = if urgent || at_bound {
+            0
+        } else {
+            RESERVED_SPARES
+        };
+        if let Some(spare) = self.spares.take(leave) {
+            return Ok(spare);
+        }
+        if !urgent && at_bound {
+            return Err(Failure::AtBound);
+        }
+        // The reserve comes first, from the second file on.
+        if !urgent && self.current.is_some() && self.spares.count().0 < RESERVED_SPARES {
+            self.spares.top_up()?;
+        }
+        Ok(self.spares.make()?)
+    }
+
+    /// Whether one more file would be more than the WAL may take.
+    fn at_bound(&self) -> bool {
+        let (ready, preparing) = self.spares.count();
+        let spares = (ready + preparing) as u64;
+        let (_, bytes) = self.files.totals();
+        bytes + (spares + 1) * self.spares.file_bytes() > self.config.wal_bytes
+    }
+
+    /// Has the next file made ready when the current one is half full, by another thread.
+    fn ask_for_spare(&mut self, len: u64) {
+        let Some(first_index) = self.current.as_ref().map(|c| c.first_index) else {
+            return;
+        };
+        if len < self.spares.file_bytes() / 2
+            || self.progress.spare_asked_in == first_index
+            || self.at_bound()
+        {
+            return;
+        }
+        self.progress.spare_asked_in = first_index;
+        for _ in 0..WAL_SPARES {
+            let (spares, intake) = (self.spares.clone(), self.intake.clone());
+            self.pool.submit(move || {
+                if let Err(error) = spares.top_up() {
+                    tracing::warn!(%error, "the next file of the log cannot be made ready");
+                }
+                intake.nudge();
+            });
+        }
+    }
+
+    /// Puts back entries that the WAL has no room for, until files are freed.
+    fn hold(&mut self, entries: Vec<Pending>) -> bool {
+        tracing::warn!(
+            bound = self.config.wal_bytes,
+            "the log is at its bound; writes wait until something of it was sealed or trimmed"
+        );
+        self.intake.put_back(entries);
+        self.progress.held_since = Some(self.ports.clock.monotonic_us());
+        self.snapshot(false)
+    }
+
+    /// Whether writes are held back now. Those that waited too long are refused.
+    fn is_held(&mut self) -> bool {
+        if self.progress.held_since.is_none() {
+            return false;
+        }
+        if self.spares.count().0 > 0 || !self.at_bound() {
+            self.progress.held_since = None;
+            return false;
+        }
+        if self.hold_left().is_none() || !self.intake.is_open() {
+            refuse(self.intake.take_all(), &WriteError::Full);
+        }
+        true
+    }
+
+    /// How long writes are held back still; `None` if they are not, or not any more.
+    fn hold_left(&self) -> Option<Duration> {
+        let since = self.progress.held_since?;
+        let until = since.saturating_add(self.config.wal_stall_ms.saturating_mul(1000));
+        let left = until.saturating_sub(self.ports.clock.monotonic_us());
+        (left > 0).then_some(Duration::from_micros(left))
     }
 
     fn apply(&mut self, group: Vec<Pending>, places: &[FrameAt]) {
@@ -199,6 +365,7 @@ impl Writer {
                 commands,
                 encoded,
                 done,
+                ..
             } = pending;
             // The parts share the batches' memory; without them a batch may be filled in where it is.
             let batches_at = encoded.batches_at;
@@ -213,6 +380,7 @@ impl Writer {
     /// After a failed write or fdatasync nobody knows what is on the disk, and asking again would be answered as if all were well: the kernel
     /// accepts no write any more. What was acknowledged stays readable.
     fn fail(&mut self, group: Vec<Pending>, error: &io::Error) {
+        self.progress.failed = true;
         let reason = format!(
             "cannot write {}: {error}",
             self.current
@@ -236,6 +404,8 @@ fn refuse(group: Vec<Pending>, error: &WriteError) {
 enum Failure {
     /// The disk is full, and is as it was before.
     NoRoom,
+    /// The WAL takes all that it may; nothing was done.
+    AtBound,
     /// What is on the disk is not known.
     Unknown(io::Error),
 }
@@ -244,11 +414,4 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Failure::Unknown(error)
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
 }
