@@ -46,10 +46,13 @@ const SEGMENT_SEALED: u8 = 25;
 const RANGES_REPLACED: u8 = 26;
 
 pub(crate) fn encode(commands: &[Command]) -> Encoded {
-    let mut parts = Vec::new();
-    let mut batches_at = Vec::new();
+    let has_batch =
+        |c: &&Command| matches!(c, Command::Append { .. } | Command::EndTransaction { .. });
+    let batches = commands.iter().filter(has_batch).count();
+    let mut parts = Vec::with_capacity(2 * batches + 1);
+    let mut batches_at = Vec::with_capacity(batches);
     let mut done = 0;
-    let mut out = BytesMut::new();
+    let mut out = BytesMut::with_capacity(4 + commands.iter().map(room).sum::<usize>());
     let mut put_batch = |out: &mut BytesMut, batch: &Batch| {
         out.put_u32_le(len_u32(batch.len()));
         done += out.len();
@@ -199,8 +202,10 @@ pub(crate) fn encode(commands: &[Command]) -> Encoded {
             }
         }
     }
-    done += out.len();
-    parts.push(out.freeze());
+    if !out.is_empty() {
+        done += out.len();
+        parts.push(out.freeze());
+    }
     let crc = parts
         .iter()
         .fold(0, |crc, part| crc32c::crc32c_append(crc, part));
@@ -209,6 +214,16 @@ pub(crate) fn encode(commands: &[Command]) -> Encoded {
         len: done,
         crc,
         batches_at,
+    }
+}
+
+/// Bytes that a command takes, its batch aside; exact for what is frequent, a guess for the rest.
+fn room(command: &Command) -> usize {
+    match command {
+        Command::Append { .. } => 18 + 4,
+        Command::TablePut { table, key, value } => 13 + table.len() + key.len() + value.len(),
+        Command::TableDelete { table, key } => 9 + table.len() + key.len(),
+        _ => 64,
     }
 }
 

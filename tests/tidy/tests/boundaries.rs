@@ -67,7 +67,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("cli", &["admin-api", "settings"]),
-    ("bench", &["kernel", "record"]),
+    ("bench", &["cold-store", "kernel", "record"]),
     (
         "fuzz",
         &[
