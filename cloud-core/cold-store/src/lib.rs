@@ -22,6 +22,7 @@ mod remote_open;
 mod remote_upload;
 mod retry;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use kernel::ports::ColdStore;
@@ -31,10 +32,19 @@ pub use error::OpenError;
 pub use place::Place;
 pub use retry::Patience;
 
+/// What [`ColdStore::location`] says of a store in memory.
+pub const MEMORY: &str = "memory:";
+
+/// Opens a directory, which is made if it is missing.
+pub fn open_directory(path: &Path) -> Result<Arc<dyn ColdStore>, OpenError> {
+    let store = directory::DirectoryStore::open(path.to_owned())?;
+    Ok(Arc::new(store))
+}
+
 /// Opens the store that a URL names. Touches no network: whether it answers is seen by [`check`].
 pub fn open(url: &str, patience: Patience) -> Result<Arc<dyn ColdStore>, OpenError> {
     match Place::parse(url)? {
-        Place::Directory(path) => Ok(Arc::new(directory::DirectoryStore::open(path)?)),
+        Place::Directory(path) => open_directory(&path),
         place => remote_open::open(place, patience),
     }
 }

@@ -120,7 +120,7 @@ impl Place {
         };
         match self {
             Place::Directory(path) => format!("file://{}", path.display()),
-            Place::Memory => "memory:".to_owned(),
+            Place::Memory => crate::MEMORY.to_owned(),
             Place::S3 {
                 bucket,
                 prefix,

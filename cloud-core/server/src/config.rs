@@ -35,6 +35,13 @@ settings! {
         pub tail_memory: Size = "256MiB";
         /// Size of one file of the write-ahead log
         pub wal_file_size: Size = "64MiB";
+        /// Room of the write-ahead log on the disk; at the bound writes are held back until something of it is sealed
+        pub wal_size: Size = "4GiB";
+        /// How long writes are held back at that bound before they are refused
+        pub wal_stall_timeout: Duration = "10s";
+        /// Where sealed segments go: file:///path, s3://bucket/prefix?endpoint=...&region=..., gs://bucket, az://container; none:
+        /// the directory `cold` in the data directory
+        pub cold_url: Option<String>;
         /// How long connections may take to end at shutdown before they are cut
         pub shutdown_timeout: Duration = "5s";
         /// What is logged to stderr: off, error, warn, info, debug or trace

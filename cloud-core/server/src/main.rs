@@ -2,6 +2,7 @@
 
 mod admin;
 mod cluster_id;
+mod cold;
 mod config;
 mod credentials;
 mod data_dir;

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use frontend::{Advertise, Context, Limits, StreamDefaults};
+use kernel::ports::ColdStore;
 use kernel::{Kernel, KernelConfig, Ports};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
 use crate::admin::Admin;
+use crate::cold;
 use crate::config::CoreSettings;
 use crate::credentials;
 use crate::data_dir::DataDir;
@@ -29,25 +31,30 @@ const MAINTENANCE: Duration = Duration::from_secs(1);
 pub fn run(settings: CoreSettings) -> Result<()> {
     logging::start(settings.log, settings.log_format);
     let data_dir = DataDir::open(&settings.data_dir)?;
-    let kernel = open_kernel(&settings, &data_dir)?;
+    let cold = cold::open(&settings, &data_dir)?;
+    let kernel = open_kernel(&settings, &data_dir, cold.clone())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    let result = runtime.block_on(serve(settings, &data_dir, kernel.clone()));
+    let result = runtime.block_on(serve(settings, &data_dir, kernel.clone(), cold));
     // Last, and also after an error: everything that was acknowledged is durable already, this makes the next start fast.
     runtime.block_on(kernel.shutdown());
     result
 }
 
-fn open_kernel(settings: &CoreSettings, data_dir: &DataDir) -> Result<Kernel> {
-    let ports = Ports::system(
-        &data_dir.path,
-        Arc::new(kernel::ports::MemoryColdStore::default()),
-    )
-    .with_context(|| format!("cannot open the data directory {}", data_dir.path.display()))?;
+fn open_kernel(
+    settings: &CoreSettings,
+    data_dir: &DataDir,
+    cold: Arc<dyn ColdStore>,
+) -> Result<Kernel> {
+    let ports = Ports::system(&data_dir.path, cold)
+        .with_context(|| format!("cannot open the data directory {}", data_dir.path.display()))?;
     let config = KernelConfig {
         wal_file_bytes: settings.wal_file_size.bytes(),
+        wal_bytes: settings.wal_size.bytes(),
+        wal_stall_ms: u64::try_from(settings.wal_stall_timeout.as_millis())
+            .context("wal-stall-timeout")?,
         tail_bytes: usize::try_from(settings.tail_memory.bytes()).context("tail-memory")?,
         default_partitions: settings.default_partitions,
         ..KernelConfig::default()
@@ -60,7 +67,12 @@ fn open_kernel(settings: &CoreSettings, data_dir: &DataDir) -> Result<Kernel> {
     })
 }
 
-async fn serve(settings: CoreSettings, data_dir: &DataDir, kernel: Kernel) -> Result<()> {
+async fn serve(
+    settings: CoreSettings,
+    data_dir: &DataDir,
+    kernel: Kernel,
+    cold: Arc<dyn ColdStore>,
+) -> Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut ctx = context(&settings, data_dir, kernel)?;
@@ -82,6 +94,7 @@ async fn serve(settings: CoreSettings, data_dir: &DataDir, kernel: Kernel) -> Re
             "admin"
         });
     }
+    tokio::spawn(cold::check(cold, ctx.shutdown.clone()));
     say_ready(&running.addresses)?;
 
     let ended = tokio::select! {
