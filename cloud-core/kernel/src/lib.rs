@@ -46,7 +46,7 @@ pub use error::{
 pub use kernel::{AbortedTransaction, Kernel, OpenTransaction, Read, Stepper, Watch, Watermarks};
 pub use ports::Ports;
 pub use queue::{Acquired, DeliveryId, HolderId, Queue, QueueName, QueueSource, Selector, Verdict};
-pub use router::{Dialect, PatternError, Router, RouterSnapshot};
+pub use router::{Dialect, MatchCache, PatternError, Router, RouterSnapshot};
 pub use segment::{Compacted, SegmentId, SegmentMeta, SegmentPart};
 pub use stats::{KernelStats, QueueStats};
 pub use stream::{PartitionId, Stream, StreamId, StreamSpec};

@@ -1,17 +1,22 @@
 //! Names and patterns to targets: a map for patterns without wildcards, a trie for the others, in a snapshot that changes replace.
 
+mod cache;
 mod pattern;
+mod targets;
 mod trie;
 
-use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use rpds::HashTrieMapSync;
 
+pub use cache::MatchCache;
 pub use pattern::{Dialect, PatternError};
 
 use pattern::{Level, parse};
+use targets::Targets;
 use trie::Node;
 
 /// Patterns and their targets. Changes make a new snapshot; matching never waits for a change.
@@ -26,23 +31,18 @@ pub struct Router<T> {
 pub struct RouterSnapshot<T> {
     dialect: Dialect,
     generation: u64,
-    /// Shards of the exact patterns, by hash: a change copies one of them.
-    exact: Vec<Shard<T>>,
+    /// Patterns without wildcards. A change copies the path to what it changes; the rest is shared with the snapshots before.
+    exact: HashTrieMapSync<Arc<str>, Targets<T>>,
     patterns: Node<T>,
 }
 
-type Shard<T> = Arc<HashMap<Arc<str>, Vec<T>>>;
-
-/// Shards of the exact map.
-const SHARDS: usize = 256;
-
-impl<T: Clone + PartialEq> Router<T> {
+impl<T: Clone + Eq + Hash> Router<T> {
     /// A router without patterns.
     pub fn new(dialect: Dialect) -> Router<T> {
         let snapshot = RouterSnapshot {
             dialect,
             generation: 0,
-            exact: vec![Arc::default(); SHARDS],
+            exact: HashTrieMapSync::default(),
             patterns: Node::default(),
         };
         Router {
@@ -59,12 +59,13 @@ impl<T: Clone + PartialEq> Router<T> {
         let now = self.snapshot.load_full();
         let mut next = now.clone_shallow();
         let added = if pattern::is_exact(&levels) {
-            let targets = next.shard_mut(pattern).entry(pattern.into()).or_default();
-            let new = !targets.contains(&target);
-            if new {
-                targets.push(target);
+            match next.exact.get_mut(pattern) {
+                Some(targets) => targets.insert(target),
+                None => {
+                    next.exact.insert_mut(pattern.into(), Targets::One(target));
+                    true
+                }
             }
-            new
         } else {
             next.patterns.insert(&levels, target)
         };
@@ -79,15 +80,12 @@ impl<T: Clone + PartialEq> Router<T> {
         let _one = self.changes.lock();
         let mut next = self.snapshot.load_full().clone_shallow();
         let removed = if pattern::is_exact(&levels) {
-            let shard = next.shard_mut(pattern);
-            let Some(targets) = shard.get_mut(pattern) else {
+            let Some(targets) = next.exact.get_mut(pattern) else {
                 return false;
             };
-            let before = targets.len();
-            targets.retain(|t| t != target);
-            let removed = targets.len() < before;
+            let removed = targets.remove(target);
             if targets.is_empty() {
-                shard.remove(pattern);
+                next.exact.remove_mut(pattern);
             }
             removed
         } else {
@@ -123,7 +121,7 @@ impl<T: Clone + PartialEq> Router<T> {
     }
 }
 
-impl<T: Clone + PartialEq> RouterSnapshot<T> {
+impl<T: Clone + Eq + Hash> RouterSnapshot<T> {
     /// Moves with every change of the router.
     pub fn generation(&self) -> u64 {
         self.generation
@@ -131,12 +129,10 @@ impl<T: Clone + PartialEq> RouterSnapshot<T> {
 
     /// See [`Router::matches`].
     pub fn matches(&self, name: &str) -> Vec<T> {
-        let mut found = self
-            .exact
-            .get(shard_of(name))
-            .and_then(|shard| shard.get(name))
-            .cloned()
-            .unwrap_or_default();
+        let mut found = Vec::new();
+        if let Some(targets) = self.exact.get(name) {
+            targets.collect(&mut found);
+        }
         let hidden = self.dialect.hide_dollar && name.starts_with('$');
         let levels: smallvec::SmallVec<[&str; 16]> =
             name.split(char::from(self.dialect.separator)).collect();
@@ -153,19 +149,6 @@ impl<T: Clone + PartialEq> RouterSnapshot<T> {
             patterns: self.patterns.clone(),
         }
     }
-
-    fn shard_mut(&mut self, name: &str) -> &mut HashMap<Arc<str>, Vec<T>> {
-        // There are always SHARDS of them, and the place is a remainder.
-        let place = shard_of(name);
-        if self.exact.len() <= place {
-            self.exact.resize_with(place + 1, Arc::default);
-        }
-        Arc::make_mut(&mut self.exact[place])
-    }
-}
-
-fn shard_of(name: &str) -> usize {
-    crc32c::crc32c(name.as_bytes()) as usize % SHARDS
 }
 
 impl<T> std::fmt::Debug for Router<T> {

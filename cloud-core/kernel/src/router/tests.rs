@@ -147,3 +147,37 @@ fn a_snapshot_does_not_change_and_the_generation_moves() {
     assert_eq!(router.matches("a/b"), [2]);
     assert!(router.generation() > second);
 }
+
+#[test]
+fn the_cache_follows_the_router() {
+    let router = Router::new(Dialect::SLASHED);
+    let mut cache = MatchCache::new(2);
+    router.insert("a/#", 1).unwrap();
+    for name in ["a/b", "a/c", "x", "a/b"] {
+        assert_eq!(*cache.matches(&router, name), *router.matches(name));
+    }
+    router.insert("a/b", 2).unwrap();
+    assert_eq!(*cache.matches(&router, "a/b"), [2, 1]);
+    router.remove("a/#", &1);
+    assert_eq!(*cache.matches(&router, "a/b"), [2]);
+}
+
+#[test]
+fn a_pattern_with_many_targets_keeps_them_apart() {
+    let router = Router::new(Dialect::DOTTED);
+    for pattern in ["a.*", "a.b"] {
+        (0..1000).for_each(|n| {
+            router.insert(pattern, n).unwrap();
+        });
+        assert!(router.remove(pattern, &7) && !router.remove(pattern, &7));
+    }
+    let mut found = router.matches("a.b");
+    found.sort_unstable();
+    let expected: Vec<_> = (0..1000).filter(|n| *n != 7).flat_map(|n| [n, n]).collect();
+    assert_eq!(found, expected);
+    (0..1000).for_each(|n| {
+        router.remove("a.*", &n);
+        router.remove("a.b", &n);
+    });
+    assert!(router.matches("a.b").is_empty());
+}

@@ -1,25 +1,42 @@
 //! The patterns with wildcards, by level. Nodes are shared between snapshots; a change copies those on its path.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::Arc;
 
-use super::Level;
+use rpds::HashTrieMapSync;
 
-#[derive(Clone)]
+use super::Level;
+use super::targets::Targets;
+
 pub(super) struct Node<T> {
-    text: Arc<HashMap<Arc<str>, Arc<Node<T>>>>,
+    /// `None` instead of an empty map: most nodes are leaves.
+    text: Option<Children<T>>,
     one: Option<Arc<Node<T>>>,
     many: Option<Arc<Node<T>>>,
-    targets: Vec<T>,
+    targets: Targets<T>,
+}
+
+type Children<T> = HashTrieMapSync<Arc<str>, Arc<Node<T>>>;
+
+impl<T: Clone + Eq + Hash> Clone for Node<T> {
+    fn clone(&self) -> Self {
+        Node {
+            text: self.text.clone(),
+            one: self.one.clone(),
+            many: self.many.clone(),
+            targets: self.targets.clone(),
+        }
+    }
 }
 
 impl<T> Default for Node<T> {
     fn default() -> Self {
         Node {
-            text: Arc::default(),
+            text: None,
             one: None,
             many: None,
-            targets: Vec::new(),
+            targets: Targets::None,
         }
     }
 }
@@ -33,19 +50,22 @@ struct Step<'a, T> {
     after_many: bool,
 }
 
-impl<T: Clone + PartialEq> Node<T> {
+impl<T: Clone + Eq + Hash> Node<T> {
     pub fn insert(&mut self, levels: &[Level<'_>], target: T) -> bool {
         let Some((first, rest)) = levels.split_first() else {
-            let new = !self.targets.contains(&target);
-            if new {
-                self.targets.push(target);
-            }
-            return new;
+            return self.targets.insert(target);
         };
         let child = match first {
-            Level::Text(text) => Arc::make_mut(&mut self.text)
-                .entry((*text).into())
-                .or_default(),
+            Level::Text(text) => {
+                let nodes = self.text.get_or_insert_default();
+                if let Some(child) = nodes.get_mut(*text) {
+                    return Arc::make_mut(child).insert(rest, target);
+                }
+                let mut child = Node::default();
+                let new = child.insert(rest, target);
+                nodes.insert_mut((*text).into(), Arc::new(child));
+                return new;
+            }
             Level::One => self.one.get_or_insert_default(),
             Level::Many => self.many.get_or_insert_default(),
         };
@@ -54,20 +74,23 @@ impl<T: Clone + PartialEq> Node<T> {
 
     pub fn remove(&mut self, levels: &[Level<'_>], target: &T) -> bool {
         let Some((first, rest)) = levels.split_first() else {
-            let before = self.targets.len();
-            self.targets.retain(|t| t != target);
-            return self.targets.len() < before;
+            return self.targets.remove(target);
         };
         match first {
             Level::Text(text) => {
-                let nodes = Arc::make_mut(&mut self.text);
+                let Some(nodes) = &mut self.text else {
+                    return false;
+                };
                 let Some(child) = nodes.get_mut(*text) else {
                     return false;
                 };
                 let child = Arc::make_mut(child);
                 let removed = child.remove(rest, target);
                 if child.is_empty() {
-                    nodes.remove(*text);
+                    nodes.remove_mut(*text);
+                    if nodes.is_empty() {
+                        self.text = None;
+                    }
                 }
                 removed
             }
@@ -77,7 +100,7 @@ impl<T: Clone + PartialEq> Node<T> {
     }
 
     fn is_empty(&self) -> bool {
-        self.targets.is_empty() && self.text.is_empty() && self.one.is_none() && self.many.is_none()
+        self.targets.is_empty() && self.text.is_none() && self.one.is_none() && self.many.is_none()
     }
 
     /// Adds the targets of all patterns below this node that match the levels. `hidden`: these are the first levels of a name that leading
@@ -117,11 +140,12 @@ impl<T: Clone + PartialEq> Node<T> {
                 }));
             }
             let Some(text) = levels.get(at) else {
-                found.extend(node.targets.iter().cloned());
+                node.targets.collect(found);
                 continue;
             };
             let one = node.one.as_deref().filter(|_| !hidden);
-            let child = node.text.get(*text).map(|child| &**child);
+            let child = node.text.as_ref().and_then(|nodes| nodes.get(*text));
+            let child = child.map(|child| &**child);
             open.extend(one.into_iter().chain(child).map(|node| Step {
                 node,
                 at: at + 1,
@@ -132,11 +156,11 @@ impl<T: Clone + PartialEq> Node<T> {
     }
 
     fn is_leaf(&self) -> bool {
-        self.text.is_empty() && self.one.is_none() && self.many.is_none()
+        self.text.is_none() && self.one.is_none() && self.many.is_none()
     }
 }
 
-fn remove_below<T: Clone + PartialEq>(
+fn remove_below<T: Clone + Eq + Hash>(
     child: &mut Option<Arc<Node<T>>>,
     rest: &[Level<'_>],
     target: &T,
