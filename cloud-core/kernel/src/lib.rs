@@ -45,12 +45,15 @@ pub use error::{
 };
 pub use kernel::{AbortedTransaction, Kernel, OpenTransaction, Read, Stepper, Watch, Watermarks};
 pub use ports::Ports;
-pub use queue::{Acquired, DeliveryId, HolderId, Queue, QueueName, QueueSource, Selector, Verdict};
+pub use queue::{
+    Acquired, DEAD_COUNT, DEAD_POSITION, DEAD_QUEUE, DEAD_REASON, DEAD_STREAM, DeadReason,
+    DeliveryId, HolderId, Queue, QueueLimits, QueueName, QueueSource, Selector, Verdict,
+};
 pub use router::{Dialect, MatchCache, PatternError, Router, RouterSnapshot};
 pub use segment::{Compacted, SegmentId, SegmentMeta, SegmentPart};
 pub use stats::{KernelStats, QueueStats};
 pub use stream::{PartitionId, Stream, StreamId, StreamSpec};
 pub use stream_config::{
-    DURABILITY, Durability, RETENTION_BYTES, RETENTION_MS, STREAM_SETTINGS, SettingValues,
-    StreamSetting,
+    DURABILITY, Durability, RETENTION_BYTES, RETENTION_MS, RETENTION_SETTLED, STREAM_SETTINGS,
+    SettingValues, StreamSetting,
 };

@@ -28,6 +28,10 @@ pub const PRODUCER_ID_BLOCK: u32 = 1000;
 pub const MAX_READ_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes a queue reads from a log at a time while it looks for records to deliver.
 pub const QUEUE_SCAN_BYTES: usize = 1024 * 1024;
+/// Bytes of dead letters that a queue writes in one entry (one larger record goes alone).
+pub const QUEUE_DEAD_LETTER_BYTES: usize = 1024 * 1024;
+/// Dead letters that a queue writes in one entry.
+pub const QUEUE_DEAD_LETTER_RECORDS: usize = 1000;
 /// Most levels of a name or pattern in a router.
 pub const MAX_ROUTER_LEVELS: usize = 256;
 /// Size about which a chunk of a segment is complete, in bytes: what is read from the cold store, verified and kept at a time.

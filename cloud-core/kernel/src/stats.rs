@@ -68,6 +68,15 @@ pub struct QueueStats {
     pub ready: u64,
     /// Records acquired and not settled.
     pub in_flight: u64,
-    /// Records that retention removed before they were settled.
+    /// Records that went unsettled since it was opened: retention removed them, they cannot be read, or they were to be dead letters and
+    /// there was no place for those.
     pub dropped: u64,
+    /// Records sent to where dead letters go.
+    pub dead_lettered: u64,
+    /// Records handed out that had been, or may have been, handed out before.
+    pub redelivered: u64,
+    /// Leases that ended because the holder did not settle in time.
+    pub expired: u64,
+    /// About how much memory its state takes, in bytes.
+    pub memory_bytes: u64,
 }

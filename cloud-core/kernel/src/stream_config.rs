@@ -57,6 +57,9 @@ impl Durability {
     }
 }
 
+/// Whether records go that every queue which reads them has settled.
+pub const RETENTION_SETTLED: &str = "retention.settled";
+
 /// All settings that the kernel enforces.
 pub const STREAM_SETTINGS: &[StreamSetting] = &[
     StreamSetting {
@@ -77,6 +80,12 @@ pub const STREAM_SETTINGS: &[StreamSetting] = &[
         values: SettingValues::OneOf(&["quorum+fsync", "quorum"]),
         about: "When a record is acknowledged. quorum+fsync: when it is on the disk; quorum: when the system has it, so that a power cut may \
                 take the last second.",
+    },
+    StreamSetting {
+        name: RETENTION_SETTLED,
+        default: "false",
+        values: SettingValues::OneOf(&["false", "true"]),
+        about: "true: records are deleted once all queues that read them have settled them and all groups with a position are past them.",
     },
 ];
 
@@ -114,6 +123,13 @@ impl Stream {
     /// `retention.ms`: age in milliseconds past which batches go; `None` = never.
     pub fn retention_ms(&self) -> Option<i64> {
         self.number(RETENTION_MS).filter(|age| *age >= 0)
+    }
+
+    /// `retention.settled`: records go that every queue which reads them has settled.
+    pub fn trims_settled(&self) -> bool {
+        self.config
+            .get(RETENTION_SETTLED)
+            .is_some_and(|v| v == "true")
     }
 
     /// `retention.bytes`: bytes kept in each partition; `None` = no bound.

@@ -1,5 +1,6 @@
 //! What must be done now and then: retention, checkpoints, deletion of WAL files; and the figures.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,7 +9,9 @@ use super::{Core, Kernel};
 use crate::entry::{Command, Entry};
 use crate::snapshot::Snapshot;
 use crate::state::partition::PartitionLog;
+use crate::state::{Directory, State};
 use crate::stats::KernelStats;
+use crate::stream::PartitionId;
 use crate::{checkpoint, wal};
 
 /// What is known of the checkpoints on disk.
@@ -32,7 +35,9 @@ impl Kernel {
             return;
         }
         self.retain().await;
-        self.open_queues().iter().for_each(|queue| queue.retry());
+        for queue in self.open_queues() {
+            queue.maintain().await;
+        }
         let due = {
             let checkpoints = self.core.checkpoints.lock().await;
             let since = self
@@ -96,6 +101,7 @@ impl Kernel {
         let mut expired = false;
         {
             let directory = self.core.state.directory.read();
+            let settled = settled_marks(&self.core.state, &directory);
             for partition in directory.partitions.values() {
                 let Some(stream) = directory.by_id.get(&partition.id.stream) else {
                     continue;
@@ -103,7 +109,13 @@ impl Kernel {
                 let log = partition.log.lock();
                 expired |= log.producers.values().any(|p| p.is_idle_since(idle_since));
                 let oldest = stream.retention_ms().map(|age| now.saturating_sub(age));
-                let log_start = keep_from(&log, oldest, stream.retention_bytes());
+                let log_start = keep_from(&log, oldest, stream.retention_bytes()).max(
+                    settled
+                        .get(&partition.id)
+                        .copied()
+                        .unwrap_or(0)
+                        .min(log.end),
+                );
                 if log_start > log.log_start
                     && entry.commands.len() < crate::limits::MAX_ENTRY_COMMANDS - 1
                 {
@@ -257,6 +269,34 @@ impl Core {
 /// The older of the checkpoints kept must be able to do without what is deleted.
 fn covered(checkpoints: &Checkpoints) -> u64 {
     checkpoints.kept.first().copied().unwrap_or(0)
+}
+
+/// For the streams that keep only what a queue has not settled: below which offsets of their partitions every queue that reads them, and every
+/// group with a position in them, is done. A partition that no queue reads is kept.
+fn settled_marks(state: &State, directory: &Directory) -> HashMap<PartitionId, i64> {
+    let mut marks = HashMap::new();
+    let owned: Vec<_> = directory
+        .by_id
+        .values()
+        .filter(|stream| stream.trims_settled())
+        .map(|stream| stream.id.partition(0)..=stream.id.partition(u32::MAX))
+        .collect();
+    if owned.is_empty() {
+        return marks;
+    }
+    for sources in state.queues.read().values() {
+        for (partition, source) in owned.iter().flat_map(|o| sources.range(o.clone())) {
+            let mark = marks.entry(*partition).or_insert(source.low_water);
+            *mark = source.low_water.min(*mark);
+        }
+    }
+    for positions in state.cursors.read().values() {
+        for (partition, position) in owned.iter().flat_map(|o| positions.range(o.clone())) {
+            let mark = marks.get_mut(partition).into_iter();
+            mark.for_each(|mark| *mark = position.offset.min(*mark));
+        }
+    }
+    marks
 }
 
 /// The log start that keeps `bytes`, and what is not older than `oldest` (ms). A batch without a timestamp has no age.

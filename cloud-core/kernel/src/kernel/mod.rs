@@ -68,6 +68,8 @@ pub(crate) struct Core {
     pub recovery_us: u64,
     pub recovered_entries: u64,
     next_waiter: AtomicU64,
+    /// Numbers the acquisitions of all queues.
+    pub acquisitions: AtomicU64,
     producer_ids: Mutex<std::ops::Range<i64>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     lock: Mutex<Option<Box<dyn Send + Sync>>>,
@@ -181,6 +183,7 @@ impl Kernel {
             recovery_us,
             recovered_entries: recovered.entries,
             next_waiter: AtomicU64::new(0),
+            acquisitions: AtomicU64::new(0),
             producer_ids: Mutex::new(0..0),
             writer: Mutex::new(None),
             lock: Mutex::new(Some(lock)),

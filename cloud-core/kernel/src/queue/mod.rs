@@ -5,11 +5,14 @@
 //! whoever wants records or waits for them; commits wake those who wait. Memory grows with what is in flight and with the runs of
 //! ready records, not with the records themselves.
 
+mod dead_letter;
+mod leases;
 mod scan;
+mod settle;
 mod source;
 mod types;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -18,15 +21,20 @@ use parking_lot::Mutex;
 use record::Record;
 use tokio::sync::Notify;
 
-pub use types::{Acquired, DeliveryId, HolderId, QueueName, QueueSource, Selector, Verdict};
+pub use dead_letter::{
+    DEAD_COUNT, DEAD_POSITION, DEAD_QUEUE, DEAD_REASON, DEAD_STREAM, DeadReason,
+};
+pub use types::{
+    Acquired, DeliveryId, HolderId, QueueLimits, QueueName, QueueSource, Selector, Verdict,
+};
 
-use crate::entry::{Command, Entry, QueueSettled};
+use crate::entry::{Command, Entry};
 use crate::error::{QueueError, WriteError};
 use crate::kernel::Kernel;
 use crate::state::SourceState;
 use crate::stats::QueueStats;
 use crate::stream::PartitionId;
-use scan::Decoded;
+use leases::Inner;
 use source::Source;
 
 /// A queue over partitions. Cheap to share; see [`crate::Kernel::queue`].
@@ -40,21 +48,21 @@ pub struct Queue {
     /// Something may be ready, or the queue is deleted.
     changed: Notify,
     deleted: AtomicBool,
-    dropped: AtomicU64,
+    counts: Counts,
     /// Delivered by an earlier life of the queue in this process: everything below the end may have been.
     reopened: bool,
 }
 
-#[derive(Default)]
-struct Inner {
-    sources: BTreeMap<PartitionId, Source>,
-    /// Who has what.
-    leases: HashMap<DeliveryId, HolderId>,
-    holders: HashMap<HolderId, BTreeSet<DeliveryId>>,
-    /// How often what is out, or was put back, has been handed out.
-    counts: HashMap<DeliveryId, u32>,
-    /// The batch that was read last: one with many records is not read again for each.
-    decoded: Option<Decoded>,
+/// Counters since it was opened.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Gone unsettled: by retention, unreadable, or dead without a place to go.
+    dropped: AtomicU64,
+    dead_lettered: AtomicU64,
+    /// Handed out again.
+    redelivered: AtomicU64,
+    /// Leases that ended by themselves.
+    expired: AtomicU64,
 }
 
 impl Queue {
@@ -72,7 +80,7 @@ impl Queue {
             inner: Mutex::default(),
             changed: Notify::new(),
             deleted: AtomicBool::new(false),
-            dropped: AtomicU64::new(0),
+            counts: Counts::default(),
             reopened,
         };
         queue.load_sources(true);
@@ -136,13 +144,27 @@ impl Queue {
         self.selector.store(Arc::new(selector));
     }
 
+    /// Sets what the owner demands. Leases that are out keep their time.
+    pub fn set_limits(&self, limits: QueueLimits) {
+        self.inner.lock().limits = limits;
+    }
+
+    /// What the owner demands.
+    pub fn limits(&self) -> QueueLimits {
+        self.inner.lock().limits
+    }
+
     pub(crate) fn stats(&self) -> QueueStats {
-        let dropped = self.dropped.load(Ordering::Relaxed);
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         QueueStats {
             name: self.name.clone(),
             ready: self.ready(),
             in_flight: self.in_flight(),
-            dropped,
+            dropped: count(&self.counts.dropped),
+            dead_lettered: count(&self.counts.dead_lettered),
+            redelivered: count(&self.counts.redelivered),
+            expired: count(&self.counts.expired),
+            memory_bytes: self.inner.lock().bytes() as u64,
         }
     }
 
@@ -159,7 +181,12 @@ impl Queue {
     pub async fn set_sources(&self, sources: Vec<QueueSource>) -> Result<(), QueueError> {
         let _gate = self.gate.lock().await;
         self.alive()?;
-        let wanted: BTreeMap<_, _> = sources.into_iter().map(|s| (s.partition, s.from)).collect();
+        // What is gone before the queue begins is not lost to it.
+        let start = |p| self.kernel.watermarks(p).map_or(0, |w| w.log_start);
+        let sources = sources.into_iter();
+        let wanted: BTreeMap<_, _> = sources
+            .map(|s| (s.partition, s.from.max(start(s.partition))))
+            .collect();
         let durable = self
             .kernel
             .core
@@ -203,7 +230,10 @@ impl Queue {
         max_records: usize,
         max_bytes: usize,
     ) -> Vec<Acquired> {
+        self.tend().await;
         let _gate = self.gate.lock().await;
+        let lease = self.limits().lease_ms;
+        let until = lease.map(|ms| self.stop_watch_ms().saturating_add(ms));
         let mut acquired = Vec::new();
         let mut bytes = 0;
         while acquired.len() < max_records && !self.is_deleted() {
@@ -217,106 +247,27 @@ impl Queue {
             if bytes > max_bytes && !acquired.is_empty() {
                 break;
             }
-            let mut inner = self.inner.lock();
-            let Some(source) = inner.sources.get_mut(&id.partition) else {
+            let Some((count, uncertain)) = self.inner.lock().take(id, holder, until) else {
                 continue;
             };
-            source.take(id.offset);
-            let uncertain = id.offset < source.uncertain_below;
-            let count = inner
-                .counts
-                .get(&id)
-                .map_or(1, |count| count.saturating_add(1));
-            inner.counts.insert(id, count);
-            inner.leases.insert(id, holder);
-            inner.holders.entry(holder).or_default().insert(id);
+            let redelivered = uncertain || count > 1;
+            if redelivered {
+                self.counts.redelivered.fetch_add(1, Ordering::Relaxed);
+            }
             acquired.push(Acquired {
                 id,
                 record,
                 stream,
-                redelivered: uncertain || count > 1,
+                redelivered,
                 delivery_count: count,
             });
         }
         acquired
     }
 
-    /// Ends deliveries. `Accept` and `Reject` resolve when durable; `Release` puts the records back to where they were. Ids that
-    /// are not in flight are ignored; the number of those that were is returned.
-    pub async fn settle(&self, ids: &[DeliveryId], verdict: Verdict) -> Result<usize, QueueError> {
-        self.alive()?;
-        if verdict == Verdict::Release {
-            let released = {
-                let mut inner = self.inner.lock();
-                ids.iter().filter(|id| inner.release(**id)).count()
-            };
-            if released > 0 {
-                self.changed.notify_waiters();
-            }
-            return Ok(released);
-        }
-        let (settled, written) = {
-            let mut inner = self.inner.lock();
-            let mut by_source: BTreeMap<PartitionId, roaring::RoaringTreemap> = BTreeMap::new();
-            let mut settled = 0;
-            for id in ids {
-                if inner.end_lease(*id) {
-                    settled += 1;
-                    inner.counts.remove(id);
-                    if let Some(source) = inner.sources.get_mut(&id.partition) {
-                        source.out.remove(&id.offset);
-                        by_source
-                            .entry(id.partition)
-                            .or_default()
-                            .insert(crate::state::offset_u64(id.offset));
-                    }
-                }
-            }
-            if by_source.is_empty() {
-                return Ok(settled);
-            }
-            // Handed to the writer before the lock is given back: the low-water marks of two settlements follow each other in the log, so the
-            // later may already count on the earlier.
-            (settled, self.write_settled(&mut inner, by_source))
-        };
-        written.await?;
-        Ok(settled)
-    }
-
-    fn write_settled(
-        &self,
-        inner: &mut Inner,
-        by_source: BTreeMap<PartitionId, roaring::RoaringTreemap>,
-    ) -> impl Future<Output = Result<(), WriteError>> + Send + use<> {
-        let mut settled = Vec::with_capacity(by_source.len());
-        for (partition, mut offsets) in by_source {
-            if let Some(source) = inner.sources.get_mut(&partition) {
-                let low_water = source.low_water();
-                // Below the mark nothing need be said.
-                offsets.remove_range(..crate::state::offset_u64(low_water));
-                source.persisted = (low_water, source.delivered_to);
-                settled.push(QueueSettled {
-                    partition,
-                    offsets,
-                    low_water,
-                    delivered_to: source.delivered_to,
-                });
-            }
-        }
-        let written = self.kernel.write(Entry::new().with(Command::QueueSettle {
-            queue: self.name.clone(),
-            settled,
-        }));
-        async move { written.await.map(|_| ()) }
-    }
-
     /// Puts back everything `holder` has; returns how many.
     pub fn release_holder(&self, holder: HolderId) -> usize {
-        let released = {
-            let mut inner = self.inner.lock();
-            let ids = inner.holders.get(&holder).cloned().unwrap_or_default();
-            ids.into_iter().filter(|id| inner.release(*id)).count()
-        };
+        let released = self.inner.lock().release_holder(holder);
         if released > 0 {
             self.changed.notify_waiters();
         }
@@ -341,7 +292,7 @@ impl Queue {
 
     /// Records acquired and not settled.
     pub fn in_flight(&self) -> u64 {
-        self.inner.lock().leases.len() as u64
+        self.inner.lock().in_flight() as u64
     }
 
     /// Returns when a record can be acquired, or the queue is deleted. Pushed by commits and releases.
@@ -354,6 +305,7 @@ impl Queue {
             if self.is_deleted() {
                 return;
             }
+            self.tend().await;
             let positions = {
                 let _gate = self.gate.lock().await;
                 if self.next_ready().await.is_some() {
@@ -366,38 +318,6 @@ impl Queue {
                 _ = self.kernel.wait_stable(&positions) => {}
             }
         }
-    }
-
-    /// Settles every ready record durably; what is in flight stays. Returns how many.
-    pub async fn purge(&self) -> Result<u64, QueueError> {
-        let _gate = self.gate.lock().await;
-        self.alive()?;
-        self.scan_all().await;
-        let (purged, written) = {
-            let mut inner = self.inner.lock();
-            let mut by_source = BTreeMap::new();
-            let mut purged = 0;
-            let mut forgotten = Vec::new();
-            for (partition, source) in &mut inner.sources {
-                purged += source.ready.len();
-                forgotten.extend(source.ready.iter().map(|offset| DeliveryId {
-                    partition: *partition,
-                    offset: offset.cast_signed(),
-                }));
-                by_source.insert(*partition, std::mem::take(&mut source.ready));
-            }
-            if purged == 0 {
-                return Ok(0);
-            }
-            if !inner.counts.is_empty() {
-                for id in &forgotten {
-                    inner.counts.remove(id);
-                }
-            }
-            (purged, self.write_settled(&mut inner, by_source))
-        };
-        written.await?;
-        Ok(purged)
     }
 
     /// Deletes the queue with its state, durably. Every later operation finds it deleted.
@@ -415,29 +335,37 @@ impl Queue {
         Ok(())
     }
 
-    /// Tells the log how far it has handed out and looked through, if that is news.
-    pub(crate) async fn persist_progress(&self) -> Result<(), WriteError> {
-        if self.is_deleted() {
-            return Ok(());
+    /// The clock's stop watch: leases are no matter of the calendar.
+    fn stop_watch_ms(&self) -> u64 {
+        self.kernel.core.ports.clock.monotonic_us() / 1000
+    }
+
+    /// What is due now and then: leases that have ended, dead letters.
+    pub(crate) async fn maintain(&self) {
+        self.retry();
+        let expired = self.inner.lock().expire(self.stop_watch_ms());
+        if expired > 0 {
+            self.counts.expired.fetch_add(expired, Ordering::Relaxed);
+            self.changed.notify_waiters();
         }
-        let written = {
-            let mut inner = self.inner.lock();
-            let news = inner.sources.iter().filter(|(_, source)| {
-                source.persisted != (source.low_water(), source.delivered_to)
-            });
-            let by_source: BTreeMap<_, _> = news
-                .map(|(partition, _)| (*partition, roaring::RoaringTreemap::new()))
-                .collect();
-            if by_source.is_empty() {
-                return Ok(());
-            }
-            self.write_settled(&mut inner, by_source)
-        };
-        written.await
+        self.tend().await;
+        // The trim of logs that are the queue's own follows the mark that is durable.
+        if self.owns_a_log()
+            && let Err(error) = self.persist_progress().await
+        {
+            tracing::warn!(%error, queue = %self.name, "the progress of a queue was not written; its log is trimmed later");
+        }
+    }
+
+    fn owns_a_log(&self) -> bool {
+        let streams = |p: &PartitionId| self.kernel.stream_by_id(p.stream);
+        let inner = self.inner.lock();
+        let mut sources = inner.sources.keys();
+        sources.any(|p| streams(p).is_some_and(|stream| stream.trims_settled()))
     }
 
     /// Sources whose disk failed are tried again.
-    pub(crate) fn retry(&self) {
+    fn retry(&self) {
         let mut any = false;
         for source in self.inner.lock().sources.values_mut() {
             any |= std::mem::take(&mut source.failed);
@@ -445,45 +373,6 @@ impl Queue {
         if any {
             self.changed.notify_waiters();
         }
-    }
-}
-
-impl Inner {
-    fn end_lease(&mut self, id: DeliveryId) -> bool {
-        let Some(holder) = self.leases.remove(&id) else {
-            return false;
-        };
-        if let Some(ids) = self.holders.get_mut(&holder) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.holders.remove(&holder);
-            }
-        }
-        true
-    }
-
-    fn release(&mut self, id: DeliveryId) -> bool {
-        if !self.end_lease(id) {
-            return false;
-        }
-        if let Some(source) = self.sources.get_mut(&id.partition) {
-            source.put_back(id.offset);
-        }
-        true
-    }
-
-    fn drop_source(&mut self, partition: PartitionId) {
-        self.sources.remove(&partition);
-        let ids: Vec<_> = self
-            .leases
-            .keys()
-            .filter(|id| id.partition == partition)
-            .copied()
-            .collect();
-        ids.into_iter().for_each(|id| {
-            self.end_lease(id);
-        });
-        self.counts.retain(|id, _| id.partition != partition);
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use record::{Batch, Record};
 use roaring::RoaringTreemap;
 
+use super::dead_letter::Lost;
 use super::{DeliveryId, Queue};
 use crate::error::ReadError;
 use crate::limits::QUEUE_SCAN_BYTES;
@@ -83,36 +84,41 @@ impl Queue {
         let mut inner = self.inner.lock();
         let mut dropped = 0;
         let mut gone = Vec::new();
+        let mut lost = Vec::new();
         for (partition, source) in &mut inner.sources {
-            match self.kernel.watermarks(*partition) {
-                Some(watermarks) => dropped += source.trimmed(watermarks.log_start),
-                None => {
-                    dropped += source.ready.len();
-                    gone.push(*partition);
-                }
-            }
+            let Some(watermarks) = self.kernel.watermarks(*partition) else {
+                dropped += source.ready.len();
+                gone.push(*partition);
+                continue;
+            };
+            let Some(trimmed) = source.trimmed(watermarks.log_start) else {
+                continue;
+            };
+            dropped += trimmed.records;
+            tracing::warn!(queue = %self.name, %partition, ?trimmed, "the log was trimmed past records that the queue had not settled");
+            lost.push(Lost {
+                partition: *partition,
+                first: trimmed.first,
+                records: trimmed.records,
+            });
         }
+        inner.lost.extend(lost);
+        dropped += std::mem::take(&mut inner.gone);
         gone.into_iter()
             .for_each(|partition| inner.drop_source(partition));
-        self.dropped.fetch_add(dropped, Ordering::Relaxed);
+        self.counts.dropped.fetch_add(dropped, Ordering::Relaxed);
     }
 
     fn next(&self) -> Next {
         let inner = self.inner.lock();
-        let mut ready: Option<(Order, DeliveryId)> = None;
+        let mut ready: Option<(Order, (PartitionId, i64))> = None;
         let mut unseen: Option<(Order, PartitionId)> = None;
         for (partition, source) in inner.sources.iter().filter(|(_, source)| !source.failed) {
             if let Some(offset) = source.first_ready() {
                 // Without a batch it was trimmed this moment: reading it will tell.
                 let order = self.order_of(*partition, offset).unwrap_or((0, 0));
                 if ready.as_ref().is_none_or(|(first, _)| order < *first) {
-                    ready = Some((
-                        order,
-                        DeliveryId {
-                            partition: *partition,
-                            offset,
-                        },
-                    ));
+                    ready = Some((order, (*partition, offset)));
                 }
             }
             if let Some(order) = self.order_of(*partition, source.scanned)
@@ -125,7 +131,15 @@ impl Queue {
             (Some((order, _)), Some((earlier, partition))) if earlier < order => {
                 Next::Unseen(partition)
             }
-            (Some((_, id)), _) => Next::Ready(id),
+            (Some((_, (partition, offset))), _) => Next::Ready(DeliveryId {
+                partition,
+                offset,
+                epoch: self
+                    .kernel
+                    .core
+                    .acquisitions
+                    .fetch_add(1, Ordering::Relaxed),
+            }),
             (None, Some((_, partition))) => Next::Unseen(partition),
             (None, None) => Next::Nothing,
         }
@@ -176,16 +190,9 @@ impl Queue {
         let Some(source) = inner.sources.get_mut(&partition) else {
             return;
         };
-        let settled: Vec<u64> = found
-            .iter()
-            .filter(|offset| source.is_settled(offset.cast_signed()))
-            .collect();
-        for offset in settled {
-            found.remove(offset);
-        }
-        source.looked(read.next_offset, &found);
+        let new = source.looked(read.next_offset, found);
         drop(inner);
-        if !found.is_empty() {
+        if new > 0 {
             self.changed.notify_waiters();
         }
     }
@@ -218,8 +225,8 @@ impl Queue {
         if record.is_none()
             && let Some(source) = inner.sources.get_mut(&id.partition)
         {
-            self.dropped
-                .fetch_add(source.pass_over(id.offset, id.offset), Ordering::Relaxed);
+            let passed = source.pass_over(id.offset, id.offset);
+            self.counts.dropped.fetch_add(passed, Ordering::Relaxed);
         }
         drop(inner);
         record.map(|record| (record, stream))
@@ -231,8 +238,8 @@ impl Queue {
             ReadError::Corrupt { first, last, .. } => {
                 tracing::error!(%error, queue = %self.name, "records are lost to the queue");
                 if let Some(source) = self.inner.lock().sources.get_mut(&partition) {
-                    self.dropped
-                        .fetch_add(source.pass_over(*first, *last), Ordering::Relaxed);
+                    let passed = source.pass_over(*first, *last);
+                    self.counts.dropped.fetch_add(passed, Ordering::Relaxed);
                 }
             }
             ReadError::Io { .. } | ReadError::Closed => {

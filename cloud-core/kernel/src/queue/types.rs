@@ -59,6 +59,20 @@ pub struct DeliveryId {
     pub partition: PartitionId,
     /// The record.
     pub offset: i64,
+    /// This acquisition: when the record is put back and acquired again, by whomever, it has another id.
+    pub epoch: u64,
+}
+
+/// What its owner demands of a queue. Not durable: the owner sets it whenever he opens the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QueueLimits {
+    /// A record that has been handed out this often, and is put back, becomes a dead letter. Counted since the queue was opened: a record whose
+    /// delivery count was lost in a crash is not condemned for deliveries that may never have been.
+    pub max_deliveries: Option<u32>,
+    /// Where records go that are rejected or were handed out too often. Without it, or when it does not exist, they are dropped.
+    pub dead_letter: Option<PartitionId>,
+    /// Time after which a record that is not settled is put back, milliseconds; [`crate::Kernel::maintain`] looks at the time. `None` = never.
+    pub lease_ms: Option<u64>,
 }
 
 /// A record on its way to a holder.
@@ -72,7 +86,8 @@ pub struct Acquired {
     pub stream: Arc<Stream>,
     /// It may have been handed out before.
     pub redelivered: bool,
-    /// How often it has been acquired since the kernel opened, this time included; 1 = the first time.
+    /// How often it has been acquired since the queue was opened, this time included; 1 = the first time. What was handed out before a
+    /// restart is `redelivered`, but not counted: how often is not durable.
     pub delivery_count: u32,
 }
 
@@ -83,6 +98,6 @@ pub enum Verdict {
     Accept,
     /// Back to its original position.
     Release,
-    /// Refused for good: never delivered again. Sending it elsewhere is for the caller to do before.
+    /// Refused for good: never delivered again. Goes to where dead letters go, if there is such a place ([`QueueLimits::dead_letter`]).
     Reject,
 }

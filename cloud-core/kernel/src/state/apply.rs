@@ -10,8 +10,8 @@ use record::{Batch, ControlRecord};
 
 use super::partition::{BatchRef, Partition, PartitionLog};
 use super::producer::{self, Producer, Verdict};
-use super::{Positions, Shared, SourceState, State};
-use crate::entry::{Appended, Command, Outcome, QueueSettled, SequenceRule};
+use super::{Positions, Shared, SourceState, State, settled};
+use crate::entry::{Appended, Command, Outcome, SequenceRule};
 use crate::error::AppendError;
 use crate::stream::{PartitionId, Stream, StreamId};
 
@@ -394,7 +394,7 @@ impl State {
                 Some(sources) => {
                     for settled in settled {
                         if let Some(source) = sources.get_mut(&settled.partition) {
-                            settle(source, settled);
+                            settled::settle(source, settled);
                         }
                     }
                     Outcome::Done
@@ -531,13 +531,6 @@ fn coordinator_epoch(marker: &Batch) -> i32 {
         ) => coordinator_epoch,
         None => -1,
     }
-}
-
-fn settle(source: &mut SourceState, settled: QueueSettled) {
-    source.low_water = source.low_water.max(settled.low_water);
-    source.delivered_to = source.delivered_to.max(settled.delivered_to);
-    source.settled |= settled.offsets;
-    source.settled.remove_range(..offset_u64(source.low_water));
 }
 
 /// Offsets in bitmaps; there are no negative ones.

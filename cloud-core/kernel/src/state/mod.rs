@@ -4,6 +4,7 @@ mod apply;
 pub(crate) mod cold;
 pub(crate) mod partition;
 pub(crate) mod producer;
+mod settled;
 mod tail;
 pub(crate) mod transaction;
 pub(crate) mod waiters;
