@@ -36,6 +36,8 @@ fn open(disk: &SimDisk, change: impl FnOnce(&mut KernelConfig)) -> World {
     };
     let mut config = KernelConfig {
         reader_threads: 0,
+        // The simulated disk is memory, and files are allocated in full.
+        wal_file_bytes: 1024 * 1024,
         ..KernelConfig::default()
     };
     change(&mut config);
