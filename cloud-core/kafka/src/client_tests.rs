@@ -17,18 +17,18 @@ use crate::wire::writer::Writer;
 use crate::wire::{
     Api, Message, Reader, Records, Request, RequestHeader, api_versions, create_topics, fetch,
     find_coordinator, heartbeat, init_producer_id, join_group, list_offsets, metadata,
-    offset_commit, offset_fetch, produce, sync_group,
+    offset_commit, offset_fetch, offset_for_leader_epoch, produce, sync_group,
 };
 
-struct Server {
+pub(crate) struct Server {
     dir: tempfile::TempDir,
-    ctx: Context,
+    pub(crate) ctx: Context,
     addr: SocketAddr,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Server {
-    async fn start() -> Server {
+    pub(crate) async fn start() -> Server {
         Server::start_in(tempfile::tempdir().unwrap()).await
     }
 
@@ -54,7 +54,7 @@ impl Server {
         Server::start_in(self.dir).await
     }
 
-    async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         Client {
             stream: TcpStream::connect(self.addr).await.unwrap(),
             correlation_id: 0,
@@ -74,13 +74,13 @@ fn open(dir: &Path) -> Kernel {
     .unwrap()
 }
 
-struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     correlation_id: i32,
 }
 
 impl Client {
-    async fn send<R: Request>(&mut self, version: i16, request: &R) {
+    pub(crate) async fn send<R: Request>(&mut self, version: i16, request: &R) {
         self.correlation_id += 1;
         let header = RequestHeader {
             key: R::API.key(),
@@ -104,7 +104,11 @@ impl Client {
         Some(frame.into())
     }
 
-    async fn receive<R: Request>(&mut self, version: i16, correlation_id: i32) -> R::Response {
+    pub(crate) async fn receive<R: Request>(
+        &mut self,
+        version: i16,
+        correlation_id: i32,
+    ) -> R::Response {
         let mut frame = self.frame().await.expect("an answer");
         assert_eq!(
             frame.get_i32(),
@@ -121,12 +125,12 @@ impl Client {
         response
     }
 
-    async fn ask<R: Request>(&mut self, version: i16, request: R) -> R::Response {
+    pub(crate) async fn ask<R: Request>(&mut self, version: i16, request: R) -> R::Response {
         self.send(version, &request).await;
         self.receive::<R>(version, self.correlation_id).await
     }
 
-    async fn create(&mut self, name: &str) {
+    pub(crate) async fn create(&mut self, name: &str) {
         let topics = vec![create_topics::CreatableTopic {
             name: name.to_owned(),
             num_partitions: 1,
@@ -140,20 +144,20 @@ impl Client {
         assert_eq!(self.ask(5, request).await.topics[0].error_code, NONE);
     }
 
-    async fn produce(&mut self, topic: &str, records: Bytes) -> (i16, i64) {
+    pub(crate) async fn produce(&mut self, topic: &str, records: Bytes) -> (i16, i64) {
         let response = self.ask(9, produced(topic, records, -1)).await;
         let partition = &response.responses[0].partition_responses[0];
         (partition.error_code, partition.base_offset)
     }
 
-    async fn fetch(&mut self, topic: &str, offset: i64) -> fetch::PartitionData {
+    pub(crate) async fn fetch(&mut self, topic: &str, offset: i64) -> fetch::PartitionData {
         let response = self.ask(12, fetched(topic, offset, 0, 1 << 20)).await;
         assert_eq!((response.error_code, response.session_id), (NONE, 0));
         response.responses[0].partitions[0].clone()
     }
 }
 
-fn batch(values: &[&'static [u8]]) -> Batch {
+pub(crate) fn batch(values: &[&'static [u8]]) -> Batch {
     numbered(values, -1, -1)
 }
 
@@ -191,7 +195,7 @@ fn produced(topic: &str, records: Bytes, acks: i16) -> produce::ProduceRequest {
     }
 }
 
-fn fetched(
+pub(crate) fn fetched(
     topic: &str,
     fetch_offset: i64,
     max_wait_ms: i32,
@@ -214,7 +218,7 @@ fn fetched(
     }
 }
 
-fn values(records: &Records) -> Vec<Bytes> {
+pub(crate) fn values(records: &Records) -> Vec<Bytes> {
     let mut bytes: Bytes = records.0.concat().into();
     let mut values = Vec::new();
     while !bytes.is_empty() {
@@ -544,6 +548,32 @@ async fn a_topic_made_again_has_another_id_and_a_higher_epoch() {
     let after = client.ask(12, ask(true)).await.topics[0].clone();
     assert_ne!(after.topic_id, before.topic_id);
     assert!(after.partitions[0].leader_epoch > before.partitions[0].leader_epoch);
+    // What the metadata says is what the batches carry, and the older epoch ended where this log begins.
+    let epoch = after.partitions[0].leader_epoch;
+    client.produce("t", batch(&[b"one"]).into_bytes()).await;
+    let records: Bytes = client.fetch("t", 0).await.records.0.concat().into();
+    assert_eq!(Batch::parse(records).unwrap().leader_epoch(), epoch);
+    for (asked, found) in [
+        (epoch, (epoch, 1)),
+        (before.partitions[0].leader_epoch, (epoch - 1, 0)),
+        (epoch + 1, (-1, -1)),
+        (-1, (-1, -1)),
+    ] {
+        let partition = offset_for_leader_epoch::OffsetForLeaderPartition {
+            leader_epoch: asked,
+            ..Default::default()
+        };
+        let request = offset_for_leader_epoch::OffsetForLeaderEpochRequest {
+            topics: vec![offset_for_leader_epoch::OffsetForLeaderTopic {
+                topic: "t".to_owned(),
+                partitions: vec![partition],
+            }],
+            ..Default::default()
+        };
+        let answer = client.ask(4, request).await.topics[0].partitions[0].clone();
+        assert_eq!(answer.error_code, NONE);
+        assert_eq!((answer.leader_epoch, answer.end_offset), found, "{asked}");
+    }
     let mut old = fetched("", 0, 0, 100);
     old.topics[0].topic_id = before.topic_id;
     assert_eq!(

@@ -18,6 +18,8 @@ use crate::topics::partition;
 use crate::wire::Records;
 use crate::wire::fetch::*;
 
+/// Isolation levels.
+const READ_UNCOMMITTED: i8 = 0;
 const READ_COMMITTED: i8 = 1;
 
 pub async fn handle(call: Arc<Call>, request: FetchRequest) -> FetchResponse {
@@ -30,6 +32,12 @@ pub async fn handle(call: Arc<Call>, request: FetchRequest) -> FetchResponse {
     if request.session_epoch > 0 {
         return FetchResponse {
             error_code: error_code::INVALID_FETCH_SESSION_EPOCH,
+            ..Default::default()
+        };
+    }
+    if ![READ_UNCOMMITTED, READ_COMMITTED].contains(&request.isolation_level) {
+        return FetchResponse {
+            error_code: error_code::INVALID_REQUEST,
             ..Default::default()
         };
     }
@@ -49,8 +57,14 @@ pub async fn handle(call: Arc<Call>, request: FetchRequest) -> FetchResponse {
                 ..Default::default()
             };
         }
-        // Whatever was written after the look above is past these ends, so it is not missed.
-        let changed = call.kernel().wait_past(&collected.ends);
+        // Whatever was written, or decided, after the look above is past these ends, so it is not missed.
+        let changed = async {
+            if request.isolation_level == READ_COMMITTED {
+                call.kernel().wait_stable(&collected.ends).await
+            } else {
+                call.kernel().wait_past(&collected.ends).await
+            }
+        };
         if tokio::time::timeout_at(deadline, changed).await.is_err() {
             return FetchResponse {
                 responses: collected.topics,
@@ -64,7 +78,7 @@ pub async fn handle(call: Arc<Call>, request: FetchRequest) -> FetchResponse {
 struct Collected {
     topics: Vec<FetchableTopicResponse>,
     bytes: usize,
-    /// Where to wait for more.
+    /// Where to wait for more: the ends, or the last stable offsets, of what was looked at.
     ends: Vec<(PartitionId, i64)>,
     /// A partition has an error to tell.
     failed: bool,
@@ -97,15 +111,12 @@ async fn collect(call: &Call, request: &FetchRequest) -> Collected {
         };
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
-            let mut answer = match &stream {
-                Some(stream) => one(call, stream, asked, limit, &mut collected).await,
+            let committed = request.isolation_level == READ_COMMITTED;
+            let answer = match &stream {
+                Some(stream) => one(call, stream, asked, committed, limit, &mut collected).await,
                 None => failure(asked, unknown, None),
             };
             collected.failed |= answer.error_code != error_code::NONE;
-            if request.isolation_level == READ_COMMITTED {
-                // There are no transactions, so none was aborted and the last stable offset is the high watermark.
-                answer.aborted_transactions = Some(Vec::new());
-            }
             partitions.push(answer);
         }
         let (topic, topic_id) = (topic.topic.clone(), topic.topic_id);
@@ -122,6 +133,7 @@ async fn one(
     call: &Call,
     stream: &Stream,
     asked: &FetchPartition,
+    committed: bool,
     limit: usize,
     collected: &mut Collected,
 ) -> PartitionData {
@@ -135,7 +147,18 @@ async fn one(
     let room = limit
         .saturating_sub(collected.bytes)
         .min(usize::try_from(asked.partition_max_bytes).unwrap_or(0));
-    let read = match call.kernel().read(id, asked.fetch_offset, room).await {
+    // Readers of committed records get everything below the last stable offset, and leave out themselves what they are told was aborted.
+    let read = if committed {
+        let stable = call
+            .kernel()
+            .read_stable(id, asked.fetch_offset, room)
+            .await;
+        stable.map(|(read, aborted)| (read, Some(aborted)))
+    } else {
+        let read = call.kernel().read(id, asked.fetch_offset, room).await;
+        read.map(|read| (read, None))
+    };
+    let (read, aborted) = match read {
         Ok(read) => read,
         Err(error) => {
             match &error {
@@ -164,10 +187,23 @@ async fn one(
             .extend(read.batches.into_iter().map(Batch::into_bytes));
     }
     collected.full |= !fits || collected.bytes >= limit;
-    collected.ends.push((id, read.watermarks.end));
+    let marks = read.watermarks;
+    let end = if committed {
+        marks.last_stable
+    } else {
+        marks.end
+    };
+    collected.ends.push((id, end));
     PartitionData {
         records,
-        ..answer(asked, Some(read.watermarks))
+        aborted_transactions: aborted.map(|aborted| {
+            let aborted = aborted.into_iter().map(|a| AbortedTransaction {
+                producer_id: a.producer_id,
+                first_offset: a.first_offset,
+            });
+            aborted.collect()
+        }),
+        ..answer(asked, Some(marks))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kernel::{PartitionId, ReadError, Stream};
+use kernel::Stream;
 
 use crate::broker::Call;
 use crate::error_code;
@@ -15,6 +15,8 @@ const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
+/// Isolation levels.
+const READ_UNCOMMITTED: i8 = 0;
 const READ_COMMITTED: i8 = 1;
 
 pub async fn handle(call: Arc<Call>, request: ListOffsetsRequest) -> ListOffsetsResponse {
@@ -69,72 +71,32 @@ async fn find(
         return Err(stale);
     }
     let marks = call.kernel().watermarks(id).ok_or(unknown)?;
+    let latest = match isolation_level {
+        READ_UNCOMMITTED => marks.high_watermark,
+        READ_COMMITTED => marks.last_stable,
+        _ => return Err(error_code::INVALID_REQUEST),
+    };
+    let local = call.kernel().local_start(id).ok_or(unknown)?;
     let epoch = leader_epoch(stream);
     let named = |offset| Ok(Some((offset, -1, epoch)));
-    match asked.timestamp {
-        LATEST if isolation_level == READ_COMMITTED => named(marks.last_stable),
-        LATEST => named(marks.high_watermark),
-        EARLIEST => named(marks.log_start),
-        EARLIEST_LOCAL if call.version >= 8 => named(marks.log_start),
-        LATEST_TIERED if call.version >= 9 => Ok(None), // Nothing is tiered yet.
-        MAX_TIMESTAMP if call.version >= 7 => youngest(call, id, epoch).await,
-        timestamp @ 0.. => at_or_after(call, id, timestamp, epoch).await,
-        _ => Err(error_code::UNSUPPORTED_VERSION),
-    }
-}
-
-/// The first record with this timestamp or a later one.
-async fn at_or_after(
-    call: &Call,
-    id: PartitionId,
-    timestamp: i64,
-    epoch: i32,
-) -> Result<Option<(i64, i64, i32)>, i16> {
-    let Some((offset, _)) = call
-        .kernel()
-        .offset_for_timestamp(id, timestamp)
-        .await
-        .map_err(code)?
-    else {
-        return Ok(None);
+    let timestamp = match asked.timestamp {
+        LATEST => return named(latest),
+        EARLIEST => return named(marks.log_start),
+        EARLIEST_LOCAL if call.version >= 8 => return named(local),
+        LATEST_TIERED if call.version >= 9 && local > marks.log_start => return named(local - 1),
+        LATEST_TIERED if call.version >= 9 => return Ok(None),
+        MAX_TIMESTAMP if call.version >= 7 => match call.kernel().max_timestamp(id) {
+            Some(greatest) => greatest,
+            None => return Ok(None),
+        },
+        timestamp @ 0.. => timestamp,
+        _ => return Err(error_code::UNSUPPORTED_VERSION),
     };
-    // The index knows batches; which record of the batch it is, the batch knows.
-    let read = call.kernel().read(id, offset, 1).await.map_err(code)?;
-    let damaged = |_| error_code::CORRUPT_MESSAGE;
-    for batch in &read.batches {
-        for record in batch.records().map_err(damaged)? {
-            let record = record.map_err(damaged)?;
-            if record.timestamp >= timestamp && record.offset >= read.watermarks.log_start {
-                return Ok(Some((record.offset, record.timestamp, epoch)));
-            }
-        }
-    }
-    Ok(None)
-}
-
-/// The first record with the greatest timestamp, by halving the range in which that timestamp lies.
-async fn youngest(
-    call: &Call,
-    id: PartitionId,
-    epoch: i32,
-) -> Result<Option<(i64, i64, i32)>, i16> {
-    let (mut found, mut missing) = (0i64, i64::MAX);
-    while missing - found > 1 {
-        let middle = found + (missing - found) / 2;
-        match call
-            .kernel()
-            .offset_for_timestamp(id, middle)
-            .await
-            .map_err(code)?
-        {
-            Some(_) => found = middle,
-            None => missing = middle,
-        }
-    }
-    at_or_after(call, id, found, epoch).await
-}
-
-fn code(error: ReadError) -> i16 {
-    // The log start may pass the offset between two looks: the client asks again.
-    error_code::of_read(&error)
+    let found = call.kernel().offset_for_timestamp(id, timestamp).await;
+    // The log start may pass the offset while it is looked for: the client asks again.
+    let found = found.map_err(|error| error_code::of_read(&error))?;
+    // What this reader could not fetch does not exist for it.
+    Ok(found
+        .filter(|(offset, _)| *offset < latest)
+        .map(|(offset, timestamp)| (offset, timestamp, epoch)))
 }

@@ -1,6 +1,7 @@
-//! OffsetForLeaderEpoch: where an epoch ended. No log here was ever cut at its end, so every epoch that a client has seen
-//! ends where the log does.
+//! OffsetForLeaderEpoch: where an epoch ended. A log has one epoch from its first record to its end: an older one is that of a topic of
+//! this name that was deleted, and ended, as far as this log goes, at offset 0.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use kernel::Stream;
@@ -52,17 +53,24 @@ fn end_of(
             ..result
         };
     };
-    match check_epoch(stream, asked.current_leader_epoch) {
-        error_code::NONE if asked.leader_epoch > leader_epoch(stream) => result,
-        error_code::NONE => EpochEndOffset {
-            leader_epoch: asked.leader_epoch,
-            end_offset: marks.end,
+    let stale = check_epoch(stream, asked.current_leader_epoch);
+    if stale != error_code::NONE {
+        return EpochEndOffset {
+            error_code: stale,
             ..result
-        },
-        error_code => EpochEndOffset {
-            error_code,
-            ..result
-        },
+        };
+    }
+    let end_offset = match asked.leader_epoch.cmp(&leader_epoch(stream)) {
+        // Nothing is known of an epoch that is still to come, nor of none (-1).
+        Ordering::Greater => return result,
+        Ordering::Less if asked.leader_epoch < 0 => return result,
+        Ordering::Less => 0,
+        Ordering::Equal => marks.end,
+    };
+    EpochEndOffset {
+        leader_epoch: asked.leader_epoch,
+        end_offset,
+        ..result
     }
 }
 

@@ -55,6 +55,8 @@ mod limits;
 mod receive;
 mod topic_config;
 mod topics;
+#[cfg(test)]
+mod transaction_tests;
 mod transmit;
 mod wire;
 

@@ -75,8 +75,8 @@ pub fn partition(stream: &Stream, index: i32) -> Option<PartitionId> {
     Some(stream.id.partition(index))
 }
 
-/// The leader epoch of a topic's partitions. The number of a stream only grows and is never used again, so a topic that
-/// is deleted and made again has a higher epoch than before, which is what lets an old client notice.
+/// The leader epoch of a topic's partitions: the one their batches carry. A topic that is deleted and made again has a higher epoch than
+/// before, which is what lets an old client notice.
 pub fn leader_epoch(stream: &Stream) -> i32 {
-    (stream.id.0 & 0x7fff_ffff) as i32
+    stream.id.partition(0).leader_epoch()
 }

@@ -127,6 +127,23 @@ impl Kernel {
         )
     }
 
+    /// The first offset that is not in the cold store yet; the log start if nothing of the partition is there.
+    pub fn local_start(&self, partition: PartitionId) -> Option<i64> {
+        let found = self.core.state.partition(partition)?;
+        let log = found.log.lock();
+        let sealed = log.cold.back().map_or(0, |range| range.next_offset);
+        Some(sealed.max(log.log_start))
+    }
+
+    /// The greatest timestamp (ms) that a batch of the partition claims; `None` for an empty partition, or none at all.
+    pub fn max_timestamp(&self, partition: PartitionId) -> Option<i64> {
+        let found = self.core.state.partition(partition)?;
+        let log = found.log.lock();
+        let cold = log.cold.iter().map(|range| range.max_timestamp);
+        cold.chain(log.batches.iter().map(|batch| batch.max_timestamp))
+            .max()
+    }
+
     /// First record with that timestamp (ms) or a later one: offset and timestamp. `None` when there is none.
     pub async fn offset_for_timestamp(
         &self,
