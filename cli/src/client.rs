@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use admin_api::{
     ApiError, CreateStream, CreateToken, Credentials, Edge, Edges, Node, Nodes, Partition,
-    Partitions, Stream, Streams, Token, paths,
+    Partitions, StartVerification, Stream, Streams, Token, Verification, paths,
 };
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
@@ -99,6 +99,20 @@ impl Admin {
     pub async fn delete_stream(&self, name: &str) -> Result<()> {
         let path = format!("{}/{}", paths::STREAMS, encoded(name));
         self.call("DELETE", path, None).await.map(drop)
+    }
+
+    pub async fn start_verification(&self, request: &StartVerification) -> Result<Verification> {
+        self.send("POST", paths::STORAGE_VERIFY.to_owned(), Some(request))
+            .await
+    }
+
+    pub async fn verification(&self) -> Result<Verification> {
+        self.get(paths::STORAGE_VERIFY.to_owned()).await
+    }
+
+    pub async fn cancel_verification(&self) -> Result<Verification> {
+        self.send("DELETE", paths::STORAGE_VERIFY.to_owned(), None::<&()>)
+            .await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: String) -> Result<T> {

@@ -4,13 +4,16 @@ mod client;
 mod context;
 mod contexts;
 mod daemon;
+mod debug;
 mod demo;
 mod describe;
 mod get;
 mod output;
 mod pair;
+mod screen;
 mod siblings;
 mod status;
+mod storage;
 mod stream;
 mod token;
 mod up;
@@ -56,6 +59,10 @@ enum Command {
     Stream(stream::StreamCommand),
     #[command(subcommand)]
     Context(context::ContextCommand),
+    #[command(subcommand)]
+    Storage(storage::StorageCommand),
+    #[command(subcommand)]
+    Debug(debug::Debug),
 }
 
 impl Towline {
@@ -75,6 +82,8 @@ impl Towline {
             Some(Command::Up(up)) => up.run().await,
             Some(Command::Demo(demo)) => demo.run().await,
             Some(Command::Context(context)) => context.run(),
+            Some(Command::Debug(debug)) => debug.run(),
+            Some(Command::Storage(storage)) => storage.run(admin).await,
             Some(Command::Token(token)) => token.run(&admin()?).await,
             Some(Command::Get(get)) => get.run(&admin()?).await,
             Some(Command::Describe(describe)) => describe.run(&admin()?).await,

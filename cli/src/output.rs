@@ -87,6 +87,64 @@ pub fn ago(then_ms: Option<i64>) -> String {
     }
 }
 
+/// Milliseconds since 1970 as `2026-11-21T07:00:00.123Z`, or "-" for a time before that (which stands for none).
+pub fn utc(ms: i64) -> String {
+    if ms < 0 {
+        return "-".to_owned();
+    }
+    let (days, of_day) = (ms / 86_400_000, ms % 86_400_000);
+    // Days to civil date in the Gregorian calendar, with years that begin in March (so that the leap day is the last one).
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 {
+        march_month + 3
+    } else {
+        march_month - 9
+    };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
+        of_day / 3_600_000,
+        of_day / 60_000 % 60,
+        of_day / 1000 % 60,
+        of_day % 1000
+    )
+}
+
+/// `1 frame`, `2 frames`, `2 batches`.
+pub fn plural(count: u64, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ if what.ends_with("ch") => format!("{count} {what}es"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
+/// Bytes for people: `512 B`, `1.5 KiB`, `64.0 MiB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut units = UNITS.iter();
+    let mut unit = units.next().copied().unwrap_or_default();
+    for next in units {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    format!("{value:.1} {unit}")
+}
+
 /// `site=berlin,stage=test`, or "-".
 pub fn pairs<'a>(pairs: impl IntoIterator<Item = (&'a String, &'a String)>) -> String {
     let pairs: Vec<String> = pairs.into_iter().map(|(k, v)| format!("{k}={v}")).collect();
@@ -141,6 +199,29 @@ mod tests {
             render(&things[..1], Output::Yaml).unwrap(),
             "- name: a\n  size: 1\n"
         );
+    }
+
+    #[test]
+    fn times_and_sizes_read_as_people_write_them() {
+        for (ms, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400_001, "2000-02-29T00:00:00.001Z"),
+            (1_795_244_400_123, "2026-11-21T07:00:00.123Z"),
+            (4_107_542_399_999, "2100-02-28T23:59:59.999Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+            (-1, "-"),
+        ] {
+            assert_eq!(utc(ms), text);
+        }
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1536, "1.5 KiB"),
+            (64 << 20, "64.0 MiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+        assert_eq!(plural(2, "batch"), "2 batches");
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The live status below the endpoints of `towline up`: a few lines that refresh in place.
 
 use std::collections::HashMap;
-use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use crate::client;
+use crate::screen::Screen;
 
 /// How often the lines refresh on a terminal.
 const EVERY: Duration = Duration::from_millis(500);
@@ -22,10 +22,7 @@ struct Figures {
 
 /// Shows the status until the caller drops the future.
 pub async fn show(edge_admin: String) {
-    let mut screen = Screen {
-        lines: 0,
-        terminal: std::io::stdout().is_terminal(),
-    };
+    let mut screen = Screen::new();
     let began = Instant::now();
     let mut before: Option<(Instant, Figures)> = None;
     loop {
@@ -39,7 +36,7 @@ pub async fn show(edge_admin: String) {
         if let Some(figures) = figures {
             before = Some((now, figures));
         }
-        let every = if screen.terminal {
+        let every = if screen.is_terminal() {
             EVERY
         } else {
             EVERY_WITHOUT_TERMINAL
@@ -103,39 +100,6 @@ fn describe(up: Duration, now: Figures, before: Option<(Duration, Figures)>) -> 
             rate(|f| f.delivered)
         ),
     ]
-}
-
-/// The part of the terminal that is written again and again.
-struct Screen {
-    lines: u16,
-    terminal: bool,
-}
-
-impl Screen {
-    fn draw(&mut self, lines: &[String]) {
-        use crossterm::cursor::MoveToPreviousLine;
-        use crossterm::queue;
-        use crossterm::terminal::{Clear, ClearType};
-        let mut out = std::io::stdout().lock();
-        if !self.terminal {
-            let words: Vec<String> = lines
-                .iter()
-                .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
-                .collect();
-            let _ = writeln!(out, "{}", words.join("; "));
-            return;
-        }
-        if self.lines > 0 {
-            let _ = queue!(out, MoveToPreviousLine(self.lines));
-        }
-        for line in lines {
-            let _ = queue!(out, Clear(ClearType::CurrentLine));
-            let _ = writeln!(out, "{line}");
-        }
-        let _ = queue!(out, Clear(ClearType::FromCursorDown));
-        let _ = out.flush();
-        self.lines = lines.len() as u16;
-    }
 }
 
 #[cfg(test)]

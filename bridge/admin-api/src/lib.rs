@@ -16,6 +16,11 @@
 //! | `DELETE /v1/streams/{name}` | | nothing (204) |
 //! | `GET /v1/partitions[?stream=NAME]` | | [`Partitions`] |
 //! | `GET /v1/nodes` | | [`Nodes`] |
+//! | `GET /v1/storage` | | [`Storage`] |
+//! | `POST /v1/storage/verify` | [`StartVerification`] | [`Verification`] (202); one that runs is left alone (409) |
+//! | `GET /v1/storage/verify` | | [`Verification`] |
+//! | `DELETE /v1/storage/verify` | | [`Verification`], cancelled |
+//! | `POST /v1/storage/seal` | | [`Sealed`] |
 //!
 //! Times are milliseconds since 1970 (UTC), sizes are bytes, durations say their unit in their name.
 
@@ -25,6 +30,7 @@ mod error;
 mod node;
 mod selector;
 mod status;
+mod storage;
 mod stream;
 mod token;
 
@@ -34,6 +40,10 @@ pub use error::{ApiError, codes};
 pub use node::{Node, Nodes};
 pub use selector::{Selector, SelectorError};
 pub use status::{EdgeCounts, Status};
+pub use storage::{
+    CacheStorage, CheckpointStorage, ColdStorage, Damage, DamagedRecords, Sealed, SealingStorage,
+    StartVerification, Storage, TailStorage, Verification, VerificationState, WalStorage,
+};
 pub use stream::{CreateStream, Partition, Partitions, Stream, Streams};
 pub use token::{CreateToken, Token};
 
@@ -45,6 +55,9 @@ pub mod paths {
     pub const STREAMS: &str = "/v1/streams";
     pub const PARTITIONS: &str = "/v1/partitions";
     pub const NODES: &str = "/v1/nodes";
+    pub const STORAGE: &str = "/v1/storage";
+    pub const STORAGE_VERIFY: &str = "/v1/storage/verify";
+    pub const STORAGE_SEAL: &str = "/v1/storage/seal";
     pub const HEALTHZ: &str = "/healthz";
     pub const READYZ: &str = "/readyz";
     pub const METRICS: &str = "/metrics";

@@ -19,7 +19,7 @@ const HEADER: usize = 24;
 /// Checkpoints kept.
 const KEEP: usize = 2;
 
-fn path(index: u64) -> String {
+pub(crate) fn path(index: u64) -> String {
     format!("{DIRECTORY}/{index:020}.checkpoint")
 }
 
@@ -132,16 +132,42 @@ fn wal_is_complete(disk: &dyn Disk) -> Result<bool, OpenError> {
         == Some(1))
 }
 
-fn load_one(disk: &dyn Disk, index: u64, state: &State) -> Result<SnapshotHead, OpenError> {
-    let path = path(index);
-    let file = disk.open(&path, false).map_err(io_error("open", &path))?;
-    let len = file.len().map_err(io_error("measure", &path))?;
-    let corrupt = |reason: &str| OpenError::Corrupt {
-        path: path.clone(),
+/// Indexes and sizes of the checkpoints on the disk, oldest first.
+pub(crate) fn sizes(disk: &dyn Disk) -> std::io::Result<Vec<(u64, u64)>> {
+    let names = disk.list(DIRECTORY)?;
+    let mut sizes = Vec::new();
+    for index in names.iter().filter_map(|name| index_of(name)) {
+        sizes.push((index, disk.open(&path(index), false)?.len()?));
+    }
+    sizes.sort_unstable();
+    Ok(sizes)
+}
+
+/// Reads a checkpoint into an empty state.
+pub(crate) fn load_one(
+    disk: &dyn Disk,
+    index: u64,
+    state: &State,
+) -> Result<SnapshotHead, OpenError> {
+    let (version, body) = read(disk, index)?;
+    snapshot::decode(body, version, state).map_err(|e| corrupt(index, &e.to_string()))
+}
+
+fn corrupt(index: u64, reason: &str) -> OpenError {
+    OpenError::Corrupt {
+        path: path(index),
         position: 0,
         index,
         reason: reason.to_owned(),
-    };
+    }
+}
+
+/// The version and the body of a checkpoint, verified.
+pub(crate) fn read(disk: &dyn Disk, index: u64) -> Result<(u32, Bytes), OpenError> {
+    let path = path(index);
+    let file = disk.open(&path, false).map_err(io_error("open", &path))?;
+    let len = file.len().map_err(io_error("measure", &path))?;
+    let corrupt = |reason: &str| corrupt(index, reason);
     let mut bytes = vec![0; usize::try_from(len).map_err(|_| corrupt("it is too large"))?];
     file.read_at(0, &mut bytes)
         .map_err(io_error("read", &path))?;
@@ -164,5 +190,5 @@ fn load_one(disk: &dyn Disk, index: u64, state: &State) -> Result<SnapshotHead, 
     if length != body.len() as u64 || crc32c::crc32c(&body) != crc {
         return Err(corrupt("the checksum does not match"));
     }
-    snapshot::decode(body, version, state).map_err(|e| corrupt(&e.to_string()))
+    Ok((version, body))
 }

@@ -21,6 +21,7 @@ mod entry_codec;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod inspect;
 mod kernel;
 pub mod limits;
 mod pool;
@@ -33,6 +34,7 @@ mod state;
 mod stats;
 mod stream;
 mod stream_config;
+pub mod verify;
 mod wal;
 
 pub use config::KernelConfig;

@@ -66,7 +66,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sync-quic",
         ],
     ),
-    ("cli", &["admin-api", "settings"]),
+    // The kernel, the record format and the cold store for what works on files while no core runs: `towline debug`,
+    // `towline storage verify --data-dir`. Everything else asks a core through the admin API.
+    (
+        "cli",
+        &["admin-api", "cold-store", "kernel", "record", "settings"],
+    ),
     ("bench", &["cold-store", "kernel", "record"]),
     (
         "fuzz",
@@ -218,6 +223,30 @@ fn the_kernel_knows_no_protocol() {
         }
     }
     assert_none("A protocol's name in the kernel:", broken);
+}
+
+#[test]
+fn the_command_line_opens_files_of_a_core_only_where_no_core_runs() {
+    let offline = ["cli/src/debug/", "cli/src/storage/offline.rs"];
+    let mut broken = Vec::new();
+    for file in rust_files("cli/src") {
+        if offline.iter().any(|path| file.path.starts_with(path)) {
+            continue;
+        }
+        for (number, line) in file.program_lines() {
+            let code = line.split("//").next().unwrap_or_default();
+            if ["kernel::", "cold_store::", "record::"]
+                .iter()
+                .any(|word| code.contains(word))
+            {
+                broken.push(format!("{}:{number}: {}", file.path, line.trim()));
+            }
+        }
+    }
+    assert_none(
+        "A running core is asked through the admin API (its files are opened by cli/src/debug and cli/src/storage/offline.rs only):",
+        broken,
+    );
 }
 
 #[test]

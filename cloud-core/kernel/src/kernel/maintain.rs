@@ -137,7 +137,7 @@ impl Kernel {
     }
 
     /// Writes a checkpoint: the state is copied between two writes, and brought to disk beside them.
-    pub(super) async fn checkpoint(&self, last: bool) -> io::Result<()> {
+    pub(crate) async fn checkpoint(&self, last: bool) -> io::Result<()> {
         let mut checkpoints = self.core.checkpoints.lock().await;
         let closed = || io::Error::other("the log is closed");
         let at_bytes = self.core.written.bytes.load(Ordering::Relaxed);

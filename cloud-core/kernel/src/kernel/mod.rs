@@ -37,7 +37,7 @@ use crate::{checkpoint, entry_codec, limits, pool, wal};
 use maintain::Checkpoints;
 
 /// Name of the lock file in the data directory.
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 
 /// The kernel. A clone is another handle to the same one; when the last is dropped the writer finishes what waits and ends.
 #[derive(Clone)]

@@ -78,6 +78,13 @@ impl WalFiles {
         Some((*first, *file))
     }
 
+    /// Where the frame of a batch is, for people: path, and its bytes if they are known.
+    pub fn place_of(&self, batch: &BatchRef) -> Option<(String, Option<u64>)> {
+        let (first, file) = self.holding(batch.index)?;
+        let bytes = file.format.map(|f| f.frame_len(batch.body_len));
+        Some((path(first), bytes))
+    }
+
     fn opened(&self, first: u64) -> io::Result<Arc<dyn DiskFile>> {
         let mut open = self.open.lock();
         if let Some(position) = open.iter().position(|(f, _)| *f == first)

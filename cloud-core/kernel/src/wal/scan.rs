@@ -162,7 +162,7 @@ fn read(file: &dyn DiskFile, path: &str, from: u64, len: u64) -> Result<Bytes, O
 }
 
 /// The whole and sound frame at a place, if there is one.
-fn frame_at(bytes: &Bytes, at: usize, format: Format) -> Option<(FrameHeader, Bytes)> {
+pub(crate) fn frame_at(bytes: &Bytes, at: usize, format: Format) -> Option<(FrameHeader, Bytes)> {
     let header = FrameHeader::decode(bytes.get(at..)?, format)?;
     let from = at + format.header_len();
     let to = from.checked_add(header.length as usize)?;

@@ -9,6 +9,7 @@ mod refusal;
 mod status;
 mod streams;
 mod tokens;
+mod verification;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub struct Admin {
     listeners: BTreeMap<String, String>,
     started: Instant,
     started_ms: i64,
+    verifications: verification::Verifications,
 }
 
 impl Admin {
@@ -53,6 +55,7 @@ impl Admin {
             listeners,
             started: Instant::now(),
             started_ms,
+            verifications: verification::Verifications::default(),
         })
     }
 
@@ -92,6 +95,12 @@ fn router(admin: Arc<Admin>) -> Router {
         )
         .route(paths::PARTITIONS, get(partitions::list))
         .route(paths::NODES, get(nodes::list))
+        .route(
+            paths::STORAGE_VERIFY,
+            get(verification::get)
+                .post(verification::start)
+                .delete(verification::cancel),
+        )
         .route_layer(from_fn_with_state(admin.clone(), auth::require_secret));
     Router::new()
         .route(paths::HEALTHZ, get(health::healthz))
