@@ -162,6 +162,14 @@ pub enum Command {
         /// New log start; never moves back, never past the end.
         log_start: i64,
     },
+    /// Says that batches which are not logged (durability `memory`) may have the offsets of a partition below `end`: what is logged after
+    /// this begins there.
+    Reserve {
+        /// Which.
+        partition: PartitionId,
+        /// One past the last offset of such batches.
+        end: i64,
+    },
     /// Reserves producer ids.
     AllocateProducerIds {
         /// How many.

@@ -40,6 +40,7 @@ const EXPIRE_PRODUCERS: u8 = 12;
 const QUEUE_SOURCES: u8 = 13;
 const QUEUE_SETTLE: u8 = 14;
 const QUEUE_DELETE: u8 = 15;
+const RESERVE: u8 = 16;
 const END_TRANSACTION: u8 = 20;
 const COLD_CLAIM: u8 = 24;
 const SEGMENT_SEALED: u8 = 25;
@@ -147,6 +148,11 @@ pub(crate) fn encode(commands: &[Command]) -> Encoded {
                 out.put_u8(TRIM);
                 put_partition(&mut out, *partition);
                 out.put_i64_le(*log_start);
+            }
+            Command::Reserve { partition, end } => {
+                out.put_u8(RESERVE);
+                put_partition(&mut out, *partition);
+                out.put_i64_le(*end);
             }
             Command::AllocateProducerIds { count } => {
                 out.put_u8(ALLOCATE_PRODUCER_IDS);
@@ -327,6 +333,10 @@ fn decode_command(from: &mut Decoder, batches_at: &mut Vec<u32>) -> Result<Comma
         TRIM => Command::Trim {
             partition: get_partition(from)?,
             log_start: from.i64()?,
+        },
+        RESERVE => Command::Reserve {
+            partition: get_partition(from)?,
+            end: from.i64()?,
         },
         ALLOCATE_PRODUCER_IDS => Command::AllocateProducerIds { count: from.u32()? },
         EXPIRE_PRODUCERS => Command::ExpireProducers {

@@ -42,6 +42,8 @@ pub const MAX_FOOTER_BYTES: usize = 128 * 1024 * 1024;
 pub const MAX_SEGMENT_PARTS: usize = 65_536;
 /// Bytes that are uploaded to the cold store at a time.
 pub const UPLOAD_PART_BYTES: usize = 8 * 1024 * 1024;
+/// Offsets that are reserved at a time for batches that are only in memory; at a restart, what is left of them is skipped.
+pub const RESERVED_OFFSETS: i64 = 1 << 20;
 /// Files of the WAL that wait, allocated, to be used again.
 pub const WAL_SPARES: usize = 2;
 /// Of a WAL file this share (one in so many) is a reserve for what makes room again, unless a spare file is ready.

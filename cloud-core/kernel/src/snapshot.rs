@@ -256,6 +256,7 @@ fn get_cold(from: &mut Decoder, state: &State) -> Result<(), Malformed> {
 fn put_log(out: &mut BytesMut, log: &PartitionLog) {
     out.put_i64_le(log.log_start);
     out.put_i64_le(log.end);
+    out.put_i64_le(log.reserved);
     out.put_u32_le(len_u32(log.cold.len()));
     for range in &log.cold {
         out.put_u64_le(range.segment.0);
@@ -404,6 +405,9 @@ fn get_log(from: &mut Decoder, version: u32) -> Result<PartitionLog, Malformed> 
         end: from.i64()?,
         ..PartitionLog::default()
     };
+    if version >= 2 {
+        log.reserved = from.i64()?;
+    }
     let cold = if version >= 2 { from.count(57)? } else { 0 };
     for _ in 0..cold {
         let range = ColdRange {

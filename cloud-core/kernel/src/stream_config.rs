@@ -36,6 +36,8 @@ pub const DURABILITY: &str = "durability";
 /// When a record counts as written; the later, the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Durability {
+    /// At once: it is in memory only, with the newest records of all streams, and the oldest go first when there is no room for all.
+    Memory,
     /// When the system has it, on all replicas that count: it survives the end of the process, not of the machine. What is not on the disk
     /// yet gets there within about a second.
     Quorum,
@@ -45,9 +47,10 @@ pub enum Durability {
 }
 
 impl Durability {
-    const NAMES: [(&'static str, Durability); 2] = [
+    const NAMES: [(&'static str, Durability); 3] = [
         ("quorum+fsync", Durability::QuorumFsync),
         ("quorum", Durability::Quorum),
+        ("memory", Durability::Memory),
     ];
 
     /// As it is written in a stream's configuration.
@@ -77,9 +80,10 @@ pub const STREAM_SETTINGS: &[StreamSetting] = &[
     StreamSetting {
         name: DURABILITY,
         default: "quorum+fsync",
-        values: SettingValues::OneOf(&["quorum+fsync", "quorum"]),
+        values: SettingValues::OneOf(&["quorum+fsync", "quorum", "memory"]),
         about: "When a record is acknowledged. quorum+fsync: when it is on the disk; quorum: when the system has it, so that a power cut may \
-                take the last second.",
+                take the last second; memory: at once, records are never on the disk, a restart takes them all, and the oldest go first when \
+                the memory for recent records is full.",
     },
     StreamSetting {
         name: RETENTION_SETTLED,

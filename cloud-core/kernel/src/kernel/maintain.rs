@@ -311,7 +311,17 @@ fn keep_from(log: &PartitionLog, oldest: Option<i64>, bytes: Option<u64>) -> i64
         let bytes = u64::from(batch.batch_len);
         (batch.max_timestamp, bytes, batch.last_offset() + 1)
     });
-    for (max_timestamp, len, next_offset) in cold.chain(hot) {
+    let logged = cold.chain(hot);
+    let parts: Box<dyn Iterator<Item = (i64, u64, i64)>> = if log.volatile.is_empty() {
+        Box::new(logged)
+    } else {
+        let volatile = log.volatile.iter();
+        let volatile = volatile.map(|v| (v.max_timestamp, v.bytes, v.next_offset));
+        let mut all: Vec<_> = logged.chain(volatile).collect();
+        all.sort_unstable_by_key(|(_, _, next_offset)| *next_offset);
+        Box::new(all.into_iter())
+    };
+    for (max_timestamp, len, next_offset) in parts {
         let too_old = oldest.is_some_and(|oldest| max_timestamp >= 0 && max_timestamp < oldest);
         let after = left.saturating_sub(len);
         // Whole cold ranges and whole batches only: what stays is at least the bytes asked for.

@@ -134,6 +134,7 @@ impl Kernel {
         let spares = Arc::new(Spares::new(disk.clone(), config.wal_file_bytes));
         let ahead = config.reader_threads > 0;
         let recovered = wal::recover::recover(&*disk, &state, &files, &spares, loaded.head, ahead)?;
+        state.resume_volatile();
         let orderly = loaded.head.last && recovered.entries == 0;
         let uncertain = if orderly {
             HashMap::new()

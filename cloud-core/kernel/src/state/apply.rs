@@ -10,6 +10,7 @@ use record::{Batch, ControlRecord};
 
 use super::partition::{BatchRef, Partition, PartitionLog};
 use super::producer::{self, Producer, Verdict};
+use super::volatile::Volatile;
 use super::{Positions, Shared, SourceState, State, settled};
 use crate::entry::{Appended, Command, Outcome, SequenceRule};
 use crate::error::AppendError;
@@ -23,6 +24,8 @@ pub(crate) struct FrameAt {
     pub body_len: u32,
     /// Milliseconds since the epoch.
     pub stamp: i64,
+    /// The entry is not in the WAL; `index` is that of the newest that is.
+    pub volatile: bool,
 }
 
 /// What producers would be after the commands judged so far: one entry may carry several batches of one producer.
@@ -159,6 +162,7 @@ impl State {
                 duplicate: true,
             });
         }
+        log.begin_append(at.volatile);
         if producer::is_checked(rule, &batch) {
             let id = batch.producer_id();
             let known = log.producers.remove(&id);
@@ -187,6 +191,7 @@ impl State {
         let mut ended = Vec::with_capacity(partitions.len());
         for partition in partitions.iter().filter_map(|id| self.partition(*id)) {
             let mut log = partition.log.lock();
+            log.begin_append(at.volatile);
             let known = log.producers.remove(&id);
             let (now, open) = producer::end(known, marker, coordinator_epoch(marker), at.stamp);
             log.producers.insert(id, now);
@@ -233,7 +238,17 @@ impl State {
             .fetch_add(batch.len() as u64, Ordering::Relaxed);
         log.end = entry.last_offset() + 1;
         log.bytes += batch.len() as u64;
-        log.batches.push_back(entry);
+        if at.volatile {
+            log.volatile.push_back(Volatile {
+                base_offset,
+                next_offset: entry.last_offset() + 1,
+                max_timestamp: entry.max_timestamp,
+                bytes: batch.len() as u64,
+                index: at.index,
+            });
+        } else {
+            log.batches.push_back(entry);
+        }
         let len = batch.len();
         log.tail
             .push_back(batch.into_patched(base_offset, partition.id.leader_epoch()));
@@ -246,13 +261,14 @@ impl State {
         };
         let (end, last_stable) = (log.end, log.last_stable());
         drop(log);
-        let mut wal_use = self.wal_use.lock();
-        wal_use.add(at.index, len as u64);
-        wal_use.mark(at.index, at.stamp);
-        if wal_use.bytes >= self.seal_at.load(Ordering::Relaxed) {
-            self.seal_due.notify_one();
+        if !at.volatile {
+            let mut wal_use = self.wal_use.lock();
+            wal_use.add(at.index, len as u64);
+            wal_use.mark(at.index, at.stamp);
+            if wal_use.bytes >= self.seal_at.load(Ordering::Relaxed) {
+                self.seal_due.notify_one();
+            }
         }
-        drop(wal_use);
         self.tail.lock().added(partition, base_offset, len);
         partition.wake(end, last_stable);
         appended
@@ -354,6 +370,14 @@ impl State {
             } => match self.partition(partition) {
                 Some(partition) => {
                     self.trim(&partition, log_start);
+                    Outcome::Done
+                }
+                None => Outcome::NoEffect,
+            },
+            Command::Reserve { partition, end } => match self.partition(partition) {
+                Some(partition) => {
+                    let mut log = partition.log.lock();
+                    log.reserved = log.reserved.max(end);
                     Outcome::Done
                 }
                 None => Outcome::NoEffect,

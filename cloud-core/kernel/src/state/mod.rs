@@ -7,6 +7,7 @@ pub(crate) mod producer;
 mod settled;
 mod tail;
 pub(crate) mod transaction;
+pub(crate) mod volatile;
 pub(crate) mod waiters;
 pub(crate) mod wal_use;
 
@@ -153,7 +154,10 @@ impl State {
             return Durability::QuorumFsync;
         }
         let of = |command: &Command| match command {
-            Command::Append { partition, .. } => directory.relaxed.get(&partition.stream).copied(),
+            // Who writes in transactions asks for more.
+            Command::Append {
+                partition, batch, ..
+            } if !batch.is_transactional() => directory.relaxed.get(&partition.stream).copied(),
             _ => None,
         };
         let classes = commands.iter().map(|c| of(c).unwrap_or_default());

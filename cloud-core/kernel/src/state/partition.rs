@@ -11,6 +11,7 @@ use crate::segment::SegmentId;
 use crate::state::cold::ColdRange;
 use crate::state::producer::Producer;
 use crate::state::transaction::Transactions;
+use crate::state::volatile::Volatile;
 use crate::state::waiters::{Mark, Signal, Waiters};
 use crate::stream::PartitionId;
 
@@ -55,9 +56,13 @@ pub(crate) struct PartitionLog {
     pub batches: VecDeque<BatchRef>,
     /// The newest batches, in memory, with their offsets filled in; they stay when they are sealed.
     pub tail: VecDeque<Batch>,
+    /// Those of the tail that are nowhere else, by offset.
+    pub volatile: VecDeque<Volatile>,
+    /// No offset below is used for what is appended durably; none that was given to `volatile` is above.
+    pub reserved: i64,
     pub producers: BTreeMap<i64, Producer>,
     pub transactions: Transactions,
-    /// Bytes of `cold` and `batches`.
+    /// Bytes of `cold`, `batches` and `volatile`.
     pub bytes: u64,
     /// Deleted.
     pub gone: bool,
@@ -122,9 +127,13 @@ impl PartitionLog {
         if let Some(range) = self.cold_at(offset) {
             return Some((range.first_index, 0));
         }
-        self.batches
-            .get(self.position_of(offset))
-            .map(|batch| (batch.index, batch.batch_at))
+        let hot = self.batches.get(self.position_of(offset));
+        match self.volatile_at(offset) {
+            Some(batch) if hot.is_none_or(|hot| hot.base_offset > batch.base_offset) => {
+                Some((batch.index, u32::MAX))
+            }
+            _ => hot.map(|batch| (batch.index, batch.batch_at)),
+        }
     }
 
     /// The batches from the one with `offset` that end below `until` (of a cold range: also those behind), up to `max_bytes` but at least one.
@@ -216,6 +225,9 @@ impl PartitionLog {
         while let Some(batch) = self.batches.pop_front_if(|b| b.last_offset() < log_start) {
             self.bytes = self.bytes.saturating_sub(u64::from(batch.batch_len));
             gone.batches.push(batch);
+        }
+        while let Some(batch) = self.volatile.pop_front_if(|b| b.next_offset <= log_start) {
+            self.bytes = self.bytes.saturating_sub(batch.bytes);
         }
         while let Some(batch) = self.tail.pop_front_if(|b| b.last_offset() < log_start) {
             gone.from_tail += 1;

@@ -43,6 +43,7 @@ impl Tail {
                 .is_some_and(|b| b.base_offset() == base_offset)
             {
                 self.bytes -= log.tail.pop_front().map_or(0, |b| b.len()).min(self.bytes);
+                log.evicted(base_offset);
             }
         }
     }

@@ -38,13 +38,14 @@ impl Current {
                 frame_at,
                 body_len: header.length,
                 stamp: header.stamp,
+                volatile: false,
             })
         };
         headers.iter().map(place).collect()
     }
 
     /// Writes frames at the end. They are not durable yet, and after an error nobody knows what is there.
-    pub fn write(&mut self, headers: &[FrameHeader], group: &[Pending]) -> io::Result<()> {
+    pub fn write(&mut self, headers: &[FrameHeader], group: &[&Pending]) -> io::Result<()> {
         let format = self.format();
         let mut fronts = BytesMut::with_capacity(headers.len() * format.header_len());
         let mut parts: Vec<Bytes> = Vec::with_capacity(headers.len() * 4);

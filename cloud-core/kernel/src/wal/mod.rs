@@ -9,6 +9,7 @@ pub(crate) mod intake;
 pub(crate) mod recover;
 pub(crate) mod scan;
 pub(crate) mod spares;
+mod volatile;
 pub(crate) mod writer;
 
 /// Directory of the WAL files, in the data directory.

@@ -168,6 +168,7 @@ impl Recovery<'_> {
                 frame_at,
                 body_len: header.length,
                 stamp: header.stamp,
+                volatile: false,
             };
             self.state.apply(frame, commands, &batches_at);
             self.recovered.entries += 1;

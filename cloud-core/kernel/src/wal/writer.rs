@@ -11,7 +11,7 @@ use super::files::{WalFile, WalFiles};
 use super::frame::{FILE_HEADER, FrameHeader};
 use super::intake::{Group, Intake, Pending};
 use super::spares::{Spare, Spares};
-use super::{is_full, path};
+use super::{is_full, path, volatile};
 use crate::codec::len_u32;
 use crate::config::KernelConfig;
 use crate::error::WriteError;
@@ -97,25 +97,46 @@ impl Writer {
     /// Writes one group; false when there was nothing to do.
     pub fn step(&mut self) -> bool {
         let held = self.is_held();
-        let group = self.intake.drain(self.config.group_bytes, held);
+        let mut group = self.intake.drain(self.config.group_bytes, held);
         if group.entries.is_empty() {
             return self.sync_if_asked() | self.snapshot(true);
         }
         let stamp = self.ports.clock.now_ms().max(self.last_stamp);
         self.last_stamp = stamp;
-        let written = self.write(&group, stamp);
+        let classes = self.classify(&mut group);
+        let written = self.write(&group, &classes, stamp);
         if !group.urgent {
             let wants_room = matches!(written, Err(Failure::NoRoom | Failure::AtBound));
             self.written.wants_room.store(wants_room, Ordering::Relaxed);
         }
         match written {
-            Ok(places) => self.apply(group.entries, &places),
+            Ok(places) => self.apply(group.entries, &classes, places, stamp),
             Err(Failure::NoRoom) => refuse(group.entries, &WriteError::Full),
             Err(Failure::AtBound) => return self.hold(group.entries),
             Err(Failure::Unknown(error)) => self.fail(group.entries, &error),
         }
         self.snapshot(false);
         true
+    }
+
+    /// How durable each entry has to be. What must be reserved for those that are not logged goes before them, and what cannot be applied
+    /// with them goes back.
+    fn classify(&self, group: &mut Group) -> Vec<Durability> {
+        let entries = &mut group.entries;
+        let mut classes: Vec<Durability> = entries
+            .iter()
+            .map(|pending| self.state.durability(&pending.commands))
+            .collect();
+        if classes.contains(&Durability::Memory) {
+            let planned = volatile::plan(&self.state, entries, &classes);
+            self.intake.put_back(entries.split_off(planned.take));
+            classes.truncate(planned.take);
+            if let Some(reserve) = planned.reserve {
+                entries.insert(0, reserve);
+                classes.insert(0, Durability::QuorumFsync);
+            }
+        }
+        classes
     }
 
     /// Between two groups the state is exactly what the entries so far made of it.
@@ -171,11 +192,24 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes a group, and makes it durable unless nobody asked for that; returns where its entries are.
-    fn write(&mut self, group: &Group, stamp: i64) -> Result<Vec<FrameAt>, Failure> {
+    /// Writes a group, and makes it durable unless nobody asked for that; returns where those of its entries are that are logged.
+    fn write(
+        &mut self,
+        group: &Group,
+        classes: &[Durability],
+        stamp: i64,
+    ) -> Result<Vec<FrameAt>, Failure> {
+        let pairs = group.entries.iter().zip(classes);
+        let logged: Vec<&Pending> = pairs
+            .filter(|(_, class)| **class != Durability::Memory)
+            .map(|(pending, _)| pending)
+            .collect();
+        if logged.is_empty() {
+            return Ok(Vec::new());
+        }
         let durable = self.progress.synced;
         let headers: Vec<FrameHeader> = (self.next_index..)
-            .zip(&group.entries)
+            .zip(&logged)
             .map(|(index, pending)| FrameHeader {
                 length: len_u32(pending.encoded.len),
                 body_crc: pending.encoded.crc,
@@ -186,14 +220,11 @@ impl Writer {
                 stamp,
             })
             .collect();
-        let must_sync = group
-            .entries
-            .iter()
-            .any(|p| self.state.durability(&p.commands) == Durability::QuorumFsync);
+        let must_sync = classes.contains(&Durability::QuorumFsync);
         let current = self.file_for(&headers, group.urgent)?;
         let places = current.places(&headers)?;
         let before = (current.len, current.bytes);
-        if let Err(error) = current.write(&headers, &group.entries) {
+        if let Err(error) = current.write(&headers, &logged) {
             if !is_full(&error) {
                 return Err(error.into());
             }
@@ -359,8 +390,29 @@ impl Writer {
         (left > 0).then_some(Duration::from_micros(left))
     }
 
-    fn apply(&mut self, group: Vec<Pending>, places: &[FrameAt]) {
-        for (pending, at) in group.into_iter().zip(places) {
+    fn apply(
+        &mut self,
+        group: Vec<Pending>,
+        classes: &[Durability],
+        places: Vec<FrameAt>,
+        stamp: i64,
+    ) {
+        let mut places = places.into_iter();
+        let nowhere = FrameAt {
+            index: self.next_index - 1,
+            frame_at: 0,
+            body_len: 0,
+            stamp,
+            volatile: true,
+        };
+        for (pending, class) in group.into_iter().zip(classes) {
+            let at = match class {
+                Durability::Memory => nowhere,
+                _ => match places.next() {
+                    Some(at) => at,
+                    None => return,
+                },
+            };
             let Pending {
                 commands,
                 encoded,
@@ -370,7 +422,7 @@ impl Writer {
             // The parts share the batches' memory; without them a batch may be filled in where it is.
             let batches_at = encoded.batches_at;
             drop(encoded.parts);
-            let outcomes = self.state.apply(*at, commands, &batches_at);
+            let outcomes = self.state.apply(at, commands, &batches_at);
             self.written.applied.store(at.index, Ordering::Release);
             // The caller may have left.
             let _ = done.send(Ok(outcomes));
