@@ -75,7 +75,10 @@ pub fn of_read(error: &ReadError) -> i16 {
     match error {
         ReadError::UnknownPartition(_) => UNKNOWN_TOPIC_OR_PARTITION,
         ReadError::OutOfRange { .. } => OFFSET_OUT_OF_RANGE,
-        ReadError::Corrupt { .. } | ReadError::Io { .. } => KAFKA_STORAGE_ERROR,
+        // Clients try again after this one.
+        ReadError::Corrupt { .. } | ReadError::Io { .. } | ReadError::Unavailable { .. } => {
+            KAFKA_STORAGE_ERROR
+        }
         ReadError::Closed => NOT_LEADER_OR_FOLLOWER,
     }
 }

@@ -165,6 +165,9 @@ async fn one(
                 ReadError::OutOfRange { .. }
                 | ReadError::UnknownPartition(_)
                 | ReadError::Closed => {}
+                ReadError::Unavailable { .. } => {
+                    tracing::warn!(%error, "cannot serve a fetch now");
+                }
                 ReadError::Corrupt { .. } | ReadError::Io { .. } => {
                     tracing::error!(%error, "cannot serve a fetch")
                 }

@@ -27,6 +27,12 @@ pub struct KernelConfig {
     pub max_batch_bytes: usize,
     /// Partitions of a stream that nobody sized.
     pub default_partitions: u32,
+    /// Bytes in the WAL at which they are sealed into a segment of the cold store, and about the size of a segment.
+    pub segment_bytes: u64,
+    /// Age at which what is in the WAL is sealed in any case, in milliseconds.
+    pub seal_age_ms: i64,
+    /// Age from which an object of the cold store that the log does not name is deleted, in milliseconds.
+    pub orphan_grace_ms: i64,
     /// Idle time after which the window of a [`crate::SequenceRule::Window`] producer is forgotten, in milliseconds.
     pub producer_expiry_ms: i64,
 }
@@ -44,6 +50,9 @@ impl Default for KernelConfig {
             reader_threads: 2,
             max_batch_bytes: limits::MAX_BATCH_BYTES,
             default_partitions: 1,
+            segment_bytes: 128 * 1024 * 1024,
+            seal_age_ms: 10 * 60 * 1000,
+            orphan_grace_ms: 60 * 60 * 1000,
             producer_expiry_ms: 24 * 60 * 60 * 1000,
         }
     }

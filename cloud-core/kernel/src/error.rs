@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::ports::cold::ColdError;
 use crate::stream::PartitionId;
 
 /// Why a kernel did not open.
@@ -204,6 +205,14 @@ pub enum ReadError {
         /// What is wrong.
         reason: String,
     },
+    /// The records are in the cold store, which does not give them now. Later it may.
+    #[error("partition {partition} cannot be read from the cold store: {reason}")]
+    Unavailable {
+        /// Where.
+        partition: PartitionId,
+        /// Why.
+        reason: String,
+    },
     /// The disk failed.
     #[error("cannot read partition {partition}: {reason}")]
     Io {
@@ -215,6 +224,25 @@ pub enum ReadError {
     /// The kernel is shut down.
     #[error("the log is closed")]
     Closed,
+}
+
+/// Why nothing was moved to the cold store, or deleted there. Nothing is lost by it; it is tried again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ColdTierError {
+    /// A copy of this data directory owns the cold store; from here it is only read any more.
+    #[error(
+        "a copy of this data directory owns the cold store: nothing is written or deleted there any more from here; stop one of the two"
+    )]
+    Fenced,
+    /// The cold store failed.
+    #[error(transparent)]
+    Store(#[from] ColdError),
+    /// What was to be sealed could not be read.
+    #[error("the log cannot be read: {0}")]
+    Wal(ReadError),
+    /// What was done could not be logged.
+    #[error(transparent)]
+    Write(#[from] WriteError),
 }
 
 /// Why a stream was not created.

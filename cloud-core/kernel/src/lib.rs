@@ -15,6 +15,7 @@
 
 mod checkpoint;
 mod codec;
+mod cold;
 mod config;
 mod entry;
 mod entry_codec;
@@ -42,8 +43,8 @@ pub use entry::{
     Appended, Command, CursorName, CursorPosition, Entry, Outcome, QueueSettled, SequenceRule,
 };
 pub use error::{
-    AlterStreamError, AppendError, CreateStreamError, DeleteStreamError, OpenError, QueueError,
-    ReadError, TrimError, WriteError,
+    AlterStreamError, AppendError, ColdTierError, CreateStreamError, DeleteStreamError, OpenError,
+    QueueError, ReadError, TrimError, WriteError,
 };
 pub use kernel::{AbortedTransaction, Kernel, OpenTransaction, Read, Stepper, Watch, Watermarks};
 pub use ports::Ports;

@@ -50,3 +50,7 @@ pub const WAL_SPARES: usize = 2;
 pub const WAL_RESERVE_SHARE: u64 = 8;
 /// Fewest files that `wal_bytes` must have room for.
 pub const WAL_MIN_FILES: u64 = 4;
+/// Bytes of footers of segments that are kept in memory (the newest one whatever its size).
+pub const FOOTER_CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// How often a read looks again when what it wanted to read was moved meanwhile.
+pub const READ_ATTEMPTS: u32 = 8;

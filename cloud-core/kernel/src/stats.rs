@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use crate::queue::QueueName;
 
 /// What the kernel has done since it opened, and what it holds now.
@@ -53,6 +55,28 @@ pub struct KernelStats {
     pub recovery_time: Duration,
     /// Entries replayed at open.
     pub recovered_entries: u64,
+    /// Bytes of batches in the WAL that are not sealed.
+    pub unsealed_bytes: u64,
+    /// How old the oldest of them is; zero if there is none.
+    pub unsealed_age: Duration,
+    /// Name of the log in the cold store; `None` while nothing was needed there.
+    pub cold_log: Option<Uuid>,
+    /// Newest epoch of the cold store that this data directory has taken.
+    pub cold_epoch: u32,
+    /// Segments with records that can be read.
+    pub segments: u64,
+    /// Bytes of those segments.
+    pub cold_bytes: u64,
+    /// Bytes of batches in them that can be read.
+    pub cold_live_bytes: u64,
+    /// Bytes written to the cold store by sealing.
+    pub sealed_bytes: u64,
+    /// Attempts to seal that failed.
+    pub seal_failures: u64,
+    /// Why the newest attempt failed; `None` after one that did not.
+    pub seal_error: Option<String>,
+    /// A copy of this data directory owns the cold store: nothing is sealed any more.
+    pub fenced: bool,
     /// Why no write is accepted any more, if so.
     pub failed: Option<String>,
     /// Queues that are open.

@@ -38,7 +38,10 @@ impl Kernel {
         for queue in self.open_queues() {
             queue.maintain().await;
         }
-        let due = {
+        if self.seal_is_due() {
+            self.core.state.seal_due.notify_one();
+        }
+                let due = {
             let checkpoints = self.core.checkpoints.lock().await;
             let since = self
                 .core
@@ -195,6 +198,14 @@ impl Kernel {
         );
         drop(directory);
         let queues = self.open_queues();
+        let unsealed_bytes = core.state.wal_use.lock().bytes;
+        let unsealed_age = Duration::from_millis(self.unsealed_age_ms().max(0).unsigned_abs());
+        let cold = core.state.cold.lock();
+        let (cold_log, cold_epoch) = (cold.log, cold.epoch);
+        let segments = cold.segments.len() as u64;
+        let cold_bytes = cold.segments.values().map(|s| s.bytes).sum();
+        let cold_live_bytes = cold.segments.values().map(|s| s.live_bytes).sum();
+        drop(cold);
         KernelStats {
             wal_bytes_written: count(&core.written.bytes),
             wal_bytes_on_disk,
@@ -219,6 +230,17 @@ impl Kernel {
             checkpoints: count(&core.checkpoints_written),
             recovery_time: Duration::from_micros(core.recovery_us),
             recovered_entries: core.recovered_entries,
+            unsealed_bytes,
+            unsealed_age,
+            cold_log,
+            cold_epoch,
+            segments,
+            cold_bytes,
+            cold_live_bytes,
+            sealed_bytes: count(&core.cold.sealed_bytes),
+            seal_failures: count(&core.cold.failures),
+            seal_error: core.cold.last_error.lock().clone(),
+            fenced: core.cold.is_fenced(),
             failed: core.intake.failure(),
             queues: queues.iter().map(|queue| queue.stats()).collect(),
         }

@@ -21,6 +21,7 @@ pub use reading::{Read, Watermarks};
 pub use transactions::{AbortedTransaction, OpenTransaction};
 pub use watch::Watch;
 
+use crate::cold::ColdTier;
 use crate::config::KernelConfig;
 use crate::entry::{Appended, Command, Entry, Outcome, SequenceRule};
 use crate::error::{AppendError, OpenError, WriteError};
@@ -55,6 +56,7 @@ pub(crate) struct Core {
     pub snapshots: Arc<SnapshotRequests>,
     pub spares: Arc<Spares>,
     pub pool: Arc<pool::Pool>,
+    pub cold: ColdTier,
     pub checkpoints: tokio::sync::Mutex<Checkpoints>,
     pub checkpoints_written: AtomicU64,
     /// Queues that somebody holds open.
@@ -164,6 +166,8 @@ impl Kernel {
             progress: Progress::synced(recovered.next_index - 1),
         };
         let recovery_us = ports.clock.monotonic_us().saturating_sub(started);
+        state.seal_at.store(config.segment_bytes, Ordering::Relaxed);
+        let cold = ColdTier::new(ports.cold.clone());
         let core = Core {
             ports,
             config,
@@ -174,6 +178,7 @@ impl Kernel {
             snapshots,
             spares,
             pool,
+            cold,
             checkpoints: tokio::sync::Mutex::new(Checkpoints::new(loaded.kept)),
             checkpoints_written: AtomicU64::new(0),
             queues: Mutex::default(),
@@ -454,6 +459,9 @@ fn check(config: &KernelConfig) -> Result<(), OpenError> {
     }
     if config.max_batch_bytes > limits::MAX_BATCH_BYTES {
         return wrong("max_batch_bytes", "must be at most 32 MiB");
+    }
+    if config.segment_bytes == 0 || config.segment_bytes > 1 << 40 {
+        return wrong("segment_bytes", "must be 1 byte to 1 TiB");
     }
     if config.default_partitions == 0 || config.default_partitions > limits::MAX_PARTITIONS {
         return wrong("default_partitions", "must be 1 to 100000");

@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 use record::Batch;
 
 use super::{Core, Kernel};
+use crate::cold::ColdReadError;
 use crate::entry::{Command, Entry};
 use crate::error::{ReadError, TrimError};
-use crate::limits::MAX_READ_BYTES;
-use crate::state::partition::{BatchRef, Partition};
+use crate::limits::{CHUNK_BYTES, MAX_READ_BYTES, READ_ATTEMPTS};
+use crate::state::partition::{BatchRef, Partition, Plan};
 use crate::state::waiters::Mark;
 use crate::stream::PartitionId;
 use crate::wal::files::{FrameError, WalFiles};
@@ -21,7 +22,7 @@ pub struct Read {
     pub batches: Vec<Batch>,
     /// The watermarks when it was read.
     pub watermarks: Watermarks,
-    /// First offset after the batches; the offset asked when there are none.
+    /// First offset after the batches; where reading ended when there are none.
     pub next_offset: i64,
 }
 
@@ -64,55 +65,72 @@ impl Kernel {
             .state
             .partition(partition)
             .ok_or(ReadError::UnknownPartition(partition))?;
-        let (watermarks, until, plan) = {
-            let log = found.log.lock();
-            let watermarks = log.watermarks();
-            if offset < watermarks.log_start || offset > watermarks.end {
-                return Err(ReadError::OutOfRange {
-                    partition,
-                    offset,
-                    log_start: watermarks.log_start,
-                    end: watermarks.end,
-                });
-            }
-            let until = log.mark(mark);
-            let plan = log.plan(offset, until, max_bytes.min(MAX_READ_BYTES));
-            (watermarks, until, plan)
-        };
-        self.core
-            .tail_hits
-            .fetch_add(plan.memory.len() as u64, Ordering::Relaxed);
-        let mut batches = Vec::new();
-        let wanted = plan.disk.len();
-        if wanted > 0 {
-            self.core
-                .tail_misses
-                .fetch_add(wanted as u64, Ordering::Relaxed);
-            let files = self.core.files.clone();
-            let fetched = self
-                .core
-                .pool
-                .run(move || fetch(&files, partition, &plan.disk))
-                .await
-                .ok_or(ReadError::Closed)?;
-            batches = match fetched {
-                Ok(fetched) => fetched,
-                Err(error) => return Err(self.core.explain(&found, offset, error)),
+        let mut at = offset;
+        let mut attempts = 0;
+        loop {
+            let (watermarks, until, plan) = {
+                let log = found.log.lock();
+                let watermarks = log.watermarks();
+                if offset < watermarks.log_start || offset > watermarks.end {
+                    return Err(ReadError::OutOfRange {
+                        partition,
+                        offset,
+                        log_start: watermarks.log_start,
+                        end: watermarks.end,
+                    });
+                }
+                let until = log.mark(mark);
+                let plan = log.plan(at, until, max_bytes.min(MAX_READ_BYTES));
+                (watermarks, until, plan)
             };
+            attempts += 1;
+            let mut batches = match plan.cold {
+                Some(range) => {
+                    let batches = self.core.read_cold(partition, &range, at, max_bytes).await;
+                    match batches {
+                        // A hole, up to the end of the range.
+                        Ok(batches) if batches.is_empty() => {
+                            (at, attempts) = (range.next_offset, 0);
+                            continue;
+                        }
+                        Ok(batches) => batches,
+                        Err(ColdReadError::Gone(_)) if attempts < READ_ATTEMPTS => continue,
+                        Err(ColdReadError::Gone(key)) => {
+                            let reason = format!("{key} is not in the cold store");
+                            return Err(ReadError::Unavailable { partition, reason });
+                        }
+                        Err(ColdReadError::Failed(error)) => {
+                            return Err(self.core.explain(&found, offset, error));
+                        }
+                    }
+                }
+                None => {
+                    let first = plan.disk.first().copied();
+                    match self.core.read_hot(partition, plan).await {
+                        Ok(batches) => batches,
+                        // Sealed meanwhile, and its WAL file is gone.
+                        Err(_)
+                            if attempts < READ_ATTEMPTS
+                                && first.is_some_and(|first| !found.log.lock().has(&first)) =>
+                        {
+                            continue;
+                        }
+                        Err(error) => return Err(self.core.explain(&found, offset, error)),
+                    }
+                }
+            };
+            // Without batches there is nothing up to there, though offsets may have been.
+            let mut seen = until;
+            while let Some(batch) = batches.pop_if(|b| b.last_offset() >= until) {
+                seen = seen.min(batch.base_offset());
+            }
+            let next_offset = batches.last().map_or(seen.max(offset), Batch::next_offset);
+            return Ok(Read {
+                batches,
+                watermarks,
+                next_offset,
+            });
         }
-        // Of what was fetched the end may be damaged: what lies behind it is for the next read, after that has met the damage.
-        if batches.len() == wanted {
-            batches.extend(plan.memory);
-        }
-        while batches.last().is_some_and(|b| b.last_offset() >= until) {
-            batches.pop();
-        }
-        let next_offset = batches.last().map_or(offset, Batch::next_offset);
-        Ok(Read {
-            batches,
-            watermarks,
-            next_offset,
-        })
     }
 
     /// The positions of a partition; `None` when there is none.
@@ -155,37 +173,48 @@ impl Kernel {
             .state
             .partition(partition)
             .ok_or(ReadError::UnknownPartition(partition))?;
-        let (start, log_start) = {
-            let log = found.log.lock();
-            let start = log
-                .batches
-                .iter()
-                .find(|b| b.max_timestamp >= timestamp)
-                .map(|b| b.base_offset.max(log.log_start));
-            (start, log.log_start)
-        };
-        let Some(mut offset) = start else {
-            return Ok(None);
-        };
+        let mut from = 0;
         loop {
-            let read = self.read(partition, offset, 1).await?;
-            let Some(batch) = read.batches.first() else {
-                return Ok(None);
+            let (cold, hot, log_start) = {
+                let log = found.log.lock();
+                from = log.log_start.max(from);
+                let cold = log.cold.iter().filter(|r| r.next_offset > from);
+                let cold = cold.copied().find(|r| r.max_timestamp >= timestamp);
+                let hot = log.batches.range(log.position_of(from)..);
+                let hot = hot.copied().find(|b| b.max_timestamp >= timestamp);
+                (cold, hot, log.log_start)
             };
-            let corrupt = |reason: record::BatchError| ReadError::Corrupt {
-                partition,
-                first: batch.base_offset(),
-                last: batch.last_offset(),
-                reason: reason.to_string(),
+            from = match (cold, hot) {
+                (Some(range), _) => {
+                    let from = from.max(range.base_offset);
+                    let seek = self.core.seek_cold(partition, &range, from, timestamp);
+                    match seek.await {
+                        Ok(found) => found,
+                        // Reading tells what has become of it.
+                        Err(_) => from,
+                    }
+                }
+                (None, Some(batch)) => from.max(batch.base_offset),
+                (None, None) => return Ok(None),
             };
-            for record in batch.records().map_err(corrupt)? {
-                let record = record.map_err(corrupt)?;
-                if record.timestamp >= timestamp && record.offset >= log_start {
-                    return Ok(Some((record.offset, record.timestamp)));
+            let read = self.read(partition, from, CHUNK_BYTES).await?;
+            let late = |batch: &&Batch| batch.max_timestamp() >= timestamp;
+            for batch in read.batches.iter().filter(late) {
+                let corrupt = |reason: record::BatchError| ReadError::Corrupt {
+                    partition,
+                    first: batch.base_offset(),
+                    last: batch.last_offset(),
+                    reason: reason.to_string(),
+                };
+                for record in batch.records().map_err(corrupt)? {
+                    let record = record.map_err(corrupt)?;
+                    if record.timestamp >= timestamp && record.offset >= log_start {
+                        return Ok(Some((record.offset, record.timestamp)));
+                    }
                 }
             }
             // The header promised a later timestamp than the records have (or it lies below the log start).
-            offset = read.next_offset;
+            from = read.next_offset;
         }
     }
 
@@ -214,6 +243,39 @@ impl Kernel {
 }
 
 impl Core {
+    /// Batches of which some may be in the WAL and the rest is in memory.
+    async fn read_hot(&self, partition: PartitionId, plan: Plan) -> Result<Vec<Batch>, ReadError> {
+        if plan.disk.is_empty() {
+            self.tail_hits
+                .fetch_add(plan.memory.len() as u64, Ordering::Relaxed);
+            return Ok(plan.memory);
+        }
+        let wanted = plan.disk.len();
+        let mut batches = self.fetch_hot(partition, plan.disk).await?;
+        self.tail_misses
+            .fetch_add(batches.len() as u64, Ordering::Relaxed);
+        // One of them is damaged: the next read meets it, and what comes after it must wait.
+        if batches.len() == wanted {
+            self.tail_hits
+                .fetch_add(plan.memory.len() as u64, Ordering::Relaxed);
+            batches.extend(plan.memory);
+        }
+        Ok(batches)
+    }
+
+    /// Reads batches from the WAL: all, or those before the first that is not sound, or the error if that is the first of them.
+    pub async fn fetch_hot(
+        &self,
+        partition: PartitionId,
+        wanted: Vec<BatchRef>,
+    ) -> Result<Vec<Batch>, ReadError> {
+        let files = self.files.clone();
+        self.pool
+            .run(move || fetch(&files, partition, &wanted))
+            .await
+            .ok_or(ReadError::Closed)?
+    }
+
     /// A read that failed because the batches were trimmed meanwhile is out of range, not an error of the disk.
     fn explain(&self, partition: &Partition, offset: i64, error: ReadError) -> ReadError {
         let watermarks = partition.log.lock().watermarks();

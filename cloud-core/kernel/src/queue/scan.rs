@@ -242,7 +242,7 @@ impl Queue {
                     self.counts.dropped.fetch_add(passed, Ordering::Relaxed);
                 }
             }
-            ReadError::Io { .. } | ReadError::Closed => {
+            ReadError::Unavailable { .. } | ReadError::Io { .. } | ReadError::Closed => {
                 tracing::error!(%error, queue = %self.name, "a source cannot be read; it is tried again later");
                 if let Some(source) = self.inner.lock().sources.get_mut(&partition) {
                     source.failed = true;

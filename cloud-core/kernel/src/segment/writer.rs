@@ -1,7 +1,5 @@
 //! Makes a segment while it is uploaded: batches go in, parts of the upload come out, nothing is copied.
 
-#![allow(dead_code, reason = "used by sealing, which lands next")]
-
 use bytes::Bytes;
 use record::{Batch, StreamAddress};
 use uuid::Uuid;

@@ -111,6 +111,19 @@ impl PartitionLog {
         }
     }
 
+    /// How far those who wait for a mark get to see it: not into the hole after the last batch.
+    pub fn reached(&self, mark: Mark) -> i64 {
+        self.mark(mark).min(self.data_end())
+    }
+
+    /// One past the last batch that is there: what lies between that and the end is a hole, and nobody waits for less than a batch after it.
+    fn data_end(&self) -> i64 {
+        let cold = self.cold.back().map_or(0, |r| r.next_offset);
+        let hot = self.batches.back().map_or(0, |b| b.last_offset() + 1);
+        let tail = self.tail.back().map_or(0, Batch::next_offset);
+        cold.max(hot).max(tail)
+    }
+
     /// Place of the hot batch with `offset`, or of the first after it.
     pub fn position_of(&self, offset: i64) -> usize {
         self.batches.partition_point(|b| b.last_offset() < offset)
@@ -179,7 +192,6 @@ impl PartitionLog {
         plan
     }
 
-    #[allow(dead_code, reason = "used by sealing, which lands next")]
     /// What has to be sealed next: batches from `offset` on of entries up to `through`, up to `max_bytes` but at least one, from memory where
     /// they are there.
     pub fn plan_seal(
@@ -203,7 +215,6 @@ impl PartitionLog {
         plan
     }
 
-    #[allow(dead_code, reason = "used by sealing, which lands next")]
     /// Whether a batch is still in the WAL where it was.
     pub fn has(&self, batch: &BatchRef) -> bool {
         self.batches.get(self.position_of(batch.base_offset)) == Some(batch)
@@ -310,7 +321,7 @@ impl Partition {
         self.waiters.add(mark, offset, waiter, signal);
         // Looked at after the waiter is in place, so that no commit can pass unseen between the two.
         let log = self.log.lock();
-        log.gone || log.mark(mark) > offset
+        log.gone || log.reached(mark) > offset
     }
 
     /// Wakes whoever waits for less.

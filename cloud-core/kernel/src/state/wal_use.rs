@@ -1,7 +1,5 @@
 //! What of the WAL is still needed, and how old it is: says when to seal, how far, and which files are dead.
 
-#![allow(dead_code, reason = "used by sealing, which lands next")]
-
 use std::collections::{BTreeMap, VecDeque};
 
 use super::partition::BatchRef;
@@ -59,6 +57,14 @@ impl WalUse {
             .is_some_and(|(_, last)| stamp < last.saturating_add(MARK_EVERY_MS))
         {
             return;
+        }
+        if self.marks.len() >= MARKS {
+            // Older than everything that is needed, but for the last of those.
+            let oldest = self.files.iter().find(|(_, live)| live.batches > 0);
+            let oldest = oldest.map_or(index, |(first, _)| *first);
+            while self.marks.get(1).is_some_and(|(mark, _)| *mark <= oldest) {
+                self.marks.pop_front();
+            }
         }
         if self.marks.len() >= MARKS {
             let mut place = 0;
@@ -152,7 +158,7 @@ mod tests {
 
     #[test]
     fn marks_are_bounded_and_never_make_an_entry_younger() {
-        let mut wal_use = WalUse::default();
+        let mut wal_use = with(&[(1, 40)]);
         for index in 1..10_000u64 {
             wal_use.mark(index, index as i64 * 400);
         }

@@ -1,0 +1,91 @@
+//! The kernel's side of the cold store: who owns it ([`claim`]), how records get there ([`seal`]), how they are read from there
+//! ([`read`], [`chunks`]), and what is deleted ([`tend`]).
+
+mod chunks;
+mod claim;
+mod read;
+mod seal;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use crate::error::ColdTierError;
+use crate::ports::ColdStore;
+use crate::segment::SegmentId;
+
+pub(crate) use chunks::{ChunkError, Chunks, Located};
+pub(crate) use claim::Claim;
+pub(crate) use read::ColdReadError;
+pub(crate) use seal::Sealing;
+
+/// What an open kernel knows of the cold store besides the state.
+pub(crate) struct ColdTier {
+    pub chunks: Chunks,
+    pub claim: tokio::sync::Mutex<Claim>,
+    /// Another data directory owns the store: this one never writes to it again.
+    pub fenced: AtomicBool,
+    /// A segment whose upload was interrupted by an error and goes on at the next call.
+    pub sealing: tokio::sync::Mutex<Option<Sealing>>,
+    in_flight: Arc<Mutex<BTreeSet<SegmentId>>>,
+    pub sealed_bytes: AtomicU64,
+    pub failures: AtomicU64,
+    pub last_error: Mutex<Option<String>>,
+}
+
+impl ColdTier {
+    pub fn new(store: Arc<dyn ColdStore>) -> ColdTier {
+        ColdTier {
+            chunks: Chunks::new(store),
+            claim: tokio::sync::Mutex::new(Claim::Open),
+            fenced: AtomicBool::new(false),
+            sealing: tokio::sync::Mutex::new(None),
+            in_flight: Arc::default(),
+            sealed_bytes: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            last_error: Mutex::new(None),
+        }
+    }
+
+    /// Keeps for people what went wrong.
+    pub fn failed(&self, error: &ColdTierError) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        *self.last_error.lock() = Some(error.to_string());
+    }
+
+    pub fn is_fenced(&self) -> bool {
+        self.fenced.load(Ordering::Relaxed)
+    }
+
+    /// Segments that are being written, and that nobody may take for orphans.
+    pub fn is_in_flight(&self, id: SegmentId) -> bool {
+        self.in_flight.lock().contains(&id)
+    }
+
+    /// Marks a segment as being written, until the value is dropped.
+    pub fn take_off(&self, log: Uuid, id: SegmentId) -> InFlight {
+        self.in_flight.lock().insert(id);
+        InFlight {
+            log,
+            id,
+            all: self.in_flight.clone(),
+        }
+    }
+}
+
+/// A segment that is being written: until the state names it nobody may delete it.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub log: Uuid,
+    pub id: SegmentId,
+    all: Arc<Mutex<BTreeSet<SegmentId>>>,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.all.lock().remove(&self.id);
+    }
+}

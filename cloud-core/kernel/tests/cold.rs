@@ -1,0 +1,502 @@
+//! The cold tier as its users see it: records move to segments and nobody notices, whatever the cold store does.
+
+#[path = "support/faulty_cold.rs"]
+mod faulty_cold;
+
+use std::sync::Arc;
+
+use faulty_cold::FaultyCold;
+use kernel::ports::Disk;
+use kernel::{
+    ColdTierError, Kernel, KernelConfig, PartitionId, Ports, ReadError, SequenceRule, Stepper,
+    StreamSpec,
+};
+use sim::batches::{address, batch, stamped, values};
+use sim::clock::SimClock;
+use sim::disk::SimDisk;
+use sim::spawner::SimSpawner;
+use sim::stepped::{self, drive};
+
+/// A kernel on one thread, with a cold store that can be told to fail.
+struct World {
+    disk: SimDisk,
+    clock: SimClock,
+    cold: FaultyCold,
+    kernel: Kernel,
+    stepper: Stepper,
+}
+
+fn config() -> KernelConfig {
+    KernelConfig {
+        segment_bytes: 8192,
+        seal_age_ms: 60_000,
+        ..stepped::config()
+    }
+}
+
+impl World {
+    fn new() -> World {
+        World::on(
+            SimDisk::default(),
+            SimClock::default(),
+            FaultyCold::default(),
+        )
+    }
+
+    fn on(disk: SimDisk, clock: SimClock, cold: FaultyCold) -> World {
+        let ports = Ports {
+            disk: Arc::new(disk.clone()),
+            clock: Arc::new(clock.clone()),
+            cold: Arc::new(cold.clone()),
+            spawner: Arc::new(SimSpawner::default()),
+        };
+        let (kernel, stepper) = Kernel::open_stepped(ports, config()).unwrap();
+        World {
+            disk,
+            clock,
+            cold,
+            kernel,
+            stepper,
+        }
+    }
+
+    /// As after a power cut; the cold store stays.
+    fn crash(self, seed: u64) -> World {
+        let disk = self.disk.after_crash(seed);
+        let (clock, cold) = (self.clock.clone(), self.cold.clone());
+        drop(self);
+        World::on(disk, clock, cold)
+    }
+
+    fn drive<F: Future>(&mut self, future: F) -> F::Output {
+        drive(&mut self.stepper, future)
+    }
+
+    fn stream(&mut self, name: &str, partitions: u32) -> kernel::StreamId {
+        let kernel = self.kernel.clone();
+        let spec = StreamSpec {
+            partitions,
+            ..StreamSpec::default()
+        };
+        let address = address(name);
+        let created = kernel.create_stream(&address, spec);
+        self.drive(created).unwrap().id
+    }
+
+    fn append(&mut self, partition: PartitionId, values: &[&str]) -> i64 {
+        let append = self
+            .kernel
+            .append(partition, batch(values), SequenceRule::None);
+        self.drive(append).unwrap().base_offset
+    }
+
+    /// Appends one record after the other, and gives their values.
+    fn fill(&mut self, partition: PartitionId, records: usize) -> Vec<String> {
+        let first = self.kernel.watermarks(partition).unwrap().end;
+        let all: Vec<String> = (first..first + records as i64)
+            .map(|n| format!("{partition}:{n} {}", "x".repeat(200)))
+            .collect();
+        for value in &all {
+            self.append(partition, &[value]);
+        }
+        all
+    }
+
+    fn values(&mut self, partition: PartitionId, from: i64) -> Vec<String> {
+        let kernel = self.kernel.clone();
+        self.drive(values(&kernel, partition, from))
+    }
+
+    fn seal_all(&mut self) -> Result<(), ColdTierError> {
+        let kernel = self.kernel.clone();
+        self.drive(kernel.seal_all())
+    }
+
+    fn maintain(&mut self) {
+        let kernel = self.kernel.clone();
+        self.drive(kernel.maintain());
+    }
+
+    fn read(&mut self, partition: PartitionId, from: i64) -> Result<kernel::Read, ReadError> {
+        let kernel = self.kernel.clone();
+        self.drive(kernel.read(partition, from, 1 << 20))
+    }
+}
+
+#[test]
+fn what_is_sealed_is_read_as_before_and_the_log_gets_its_room_back() {
+    let mut world = World::new();
+    let stream = world.stream("s", 3);
+    let mut all = Vec::new();
+    for partition in 0..3 {
+        all.push(world.fill(stream.partition(partition), 40));
+    }
+    let files = world.kernel.stats().wal_files;
+    assert!(files > 5);
+    world.seal_all().unwrap();
+    let stats = world.kernel.stats();
+    assert_eq!((stats.unsealed_bytes, stats.seal_failures), (0, 0));
+    assert!(
+        stats.segments > 2 && stats.cold_live_bytes > 24_000,
+        "{stats:?}"
+    );
+    assert_eq!(stats.cold_bytes, stats.sealed_bytes);
+    for round in 0..4 {
+        for (partition, all) in (0..).zip(&all) {
+            let partition = stream.partition(partition);
+            assert_eq!(world.values(partition, 0), all[..], "round {round}");
+            assert_eq!(world.values(partition, 17), all[17..]);
+        }
+        match round {
+            // Two checkpoints, each of which covers what was sealed, and the files are gone.
+            0 => {
+                world.fill(stream.partition(0), 30);
+                let kernel = world.kernel.clone();
+                world.drive(kernel.trim(stream.partition(0), 0)).unwrap();
+                world.seal_all().unwrap();
+                world.maintain();
+                world.fill(stream.partition(1), 30);
+                world.seal_all().unwrap();
+                world.maintain();
+                assert!(world.kernel.stats().wal_files < files);
+                all[0] = world.values(stream.partition(0), 0);
+                all[1] = world.values(stream.partition(1), 0);
+                assert_eq!((all[0].len(), all[1].len()), (70, 70));
+            }
+            1 => world = world.crash(7),
+            _ => {
+                let kernel = world.kernel.clone();
+                world.drive(kernel.shutdown());
+                world = world.crash(8);
+            }
+        }
+    }
+}
+
+#[test]
+fn sealing_is_due_by_size_and_by_age() {
+    let mut world = World::new();
+    let p = world.stream("s", 1).partition(0);
+    world.fill(p, 3);
+    let kernel = world.kernel.clone();
+    assert_eq!(world.drive(kernel.seal()), Ok(false));
+    assert_eq!(world.kernel.stats().segments, 0);
+    {
+        let mut due = std::pin::pin!(kernel.wait_seal_due());
+        assert!(stepped::poll(due.as_mut()).is_none());
+        world.clock.advance(61_000_000);
+        world.maintain();
+        assert!(stepped::poll(due.as_mut()).is_some());
+    }
+    assert!(world.kernel.stats().unsealed_age.as_secs() >= 61);
+    assert_eq!(world.drive(kernel.seal()), Ok(false));
+    assert_eq!(world.kernel.stats().segments, 1);
+    assert_eq!(world.kernel.stats().unsealed_bytes, 0);
+    {
+        let mut due = std::pin::pin!(kernel.wait_seal_due());
+        assert!(stepped::poll(due.as_mut()).is_none());
+        world.fill(p, 60);
+        assert!(stepped::poll(due.as_mut()).is_some());
+    }
+    while world.drive(kernel.seal()).unwrap() {}
+    // What is left is less than a segment, and young.
+    let stats = world.kernel.stats();
+    assert!(stats.segments >= 2 && stats.unsealed_bytes < 8192);
+    assert_eq!(world.values(p, 0).len(), 63);
+}
+
+#[test]
+fn whatever_the_cold_store_does_nothing_is_lost_and_sealing_goes_on_later() {
+    let mut world = World::new();
+    let stream = world.stream("s", 2);
+    let p = stream.partition(0);
+    let mut all = world.fill(p, 20);
+    let mut failures = 0;
+    // Each operation fails in turn, until one more than there are has passed.
+    for operation in 0.. {
+        all.extend(world.fill(p, 3));
+        world.cold.fail_after(operation, 1);
+        let sealed = world.seal_all();
+        world.cold.heal();
+        assert_eq!(world.values(p, 0), all, "operation {operation}");
+        match sealed {
+            Ok(()) => break,
+            Err(error) => {
+                failures += 1;
+                assert!(matches!(error, ColdTierError::Store(_)), "{error}");
+                let stats = world.kernel.stats();
+                assert_eq!(stats.seal_failures, failures);
+                assert_eq!(stats.seal_error, Some(error.to_string()));
+            }
+        }
+    }
+    assert!(failures > 3, "{failures}");
+    world.seal_all().unwrap();
+    let stats = world.kernel.stats();
+    assert_eq!((stats.unsealed_bytes, stats.seal_error), (0, None));
+    let mut world = world.crash(3);
+    assert_eq!(world.values(p, 0), all);
+}
+
+#[test]
+fn a_cold_store_that_does_not_answer_is_a_retriable_error() {
+    let mut world = World::new();
+    let p = world.stream("s", 1).partition(0);
+    let all = world.fill(p, 60);
+    world.seal_all().unwrap();
+    world.cold.fail_after(0, u32::MAX);
+    assert!(matches!(
+        world.read(p, 0),
+        Err(ReadError::Unavailable { .. })
+    ));
+    // The newest is in memory.
+    assert_eq!(world.values(p, 55), all[55..]);
+    world.cold.heal();
+    assert_eq!(world.values(p, 0), all);
+}
+
+#[test]
+fn damage_in_a_segment_is_reported_and_the_rest_is_read() {
+    let mut world = World::new();
+    let stream = world.stream("s", 2);
+    let (p, q) = (stream.partition(0), stream.partition(1));
+    let all = world.fill(p, 40);
+    let other = world.fill(q, 40);
+    world.seal_all().unwrap();
+    // Two segments or more; the first byte of the data of the first is damaged.
+    let first = world.cold.segments().remove(0);
+    world.cold.damage(&first, |bytes| bytes[100] ^= 1);
+    let error = world.read(p, 0).unwrap_err();
+    let ReadError::Corrupt { first, last, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(first, 0);
+    assert!(last < 39);
+    let after = usize::try_from(last).unwrap() + 1;
+    assert_eq!(world.values(p, last + 1), all[after..]);
+    assert_eq!(world.values(q, 0), other);
+    // A footer that is damaged costs the whole segment, no more.
+    let name = world.cold.segments().remove(0);
+    world.cold.damage(&name, |bytes| {
+        let at = bytes.len() - 40;
+        bytes[at] ^= 1;
+    });
+    let mut world = world.crash(1);
+    assert!(matches!(world.read(p, 0), Err(ReadError::Corrupt { .. })));
+    assert_eq!(world.kernel.stats().corrupt_reads, 1);
+}
+
+#[test]
+fn damage_in_the_log_does_not_stop_sealing_and_is_reported_afterwards() {
+    let mut world = World::new();
+    let p = world.stream("s", 1).partition(0);
+    let all = world.fill(p, 40);
+    // A batch that is no longer in memory.
+    let needle = format!("{p}:20 ");
+    let find = |bytes: &[u8]| {
+        let mut windows = bytes.windows(needle.len());
+        windows.position(|w| w == needle.as_bytes())
+    };
+    let names = world.disk.names("wal");
+    let mut found = names.iter().filter(|name| {
+        let bytes = world.disk.bytes(name);
+        find(&bytes).is_some()
+    });
+    let path = found.next().unwrap();
+    world.disk.damage(path, |bytes| {
+        let at = find(bytes).unwrap();
+        bytes[at + 50] ^= 1;
+    });
+    let is_lost = |error| {
+        matches!(
+            error,
+            ReadError::Corrupt {
+                first: 20,
+                last: 20,
+                ..
+            }
+        )
+    };
+    assert!(is_lost(world.read(p, 20).unwrap_err()));
+    world.seal_all().unwrap();
+    assert_eq!(world.kernel.stats().unsealed_bytes, 0);
+    assert!(is_lost(world.read(p, 20).unwrap_err()));
+    assert_eq!(world.read(p, 0).unwrap().next_offset, 20);
+    assert_eq!(world.values(p, 21), all[21..]);
+}
+
+#[test]
+fn offsets_are_found_by_time_across_the_tiers() {
+    let mut world = World::new();
+    let p = world.stream("s", 1).partition(0);
+    let value = "y".repeat(300);
+    for n in 0..60 {
+        let append = world
+            .kernel
+            .append(p, stamped(1000 + n * 10, &value), SequenceRule::None);
+        world.drive(append).unwrap();
+        if n == 40 {
+            world.seal_all().unwrap();
+        }
+    }
+    for (timestamp, expected) in [
+        (0, Some((0, 1000))),
+        (1000, Some((0, 1000))),
+        (1101, Some((11, 1110))),
+        (1390, Some((39, 1390))),
+        (1405, Some((41, 1410))),
+        (1590, Some((59, 1590))),
+        (1591, None),
+    ] {
+        let kernel = world.kernel.clone();
+        let found = world.drive(kernel.offset_for_timestamp(p, timestamp));
+        assert_eq!(found, Ok(expected), "{timestamp}");
+    }
+    let kernel = world.kernel.clone();
+    world.drive(kernel.trim(p, 20)).unwrap();
+    let found = world.drive(kernel.offset_for_timestamp(p, 1000));
+    assert_eq!(found, Ok(Some((20, 1200))));
+}
+
+#[test]
+fn trims_deletions_and_retention_reach_the_cold_store() {
+    let mut world = World::new();
+    let stream = world.stream("s", 1);
+    let p = stream.partition(0);
+    let other = world.stream("o", 1).partition(0);
+    let all = world.fill(p, 100);
+    world.fill(other, 10);
+    world.seal_all().unwrap();
+    let before = world.kernel.stats();
+    let kernel = world.kernel.clone();
+    // In the middle of a range: the whole range stays, what is below is not read.
+    world.drive(kernel.trim(p, 50)).unwrap();
+    assert_eq!(world.values(p, 50), all[50..]);
+    assert!(matches!(
+        world.read(p, 49),
+        Err(ReadError::OutOfRange { log_start: 50, .. })
+    ));
+    let stats = world.kernel.stats();
+    assert!(stats.segments < before.segments && stats.cold_live_bytes < before.cold_live_bytes);
+    // By bytes, in whole ranges.
+    let config = [("retention.bytes".to_owned(), "3000".to_owned())];
+    world
+        .drive(kernel.alter_stream_config(&address("s"), config.into()))
+        .unwrap();
+    world.maintain();
+    let start = world.kernel.watermarks(p).unwrap().log_start;
+    assert!(start > 50, "{start}");
+    assert_eq!(world.values(p, start), all[start as usize..]);
+    // By age: the records are of 1970.
+    let config = [("retention.ms".to_owned(), "1000".to_owned())];
+    world
+        .drive(kernel.alter_stream_config(&address("s"), config.into()))
+        .unwrap();
+    world.maintain();
+    assert_eq!(world.kernel.watermarks(p).unwrap().log_start, 100);
+    world.drive(kernel.delete_stream(&address("o"))).unwrap();
+    assert_eq!(world.kernel.stats().cold_live_bytes, 0);
+    assert_eq!(world.kernel.stats().segments, 0);
+    let world = world.crash(5);
+    assert_eq!(world.kernel.stats().segments, 0);
+}
+
+/// The files of a kernel that runs.
+fn copy_of(disk: &SimDisk) -> SimDisk {
+    let copy = SimDisk::default();
+    for directory in ["wal", "checkpoint"] {
+        copy.create_dir(directory).unwrap();
+        for name in disk.names(directory) {
+            let file = copy.create(&name).unwrap();
+            file.write_at(0, &[disk.bytes(&name).into()]).unwrap();
+            file.sync().unwrap();
+        }
+        copy.sync_dir(directory).unwrap();
+    }
+    copy.sync_dir("").unwrap();
+    copy
+}
+
+#[test]
+fn a_copy_of_the_data_directory_and_the_original_never_both_write() {
+    let mut world = World::new();
+    let p = world.stream("s", 1).partition(0);
+    let mut all = world.fill(p, 20);
+    world.seal_all().unwrap();
+    let mut copy = World::on(
+        copy_of(&world.disk),
+        world.clock.clone(),
+        world.cold.clone(),
+    );
+    // The original goes on while the copy has not sealed anything.
+    all.extend(world.fill(p, 5));
+    world.seal_all().unwrap();
+    copy.fill(p, 7);
+    copy.seal_all().unwrap();
+    let objects = world.cold.segments();
+    all.extend(world.fill(p, 5));
+    assert_eq!(world.seal_all(), Err(ColdTierError::Fenced));
+    assert!(world.kernel.stats().fenced);
+    // Reads and writes go on, also after a restart, and it is not forgotten.
+    all.extend(world.fill(p, 5));
+    assert_eq!(world.values(p, 0), all);
+    let mut world = world.crash(2);
+    assert_eq!(world.seal_all(), Err(ColdTierError::Fenced));
+    assert_eq!(world.values(p, 0), all);
+    // The segment that was uploaded but never logged is there; none after it.
+    assert!(world.cold.segments().len() <= objects.len() + 1);
+    copy.fill(p, 5);
+    copy.seal_all().unwrap();
+    let mut copy = copy.crash(3);
+    copy.fill(p, 5);
+    copy.seal_all().unwrap();
+    assert_eq!(copy.values(p, 0).len(), 37);
+}
+
+#[test]
+fn a_power_cut_at_any_operation_of_sealing_loses_nothing() {
+    for operation in 0..200 {
+        let mut world = World::new();
+        let stream = world.stream("s", 2);
+        let mut all = [
+            world.fill(stream.partition(0), 20),
+            world.fill(stream.partition(1), 15),
+        ];
+        world.disk.crash_after(operation);
+        let kernel = world.kernel.clone();
+        let mut done = true;
+        {
+            let mut work = std::pin::pin!(async {
+                kernel.seal_all().await.is_ok() && {
+                    kernel.maintain().await;
+                    kernel.seal_all().await.is_ok()
+                }
+            });
+            for _ in 0..100 {
+                match stepped::poll(work.as_mut()) {
+                    Some(ok) => {
+                        done = ok;
+                        break;
+                    }
+                    None => drop(world.stepper.step()),
+                }
+            }
+        }
+        drop(kernel);
+        let off = world.disk.is_off();
+        let mut world = world.crash(operation);
+        for round in 0..2 {
+            for (partition, all) in (0..).zip(&all) {
+                let partition = stream.partition(partition);
+                assert_eq!(world.values(partition, 0), all[..], "{operation} {round}");
+            }
+            all[0].extend(world.fill(stream.partition(0), 2));
+            world.seal_all().unwrap();
+        }
+        if !off {
+            assert!(done);
+            return;
+        }
+    }
+    panic!("sealing takes more operations than the test allows");
+}
