@@ -60,6 +60,7 @@ impl ColdTier {
         self.fenced.load(Ordering::Relaxed)
     }
 
+    #[allow(dead_code, reason = "the collector of orphans is on its way")]
     /// Segments that are being written, and that nobody may take for orphans.
     pub fn is_in_flight(&self, id: SegmentId) -> bool {
         self.in_flight.lock().contains(&id)
