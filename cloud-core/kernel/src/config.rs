@@ -37,6 +37,13 @@ pub struct KernelConfig {
     pub producer_expiry_ms: i64,
 }
 
+impl KernelConfig {
+    /// Unsealed bytes at which to seal: well before the WAL is at its bound.
+    pub(crate) fn seal_at(&self) -> u64 {
+        self.segment_bytes.min(self.wal_bytes / 4)
+    }
+}
+
 impl Default for KernelConfig {
     fn default() -> Self {
         KernelConfig {

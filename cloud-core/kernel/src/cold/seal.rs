@@ -51,7 +51,7 @@ impl Kernel {
         let newest = self.core.written.applied.load(Ordering::Acquire);
         while self.oldest_unsealed().is_some_and(|index| index <= newest) {
             let sealed = self.seal_one(|kernel| {
-                let wanted = kernel.core.config.segment_bytes;
+                let wanted = kernel.core.config.seal_at();
                 kernel
                     .core
                     .state
@@ -88,12 +88,13 @@ impl Kernel {
 
     /// The entry up to which to seal now; `None` while neither size nor age asks for it.
     fn seal_target(&self) -> Option<u64> {
-        let wanted = self.core.config.segment_bytes;
+        let wanted = self.core.config.seal_at();
         let applied = self.core.written.applied.load(Ordering::Acquire);
-        let aged = self.unsealed_age_ms() >= self.core.config.seal_age_ms;
+        let all = self.unsealed_age_ms() >= self.core.config.seal_age_ms
+            || self.core.written.wants_room.load(Ordering::Relaxed);
         let wal_use = self.core.state.wal_use.lock();
-        (aged || wal_use.bytes >= wanted)
-            .then(|| wal_use.seal_through(wanted, aged, applied))
+        (all || wal_use.bytes >= wanted)
+            .then(|| wal_use.seal_through(wanted, all, applied))
             .flatten()
     }
 

@@ -166,7 +166,7 @@ impl Kernel {
             progress: Progress::synced(recovered.next_index - 1),
         };
         let recovery_us = ports.clock.monotonic_us().saturating_sub(started);
-        state.seal_at.store(config.segment_bytes, Ordering::Relaxed);
+        state.seal_at.store(config.seal_at(), Ordering::Relaxed);
         let cold = ColdTier::new(ports.cold.clone());
         let core = Core {
             ports,
