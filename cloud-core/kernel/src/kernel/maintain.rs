@@ -41,7 +41,7 @@ impl Kernel {
         if self.seal_is_due() {
             self.core.state.seal_due.notify_one();
         }
-                let due = {
+        let due = {
             let checkpoints = self.core.checkpoints.lock().await;
             let since = self
                 .core
