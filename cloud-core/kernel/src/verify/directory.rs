@@ -277,6 +277,7 @@ impl Check<'_> {
             frame_at,
             body_len: frame.body_len,
             stamp: frame.stamp,
+            volatile: false,
         };
         self.state.apply(at, commands, &batches_at);
     }
