@@ -158,22 +158,24 @@ def test_offsets_by_time_and_at_the_ends(core, topic):
 def test_records_are_deleted_up_to_an_offset(core, topic):
     """DeleteRecords by two clients: the log begins later, who reads from the beginning begins there, and an offset past the end is refused."""
     produce(core, topic, [("k", str(n)) for n in range(10)])
-    where = confluent_kafka.TopicPartition(topic, 0, 4)
-    deleted = list(admin(core).delete_records([where]).values())[0].result(WITHIN)
-    assert deleted.low_watermark == 4
+    librdkafka = admin(core)
+
+    def delete(offset):
+        futures = librdkafka.delete_records([confluent_kafka.TopicPartition(topic, 0, offset)])
+        return list(futures.values())[0].result(WITHIN).low_watermark
+
+    assert delete(4) == 4
     assert [m.value() for m in consume(core, topic, 6)] == [str(n).encode() for n in range(4, 10)]
     client = kafka_python.KafkaAdminClient(bootstrap_servers=core.address("kafka"))
     assert client.delete_records({kafka_python.TopicPartition(topic, 0): 7})[kafka_python.TopicPartition(topic, 0)]["low_watermark"] == 7
     client.close()
-    past = confluent_kafka.TopicPartition(topic, 0, 11)
     with pytest.raises(confluent_kafka.KafkaException) as error:
-        list(admin(core).delete_records([past]).values())[0].result(WITHIN)
+        delete(11)
     assert error.value.args[0].code() == confluent_kafka.KafkaError.OFFSET_OUT_OF_RANGE
     consumer = confluent_kafka.Consumer({"bootstrap.servers": core.address("kafka"), "group.id": "x"})
-    assert consumer.get_watermark_offsets(where, WITHIN) == (7, 10)
+    assert consumer.get_watermark_offsets(confluent_kafka.TopicPartition(topic, 0), WITHIN) == (7, 10)
     # All there is: the end stays, and the next record gets the next offset.
-    everything = confluent_kafka.TopicPartition(topic, 0, confluent_kafka.OFFSET_END)
-    assert list(admin(core).delete_records([everything]).values())[0].result(WITHIN).low_watermark == 10
+    assert delete(confluent_kafka.OFFSET_END) == 10
     produce(core, topic, [("k", "next")])
     assert [(m.offset(), m.value()) for m in consume(core, topic, 1)] == [(10, b"next")]
     consumer.close()

@@ -354,6 +354,29 @@ fn a_queue_hands_out_what_is_committed_when_it_is() {
 }
 
 #[test]
+fn a_marker_in_a_stream_that_is_in_memory_only_leaves_no_offset_to_be_used_twice() {
+    let disk = SimDisk::default();
+    let (kernel, mut stepper) = open(&disk).unwrap();
+    let spec = StreamSpec {
+        partitions: 1,
+        config: [("durability".to_owned(), "memory".to_owned())].into(),
+    };
+    let stream = drive(&mut stepper, kernel.create_stream(&address("s"), spec)).unwrap();
+    let p = stream.id.partition(0);
+    let plain = |kernel: &Kernel| kernel.append(p, batch(&["x"]), SequenceRule::None);
+    drive(&mut stepper, plain(&kernel)).unwrap();
+    // Both are in one group: the second stands behind the first, which is logged.
+    let ended = kernel.end_transaction(7, 0, vec![p], true, 1);
+    let appended = plain(&kernel);
+    drive(&mut stepper, ended).unwrap();
+    let last = drive(&mut stepper, appended).unwrap().last_offset;
+    drop((kernel, stepper));
+    let (kernel, mut stepper) = open(&disk.after_crash(1)).unwrap();
+    let next = drive(&mut stepper, plain(&kernel)).unwrap().base_offset;
+    assert!(next > last, "{next} after {last}");
+}
+
+#[test]
 fn plain_readers_see_everything_as_before() {
     let mut one = One::new();
     one.append(batch(&["a"])).unwrap();

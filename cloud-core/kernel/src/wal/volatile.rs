@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use record::Batch;
 use tokio::sync::oneshot;
 
 use super::intake::Pending;
@@ -35,21 +36,32 @@ pub(crate) fn plan(state: &State, entries: &[Pending], classes: &[Durability]) -
     let mut take = entries.len();
     'entries: for (place, (pending, class)) in entries.iter().zip(classes).enumerate() {
         for command in &pending.commands {
-            let Command::Append {
-                partition, batch, ..
-            } = command
-            else {
-                continue;
+            let (partition, batch) = match command {
+                Command::Append {
+                    partition, batch, ..
+                } => (partition, batch),
+                Command::EndTransaction {
+                    partitions: ended,
+                    marker,
+                } => {
+                    for partition in ended {
+                        let offsets = partitions
+                            .entry(*partition)
+                            .or_insert_with(|| Offsets::now(state, *partition));
+                        offsets.add_durable(marker);
+                    }
+                    continue;
+                }
+                _ => continue,
             };
             let offsets = partitions
                 .entry(*partition)
                 .or_insert_with(|| Offsets::now(state, *partition));
-            let records = i64::from(batch.last_offset_delta()) + 1;
             if *class != Durability::Memory {
-                offsets.end = offsets.end.max(offsets.reserved) + records;
-                offsets.durable_before = true;
+                offsets.add_durable(batch);
                 continue;
             }
+            let records = i64::from(batch.last_offset_delta()) + 1;
             let end = offsets.end + records;
             if end > offsets.reserved {
                 if offsets.durable_before {
@@ -83,6 +95,11 @@ impl Offsets {
             reserved: log.reserved,
             durable_before: false,
         }
+    }
+
+    fn add_durable(&mut self, batch: &Batch) {
+        self.end = self.end.max(self.reserved) + i64::from(batch.last_offset_delta()) + 1;
+        self.durable_before = true;
     }
 }
 

@@ -368,7 +368,7 @@ fn partition(out: &mut BytesMut) {
     out.put_u32_le(1);
 }
 
-/// Entries as `kernel` documents them: one with an append, one with most other commands.
+/// Entries as `kernel` documents them: one with an append, one with most other commands, one that ends a transaction.
 pub fn entries() -> Vec<Vec<u8>> {
     let mut append = BytesMut::new();
     append.put_u32_le(1);
@@ -413,7 +413,14 @@ pub fn entries() -> Vec<Vec<u8>> {
     text(&mut others, &bitmap());
     others.put_i64_le(4);
     others.put_i64_le(9);
-    vec![append.to_vec(), others.to_vec()]
+    let mut end = BytesMut::new();
+    end.put_u32_le(1);
+    end.put_u8(20);
+    end.put_u32_le(2);
+    partition(&mut end);
+    partition(&mut end);
+    text(&mut end, batch(Compression::None).bytes());
+    vec![append.to_vec(), others.to_vec(), end.to_vec()]
 }
 
 /// A bitmap of 64-bit numbers (roaring's portable format): one map, high half 0, one array container with the number 5.
