@@ -11,7 +11,6 @@ use crate::{
     queue::{Definition, QueueState, check_arguments},
     reply,
     routes::Node,
-    vhost::QUEUE_NAMED_BY_US,
     wire::Table,
 };
 
@@ -76,7 +75,7 @@ impl Session {
     async fn declare_new(&mut self, declare: QueueDeclare) -> Result<Arc<QueueState>, Exception> {
         check_arguments(&declare.arguments)?;
         let name: Arc<str> = if declare.queue.is_empty() {
-            format!("{QUEUE_NAMED_BY_US}{}", unused_name()).into()
+            format!("amq.gen-{}", unused_name()).into()
         } else if declare.queue.starts_with("amq.") && self.vhost.queue(&declare.queue).is_none() {
             return Err(Exception::channel(
                 code::ACCESS_REFUSED,

@@ -212,60 +212,6 @@ async fn confirmed_messages_bindings_and_acknowledgements_outlive_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_log_of_a_queue_that_the_server_named_keeps_only_what_is_not_acknowledged() {
-    let directory = tempfile::tempdir().unwrap();
-    let core = Core::start(directory.path()).await;
-    let (_connection, channel) = confirming(&core).await;
-    let options = QueueDeclareOptions::default();
-    let declared = channel
-        .queue_declare("".into(), options, FieldTable::default())
-        .await
-        .unwrap();
-    let replies = declared.name().to_string();
-    for body in ["m1", "m2", "m3"] {
-        assert!(!publish(&channel, "", &replies, body.as_bytes()).await);
-    }
-    let first = get(&channel, &replies).await.unwrap();
-    let second = get(&channel, &replies).await.unwrap();
-    first.acker.ack(Default::default()).await.unwrap();
-    // What is asked next on a channel sees what was acknowledged before.
-    queue_length(&channel, &replies).await;
-    core.kernel.maintain().await;
-    core.kernel.maintain().await;
-    let stream = core
-        .kernel
-        .stream(&StreamAddress::new(
-            Namespace::default(),
-            StreamName::new(&replies).unwrap(),
-        ))
-        .unwrap();
-    let start = |partition| core.kernel.watermarks(partition).unwrap().log_start;
-    assert_eq!(stream.partition_ids().map(start).sum::<i64>(), 1);
-    second.acker.nack(requeue()).await.unwrap();
-    assert_eq!(bodies(&channel, &replies).await, ["m2", "m3"]);
-    core.stop().await;
-}
-
-fn requeue() -> BasicNackOptions {
-    BasicNackOptions {
-        requeue: true,
-        ..Default::default()
-    }
-}
-
-async fn queue_length(channel: &Channel, name: &str) -> u32 {
-    let options = QueueDeclareOptions {
-        passive: true,
-        ..Default::default()
-    };
-    channel
-        .queue_declare(name.into(), options, FieldTable::default())
-        .await
-        .unwrap()
-        .message_count()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_matches_twice_is_delivered_once() {
     let directory = tempfile::tempdir().unwrap();
     let core = Core::start(directory.path()).await;

@@ -128,6 +128,9 @@ fn begin(call: &Call, stream: &Stream, data: PartitionProduceData) -> Result<App
     let partition: PartitionId = partition(stream, data.index)
         .ok_or_else(|| Refusal::new(error_code::UNKNOWN_TOPIC_OR_PARTITION, "no such partition"))?;
     let batch = check(call, data.records)?;
+    if stream.is_compacted() {
+        check_keys(&batch)?;
+    }
     Ok(Box::pin(call.kernel().append(
         partition,
         batch,
@@ -185,6 +188,19 @@ fn check(call: &Call, records: Option<Bytes>) -> Result<Batch, Refusal> {
     }
     batch.check_records().map_err(refuse_batch)?;
     record::strip_reserved(&batch).map_err(refuse_batch)
+}
+
+/// Compaction keeps the newest record of each key: a record without one would stay for ever.
+fn check_keys(batch: &Batch) -> Result<(), Refusal> {
+    for record in batch.records().map_err(refuse_batch)? {
+        if record.map_err(refuse_batch)?.key.is_none() {
+            return Err(Refusal::new(
+                error_code::INVALID_RECORD,
+                "a compacted topic takes no record without a key",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn refuse_batch(error: BatchError) -> Refusal {

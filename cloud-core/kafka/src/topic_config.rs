@@ -17,15 +17,10 @@ struct Fixed {
 const STRING: i8 = 2;
 const INT: i8 = 3;
 const LONG: i8 = 5;
+const DOUBLE: i8 = 6;
 const LIST: i8 = 7;
 
 const FIXED: &[Fixed] = &[
-    Fixed {
-        name: "cleanup.policy",
-        value: "delete",
-        kind: LIST,
-        about: "What happens to old records. Compaction is not supported yet.",
-    },
     Fixed {
         name: "compression.type",
         value: "producer",
@@ -139,6 +134,8 @@ pub fn effective(config: &BTreeMap<String, String>) -> Vec<Effective> {
         let kind = match setting.values {
             SettingValues::Number(_) => LONG,
             SettingValues::OneOf(_) => STRING,
+            SettingValues::AnyOf(_) => LIST,
+            SettingValues::Ratio => DOUBLE,
         };
         of(setting.name, setting.default, kind, setting.about)
     });
@@ -166,7 +163,15 @@ mod tests {
             ("retention.ms", "a day", false),
             ("retention.bytes", "1048576", true),
             ("cleanup.policy", "delete", true),
-            ("cleanup.policy", "compact", false),
+            ("cleanup.policy", "compact", true),
+            ("cleanup.policy", "compact,delete", true),
+            ("cleanup.policy", "compact,shred", false),
+            ("cleanup.policy", "", false),
+            ("delete.retention.ms", "0", true),
+            ("delete.retention.ms", "-1", false),
+            ("min.cleanable.dirty.ratio", "0.1", true),
+            ("min.cleanable.dirty.ratio", "2", false),
+            ("min.cleanable.dirty.ratio", "NaN", false),
             ("min.insync.replicas", "2", false),
             ("segment.bytes", "1048576", false),
             ("no.such.key", "1", false),

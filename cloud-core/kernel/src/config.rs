@@ -29,6 +29,8 @@ pub struct KernelConfig {
     pub default_partitions: u32,
     /// Bytes in the WAL at which they are sealed into a segment of the cold store, and about the size of a segment.
     pub segment_bytes: u64,
+    /// Memory for the keys of one compaction pass, in bytes: about 40 a key.
+    pub compaction_bytes: usize,
     /// Age at which what is in the WAL is sealed in any case, in milliseconds.
     pub seal_age_ms: i64,
     /// Age from which an object of the cold store that the log does not name is deleted, in milliseconds.
@@ -58,6 +60,7 @@ impl Default for KernelConfig {
             max_batch_bytes: limits::MAX_BATCH_BYTES,
             default_partitions: 1,
             segment_bytes: 128 * 1024 * 1024,
+            compaction_bytes: 64 * 1024 * 1024,
             seal_age_ms: 10 * 60 * 1000,
             orphan_grace_ms: 60 * 60 * 1000,
             producer_expiry_ms: 24 * 60 * 60 * 1000,

@@ -16,6 +16,7 @@
 mod checkpoint;
 mod codec;
 mod cold;
+mod compaction;
 mod config;
 mod entry;
 mod entry_codec;
@@ -57,6 +58,7 @@ pub use segment::{Compacted, SegmentId, SegmentMeta, SegmentPart};
 pub use stats::{KernelStats, QueueStats};
 pub use stream::{PartitionId, Stream, StreamId, StreamSpec};
 pub use stream_config::{
-    DURABILITY, Durability, RETENTION_BYTES, RETENTION_MS, RETENTION_SETTLED, STREAM_SETTINGS,
+    CLEANUP_POLICY, DELETE_RETENTION_MS, DURABILITY, Durability, MIN_CLEANABLE_DIRTY_RATIO,
+    MIN_COMPACTION_LAG_MS, RETENTION_BYTES, RETENTION_MS, RETENTION_SETTLED, STREAM_SETTINGS,
     SettingValues, StreamSetting,
 };

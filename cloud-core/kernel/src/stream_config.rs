@@ -10,6 +10,10 @@ pub enum SettingValues {
     Number(i64),
     /// One of these.
     OneOf(&'static [&'static str]),
+    /// One or more of these, separated by commas.
+    AnyOf(&'static [&'static str]),
+    /// A number from 0 to 1.
+    Ratio,
 }
 
 /// One setting.
@@ -63,6 +67,15 @@ impl Durability {
 /// Whether records go that every queue which reads them has settled.
 pub const RETENTION_SETTLED: &str = "retention.settled";
 
+/// What happens to old records: `delete` (age and size), `compact` (only the newest record of each key stays), or both.
+pub const CLEANUP_POLICY: &str = "cleanup.policy";
+/// Milliseconds for which compaction keeps a deletion (a null value) after what it deleted is gone.
+pub const DELETE_RETENTION_MS: &str = "delete.retention.ms";
+/// Age in milliseconds before which compaction leaves records alone.
+pub const MIN_COMPACTION_LAG_MS: &str = "min.compaction.lag.ms";
+/// Share of bytes that was never compacted from which on compaction is worth it.
+pub const MIN_CLEANABLE_DIRTY_RATIO: &str = "min.cleanable.dirty.ratio";
+
 /// All settings that the kernel enforces.
 pub const STREAM_SETTINGS: &[StreamSetting] = &[
     StreamSetting {
@@ -91,6 +104,30 @@ pub const STREAM_SETTINGS: &[StreamSetting] = &[
         values: SettingValues::OneOf(&["false", "true"]),
         about: "true: records are deleted once all queues that read them have settled them and all groups with a position are past them.",
     },
+    StreamSetting {
+        name: CLEANUP_POLICY,
+        default: "delete",
+        values: SettingValues::AnyOf(&["delete", "compact"]),
+        about: "What happens to old records: delete (by age and size), compact (the newest record of each key stays), or both.",
+    },
+    StreamSetting {
+        name: DELETE_RETENTION_MS,
+        default: "86400000",
+        values: SettingValues::Number(0),
+        about: "Milliseconds for which compaction keeps a deletion (a null value).",
+    },
+    StreamSetting {
+        name: MIN_COMPACTION_LAG_MS,
+        default: "0",
+        values: SettingValues::Number(0),
+        about: "Age in milliseconds before which compaction leaves records alone.",
+    },
+    StreamSetting {
+        name: MIN_CLEANABLE_DIRTY_RATIO,
+        default: "0.5",
+        values: SettingValues::Ratio,
+        about: "Share of bytes that was never compacted from which on compaction is worth it.",
+    },
 ];
 
 impl StreamSetting {
@@ -108,6 +145,18 @@ impl StreamSetting {
             SettingValues::Number(least) => Err(format!("a whole number, at least {least}")),
             SettingValues::OneOf(allowed) if allowed.contains(&value) => Ok(()),
             SettingValues::OneOf(allowed) => Err(format!("one of {}", allowed.join(" "))),
+            SettingValues::AnyOf(allowed)
+                if value.split(',').all(|one| allowed.contains(&one.trim())) =>
+            {
+                Ok(())
+            }
+            SettingValues::AnyOf(allowed) => Err(format!("some of {}", allowed.join(","))),
+            SettingValues::Ratio
+                if value.parse::<f64>().is_ok_and(|v| (0.0..=1.0).contains(&v)) =>
+            {
+                Ok(())
+            }
+            SettingValues::Ratio => Err("a number from 0 to 1".to_owned()),
         }
     }
 }
@@ -124,9 +173,10 @@ impl Stream {
         found.map_or(Durability::default(), |(_, class)| *class)
     }
 
-    /// `retention.ms`: age in milliseconds past which batches go; `None` = never.
+    /// `retention.ms`: age in milliseconds past which batches go; `None` = never, or a policy without `delete`.
     pub fn retention_ms(&self) -> Option<i64> {
-        self.number(RETENTION_MS).filter(|age| *age >= 0)
+        self.number(RETENTION_MS)
+            .filter(|age| *age >= 0 && self.has_policy("delete"))
     }
 
     /// `retention.settled`: records go that every queue which reads them has settled.
@@ -136,9 +186,39 @@ impl Stream {
             .is_some_and(|v| v == "true")
     }
 
-    /// `retention.bytes`: bytes kept in each partition; `None` = no bound.
+    /// `retention.bytes`: bytes kept in each partition; `None` = no bound, or a policy without `delete`.
     pub fn retention_bytes(&self) -> Option<u64> {
         self.number(RETENTION_BYTES)
+            .filter(|_| self.has_policy("delete"))
             .and_then(|bytes| u64::try_from(bytes).ok())
+    }
+
+    fn has_policy(&self, policy: &str) -> bool {
+        let set = self
+            .config
+            .get(CLEANUP_POLICY)
+            .map_or("delete", String::as_str);
+        set.split(',').any(|one| one.trim() == policy)
+    }
+
+    /// `cleanup.policy` names `compact`.
+    pub fn is_compacted(&self) -> bool {
+        self.has_policy("compact")
+    }
+
+    /// `delete.retention.ms`.
+    pub fn delete_retention_ms(&self) -> i64 {
+        self.number(DELETE_RETENTION_MS).unwrap_or(86_400_000)
+    }
+
+    /// `min.compaction.lag.ms`.
+    pub fn min_compaction_lag_ms(&self) -> i64 {
+        self.number(MIN_COMPACTION_LAG_MS).unwrap_or(0)
+    }
+
+    /// `min.cleanable.dirty.ratio`.
+    pub fn min_cleanable_dirty_ratio(&self) -> f64 {
+        let set = self.config.get(MIN_CLEANABLE_DIRTY_RATIO);
+        set.and_then(|ratio| ratio.parse().ok()).unwrap_or(0.5)
     }
 }

@@ -42,6 +42,14 @@ settings! {
         /// Where sealed segments go: file:///path, s3://bucket/prefix?endpoint=...&region=..., gs://bucket, az://container; none:
         /// the directory `cold` in the data directory
         pub cold_url: Option<String>;
+        /// Unsealed bytes at which they are sealed, and so about the size of a segment in the cold store
+        pub segment_size: Size = "128MiB";
+        /// Age at which records are sealed in any case
+        pub seal_after: Duration = "10m";
+        /// Age from which an object of this core's in the cold store that nothing refers to is deleted
+        pub orphan_grace: Duration = "1h";
+        /// Memory of compaction: about 40 bytes a key; with less than its keys need a stream is compacted in several passes
+        pub compaction_memory: Size = "64MiB";
         /// How long connections may take to end at shutdown before they are cut
         pub shutdown_timeout: Duration = "5s";
         /// What is logged to stderr: off, error, warn, info, debug or trace

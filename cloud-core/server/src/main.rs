@@ -10,6 +10,7 @@ mod frontends;
 mod kernel_metrics;
 mod listeners;
 mod run;
+mod upkeep;
 
 use std::process::ExitCode;
 

@@ -4,14 +4,12 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use frontend::{Advertise, Context, Limits, StreamDefaults};
 use kernel::ports::ColdStore;
 use kernel::{Kernel, KernelConfig, Ports};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
 use crate::admin::Admin;
@@ -22,10 +20,8 @@ use crate::data_dir::DataDir;
 use crate::frontends::{self, Running};
 use crate::kernel_metrics;
 use crate::listeners::{Listeners, reachable};
+use crate::upkeep;
 use settings::logging;
-
-/// How often retention, checkpoints and the deletion of log files are looked after.
-const MAINTENANCE: Duration = Duration::from_secs(1);
 
 /// Returns when the process was asked to stop and has stopped in order; an error is why it could not start or go on.
 pub fn run(settings: CoreSettings) -> Result<()> {
@@ -55,6 +51,12 @@ fn open_kernel(
         wal_bytes: settings.wal_size.bytes(),
         wal_stall_ms: u64::try_from(settings.wal_stall_timeout.as_millis())
             .context("wal-stall-timeout")?,
+        segment_bytes: settings.segment_size.bytes(),
+        seal_age_ms: i64::try_from(settings.seal_after.as_millis()).context("seal-after")?,
+        orphan_grace_ms: i64::try_from(settings.orphan_grace.as_millis())
+            .context("orphan-grace")?,
+        compaction_bytes: usize::try_from(settings.compaction_memory.bytes())
+            .context("compaction-memory")?,
         tail_bytes: usize::try_from(settings.tail_memory.bytes()).context("tail-memory")?,
         default_partitions: settings.default_partitions,
         ..KernelConfig::default()
@@ -94,13 +96,14 @@ async fn serve(
             "admin"
         });
     }
+    upkeep::start(&ctx);
     tokio::spawn(cold::check(cold, ctx.shutdown.clone()));
     say_ready(&running.addresses)?;
 
     let ended = tokio::select! {
         _ = terminated.recv() => Ok("SIGTERM"),
         _ = interrupted.recv() => Ok("SIGINT"),
-        reason = maintain(&ctx) => Err(anyhow!("the log failed and accepts no more writes: {reason}. Look after the disk, then start again")),
+        reason = upkeep::maintain(&ctx.kernel) => Err(anyhow!("the log failed and accepts no more writes: {reason}. Look after the disk, then start again")),
         Some(name) = running.tasks.join_next() => Err(anyhow!("the {} front end ended; its reason is in the log on stderr", name.unwrap_or("unknown"))),
     };
     if let Ok(signal) = ended {
@@ -153,19 +156,6 @@ fn advertise(settings: &CoreSettings, listeners: &Listeners) -> Result<Advertise
         sync: None,
         admin: port(&listeners.admin)?,
     })
-}
-
-/// Ends, with the reason, only when the log has failed.
-async fn maintain(ctx: &Context) -> String {
-    let mut ticks = tokio::time::interval(MAINTENANCE);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        ctx.kernel.maintain().await;
-        if let Some(reason) = ctx.kernel.stats().failed {
-            return reason;
-        }
-    }
 }
 
 /// One line on stdout, for whoever started this: all listeners answer from now on.

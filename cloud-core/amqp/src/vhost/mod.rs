@@ -19,7 +19,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use frontend::Context;
-use kernel::{Entry, PartitionId, QueueName, QueueSource, RETENTION_SETTLED, Stream};
+use kernel::{Entry, PartitionId, QueueName, QueueSource, Stream};
 use parking_lot::RwLock;
 use record::{Namespace, StreamAddress};
 
@@ -36,8 +36,6 @@ use crate::{
 const EXCHANGES: &str = "amqp.exchanges";
 const QUEUES: &str = "amqp.queues";
 const BINDINGS: &str = "amqp.bindings";
-/// What the names of queues begin with that clients leave to us.
-pub const QUEUE_NAMED_BY_US: &str = "amq.gen-";
 /// First byte of every value in the tables.
 const VERSION: u8 = 1;
 
@@ -237,13 +235,6 @@ impl VirtualHost {
             .stream_for_write(&address)
             .await
             .map_err(|e| failed(&e))?;
-        if name.starts_with(QUEUE_NAMED_BY_US) && self.exchange(name).is_none() {
-            // A queue that we named is nobody else's: its log keeps only what it has not settled, however long replies go through it.
-            let mut config = stream.config.clone();
-            config.insert(RETENTION_SETTLED.to_owned(), "true".to_owned());
-            let altered = self.context.kernel.alter_stream_config(&address, config);
-            altered.await.map_err(|e| failed(&e))?;
-        }
         self.refresh_sources().await.map_err(|e| failed(&e))?;
         Ok(stream)
     }

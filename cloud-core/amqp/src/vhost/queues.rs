@@ -118,7 +118,7 @@ impl VirtualHost {
             .await
             .map_err(|e| Exception::internal("queue", e))?;
         // A queue we named is nobody else's, and neither is the stream its messages came through.
-        if state.name().starts_with(QUEUE_NAMED_BY_US) && self.exchange(state.name()).is_none() {
+        if state.name().starts_with("amq.gen-") && self.exchange(state.name()).is_none() {
             match self
                 .context
                 .kernel

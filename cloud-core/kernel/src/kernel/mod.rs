@@ -22,6 +22,7 @@ pub use transactions::{AbortedTransaction, OpenTransaction};
 pub use watch::Watch;
 
 use crate::cold::ColdTier;
+use crate::compaction::Rewriting;
 use crate::config::KernelConfig;
 use crate::entry::{Appended, Command, Entry, Outcome, SequenceRule};
 use crate::error::{AppendError, OpenError, WriteError};
@@ -57,6 +58,7 @@ pub(crate) struct Core {
     pub spares: Arc<Spares>,
     pub pool: Arc<pool::Pool>,
     pub cold: ColdTier,
+    pub rewriting: Rewriting,
     pub checkpoints: tokio::sync::Mutex<Checkpoints>,
     pub checkpoints_written: AtomicU64,
     /// Queues that somebody holds open.
@@ -179,6 +181,7 @@ impl Kernel {
             spares,
             pool,
             cold,
+            rewriting: Rewriting::default(),
             checkpoints: tokio::sync::Mutex::new(Checkpoints::new(loaded.kept)),
             checkpoints_written: AtomicU64::new(0),
             queues: Mutex::default(),

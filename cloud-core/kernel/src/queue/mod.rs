@@ -234,7 +234,6 @@ impl Queue {
         let _gate = self.gate.lock().await;
         let lease = self.limits().lease_ms;
         let until = lease.map(|ms| self.stop_watch_ms().saturating_add(ms));
-        self.follow_trims();
         let mut acquired = Vec::new();
         let mut bytes = 0;
         while acquired.len() < max_records && !self.is_deleted() {
@@ -309,7 +308,6 @@ impl Queue {
             self.tend().await;
             let positions = {
                 let _gate = self.gate.lock().await;
-                self.follow_trims();
                 if self.next_ready().await.is_some() {
                     return;
                 }

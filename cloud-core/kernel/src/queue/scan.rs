@@ -34,8 +34,8 @@ enum Next {
 
 impl Queue {
     /// The first record that is ready, in commit order over all sources; looks further only as far as needed.
-    /// Trims since [`Queue::follow_trims`] was last called are met when the record is read.
     pub(super) async fn next_ready(&self) -> Option<DeliveryId> {
+        self.follow_trims();
         loop {
             match self.next() {
                 Next::Ready(id) => return Some(id),
@@ -80,7 +80,7 @@ impl Queue {
     }
 
     /// Retention wins over a queue: what it removed is gone from here, too.
-    pub(super) fn follow_trims(&self) {
+    fn follow_trims(&self) {
         let mut inner = self.inner.lock();
         let mut dropped = 0;
         let mut gone = Vec::new();

@@ -240,10 +240,7 @@ impl PartitionLog {
         while let Some(batch) = self.volatile.pop_front_if(|b| b.next_offset <= log_start) {
             self.bytes = self.bytes.saturating_sub(batch.bytes);
         }
-        while let Some(batch) = self.tail.pop_front_if(|b| b.last_offset() < log_start) {
-            gone.from_tail += 1;
-            gone.tail_bytes += batch.len();
-        }
+        (gone.from_tail, gone.tail_bytes) = self.drop_tail(log_start);
         gone
     }
 
@@ -276,6 +273,16 @@ impl PartitionLog {
         self.bytes = self.bytes.saturating_add(range.bytes);
         self.cold.push_back(range);
         Some((range, sealed))
+    }
+
+    /// Forgets what is in memory below an offset; returns how many batches and bytes that was.
+    pub fn drop_tail(&mut self, below: i64) -> (usize, usize) {
+        let (mut batches, mut bytes) = (0, 0);
+        while let Some(batch) = self.tail.pop_front_if(|b| b.last_offset() < below) {
+            batches += 1;
+            bytes += batch.len();
+        }
+        (batches, bytes)
     }
 
     /// Puts ranges in the place of those of some segments; returns what left and what came. `None`, and nothing is changed, if the new ones
