@@ -35,6 +35,12 @@ pub struct KernelConfig {
     pub seal_age_ms: i64,
     /// Age from which an object of the cold store that the log does not name is deleted, in milliseconds.
     pub orphan_grace_ms: i64,
+    /// Bytes of records from the cold store that are kept in memory; half of it at most is read ahead.
+    pub cold_cache_memory_bytes: usize,
+    /// Bytes of records from the cold store that are kept on the disk; none when the store is local.
+    pub cold_cache_disk_bytes: u64,
+    /// Bytes that are fetched from the cold store ahead of one reader.
+    pub cold_readahead_bytes: usize,
     /// Idle time after which the window of a [`crate::SequenceRule::Window`] producer is forgotten, in milliseconds.
     pub producer_expiry_ms: i64,
 }
@@ -63,6 +69,9 @@ impl Default for KernelConfig {
             compaction_bytes: 64 * 1024 * 1024,
             seal_age_ms: 10 * 60 * 1000,
             orphan_grace_ms: 60 * 60 * 1000,
+            cold_cache_memory_bytes: 64 * 1024 * 1024,
+            cold_cache_disk_bytes: 4 * 1024 * 1024 * 1024,
+            cold_readahead_bytes: 8 * 1024 * 1024,
             producer_expiry_ms: 24 * 60 * 60 * 1000,
         }
     }

@@ -54,3 +54,17 @@ pub const WAL_MIN_FILES: u64 = 4;
 pub const FOOTER_CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// How often a read looks again when what it wanted to read was moved meanwhile.
 pub const READ_ATTEMPTS: u32 = 8;
+/// Requests to the cold store at a time, for chunks.
+pub const COLD_REQUESTS: usize = 16;
+/// Of those, requests ahead of readers.
+pub const COLD_REQUESTS_AHEAD: usize = 12;
+/// Largest request to a store that is far away which joins neighbouring chunks, in bytes.
+pub const COLD_COALESCE_BYTES: usize = 2 * 1024 * 1024;
+/// Readers of the cold store that are known, to tell those that go on from those that look something up.
+pub const COLD_READERS: usize = 256;
+/// Bytes that wait to be written to the disk's part of the cache; what comes beyond is not kept there.
+pub const COLD_CACHE_WAITING_BYTES: usize = 16 * 1024 * 1024;
+/// Threads that read and write the disk's part of the cache.
+pub const COLD_CACHE_THREADS: usize = 2;
+/// How long the disk's part of the cache is not written after the disk failed, in microseconds.
+pub const COLD_CACHE_PAUSE_US: u64 = 10_000_000;

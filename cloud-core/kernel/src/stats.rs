@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::cold::ColdCacheStats;
 use crate::queue::QueueName;
 
 /// What the kernel has done since it opened, and what it holds now.
@@ -77,6 +78,8 @@ pub struct KernelStats {
     pub seal_error: Option<String>,
     /// A copy of this data directory owns the cold store: nothing is sealed any more.
     pub fenced: bool,
+    /// Reads from the cold store.
+    pub cold_reads: ColdCacheStats,
     /// Why no write is accepted any more, if so.
     pub failed: Option<String>,
     /// Queues that are open.

@@ -1,16 +1,19 @@
-//! Footers and chunks from the cold store, verified. What was damaged on the way is asked for again, once.
+//! Footers and chunks of segments, by way of the cache.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::cache::{ColdCache, ColdCacheStats, FetchError, Part};
+use crate::config::KernelConfig;
 use crate::limits::FOOTER_CACHE_BYTES;
-use crate::ports::cold::{ColdError, ColdStore};
-use crate::segment::{Footer, FooterPart, SegmentError, SegmentId, TRAILER_BYTES};
+use crate::ports::Ports;
+use crate::ports::cold::{ColdError, Spawner};
+use crate::segment::{Chunk, Footer, FooterPart, SegmentId, TRAILER_BYTES};
+use crate::stream::PartitionId;
 
 /// A segment, and where its footer is.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +24,22 @@ pub(crate) struct Located {
     pub bytes: u64,
     pub footer_bytes: u32,
     pub footer_crc: u32,
+}
+
+impl Located {
+    fn object(&self) -> Arc<str> {
+        self.id.key(self.log).into()
+    }
+}
+
+impl From<&Chunk> for Part {
+    fn from(chunk: &Chunk) -> Part {
+        Part {
+            position: chunk.position,
+            length: chunk.length,
+            crc: chunk.crc,
+        }
+    }
 }
 
 /// Why a footer or chunk could not be had.
@@ -34,27 +53,34 @@ pub(crate) enum ChunkError {
     Corrupt(String),
 }
 
-impl From<ColdError> for ChunkError {
-    fn from(error: ColdError) -> Self {
+impl From<FetchError> for ChunkError {
+    fn from(error: FetchError) -> Self {
         match error {
-            ColdError::NotFound(key) => ChunkError::Missing(key),
-            error => ChunkError::Unavailable(error.to_string()),
+            FetchError::Cold(ColdError::NotFound(key)) => ChunkError::Missing(key),
+            FetchError::Cold(error) => ChunkError::Unavailable(error.to_string()),
+            error @ FetchError::Corrupt { .. } => ChunkError::Corrupt(error.to_string()),
         }
     }
 }
 
 pub(crate) struct Chunks {
-    store: Arc<dyn ColdStore>,
-    /// The least recently used first.
+    cache: Arc<ColdCache>,
+    spawner: Arc<dyn Spawner>,
+    /// Decoded; the least recently used first.
     footers: Mutex<VecDeque<(SegmentId, Arc<Footer>, usize)>>,
 }
 
 impl Chunks {
-    pub fn new(store: Arc<dyn ColdStore>) -> Chunks {
+    pub fn new(ports: &Ports, config: &KernelConfig) -> Chunks {
         Chunks {
-            store,
+            cache: ColdCache::open(ports, config),
+            spawner: ports.spawner.clone(),
             footers: Mutex::default(),
         }
+    }
+
+    pub fn stats(&self) -> ColdCacheStats {
+        self.cache.stats()
     }
 
     pub async fn footer(&self, segment: &Located) -> Result<Arc<Footer>, ChunkError> {
@@ -63,55 +89,67 @@ impl Chunks {
         }
         let end = segment.bytes.saturating_sub(TRAILER_BYTES as u64);
         let at = end.saturating_sub(u64::from(segment.footer_bytes));
-        let decode = |bytes| {
-            let footer = Footer::decode(bytes, segment.footer_crc, at)?;
-            if footer.id == segment.id && footer.log == segment.log {
-                Ok(footer)
-            } else {
-                Err(SegmentError::Malformed("it is another segment's"))
-            }
+        let object = segment.object();
+        let whole = Part {
+            position: at,
+            length: segment.footer_bytes,
+            crc: segment.footer_crc,
         };
-        let footer = Arc::new(self.get(segment, at..end, decode).await?);
+        let bytes = self.cache.get(&object, whole).await?;
+        let footer = Footer::decode(bytes, segment.footer_crc, at)
+            .map_err(|error| error.to_string())
+            .and_then(|footer| {
+                if footer.id == segment.id && footer.log == segment.log {
+                    Ok(Arc::new(footer))
+                } else {
+                    Err("it is another segment's".to_owned())
+                }
+            })
+            .map_err(|reason| ChunkError::Corrupt(format!("{object}: {reason}")))?;
         self.keep(segment, &footer);
         Ok(footer)
     }
 
-    /// A chunk of a part, by its place in the part.
+    /// A chunk of a part, by its place in the part. For a reader that `goes_on` behind it, the next ones are fetched, too.
     pub async fn chunk(
         &self,
         segment: &Located,
         part: &FooterPart,
         place: usize,
+        goes_on: bool,
     ) -> Result<Bytes, ChunkError> {
         let Some(chunk) = part.chunks.get(place) else {
             return Ok(Bytes::new());
         };
-        let verify = |bytes: Bytes| chunk.verify(&bytes).map(|()| bytes);
-        self.get(segment, chunk.range(), verify).await
+        let object = segment.object();
+        if goes_on {
+            self.read_ahead(&object, part, place);
+        }
+        Ok(self.cache.get(&object, chunk.into()).await?)
+    }
+
+    /// Fetches what a reader of a partition will need next in a segment, beside: its footer, and the first chunks.
+    pub fn prefetch(self: &Arc<Self>, segment: Located, partition: PartitionId, offset: i64) {
+        let chunks = self.clone();
+        self.spawner.spawn(Box::pin(async move {
+            // Whoever reads it will be told what is wrong with it.
+            if let Ok(footer) = chunks.footer(&segment).await
+                && let Some(part) = footer.part_with(partition, offset)
+            {
+                chunks.read_ahead(&segment.object(), part, part.chunk_with(offset));
+            }
+        }));
+    }
+
+    fn read_ahead(&self, object: &Arc<str>, part: &FooterPart, from: usize) {
+        let next = part.chunks.iter().skip(from).filter(|c| !c.is_lost());
+        self.cache.readahead(object, next.map(Part::from));
     }
 
     #[allow(dead_code, reason = "the collector of orphans is on its way")]
     /// A segment that is gone is not needed any more.
     pub fn forget(&self, id: SegmentId) {
         self.footers.lock().retain(|(known, _, _)| *known != id);
-    }
-
-    async fn get<T>(
-        &self,
-        segment: &Located,
-        range: Range<u64>,
-        decode: impl Fn(Bytes) -> Result<T, SegmentError>,
-    ) -> Result<T, ChunkError> {
-        let key = segment.id.key(segment.log);
-        let mut again = true;
-        loop {
-            let bytes = self.store.get(&key, range.clone()).await?;
-            match decode(bytes) {
-                Ok(value) => return Ok(value),
-                Err(_) if again => again = false,
-                Err(error) => return Err(ChunkError::Corrupt(format!("{key}: {error}"))),
-            }
-        }
     }
 
     fn known(&self, id: SegmentId) -> Option<Arc<Footer>> {

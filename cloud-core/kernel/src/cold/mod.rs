@@ -1,9 +1,15 @@
 //! The kernel's side of the cold store: who owns it ([`claim`]), how records get there ([`seal`]), how they are read from there
-//! ([`read`], [`chunks`]), and what is deleted ([`tend`]).
+//! ([`read`], [`chunks`], by way of [`cache`]), and what is deleted ([`tend`]).
 
+mod cache;
+#[cfg(test)]
+mod cache_tests;
 mod chunks;
 mod claim;
+mod disk_tier;
+mod memory_tier;
 mod read;
+mod readers;
 mod seal;
 
 use std::collections::BTreeSet;
@@ -13,18 +19,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use crate::config::KernelConfig;
 use crate::error::ColdTierError;
-use crate::ports::ColdStore;
+use crate::ports::Ports;
 use crate::segment::SegmentId;
 
+pub use cache::ColdCacheStats;
 pub(crate) use chunks::{ChunkError, Chunks, Located};
 pub(crate) use claim::Claim;
 pub(crate) use read::ColdReadError;
+use readers::Readers;
 pub(crate) use seal::Sealing;
 
 /// What an open kernel knows of the cold store besides the state.
 pub(crate) struct ColdTier {
-    pub chunks: Chunks,
+    pub chunks: Arc<Chunks>,
+    pub readers: Readers,
     pub claim: tokio::sync::Mutex<Claim>,
     /// Another data directory owns the store: this one never writes to it again.
     pub fenced: AtomicBool,
@@ -37,9 +47,10 @@ pub(crate) struct ColdTier {
 }
 
 impl ColdTier {
-    pub fn new(store: Arc<dyn ColdStore>) -> ColdTier {
+    pub fn new(ports: &Ports, config: &KernelConfig) -> ColdTier {
         ColdTier {
-            chunks: Chunks::new(store),
+            chunks: Arc::new(Chunks::new(ports, config)),
+            readers: Readers::default(),
             claim: tokio::sync::Mutex::new(Claim::Open),
             fenced: AtomicBool::new(false),
             sealing: tokio::sync::Mutex::new(None),

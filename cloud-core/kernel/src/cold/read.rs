@@ -7,7 +7,7 @@ use record::Batch;
 use super::{ChunkError, Located};
 use crate::error::ReadError;
 use crate::kernel::Core;
-use crate::segment::{self, Footer, SegmentId};
+use crate::segment::{self, Footer, FooterPart, SegmentId};
 use crate::state::cold::ColdRange;
 use crate::stream::PartitionId;
 
@@ -68,6 +68,33 @@ impl Core {
         Ok((segment, footer))
     }
 
+    /// A reader that comes to the end of its range goes on in the next one, in another segment: it shall not wait there.
+    fn prefetch_after(
+        &self,
+        partition: PartitionId,
+        range: &ColdRange,
+        part: &FooterPart,
+        offset: i64,
+    ) {
+        let left = part.chunks.iter().skip(part.chunk_with(offset));
+        let left: u64 = left.map(|chunk| u64::from(chunk.length)).sum();
+        if left > self.config.cold_readahead_bytes as u64 {
+            return;
+        }
+        let next = {
+            let directory = self.state.directory.read();
+            let next = directory.partitions.get(&partition);
+            next.and_then(|p| p.log.lock().cold_at(range.next_offset).copied())
+        };
+        if let Some(next) = next
+            && let Some(segment) = self.locate(next.segment)
+        {
+            self.cold
+                .chunks
+                .prefetch(segment, partition, next.base_offset);
+        }
+    }
+
     /// The batches of a range from the one with `offset` on: up to `max_bytes`, but at least one. None if there is only a hole from there
     /// to the end of the range.
     pub async fn read_cold(
@@ -77,6 +104,22 @@ impl Core {
         offset: i64,
         max_bytes: usize,
     ) -> Result<Vec<Batch>, ColdReadError> {
+        let goes_on = self.cold.readers.goes_on(partition, offset);
+        let read = self.read_range(partition, range, offset, max_bytes, goes_on);
+        let batches = read.await?;
+        let end = batches.last().map_or(range.next_offset, Batch::next_offset);
+        self.cold.readers.stopped(partition, end);
+        Ok(batches)
+    }
+
+    async fn read_range(
+        &self,
+        partition: PartitionId,
+        range: &ColdRange,
+        offset: i64,
+        max_bytes: usize,
+        goes_on: bool,
+    ) -> Result<Vec<Batch>, ColdReadError> {
         let (segment, footer) = self.footer_of(partition, range).await?;
         let part = footer
             .part_with(partition, range.base_offset)
@@ -85,6 +128,9 @@ impl Core {
                 corrupt(partition, range.base_offset, range.next_offset - 1, reason)
             })?;
         let offset = offset.max(range.base_offset);
+        if goes_on {
+            self.prefetch_after(partition, range, part, offset);
+        }
         let mut found: Vec<Batch> = Vec::new();
         let mut bytes = 0;
         for (place, chunk) in part.chunks.iter().enumerate().skip(part.chunk_with(offset)) {
@@ -96,8 +142,10 @@ impl Core {
                 let reason = "the records were damaged before they could be sealed".to_owned();
                 Err(corrupt(partition, chunk.base_offset, last, reason))
             } else {
-                let bytes = self.cold.chunks.chunk(&segment, part, place).await;
+                let goes_on = goes_on || bytes > 0;
+                let bytes = self.cold.chunks.chunk(&segment, part, place, goes_on);
                 bytes
+                    .await
                     .map_err(|error| explain(partition, error, chunk.base_offset, last))
                     .and_then(|bytes| {
                         segment::batches(&bytes).map_err(|error| {

@@ -241,6 +241,7 @@ impl Kernel {
             seal_failures: count(&core.cold.failures),
             seal_error: core.cold.last_error.lock().clone(),
             fenced: core.cold.is_fenced(),
+            cold_reads: core.cold.chunks.stats(),
             failed: core.intake.failure(),
             queues: queues.iter().map(|queue| queue.stats()).collect(),
         }

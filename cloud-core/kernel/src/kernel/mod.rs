@@ -169,7 +169,7 @@ impl Kernel {
         };
         let recovery_us = ports.clock.monotonic_us().saturating_sub(started);
         state.seal_at.store(config.seal_at(), Ordering::Relaxed);
-        let cold = ColdTier::new(ports.cold.clone());
+        let cold = ColdTier::new(&ports, &config);
         let core = Core {
             ports,
             config,
