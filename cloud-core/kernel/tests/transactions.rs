@@ -354,6 +354,61 @@ fn a_queue_hands_out_what_is_committed_when_it_is() {
 }
 
 #[test]
+fn what_is_in_segments_is_read_like_what_is_not() {
+    let disk = SimDisk::default();
+    let clock = SimClock::default();
+    let ports = kernel::Ports {
+        clock: Arc::new(clock.clone()),
+        ..ports(&disk)
+    };
+    let config = KernelConfig {
+        segment_bytes: 4096,
+        seal_age_ms: 1000,
+        ..config()
+    };
+    let (kernel, mut stepper) = Kernel::open_stepped(ports, config).unwrap();
+    let spec = StreamSpec {
+        partitions: 1,
+        ..StreamSpec::default()
+    };
+    let stream = drive(&mut stepper, kernel.create_stream(&address("s"), spec)).unwrap();
+    let p = stream.id.partition(0);
+    let mut expected = Vec::new();
+    for sequence in 0..60 {
+        let value = format!("{sequence}{}", "x".repeat(200));
+        let data = transactional(7, 0, sequence, &[&value]);
+        let append = kernel.append(p, data, SequenceRule::Window);
+        let offset = drive(&mut stepper, append).unwrap().base_offset;
+        let commit = sequence % 3 == 0;
+        let ended = kernel.end_transaction(7, 0, vec![p], commit, 1);
+        drive(&mut stepper, ended).unwrap();
+        if commit {
+            expected.push((offset, value));
+        }
+    }
+    // One that is undecided is sealed, too, and what comes after it.
+    let open = kernel.append(p, transactional(8, 0, 0, &["open"]), SequenceRule::Window);
+    let undecided = drive(&mut stepper, open).unwrap().base_offset;
+    for _ in 0..20 {
+        let filler = kernel.append(p, batch(&[&"y".repeat(200)]), SequenceRule::None);
+        drive(&mut stepper, filler).unwrap();
+    }
+    clock.advance(2_000_000);
+    drive(&mut stepper, kernel.maintain());
+    while drive(&mut stepper, kernel.seal()).unwrap() {}
+    assert!(kernel.stats().segments > 0);
+    assert!(kernel.local_start(p).unwrap() > undecided);
+    let seen = drive(&mut stepper, committed(&kernel, p, 0));
+    assert_eq!(seen, expected);
+    let first = drive(&mut stepper, kernel.read(p, 0, 1)).unwrap();
+    assert_eq!(first.batches[0].leader_epoch(), p.leader_epoch());
+    let ended = kernel.end_transaction(8, 0, vec![p], true, 1);
+    drive(&mut stepper, ended).unwrap();
+    let seen = drive(&mut stepper, committed(&kernel, p, undecided));
+    assert_eq!(seen.len(), 21);
+}
+
+#[test]
 fn a_marker_in_a_stream_that_is_in_memory_only_leaves_no_offset_to_be_used_twice() {
     let disk = SimDisk::default();
     let (kernel, mut stepper) = open(&disk).unwrap();
