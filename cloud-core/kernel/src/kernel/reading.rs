@@ -158,8 +158,9 @@ impl Kernel {
         let found = self.core.state.partition(partition)?;
         let log = found.log.lock();
         let cold = log.cold.iter().map(|range| range.max_timestamp);
-        cold.chain(log.batches.iter().map(|batch| batch.max_timestamp))
-            .max()
+        let hot = log.batches.iter().map(|batch| batch.max_timestamp);
+        let volatile = log.volatile.iter().map(|batch| batch.max_timestamp);
+        cold.chain(hot).chain(volatile).max()
     }
 
     /// First record with that timestamp (ms) or a later one: offset and timestamp. `None` when there is none.
@@ -178,11 +179,16 @@ impl Kernel {
             let (cold, hot, log_start) = {
                 let log = found.log.lock();
                 from = log.log_start.max(from);
+                let volatile = log.volatile.iter().filter(|v| v.next_offset > from);
                 let cold = log.cold.iter().filter(|r| r.next_offset > from);
                 let cold = cold.copied().find(|r| r.max_timestamp >= timestamp);
                 let hot = log.batches.range(log.position_of(from)..);
-                let hot = hot.copied().find(|b| b.max_timestamp >= timestamp);
-                (cold, hot, log.log_start)
+                let mut hot = hot.map(|b| (b.base_offset, b.max_timestamp));
+                let mut volatile = volatile.map(|v| (v.base_offset, v.max_timestamp));
+                // The first of each is the earliest, and of the two the earlier one.
+                let late = |(_, latest): &(i64, i64)| *latest >= timestamp;
+                let first = [hot.find(late), volatile.find(late)].into_iter().flatten();
+                (cold, first.map(|(base, _)| base).min(), log.log_start)
             };
             from = match (cold, hot) {
                 (Some(range), _) => {
@@ -194,7 +200,7 @@ impl Kernel {
                         Err(_) => from,
                     }
                 }
-                (None, Some(batch)) => from.max(batch.base_offset),
+                (None, Some(base_offset)) => from.max(base_offset),
                 (None, None) => return Ok(None),
             };
             let read = self.read(partition, from, CHUNK_BYTES).await?;
@@ -303,21 +309,25 @@ fn fetch(
     wanted: &[BatchRef],
 ) -> Result<Vec<Batch>, ReadError> {
     let mut batches = Vec::with_capacity(wanted.len());
+    let mut reader = files.reader();
     let mut last_frame = None;
-    for reference in wanted {
-        match fetch_one(files, partition, reference, &mut last_frame) {
+    let mut rest = wanted;
+    while let [reference, after @ ..] = rest {
+        let read = || reader.body(rest);
+        match fetch_one(read, partition, reference, &mut last_frame) {
             Ok(batch) => batches.push(batch),
             Err(error) if batches.is_empty() => return Err(error),
             Err(_) => {
                 return Ok(batches);
             }
         }
+        rest = after;
     }
     Ok(batches)
 }
 
 fn fetch_one(
-    files: &WalFiles,
+    read: impl FnOnce() -> Result<bytes::Bytes, FrameError>,
     partition: PartitionId,
     reference: &BatchRef,
     last_frame: &mut Option<(u64, bytes::Bytes)>,
@@ -330,7 +340,7 @@ fn fetch_one(
     };
     let body = match last_frame {
         Some((index, body)) if *index == reference.index => body.clone(),
-        _ => files.body(reference).map_err(|error| match error {
+        _ => read().map_err(|error| match error {
             FrameError::Corrupt(reason) => corrupt(reason),
             FrameError::Gone => ReadError::Io {
                 partition,

@@ -146,13 +146,15 @@ impl State {
         }
     }
 
+    /// Whether any stream asks for less than the default.
+    pub fn is_relaxed(&self) -> bool {
+        !self.directory.read().relaxed.is_empty()
+    }
+
     /// How durable an entry of these commands must be before it is applied: as durable as the most careful of its streams wants it; all
     /// but appends must be on the disk.
     pub fn durability(&self, commands: &[Command]) -> Durability {
         let directory = self.directory.read();
-        if directory.relaxed.is_empty() {
-            return Durability::QuorumFsync;
-        }
         let of = |command: &Command| match command {
             // Who writes in transactions asks for more.
             Command::Append {

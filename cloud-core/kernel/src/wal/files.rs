@@ -14,6 +14,10 @@ use crate::state::partition::BatchRef;
 
 /// Most files held open for reading.
 const OPEN_FILES: usize = 64;
+/// Most bytes read at once, unless one frame is larger.
+const READ_SPAN: u64 = 1024 * 1024;
+/// Bytes of other partitions that are read along to save a call.
+const READ_GAP: u64 = 32 * 1024;
 
 /// A file.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +82,26 @@ impl WalFiles {
         Some((*first, *file))
     }
 
+    /// How far to read when the first of these batches ends at `end`: over those that follow it in its file at no great distance.
+    fn read_ahead(&self, first: u64, format: Format, wanted: &[BatchRef], end: u64) -> u64 {
+        let next = {
+            let files = self.files.read();
+            let mut later = files.range(first + 1..);
+            later.next().map(|(first, _)| *first)
+        };
+        let begin = wanted.first().map_or(0, |batch| u64::from(batch.frame_at));
+        let mut until = end;
+        for batch in wanted.iter().skip(1) {
+            let (from, end) = extent(format, batch);
+            let elsewhere = next.is_some_and(|next| batch.index >= next);
+            if elsewhere || from > until + READ_GAP || end > begin + READ_SPAN {
+                break;
+            }
+            until = until.max(end);
+        }
+        until
+    }
+
     /// Where the frame of a batch is, for people: path, and its bytes if they are known.
     pub fn place_of(&self, batch: &BatchRef) -> Option<(String, Option<u64>)> {
         let (first, file) = self.holding(batch.index)?;
@@ -106,33 +130,63 @@ impl WalFiles {
 
     /// The body of the frame that holds a batch; both checksums are verified.
     pub fn body(&self, batch: &BatchRef) -> Result<Bytes, FrameError> {
-        let (first, file) = self.holding(batch.index).ok_or(FrameError::Gone)?;
-        let read = self.body_in(first, file, batch);
+        self.reader().body(std::slice::from_ref(batch))
+    }
+
+    /// For reading one batch after another.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader {
+            files: self,
+            span: None,
+        }
+    }
+}
+
+/// Reads frames that lie near to each other with one call to the system.
+pub(crate) struct Reader<'a> {
+    files: &'a WalFiles,
+    span: Option<Span>,
+}
+
+/// Bytes of a file.
+struct Span {
+    first_index: u64,
+    from: u64,
+    bytes: Bytes,
+}
+
+impl Reader<'_> {
+    /// The body of the frame that holds the first of these batches, which are in the order of the log; those after it are read ahead.
+    pub fn body(&mut self, wanted: &[BatchRef]) -> Result<Bytes, FrameError> {
+        let batch = wanted.first().ok_or(FrameError::Gone)?;
+        let (first, file) = self.files.holding(batch.index).ok_or(FrameError::Gone)?;
+        let read = self.body_in(first, file, batch, wanted);
         // It may have become another file while it was read. Before its bytes change it is taken out, so what was found sound is.
-        if read.is_err()
-            && self
-                .holding(batch.index)
-                .is_none_or(|(now, _)| now != first)
-        {
+        let now = || self.files.holding(batch.index).map(|(now, _)| now);
+        if read.is_err() && now() != Some(first) {
             return Err(FrameError::Gone);
         }
         read
     }
 
-    fn body_in(&self, first: u64, file: WalFile, batch: &BatchRef) -> Result<Bytes, FrameError> {
+    fn body_in(
+        &mut self,
+        first: u64,
+        file: WalFile,
+        batch: &BatchRef,
+        wanted: &[BatchRef],
+    ) -> Result<Bytes, FrameError> {
         let corrupt = |reason: &str| FrameError::Corrupt(reason.to_owned());
         let format = file
             .format
             .ok_or_else(|| corrupt("the header of its file is damaged"))?;
-        let opened = self.opened(first).map_err(FrameError::Io)?;
-        let mut buffer = vec![0; format.header_len() + batch.body_len as usize];
-        opened
-            .read_at(u64::from(batch.frame_at), &mut buffer)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => corrupt("the file ends early"),
-                _ => FrameError::Io(error),
-            })?;
-        let mut body = Bytes::from(buffer);
+        let mut body = match self.read(first, format, batch, wanted) {
+            Ok(frame) => frame,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(corrupt("the file ends early"));
+            }
+            Err(error) => return Err(FrameError::Io(error)),
+        };
         let front = body.split_to(format.header_len());
         let header = FrameHeader::decode(&front, format)
             .ok_or_else(|| corrupt("the frame header is damaged"))?;
@@ -150,4 +204,55 @@ impl WalFiles {
         }
         Ok(body)
     }
+
+    /// A frame, header and body, as it is in the file.
+    fn read(
+        &mut self,
+        first: u64,
+        format: Format,
+        batch: &BatchRef,
+        wanted: &[BatchRef],
+    ) -> io::Result<Bytes> {
+        let (from, end) = extent(format, batch);
+        if let Some(found) = self.span.as_ref().and_then(|s| s.slice(first, from, end)) {
+            return Ok(found);
+        }
+        let file = self.files.opened(first)?;
+        let until = self.files.read_ahead(first, format, wanted, end);
+        let mut bytes = read_range(&*file, from, until);
+        if bytes.is_err() && until > end {
+            // What is wrong may be wrong with those that were not asked for.
+            bytes = read_range(&*file, from, end);
+        }
+        let span = Span {
+            first_index: first,
+            from,
+            bytes: bytes?,
+        };
+        let found = span.slice(first, from, end);
+        self.span = Some(span);
+        found.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+impl Span {
+    fn slice(&self, first_index: u64, from: u64, end: u64) -> Option<Bytes> {
+        let begin = usize::try_from(from.checked_sub(self.from)?).ok()?;
+        let end = usize::try_from(end.checked_sub(self.from)?).ok()?;
+        (self.first_index == first_index && begin <= end && end <= self.bytes.len())
+            .then(|| self.bytes.slice(begin..end))
+    }
+}
+
+/// Where the frame of a batch begins and ends.
+fn extent(format: Format, batch: &BatchRef) -> (u64, u64) {
+    let from = u64::from(batch.frame_at);
+    (from, from + format.frame_len(batch.body_len))
+}
+
+fn read_range(file: &dyn DiskFile, from: u64, until: u64) -> io::Result<Bytes> {
+    let len = usize::try_from(until - from).map_err(io::Error::other)?;
+    let mut buffer = vec![0; len];
+    file.read_at(from, &mut buffer)?;
+    Ok(buffer.into())
 }

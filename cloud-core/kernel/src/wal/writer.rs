@@ -123,6 +123,9 @@ impl Writer {
     /// with them goes back.
     fn classify(&self, group: &mut Group) -> Vec<Durability> {
         let entries = &mut group.entries;
+        if !self.state.is_relaxed() {
+            return vec![Durability::QuorumFsync; entries.len()];
+        }
         let mut classes: Vec<Durability> = entries
             .iter()
             .map(|pending| self.state.durability(&pending.commands))
