@@ -279,7 +279,7 @@ pub enum Outcome {
     Appended(Appended),
     /// This append was refused: nothing of the entry was applied.
     Refused(AppendError),
-    /// Another append of the entry was refused: nothing of the entry was applied.
+    /// Another append of the entry was refused: nothing of the entry was applied. Or a command before it in the entry deleted its stream.
     NotApplied,
     /// Applied.
     Done,

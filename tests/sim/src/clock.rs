@@ -21,6 +21,8 @@ struct Inner {
     elapsed_us: u64,
     /// What the wall clock is ahead of that, in ms: jumps, both ways.
     jumped_ms: i64,
+    /// The latest that the wall clock has ever shown, in ms after the start.
+    latest_ms: i64,
     /// Deadline and number of the sleeper.
     sleepers: BTreeMap<(u64, u64), Waker>,
     next_sleeper: u64,
@@ -31,6 +33,7 @@ impl SimClock {
     pub fn advance(&self, us: u64) {
         let mut inner = self.0.lock();
         inner.elapsed_us += us;
+        inner.note_latest();
         let later = (inner.elapsed_us + 1, 0);
         let rest = inner.sleepers.split_off(&later);
         let due = std::mem::replace(&mut inner.sleepers, rest);
@@ -40,7 +43,14 @@ impl SimClock {
 
     /// Somebody sets the wall clock. The stop watch does not notice.
     pub fn jump_wall(&self, ms: i64) {
-        self.0.lock().jumped_ms += ms;
+        let mut inner = self.0.lock();
+        inner.jumped_ms += ms;
+        inner.note_latest();
+    }
+
+    /// The latest that the wall clock has ever shown, in milliseconds since the epoch.
+    pub fn latest_ms(&self) -> i64 {
+        START_MS + self.0.lock().latest_ms
     }
 
     /// How long until the next sleeper is due, in microseconds.
@@ -61,10 +71,19 @@ impl SimClock {
     }
 }
 
+impl Inner {
+    fn wall_ms(&self) -> i64 {
+        self.jumped_ms + (self.elapsed_us / 1000).cast_signed()
+    }
+
+    fn note_latest(&mut self) {
+        self.latest_ms = self.latest_ms.max(self.wall_ms());
+    }
+}
+
 impl Clock for SimClock {
     fn now_ms(&self) -> i64 {
-        let inner = self.0.lock();
-        START_MS + inner.jumped_ms + (inner.elapsed_us / 1000).cast_signed()
+        START_MS + self.0.lock().wall_ms()
     }
 
     fn monotonic_us(&self) -> u64 {

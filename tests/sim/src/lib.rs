@@ -4,6 +4,11 @@
 pub mod batches;
 pub mod clock;
 pub mod disk;
+mod model;
+mod run;
 pub mod spawner;
 pub mod stepped;
+mod tasks;
 pub mod trace;
+
+pub use run::{Summary, run};

@@ -8,7 +8,7 @@ mod transactions;
 mod watch;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
@@ -74,6 +74,10 @@ pub(crate) struct Core {
     next_waiter: AtomicU64,
     /// Numbers the acquisitions of all queues.
     pub acquisitions: AtomicU64,
+    /// Set once something was handed out and the log says so: see [`Kernel::begin_deliveries`].
+    pub deliveries: tokio::sync::OnceCell<()>,
+    /// A shutdown has begun: queues hand out nothing more.
+    pub stopping: AtomicBool,
     producer_ids: Mutex<std::ops::Range<i64>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     lock: Mutex<Option<Box<dyn Send + Sync>>>,
@@ -130,8 +134,12 @@ impl Kernel {
             .lock(LOCK)
             .map_err(wal::recover::io_error("lock", LOCK))?
             .ok_or(OpenError::Locked)?;
-        disk.sync_dir("")
-            .map_err(wal::recover::io_error("sync", "the data directory"))?;
+        // What a process that was killed created or renamed is seen here, and need not be on the disk yet: it must be before anything
+        // relies on it.
+        for directory in ["", wal::DIRECTORY, checkpoint::DIRECTORY] {
+            disk.sync_dir(directory)
+                .map_err(wal::recover::io_error("sync the directory", directory))?;
+        }
         let loaded = checkpoint::load(&*disk, config.tail_bytes)?;
         let state = Arc::new(loaded.state);
         let files = Arc::new(WalFiles::new(disk.clone()));
@@ -191,6 +199,8 @@ impl Kernel {
             corrupt_reads: AtomicU64::new(0),
             recovery_us,
             recovered_entries: recovered.entries,
+            deliveries: tokio::sync::OnceCell::new_with((!orderly).then_some(())),
+            stopping: AtomicBool::new(false),
             next_waiter: AtomicU64::new(0),
             acquisitions: AtomicU64::new(0),
             producer_ids: Mutex::new(0..0),
@@ -207,8 +217,11 @@ impl Kernel {
 
     /// Writes what waits, makes a checkpoint and stops. Later writes get `Closed`.
     pub async fn shutdown(&self) {
-        self.persist_deliveries().await;
-        if let Err(error) = self.checkpoint(true).await {
+        self.core.stopping.store(true, Ordering::Release);
+        // A checkpoint that says the stop was orderly also says that all deliveries are written down.
+        if self.persist_deliveries().await
+            && let Err(error) = self.checkpoint(true).await
+        {
             tracing::warn!(%error, "no checkpoint at shutdown; the next start replays the log instead");
         }
         self.core.intake.close();

@@ -232,6 +232,7 @@ impl Queue {
     ) -> Vec<Acquired> {
         self.tend().await;
         let _gate = self.gate.lock().await;
+        self.kernel.begin_deliveries().await;
         let lease = self.limits().lease_ms;
         let until = lease.map(|ms| self.stop_watch_ms().saturating_add(ms));
         let mut acquired = Vec::new();
@@ -245,6 +246,10 @@ impl Queue {
             };
             bytes += size(&record);
             if bytes > max_bytes && !acquired.is_empty() {
+                break;
+            }
+            // Nobody would write down that it was handed out.
+            if self.kernel.core.stopping.load(Ordering::Acquire) {
                 break;
             }
             let Some((count, uncertain)) = self.inner.lock().take(id, holder, until) else {
@@ -388,13 +393,26 @@ fn size(record: &Record) -> usize {
 }
 
 impl Kernel {
-    /// Lets every open queue write down how far it is.
-    pub(crate) async fn persist_deliveries(&self) {
+    /// After an orderly stop the log says exactly what was delivered. Before anything more is, it gets an entry, so that a life that wrote
+    /// nothing else and was killed is not taken for the orderly one before it.
+    async fn begin_deliveries(&self) {
+        let begun = self.core.deliveries.get_or_try_init(|| async {
+            self.write_urgent(Entry::new()).await?;
+            Ok::<(), WriteError>(())
+        });
+        if let Err(error) = begun.await {
+            tracing::warn!(%error, "that deliveries begin was not written; after a crash they may not be marked as redelivered");
+        }
+    }
+
+    /// Lets every open queue write down how far it is; false when one could not.
+    pub(crate) async fn persist_deliveries(&self) -> bool {
         for queue in self.open_queues() {
             if let Err(error) = queue.persist_progress().await {
                 tracing::warn!(%error, queue = %queue.name, "the progress of a queue was not written; it is found again by looking through the log");
-                return;
+                return false;
             }
         }
+        true
     }
 }

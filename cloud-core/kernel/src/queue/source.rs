@@ -78,7 +78,8 @@ impl Source {
             out: BTreeMap::new(),
             handed: RoaringTreemap::new(),
             again: HashMap::new(),
-            delivered_to: state.delivered_to,
+            // What an earlier life may have handed out stays so after the next orderly stop.
+            delivered_to: state.delivered_to.max(uncertain_below),
             uncertain_below,
             persisted: (state.low_water, state.delivered_to),
             failed: false,

@@ -162,6 +162,10 @@ impl State {
                 duplicate: true,
             });
         }
+        if log.gone {
+            // An earlier command of the entry deleted the stream.
+            return Outcome::NotApplied;
+        }
         log.begin_append(at.volatile);
         if producer::is_checked(rule, &batch) {
             let id = batch.producer_id();

@@ -147,6 +147,11 @@ impl Writer {
         if !self.snapshots.is_wanted(idle) {
             return false;
         }
+        // After a failure nobody knows what stands where the next entry should, and a checkpoint says where that is.
+        if self.progress.failed {
+            self.snapshots.close();
+            return true;
+        }
         // A checkpoint builds on what is in the WAL, so that must be there to stay.
         if let Err(error) = self.sync() {
             self.fail(Vec::new(), &error);

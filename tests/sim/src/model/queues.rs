@@ -1,0 +1,108 @@
+//! What a queue owes: everything of its sources that nobody settled, and nothing that somebody did.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kernel::{DeliveryId, HolderId, PartitionId};
+
+use super::{Class, Model};
+
+/// One queue.
+#[derive(Clone, Default)]
+pub struct Queue {
+    /// Partition and first offset.
+    pub sources: BTreeMap<PartitionId, i64>,
+    /// The sources that were asked for and not acknowledged.
+    pub asked: Option<BTreeMap<PartitionId, i64>>,
+    pub settled: BTreeSet<DeliveryId>,
+    /// Settlements that were not acknowledged.
+    pub maybe_settled: BTreeSet<DeliveryId>,
+    /// Handed out in this life and not settled or released.
+    pub held: BTreeMap<DeliveryId, HolderId>,
+    /// Handed out in this life.
+    pub delivered: BTreeSet<DeliveryId>,
+}
+
+impl Queue {
+    /// A new life: nobody holds anything.
+    pub fn restarted(&mut self) {
+        self.held.clear();
+        self.delivered.clear();
+    }
+
+    /// The sources that the kernel has after a restart decide what became of an unanswered request.
+    pub fn found(&mut self, found: &BTreeSet<PartitionId>, model: &Model) -> Result<(), String> {
+        let alive = |sources: &BTreeMap<PartitionId, i64>| -> BTreeSet<PartitionId> {
+            let alive = sources.keys().filter(|p| model.log(**p).is_some());
+            alive.copied().collect()
+        };
+        if let Some(asked) = self.asked.take()
+            && alive(&self.sources) != *found
+        {
+            self.set_sources(asked);
+        }
+        if alive(&self.sources) == *found {
+            Ok(())
+        } else {
+            Err(format!(
+                "its sources are {found:?}, not {:?}",
+                self.sources.keys()
+            ))
+        }
+    }
+
+    /// Sources that are known keep their state.
+    pub fn set_sources(&mut self, wanted: BTreeMap<PartitionId, i64>) {
+        let known = std::mem::take(&mut self.sources);
+        self.sources = wanted
+            .into_iter()
+            .map(|(partition, from)| (partition, known.get(&partition).copied().unwrap_or(from)))
+            .collect();
+        let new = |id: &DeliveryId| !known.contains_key(&id.partition);
+        self.settled.retain(|id| !new(id));
+        self.delivered.retain(|id| !new(id));
+        self.maybe_settled.retain(|id| !new(id));
+    }
+
+    /// What it must hand out, and what it may besides, if it holds nothing back. `log_start` is where a partition begins now.
+    pub fn owed(
+        &self,
+        model: &Model,
+        log_start: impl Fn(PartitionId) -> i64,
+    ) -> (BTreeSet<DeliveryId>, BTreeSet<DeliveryId>) {
+        let mut must = BTreeSet::new();
+        let mut may = BTreeSet::new();
+        for (partition, from) in &self.sources {
+            let Some(log) = model.log(*partition) else {
+                continue;
+            };
+            let from = (*from).max(log_start(*partition));
+            for kept in log.batches.iter().filter(|kept| !kept.batch.is_control()) {
+                let offsets = kept.batch.base_offset()..=kept.batch.last_offset();
+                for offset in offsets.filter(|offset| *offset >= from) {
+                    let id = DeliveryId {
+                        partition: *partition,
+                        offset,
+                    };
+                    if self.settled.contains(&id) {
+                        continue;
+                    }
+                    if kept.class == Class::Memory || self.maybe_settled.contains(&id) {
+                        may.insert(id);
+                    } else {
+                        must.insert(id);
+                    }
+                }
+            }
+        }
+        (must, may)
+    }
+
+    /// Everything it has was handed out: what was perhaps settled is known now.
+    pub fn resolve(&mut self, there: &BTreeSet<DeliveryId>) {
+        for id in std::mem::take(&mut self.maybe_settled) {
+            if !there.contains(&id) {
+                self.settled.insert(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! What can be seen of a kernel from outside, and whether it is what the model says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kernel::{CursorName, Kernel, PartitionId, ReadError, StreamId, Watermarks};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use record::{Batch, Namespace};
+
+use super::{Class, Kept, Log, Model, Stream};
+
+/// Tables of the simulator.
+pub const TABLES: [&str; 2] = ["t", "marks"];
+
+/// A partition as it was read.
+pub struct PartitionView {
+    pub watermarks: Watermarks,
+    pub batches: Vec<Batch>,
+    /// Ranges that were reported as damaged.
+    pub corrupt: Vec<(i64, i64)>,
+}
+
+/// A kernel as it was read.
+pub struct View {
+    pub streams: BTreeMap<StreamId, (Arc<kernel::Stream>, Vec<PartitionView>)>,
+    tables: BTreeMap<String, BTreeMap<Bytes, Bytes>>,
+    cursors: BTreeMap<CursorName, BTreeMap<PartitionId, (i64, Bytes)>>,
+    /// The latest that the wall clock had shown when it was read: it may have been set back since.
+    pub now_ms: i64,
+}
+
+/// What may be missing, and why.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Allowances {
+    /// The process was another one when it was written: what is only in memory is gone.
+    pub restarted: bool,
+    /// Something was damaged: ranges may be reported.
+    pub damaged: bool,
+}
+
+/// Reads everything, in reads of random size.
+pub async fn look(kernel: Kernel, seed: u64, now_ms: i64, damaged: bool) -> Result<View, String> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut streams = BTreeMap::new();
+    for stream in kernel.streams(&Namespace::default()) {
+        let mut partitions = Vec::new();
+        for id in stream.partition_ids() {
+            partitions.push(read_all(&kernel, id, &mut rng, damaged).await?);
+        }
+        streams.insert(stream.id, (stream, partitions));
+    }
+    let mut tables = BTreeMap::new();
+    for table in TABLES {
+        let values: BTreeMap<_, _> = kernel.table_scan(table, b"").into_iter().collect();
+        if !values.is_empty() {
+            tables.insert(table.to_owned(), values);
+        }
+    }
+    let mut cursors = BTreeMap::new();
+    for group in kernel.cursors() {
+        let positions = kernel.cursor(&group).into_iter();
+        let positions: BTreeMap<_, _> = positions
+            .map(|p| (p.partition, (p.offset, p.metadata)))
+            .collect();
+        cursors.insert(group, positions);
+    }
+    Ok(View {
+        streams,
+        tables,
+        cursors,
+        now_ms,
+    })
+}
+
+async fn read_all(
+    kernel: &Kernel,
+    partition: PartitionId,
+    rng: &mut StdRng,
+    damaged: bool,
+) -> Result<PartitionView, String> {
+    let watermarks = kernel
+        .watermarks(partition)
+        .ok_or(format!("partition {partition} has no watermarks"))?;
+    let mut view = PartitionView {
+        watermarks,
+        batches: Vec::new(),
+        corrupt: Vec::new(),
+    };
+    let mut offset = watermarks.log_start;
+    while offset < watermarks.end {
+        let max_bytes = rng.random_range(1..20_000);
+        match kernel.read(partition, offset, max_bytes).await {
+            Ok(read) if read.batches.is_empty() && read.next_offset <= offset => break,
+            Ok(read) => {
+                for batch in &read.batches {
+                    batch
+                        .check_crc()
+                        .map_err(|error| format!("partition {partition} served {error}"))?;
+                }
+                if read.next_offset <= offset {
+                    return Err(format!("a read of {partition} at {offset} goes back"));
+                }
+                view.batches.extend(read.batches);
+                offset = read.next_offset;
+            }
+            Err(ReadError::Corrupt { first, last, .. }) if damaged && last >= offset => {
+                view.corrupt.push((first, last));
+                offset = last + 1;
+            }
+            Err(error) => return Err(format!("read of {partition} at {offset}: {error}")),
+        }
+    }
+    Ok(view)
+}
+
+impl View {
+    /// Compares with what should be there.
+    pub fn check(&self, model: &Model, allow: Allowances) -> Result<(), String> {
+        let expected: BTreeSet<_> = model.streams.keys().collect();
+        let found: BTreeSet<_> = self.streams.keys().collect();
+        if expected != found {
+            return Err(format!("streams: expected {expected:?}, found {found:?}"));
+        }
+        for (id, (found, partitions)) in &self.streams {
+            let stream = &model.streams[id];
+            if found.address != stream.address || found.config != stream.config {
+                return Err(format!("stream {id} is {found:?}"));
+            }
+            if partitions.len() != stream.logs.len() {
+                return Err(format!("stream {id} has {} partitions", partitions.len()));
+            }
+            for (number, (found, log)) in partitions.iter().zip(&stream.logs).enumerate() {
+                self.check_log(stream, log, found, allow)
+                    .map_err(|why| format!("partition {id}/{number}: {why}"))?;
+            }
+        }
+        let mut tables = model.tables.clone();
+        tables.retain(|_, values| !values.is_empty());
+        if tables != self.tables {
+            return Err(format!(
+                "tables: expected {tables:?}, found {:?}",
+                self.tables
+            ));
+        }
+        if model.cursors != self.cursors {
+            return Err(format!(
+                "cursors: expected {:?}, found {:?}",
+                model.cursors, self.cursors
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_log(
+        &self,
+        stream: &Stream,
+        log: &Log,
+        found: &PartitionView,
+        allow: Allowances,
+    ) -> Result<(), String> {
+        let marks = found.watermarks;
+        let memory = log.batches.iter().any(|kept| kept.class == Class::Memory);
+        // The offsets of what was only in memory are reserved in blocks.
+        if marks.end != log.end && !(memory && allow.restarted && marks.end > log.end) {
+            return Err(format!("the end is {}, not {}", marks.end, log.end));
+        }
+        if marks.log_start < log.log_start {
+            return Err(format!(
+                "the log start {} is below {}",
+                marks.log_start, log.log_start
+            ));
+        }
+        self.check_retention(stream, log, marks.log_start)?;
+        let mut there = found.batches.iter().peekable();
+        let kept = log.batches.iter();
+        for kept in kept.filter(|kept| kept.batch.last_offset() >= marks.log_start) {
+            let offset = kept.batch.base_offset();
+            match there.peek() {
+                Some(batch) if batch.base_offset() == offset => {
+                    if batch.bytes() != kept.batch.bytes() {
+                        return Err(format!(
+                            "the batch at {offset} is another one: {:?}, expected {:?}",
+                            batch, kept.batch
+                        ));
+                    }
+                    there.next();
+                }
+                _ if kept.class == Class::Memory => {}
+                _ if allow.damaged && is_reported(kept, found) => {}
+                next => {
+                    let next = next.map(|batch| batch.base_offset());
+                    return Err(format!(
+                        "the batch at {offset} is missing, next is {next:?}"
+                    ));
+                }
+            }
+        }
+        match there.next() {
+            Some(batch) => Err(format!("nobody wrote the batch at {}", batch.base_offset())),
+            None => Ok(()),
+        }
+    }
+
+    /// What is below the log start and was not trimmed by anybody must be too old or too much.
+    fn check_retention(&self, stream: &Stream, log: &Log, log_start: i64) -> Result<(), String> {
+        let mut left: u64 = log
+            .batches
+            .iter()
+            .filter(|kept| kept.batch.last_offset() >= log.log_start)
+            .map(|kept| kept.batch.len() as u64)
+            .sum();
+        let removed = log
+            .batches
+            .iter()
+            .filter(|kept| (log.log_start..log_start).contains(&kept.batch.last_offset()));
+        for kept in removed {
+            left -= kept.batch.len() as u64;
+            let too_much = stream.least_bytes.is_some_and(|least| left >= least);
+            let age = self.now_ms - kept.batch.max_timestamp();
+            let too_old = stream.least_ms.is_some_and(|least| age > least);
+            // What is only in memory goes when there is no room.
+            if !too_much && !too_old && kept.class != Class::Memory {
+                return Err(format!(
+                    "the log start is {log_start}, but the batch at {} is {age} ms old and {left} bytes come after it",
+                    kept.batch.base_offset()
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_reported(kept: &Kept, found: &PartitionView) -> bool {
+    found.corrupt.iter().any(|(first, last)| {
+        *first <= kept.batch.base_offset() && kept.batch.last_offset() <= *last
+    })
+}

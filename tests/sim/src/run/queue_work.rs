@@ -1,0 +1,336 @@
+//! Work on queues.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kernel::{
+    Acquired, DeliveryId, HolderId, PartitionId, QueueError, QueueName, QueueSource, Verdict,
+    WriteError,
+};
+use rand::RngExt;
+
+use super::Sim;
+use super::life::{Life, Stop};
+use super::plan::pick;
+use crate::model::queues::Queue as Model;
+
+/// Names of the queues.
+pub const QUEUES: [&str; 2] = ["q", "r"];
+/// Whoever takes everything after a restart, to see what there is.
+const INSPECTOR: HolderId = HolderId(99);
+
+/// A delivery must be owed, and not be with somebody else.
+fn check(
+    model: &mut Model,
+    name: &QueueName,
+    holder: HolderId,
+    got: &Acquired,
+) -> Result<(), String> {
+    let id = got.id;
+    let wrong = |why: &str| Err(format!("queue {name} delivered {id:?}: {why}"));
+    if model.settled.contains(&id) {
+        return wrong("it is settled");
+    }
+    if let Some(holder) = model.held.get(&id) {
+        return wrong(&format!("{holder:?} has it"));
+    }
+    if got.record.offset != id.offset {
+        return wrong("it has another offset");
+    }
+    let known = model.sources.get(&id.partition);
+    let asked = model
+        .asked
+        .as_ref()
+        .and_then(|asked| asked.get(&id.partition));
+    if known.is_none() && asked.is_none() {
+        return wrong("it is from no source");
+    }
+    if !model.delivered.insert(id) && !got.redelivered {
+        return wrong("it was delivered before and does not say so");
+    }
+    model.held.insert(id, holder);
+    Ok(())
+}
+
+pub fn acquire(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
+    let Some((name, queue)) = life.any_queue(&mut sim.rng) else {
+        return Ok(());
+    };
+    let holder = HolderId(sim.rng.random_range(1..4));
+    let records = sim.rng.random_range(1..8);
+    let bytes = *pick(&mut sim.rng, &[100, usize::MAX]);
+    let (queues, problems, trace) = (sim.queues.clone(), life.problems.clone(), sim.trace.clone());
+    life.tasks.spawn("acquire", async move {
+        let acquired = queue.acquire(holder, records, bytes).await;
+        let mut queues = queues.borrow_mut();
+        let model = queues.entry(name.clone()).or_default();
+        for got in &acquired {
+            trace.note(format_args!(
+                "queue {name} gives {:?} to {holder:?}",
+                got.id
+            ));
+            if let Err(why) = check(model, &name, holder, got) {
+                problems.borrow_mut().push(why);
+            }
+        }
+    });
+    Ok(())
+}
+
+pub fn settle(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
+    let Some((name, queue)) = life.any_queue(&mut sim.rng) else {
+        return Ok(());
+    };
+    let verdict = *pick(
+        &mut sim.rng,
+        &[
+            Verdict::Accept,
+            Verdict::Accept,
+            Verdict::Reject,
+            Verdict::Release,
+        ],
+    );
+    let often = *pick(&mut sim.rng, &[0.2, 0.7, 1.0]);
+    let mut queues = sim.queues.borrow_mut();
+    let model = queues.entry(name.clone()).or_default();
+    let ids: Vec<DeliveryId> = model
+        .held
+        .keys()
+        .filter(|_| sim.rng.random_bool(often))
+        .copied()
+        .collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    for id in &ids {
+        model.held.remove(id);
+        if verdict != Verdict::Release {
+            model.maybe_settled.insert(*id);
+        }
+    }
+    drop(queues);
+    sim.trace
+        .note(format_args!("queue {name} {verdict:?} {ids:?}"));
+    let (queues, problems, trace) = (sim.queues.clone(), life.problems.clone(), sim.trace.clone());
+    let task = life.tasks.spawn("settle", async move {
+        let settled = queue.settle(&ids, verdict).await;
+        if verdict == Verdict::Release {
+            return;
+        }
+        let mut queues = queues.borrow_mut();
+        let model = queues.entry(name.clone()).or_default();
+        match settled {
+            Ok(settled) => {
+                trace.note(format_args!("queue {name} settled {settled} of {ids:?}"));
+                for id in &ids {
+                    // A source that was dropped meanwhile took its state along.
+                    if model.maybe_settled.remove(id) {
+                        model.settled.insert(*id);
+                    }
+                }
+                if settled > ids.len() {
+                    problems
+                        .borrow_mut()
+                        .push(format!("queue {name} settled {settled} of {}", ids.len()));
+                }
+            }
+            Err(_) => {}
+        }
+    });
+    // The settlement takes its place now.
+    life.tasks.poll(task);
+    Ok(())
+}
+
+pub fn release(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
+    let Some((name, queue)) = life.any_queue(&mut sim.rng) else {
+        return Ok(());
+    };
+    let holder = HolderId(sim.rng.random_range(1..4));
+    queue.release_holder(holder);
+    if let Some(model) = sim.queues.borrow_mut().get_mut(&name) {
+        model.held.retain(|_, by| *by != holder);
+    }
+    Ok(())
+}
+
+pub fn set_sources(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
+    let Some((name, queue)) = life.any_queue(&mut sim.rng) else {
+        return Ok(());
+    };
+    life.settle_down(sim)?;
+    if sim
+        .queues
+        .borrow()
+        .get(&name)
+        .is_some_and(|model| model.asked.is_some())
+    {
+        // The log failed when it was asked; nothing that comes after is written.
+        return Ok(());
+    }
+    let mut wanted: BTreeMap<PartitionId, i64> = BTreeMap::new();
+    for _ in 0..sim.rng.random_range(0..4) {
+        if let Some(partition) = sim.partition() {
+            wanted.insert(partition, sim.rng.random_range(0..3));
+        }
+    }
+    let known: Vec<_> = {
+        let mut queues = sim.queues.borrow_mut();
+        let model = queues.entry(name.clone()).or_default();
+        model.asked = Some(wanted.clone());
+        model.sources.clone().into_iter().collect()
+    };
+    if sim.rng.random_bool(0.7) {
+        // Usually more, seldom others.
+        let truth = sim.truth.borrow();
+        let alive = known
+            .into_iter()
+            .filter(|(p, _)| truth.now.log(*p).is_some());
+        wanted.extend(alive);
+        drop(truth);
+        if let Some(model) = sim.queues.borrow_mut().get_mut(&name) {
+            model.asked = Some(wanted.clone());
+        }
+    }
+    sim.trace
+        .note(format_args!("queue {name} sources {wanted:?}"));
+    let sources = wanted
+        .iter()
+        .map(|(partition, from)| QueueSource {
+            partition: *partition,
+            from: *from,
+        })
+        .collect();
+    let set = life.complete(
+        sim,
+        "sources",
+        async move { queue.set_sources(sources).await },
+    )?;
+    if let Some(model) = sim.queues.borrow_mut().get_mut(&name) {
+        match set {
+            Ok(()) => {
+                model.asked = None;
+                model
+                    .held
+                    .retain(|id, _| wanted.contains_key(&id.partition));
+                model.set_sources(wanted);
+            }
+            Err(QueueError::Write(WriteError::Full)) => model.asked = None,
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+pub fn purge(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
+    let Some((name, queue)) = life.any_queue(&mut sim.rng) else {
+        return Ok(());
+    };
+    life.settle_down(sim)?;
+    let (ready, doubtful) = {
+        let truth = sim.truth.borrow();
+        let mut queues = sim.queues.borrow_mut();
+        let model = queues.entry(name.clone()).or_default();
+        let (must, may) = model.owed(&truth.now, |partition| {
+            let marks = life.kernel.watermarks(partition);
+            marks.map_or(0, |marks| marks.log_start)
+        });
+        let known =
+            |id: &DeliveryId| model.held.contains_key(id) || model.maybe_settled.contains(id);
+        let ready = must.into_iter().chain(may);
+        let ready: BTreeSet<_> = ready.filter(|id| !known(id)).collect();
+        let doubtful = model.maybe_settled.len();
+        model.maybe_settled.extend(ready.iter().copied());
+        (ready, doubtful)
+    };
+    sim.trace
+        .note(format_args!("queue {name} purge {}", ready.len()));
+    let purged = life.complete(sim, "purge", async move { queue.purge().await })?;
+    let Ok(purged) = purged else {
+        return Ok(());
+    };
+    sim.trace.note(format_args!("queue {name} purged {purged}"));
+    if sim.faulty {
+        // A source that could not be read keeps what it has.
+        return Ok(());
+    }
+    // What an earlier life perhaps settled may have been among them.
+    let most = ready.len() + doubtful;
+    if !(ready.len() as u64..=most as u64).contains(&purged) {
+        let why = format!(
+            "queue {name} purged {purged}, not {} to {most}",
+            ready.len()
+        );
+        return Err(Stop::Wrong(why));
+    }
+    if let Some(model) = sim.queues.borrow_mut().get_mut(&name) {
+        for id in ready {
+            model.maybe_settled.remove(&id);
+            model.settled.insert(id);
+        }
+    }
+    Ok(())
+}
+
+/// Opens the queues of a new life, and sometimes takes everything they have to see that it is what they owe.
+pub fn reopen(sim: &mut Sim, life: &mut Life, damaged: bool) -> Result<(), Stop> {
+    for name in QUEUES.map(QueueName::from) {
+        let queue = life.kernel.queue(&name, std::sync::Arc::new(()));
+        let found: BTreeSet<PartitionId> = queue
+            .sources()
+            .iter()
+            .map(|source| source.partition)
+            .collect();
+        {
+            let mut queues = sim.queues.borrow_mut();
+            let model = queues.entry(name.clone()).or_default();
+            model.restarted();
+            model
+                .found(&found, &sim.truth.borrow().now)
+                .map_err(|why| format!("queue {name}: {why}"))?;
+        }
+        if !damaged && sim.rng.random_bool(0.7) {
+            inspect(sim, life, &name, &queue)?;
+        }
+        life.queues.push((name, queue));
+    }
+    Ok(())
+}
+
+fn inspect(
+    sim: &mut Sim,
+    life: &mut Life,
+    name: &QueueName,
+    queue: &std::sync::Arc<kernel::Queue>,
+) -> Result<(), Stop> {
+    let taker = queue.clone();
+    let acquired = life.complete(sim, "inspect", async move {
+        taker.acquire(INSPECTOR, usize::MAX, usize::MAX).await
+    })?;
+    let mut queues = sim.queues.borrow_mut();
+    let model = queues.entry(name.clone()).or_default();
+    for got in &acquired {
+        check(model, name, INSPECTOR, got)?;
+    }
+    model.held.clear();
+    sim.trace
+        .note(format_args!("queue {name} has {} records", acquired.len()));
+    queue.release_holder(INSPECTOR);
+    let there: BTreeSet<DeliveryId> = acquired.iter().map(|got| got.id).collect();
+    let kernel = life.kernel.clone();
+    let (must, may) = model.owed(&sim.truth.borrow().now, |partition| {
+        kernel
+            .watermarks(partition)
+            .map_or(0, |marks| marks.log_start)
+    });
+    if let Some(lost) = must.difference(&there).next() {
+        return Err(Stop::Wrong(format!("queue {name} lost {lost:?}")));
+    }
+    if let Some(extra) = there
+        .iter()
+        .find(|id| !must.contains(id) && !may.contains(id))
+    {
+        return Err(Stop::Wrong(format!("queue {name} does not owe {extra:?}")));
+    }
+    model.resolve(&there);
+    Ok(())
+}

@@ -1,0 +1,288 @@
+//! What was promised: entries in the order in which they were handed over, the model of those acknowledged, and which of them a
+//! restart may take.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use kernel::{Command, Outcome, PartitionId, StreamId, WriteError};
+use record::{Batch, StreamAddress};
+
+use crate::model::view::{Allowances, View};
+use crate::model::{Class, Model};
+
+/// How an entry ended.
+pub type Answer = Result<Vec<Outcome>, WriteError>;
+
+/// An entry that was handed over.
+struct Submitted {
+    number: u64,
+    commands: Vec<Command>,
+    answer: Option<Answer>,
+}
+
+/// An acknowledged entry that a power cut may take.
+struct Soft {
+    number: u64,
+    commands: Vec<Command>,
+    outcomes: Vec<Outcome>,
+    class: Class,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Truth {
+    next: u64,
+    submitted: VecDeque<Submitted>,
+    /// Handed over, and not known whether it is there.
+    unknown: Vec<(u64, Vec<Command>)>,
+    /// What survives everything.
+    hard: Model,
+    soft: Vec<Soft>,
+    /// What was acknowledged.
+    pub now: Model,
+    /// Batches that a reader got. What was read once does not change, and does not vanish.
+    observed: BTreeMap<(PartitionId, i64), Batch>,
+    /// Streams that have promised less than to sync, some time.
+    weak: BTreeSet<StreamId>,
+    weak_names: BTreeSet<StreamAddress>,
+}
+
+impl Truth {
+    /// An entry is handed over; returns its number.
+    pub fn submit(&mut self, commands: Vec<Command>) -> u64 {
+        self.next += 1;
+        for command in &commands {
+            match command {
+                Command::AlterStream { stream, config } if config.contains_key("durability") => {
+                    self.weak.insert(*stream);
+                }
+                Command::CreateStream {
+                    address, config, ..
+                } if config.contains_key("durability") => {
+                    self.weak_names.insert(address.clone());
+                }
+                _ => {}
+            }
+        }
+        self.submitted.push_back(Submitted {
+            number: self.next,
+            commands,
+            answer: None,
+        });
+        self.next
+    }
+
+    /// Number of the entry that is handed over next.
+    pub fn next_number(&self) -> u64 {
+        self.next + 1
+    }
+
+    /// An entry was answered.
+    pub fn answer(&mut self, number: u64, answer: Answer) -> Result<(), String> {
+        let mut waiting = self.submitted.iter_mut();
+        if let Some(entry) = waiting.find(|entry| entry.number == number) {
+            entry.answer = Some(answer);
+        }
+        while self
+            .submitted
+            .front()
+            .is_some_and(|entry| entry.answer.is_some())
+        {
+            if let Some(entry) = self.submitted.pop_front() {
+                self.take(entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, entry: Submitted) -> Result<(), String> {
+        let number = entry.number;
+        match entry.answer {
+            Some(Ok(outcomes)) => {
+                if let Some((before, _)) = self.unknown.first() {
+                    return Err(format!(
+                        "entry {number} was acknowledged after entry {before} had failed"
+                    ));
+                }
+                let class = self.now.class_of(&entry.commands);
+                self.now.apply(number, &entry.commands, &outcomes)?;
+                let soft = Soft {
+                    number,
+                    commands: entry.commands,
+                    outcomes,
+                    class,
+                };
+                self.soft.push(soft);
+                if class == Class::Synced {
+                    for soft in self.soft.drain(..) {
+                        self.hard
+                            .apply(soft.number, &soft.commands, &soft.outcomes)?;
+                    }
+                }
+            }
+            Some(Err(
+                WriteError::Full | WriteError::TooLarge { .. } | WriteError::Malformed(_),
+            )) => {}
+            Some(Err(WriteError::Failed(_) | WriteError::Closed)) | None => {
+                self.unknown.push((number, entry.commands));
+            }
+        }
+        Ok(())
+    }
+
+    /// Entries that were not answered yet.
+    pub fn waiting(&self) -> usize {
+        self.submitted.len()
+    }
+
+    /// A reader got this.
+    pub fn observe(&mut self, partition: PartitionId, batch: &Batch) -> Result<(), String> {
+        let base = batch.base_offset();
+        let known = self.observed.insert((partition, base), batch.clone());
+        let known = known.or_else(|| {
+            let kept = self.now.log(partition)?.find(base)?;
+            Some(kept.batch.clone())
+        });
+        match known {
+            Some(known) if known.bytes() != batch.bytes() => Err(format!(
+                "a read of {partition} at {base} gave another batch than before"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The process ended. What was not answered may be there or not, and the kernel that was found says which: it must be some prefix of
+    /// what was handed over, and everything that cannot be lost.
+    pub fn recovered(&mut self, view: &View, power_cut: bool, damaged: bool) -> Result<(), String> {
+        while let Some(entry) = self.submitted.pop_front() {
+            self.take(entry)?;
+        }
+        let allow = Allowances {
+            restarted: true,
+            damaged,
+        };
+        let mut model = if power_cut {
+            self.hard.clone()
+        } else {
+            self.now.clone()
+        };
+        let soft = std::mem::take(&mut self.soft);
+        let unknown = std::mem::take(&mut self.unknown);
+        let lossy: Vec<&Soft> = soft.iter().filter(|_| power_cut).collect();
+        let mut mismatches = Vec::new();
+        let mut chosen = None;
+        for kept in 0..=lossy.len() + unknown.len() {
+            if let Some(at) = kept.checked_sub(1) {
+                match lossy.get(at) {
+                    Some(soft) => model.apply(soft.number, &soft.commands, &soft.outcomes)?,
+                    None => {
+                        let (number, commands) = &unknown[at - lossy.len()];
+                        let used = model.used.clone();
+                        model.expect(*number, commands, |at| {
+                            created(view, &commands[at]).filter(|id| !used.contains(id))
+                        })?;
+                    }
+                }
+            }
+            let mut candidate = model.clone();
+            // Offsets in memory are not given out twice, whatever else is lost.
+            for soft in lossy.iter().skip(kept).filter(|s| s.class == Class::Memory) {
+                candidate.expect(soft.number, &soft.commands, |_| None)?;
+            }
+            match view.check(&candidate, allow) {
+                Ok(()) => {
+                    chosen = Some(candidate);
+                    break;
+                }
+                Err(why) => mismatches.push(format!("  with {kept} of them: {why}")),
+            }
+        }
+        let Some(mut chosen) = chosen else {
+            return Err(format!(
+                "neither what must be there nor what may be ({} acknowledged entries that may be lost, {} unanswered: {:?})\n{}",
+                lossy.len(),
+                unknown.len(),
+                unknown.iter().map(|(number, _)| number).collect::<Vec<_>>(),
+                mismatches.join("\n")
+            ));
+        };
+        chosen.learn(view, true);
+        self.check_observed(view, &chosen)?;
+        self.hard = chosen.clone();
+        self.now = chosen;
+        Ok(())
+    }
+
+    fn check_observed(&mut self, view: &View, found: &Model) -> Result<(), String> {
+        let weak = &self.weak;
+        let names = &self.weak_names;
+        let mut broken = None;
+        self.observed.retain(|(partition, base), batch| {
+            let Some((stream, partitions)) = view.streams.get(&partition.stream) else {
+                return false;
+            };
+            let start = partitions
+                .get(partition.partition as usize)
+                .map_or(i64::MAX, |p| p.watermarks.log_start);
+            if batch.last_offset() < start {
+                return false;
+            }
+            let kept = found.log(*partition).and_then(|log| log.find(*base));
+            if kept.is_some_and(|kept| kept.batch.bytes() == batch.bytes()) {
+                return true;
+            }
+            if !weak.contains(&partition.stream) && !names.contains(&stream.address) {
+                broken = Some(format!(
+                    "the batch of {partition} at {base} was read before the restart, and is not there after it"
+                ));
+            }
+            false
+        });
+        broken.map_or(Ok(()), Err)
+    }
+
+    /// Nothing is in flight: the kernel must be what the model says.
+    pub fn at_rest(&mut self, view: &View, damaged: bool) -> Result<(), String> {
+        let allow = Allowances {
+            restarted: true,
+            damaged,
+        };
+        view.check(&self.now, allow)?;
+        self.now.learn(view, false);
+        self.hard.learn(view, false);
+        Ok(())
+    }
+}
+
+/// The number of the stream that a command creates, as the kernel has it.
+fn created(view: &View, command: &Command) -> Option<StreamId> {
+    let Command::CreateStream { address, .. } = command else {
+        return None;
+    };
+    let mut streams = view.streams.iter();
+    let (id, _) = streams.find(|(_, (stream, _))| stream.address == *address)?;
+    Some(*id)
+}
+
+impl Model {
+    /// Takes over what only the kernel decides: where logs begin, where those end that are only in memory.
+    fn learn(&mut self, view: &View, restarted: bool) {
+        for (id, (_, partitions)) in &view.streams {
+            let Some(stream) = self.streams.get_mut(id) else {
+                continue;
+            };
+            for (log, found) in stream.logs.iter_mut().zip(partitions) {
+                let marks = found.watermarks;
+                log.log_start = log.log_start.max(marks.log_start);
+                if restarted {
+                    log.end = log.end.max(marks.end);
+                    // Bound to the process that is gone: what is still there may go, what is not there stays away.
+                    let there: BTreeSet<i64> =
+                        found.batches.iter().map(Batch::base_offset).collect();
+                    log.batches.retain(|kept| {
+                        kept.class != Class::Memory || there.contains(&kept.batch.base_offset())
+                    });
+                }
+            }
+        }
+    }
+}

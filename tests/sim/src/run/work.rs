@@ -1,0 +1,339 @@
+//! What is done to the kernel, at random: many things at a time.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use kernel::{
+    Command, CursorName, CursorPosition, Entry, PartitionId, ReadError, SequenceRule, StreamId,
+};
+use rand::RngExt;
+use record::BatchBuilder;
+
+use super::clients::{Client, filled};
+use super::life::{Life, Stop};
+use super::plan::{Kind, Work, pick};
+use super::{Sim, queue_work};
+use crate::batches::address;
+
+/// Streams there may be at a time.
+const STREAMS: usize = 5;
+/// Producers with sequences at a time.
+const CLIENTS: usize = 6;
+
+impl Sim {
+    /// Begins something.
+    pub fn begin(&mut self, life: &mut Life) -> Result<(), Stop> {
+        let work = self.plan.work(&mut self.rng);
+        self.trace.note(format_args!("begin {work:?}"));
+        match work {
+            Work::Write => {
+                let commands = self.commands();
+                self.write(life, commands);
+                Ok(())
+            }
+            Work::Read => self.read(life),
+            Work::Wait => self.wait(life),
+            Work::Maintain => {
+                if life.tasks.count("maintain") == 0 {
+                    let kernel = life.kernel.clone();
+                    life.tasks
+                        .spawn("maintain", async move { kernel.maintain().await });
+                }
+                Ok(())
+            }
+            Work::Acquire => queue_work::acquire(self, life),
+            Work::Settle => queue_work::settle(self, life),
+            Work::Release => queue_work::release(self, life),
+            Work::Sources => queue_work::set_sources(self, life),
+            Work::Purge => queue_work::purge(self, life),
+            Work::Rest => self.rest(life),
+        }
+    }
+
+    /// Hands an entry over, now, and waits for its answer beside everything else.
+    pub fn write(&mut self, life: &mut Life, commands: Vec<Command>) {
+        let number = self.truth.borrow_mut().submit(commands.clone());
+        let kinds: Vec<String> = commands.iter().map(short).collect();
+        self.trace
+            .note(format_args!("entry {number}: {}", kinds.join(", ")));
+        let written = life.kernel.write(Entry { commands });
+        let (truth, problems, trace) = (
+            self.truth.clone(),
+            life.problems.clone(),
+            self.trace.clone(),
+        );
+        life.tasks.spawn("write", async move {
+            let answer = written.await;
+            match &answer {
+                Ok(_) => trace.note(format_args!("entry {number} is acknowledged")),
+                Err(error) => trace.note(format_args!("entry {number}: {error}")),
+            }
+            if let Err(why) = truth.borrow_mut().answer(number, answer) {
+                problems.borrow_mut().push(why);
+            }
+        });
+    }
+
+    /// An entry of some commands.
+    fn commands(&mut self) -> Vec<Command> {
+        let mut commands = Vec::new();
+        for _ in 0..*pick(&mut self.rng, &[1, 1, 1, 2, 4]) {
+            commands.extend(self.command());
+        }
+        if commands.is_empty() || self.rng.random_bool(self.plan.marks) {
+            let number = self.truth.borrow().next_number();
+            commands.push(Command::TablePut {
+                table: "marks".into(),
+                key: Bytes::from_static(b"last"),
+                value: number.to_string().into(),
+            });
+        }
+        commands
+    }
+
+    fn command(&mut self) -> Option<Command> {
+        let kind = self.plan.kind(&mut self.rng);
+        Some(match kind {
+            Kind::Append => return self.append(),
+            Kind::Put => {
+                self.value += 1;
+                Command::TablePut {
+                    table: "t".into(),
+                    key: self.key(),
+                    value: self.value.to_string().into(),
+                }
+            }
+            Kind::Delete => Command::TableDelete {
+                table: "t".into(),
+                key: self.key(),
+            },
+            Kind::Commit => Command::CursorCommit {
+                group: self.group(),
+                positions: vec![CursorPosition {
+                    partition: self.partition()?,
+                    offset: self.rng.random_range(0..100),
+                    metadata: self.rng.random_range(0..1000).to_string().into(),
+                    committed_at: 0,
+                }],
+            },
+            Kind::Forget => Command::CursorDelete {
+                group: self.group(),
+                partitions: None,
+            },
+            Kind::Trim => {
+                let partition = self.partition()?;
+                let end = self.truth.borrow().now.log(partition)?.end;
+                Command::Trim {
+                    partition,
+                    log_start: self.rng.random_range(0..=end),
+                }
+            }
+            Kind::Create => {
+                if self.truth.borrow().now.streams.len() >= STREAMS {
+                    return self.append();
+                }
+                let name = format!("s{}", self.rng.random_range(0..STREAMS));
+                Command::CreateStream {
+                    address: address(&name),
+                    uuid: Default::default(),
+                    partitions: self.rng.random_range(1..4),
+                    config: self.config(),
+                }
+            }
+            Kind::Drop => Command::DeleteStream {
+                stream: self.stream()?,
+            },
+            Kind::Alter => Command::AlterStream {
+                stream: self.stream()?,
+                config: self.config(),
+            },
+            Kind::Grow => Command::AddPartitions {
+                stream: self.stream()?,
+                partitions: self.rng.random_range(1..6),
+            },
+        })
+    }
+
+    fn append(&mut self) -> Option<Command> {
+        let partition = self.partition()?;
+        if self.rng.random_bool(0.4) {
+            let batch = filled(
+                BatchBuilder::new(),
+                &self.plan,
+                &mut self.rng,
+                &mut self.value,
+            );
+            let rule = SequenceRule::None;
+            return Some(Command::Append {
+                partition,
+                batch,
+                rule,
+            });
+        }
+        if self.clients.len() < CLIENTS {
+            self.next_client += 1;
+            let client = Client::new(self.next_client, partition, &mut self.rng);
+            self.clients.push(client);
+        }
+        let at = self.rng.random_range(0..self.clients.len());
+        let truth = self.truth.borrow();
+        if truth.now.log(self.clients[at].partition).is_none() || self.rng.random_bool(0.01) {
+            // Its stream is gone: one more batch for that, and somebody else takes its place.
+            let mut client = self.clients.swap_remove(at);
+            let (batch, rule) = client.send(&self.plan, &mut self.rng, &mut self.value);
+            return Some(Command::Append {
+                partition: client.partition,
+                batch,
+                rule,
+            });
+        }
+        let client = &mut self.clients[at];
+        if truth.waiting() == 0 {
+            client.look_up(&truth.now);
+        }
+        let (batch, rule) = client.send(&self.plan, &mut self.rng, &mut self.value);
+        Some(Command::Append {
+            partition: client.partition,
+            batch,
+            rule,
+        })
+    }
+
+    fn key(&mut self) -> Bytes {
+        self.rng.random_range(0..6).to_string().into()
+    }
+
+    fn group(&mut self) -> CursorName {
+        CursorName::from(*pick(&mut self.rng, &["g", "h"]))
+    }
+
+    fn stream(&mut self) -> Option<StreamId> {
+        let truth = self.truth.borrow();
+        let streams: Vec<StreamId> = truth.now.streams.keys().copied().collect();
+        (!streams.is_empty()).then(|| *pick(&mut self.rng, &streams))
+    }
+
+    pub fn partition(&mut self) -> Option<PartitionId> {
+        let truth = self.truth.borrow();
+        let partitions: Vec<PartitionId> = truth.now.partitions().collect();
+        (!partitions.is_empty()).then(|| *pick(&mut self.rng, &partitions))
+    }
+
+    fn config(&mut self) -> BTreeMap<String, String> {
+        let mut config = BTreeMap::new();
+        if self.rng.random_bool(0.2) {
+            let bytes = self.rng.random_range(200..20_000).to_string();
+            config.insert("retention.bytes".to_owned(), bytes);
+        }
+        if self.rng.random_bool(0.1) {
+            let ms = self.rng.random_range(1000..10_000_000).to_string();
+            config.insert("retention.ms".to_owned(), ms);
+        }
+        if self.rng.random_bool(self.plan.weak_streams) {
+            let class = *pick(&mut self.rng, &["quorum", "memory"]);
+            config.insert("durability".to_owned(), class.to_owned());
+        }
+        config
+    }
+
+    fn read(&mut self, life: &mut Life) -> Result<(), Stop> {
+        let Some(partition) = self.partition() else {
+            return Ok(());
+        };
+        let Some(marks) = life.kernel.watermarks(partition) else {
+            return Ok(());
+        };
+        let offset = self.rng.random_range(marks.log_start..=marks.end);
+        let max_bytes = self.rng.random_range(0..10_000);
+        let kernel = life.kernel.clone();
+        let (truth, problems) = (self.truth.clone(), life.problems.clone());
+        let (disk, faulty) = (self.disk.clone(), self.faulty);
+        life.tasks.spawn("read", async move {
+            let wrong = match kernel.read(partition, offset, max_bytes).await {
+                Ok(read) => {
+                    let mut wrong = None;
+                    let mut last = -1;
+                    for batch in &read.batches {
+                        if batch.last_offset() < offset || batch.base_offset() <= last {
+                            wrong =
+                                Some(format!("a read of {partition} at {offset} is in disorder"));
+                        }
+                        last = batch.last_offset();
+                        let seen = truth.borrow_mut().observe(partition, batch);
+                        wrong = wrong.or(seen.err());
+                    }
+                    wrong
+                }
+                // Trimmed or deleted meanwhile.
+                Err(ReadError::OutOfRange { log_start, .. }) if log_start > offset => None,
+                Err(ReadError::UnknownPartition(_)) if kernel.watermarks(partition).is_none() => {
+                    None
+                }
+                Err(ReadError::Closed) => None,
+                Err(ReadError::Io { .. } | ReadError::Corrupt { .. })
+                    if faulty || disk.is_off() =>
+                {
+                    None
+                }
+                Err(error) => Some(format!("a read of {partition} at {offset}: {error}")),
+            };
+            problems.borrow_mut().extend(wrong);
+        });
+        Ok(())
+    }
+
+    fn wait(&mut self, life: &mut Life) -> Result<(), Stop> {
+        let Some(partition) = self.partition() else {
+            return Ok(());
+        };
+        let Some(marks) = life.kernel.watermarks(partition) else {
+            return Ok(());
+        };
+        let offset = marks.end + self.rng.random_range(0..3);
+        let kernel = life.kernel.clone();
+        let task = life.tasks.spawn("wait", async move {
+            kernel.wait_past(&[(partition, offset)]).await;
+        });
+        life.waits.push((task, partition, offset));
+        Ok(())
+    }
+
+    /// Lets everything come to rest, and compares.
+    pub fn rest(&mut self, life: &mut Life) -> Result<(), Stop> {
+        life.settle_down(self)?;
+        if self.faulty || life.kernel.stats().failed.is_some() {
+            return Ok(());
+        }
+        let view = self.look(life, false)?;
+        self.truth.borrow_mut().at_rest(&view, false)?;
+        Ok(())
+    }
+}
+
+/// A command in a few words, without what differs between runs.
+fn short(command: &Command) -> String {
+    match command {
+        Command::Append {
+            partition,
+            batch,
+            rule,
+        } => format!(
+            "append {partition} {} records {} bytes, producer {} {} {} {rule:?}",
+            batch.record_count(),
+            batch.len(),
+            batch.producer_id(),
+            batch.producer_epoch(),
+            batch.base_sequence()
+        ),
+        Command::CreateStream {
+            address,
+            partitions,
+            config,
+            ..
+        } => format!("create {address} {partitions} {config:?}"),
+        other => {
+            let text = format!("{other:?}");
+            text.chars().take(160).collect()
+        }
+    }
+}

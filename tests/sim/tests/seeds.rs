@@ -1,0 +1,55 @@
+//! Fresh seeds in every run. A seed that fails is printed with the command that runs it again.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+/// Seeds in one run of the tests, and how long it begins new ones.
+const SEEDS: u64 = 300;
+const TIME: Duration = Duration::from_secs(40);
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name)
+        .ok()
+        .and_then(|value| value.parse().ok())
+}
+
+fn run(seed: u64) -> sim::Summary {
+    let print = std::env::var("SIM_TRACE").is_ok_and(|value| value == "1");
+    let result = catch_unwind(AssertUnwindSafe(|| sim::run(seed, print)));
+    match result {
+        Ok(Ok(summary)) => summary,
+        Ok(Err(why)) => panic!(
+            "seed {seed}: {why}\n  again, with every step: SIM_TRACE=1 SIM_SEED={seed} cargo test -p sim --test seeds -- --nocapture"
+        ),
+        Err(_) => panic!(
+            "seed {seed} panicked\n  again, with every step: SIM_TRACE=1 SIM_SEED={seed} cargo test -p sim --test seeds -- --nocapture"
+        ),
+    }
+}
+
+#[test]
+fn what_was_promised_is_kept() {
+    if let Some(seed) = setting("SIM_SEED") {
+        run(seed);
+        return;
+    }
+    let first: u64 = u64::from(rand::random::<u32>());
+    let begun = Instant::now();
+    let mut done = 0;
+    for seed in first..first + setting("SIM_SEEDS").unwrap_or(SEEDS) {
+        if begun.elapsed() > TIME && setting("SIM_SEEDS").is_none() {
+            break;
+        }
+        run(seed);
+        done += 1;
+    }
+    println!("seeds {first} to {}", first + done - 1);
+}
+
+#[test]
+fn a_seed_is_one_run() {
+    let first: u64 = u64::from(rand::random::<u32>());
+    for seed in first..first + 5 {
+        assert_eq!(run(seed), run(seed), "seed {seed}");
+    }
+}
