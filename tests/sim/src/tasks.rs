@@ -116,11 +116,6 @@ impl Tasks {
         self.tasks.len()
     }
 
-    /// True when there is none.
-    pub fn is_empty(&self) -> bool {
-        self.tasks.is_empty()
-    }
-
     /// The labels of all tasks, for people.
     pub fn labels(&self) -> Vec<&'static str> {
         self.tasks.values().map(|task| task.label).collect()

@@ -32,8 +32,6 @@ pub struct Kept {
     /// With its offset.
     pub batch: Batch,
     pub class: Class,
-    /// Number of the entry that brought it.
-    pub entry: u64,
 }
 
 /// A partition.
@@ -189,7 +187,7 @@ impl Model {
         commands: &[Command],
         found: &[Outcome],
     ) -> Result<(), String> {
-        let expected = self.expect(number, commands, |command| {
+        let expected = self.expect(commands, |command| {
             // A new stream has the number that the kernel says.
             match found.get(command) {
                 Some(Outcome::StreamCreated(id)) => Some(*id),
@@ -213,7 +211,6 @@ impl Model {
     /// Applies an entry; `created` says which number the stream gets that a command creates.
     pub fn expect(
         &mut self,
-        number: u64,
         commands: &[Command],
         created: impl Fn(usize) -> Option<StreamId>,
     ) -> Result<Vec<Expected>, String> {
@@ -237,7 +234,7 @@ impl Model {
                     partition,
                     batch,
                     rule,
-                } => self.append(number, *partition, batch, *rule, judged.next()),
+                } => self.append(*partition, batch, *rule, judged.next()),
                 _ if repeated => Expected::NoEffect,
                 other => self.other(other, created(position))?,
             });
@@ -283,7 +280,6 @@ impl Model {
 
     fn append(
         &mut self,
-        entry: u64,
         partition: PartitionId,
         batch: &Batch,
         rule: SequenceRule,
@@ -314,11 +310,7 @@ impl Model {
         let batch = batch.patched(base_offset, partition.leader_epoch());
         let last_offset = batch.last_offset();
         log.end = last_offset + 1;
-        log.batches.push(Kept {
-            batch,
-            class,
-            entry,
-        });
+        log.batches.push(Kept { batch, class });
         Expected::Appended {
             base_offset,
             last_offset,

@@ -6,6 +6,9 @@ use kernel::{DeliveryId, HolderId, PartitionId};
 
 use super::{Class, Model};
 
+/// One record of one source.
+pub type Place = (PartitionId, i64);
+
 /// One queue.
 #[derive(Clone, Default)]
 pub struct Queue {
@@ -13,13 +16,13 @@ pub struct Queue {
     pub sources: BTreeMap<PartitionId, i64>,
     /// The sources that were asked for and not acknowledged.
     pub asked: Option<BTreeMap<PartitionId, i64>>,
-    pub settled: BTreeSet<DeliveryId>,
+    pub settled: BTreeSet<Place>,
     /// Settlements that were not acknowledged.
-    pub maybe_settled: BTreeSet<DeliveryId>,
+    pub maybe_settled: BTreeSet<Place>,
     /// Handed out in this life and not settled or released.
-    pub held: BTreeMap<DeliveryId, HolderId>,
+    pub held: BTreeMap<Place, (DeliveryId, HolderId)>,
     /// Handed out in this life.
-    pub delivered: BTreeSet<DeliveryId>,
+    pub delivered: BTreeSet<Place>,
 }
 
 impl Queue {
@@ -57,10 +60,10 @@ impl Queue {
             .into_iter()
             .map(|(partition, from)| (partition, known.get(&partition).copied().unwrap_or(from)))
             .collect();
-        let new = |id: &DeliveryId| !known.contains_key(&id.partition);
-        self.settled.retain(|id| !new(id));
-        self.delivered.retain(|id| !new(id));
-        self.maybe_settled.retain(|id| !new(id));
+        let new = |place: &Place| !known.contains_key(&place.0);
+        self.settled.retain(|place| !new(place));
+        self.delivered.retain(|place| !new(place));
+        self.maybe_settled.retain(|place| !new(place));
     }
 
     /// What it must hand out, and what it may besides, if it holds nothing back. `log_start` is where a partition begins now.
@@ -68,7 +71,7 @@ impl Queue {
         &self,
         model: &Model,
         log_start: impl Fn(PartitionId) -> i64,
-    ) -> (BTreeSet<DeliveryId>, BTreeSet<DeliveryId>) {
+    ) -> (BTreeSet<Place>, BTreeSet<Place>) {
         let mut must = BTreeSet::new();
         let mut may = BTreeSet::new();
         for (partition, from) in &self.sources {
@@ -79,10 +82,7 @@ impl Queue {
             for kept in log.batches.iter().filter(|kept| !kept.batch.is_control()) {
                 let offsets = kept.batch.base_offset()..=kept.batch.last_offset();
                 for offset in offsets.filter(|offset| *offset >= from) {
-                    let id = DeliveryId {
-                        partition: *partition,
-                        offset,
-                    };
+                    let id = (*partition, offset);
                     if self.settled.contains(&id) {
                         continue;
                     }
@@ -98,7 +98,7 @@ impl Queue {
     }
 
     /// Everything it has was handed out: what was perhaps settled is known now.
-    pub fn resolve(&mut self, there: &BTreeSet<DeliveryId>) {
+    pub fn resolve(&mut self, there: &BTreeSet<Place>) {
         for id in std::mem::take(&mut self.maybe_settled) {
             if !there.contains(&id) {
                 self.settled.insert(id);

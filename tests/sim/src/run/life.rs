@@ -70,11 +70,9 @@ impl Life {
         }
         let writer_first = sim.rng.random_bool(0.4);
         let mut moved = writer_first && self.step(sim);
-        if !moved {
-            if let Some(label) = self.tasks.poll_any(&mut sim.rng) {
-                sim.trace.note(format_args!("poll {label}"));
-                moved = true;
-            }
+        if !moved && let Some(label) = self.tasks.poll_any(&mut sim.rng) {
+            sim.trace.note(format_args!("poll {label}"));
+            moved = true;
         }
         if !moved && !writer_first {
             moved = self.step(sim);

@@ -66,7 +66,6 @@ pub struct Faults {
     pub sync_failure: f64,
     pub io_error: f64,
     pub full: f64,
-    pub damage: f64,
     pub crash_in_recovery: f64,
 }
 
@@ -123,7 +122,6 @@ impl Plan {
                 sync_failure: chance(rng, 0.3),
                 io_error: chance(rng, 0.2),
                 full: chance(rng, 0.3),
-                damage: chance(rng, 0.5),
                 crash_in_recovery: chance(rng, 0.4),
             },
             value_bytes: *pick(rng, &[20, 300, 300, 2000]),

@@ -11,7 +11,7 @@ use rand::RngExt;
 use super::Sim;
 use super::life::{Life, Stop};
 use super::plan::pick;
-use crate::model::queues::Queue as Model;
+use crate::model::queues::{Place, Queue as Model};
 
 /// Names of the queues.
 pub const QUEUES: [&str; 2] = ["q", "r"];
@@ -25,29 +25,26 @@ fn check(
     holder: HolderId,
     got: &Acquired,
 ) -> Result<(), String> {
-    let id = got.id;
+    let id = (got.id.partition, got.id.offset);
     let wrong = |why: &str| Err(format!("queue {name} delivered {id:?}: {why}"));
     if model.settled.contains(&id) {
         return wrong("it is settled");
     }
-    if let Some(holder) = model.held.get(&id) {
+    if let Some((_, holder)) = model.held.get(&id) {
         return wrong(&format!("{holder:?} has it"));
     }
-    if got.record.offset != id.offset {
+    if got.record.offset != id.1 {
         return wrong("it has another offset");
     }
-    let known = model.sources.get(&id.partition);
-    let asked = model
-        .asked
-        .as_ref()
-        .and_then(|asked| asked.get(&id.partition));
+    let known = model.sources.get(&id.0);
+    let asked = model.asked.as_ref().and_then(|asked| asked.get(&id.0));
     if known.is_none() && asked.is_none() {
         return wrong("it is from no source");
     }
     if !model.delivered.insert(id) && !got.redelivered {
         return wrong("it was delivered before and does not say so");
     }
-    model.held.insert(id, holder);
+    model.held.insert(id, (got.id, holder));
     Ok(())
 }
 
@@ -65,8 +62,8 @@ pub fn acquire(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
         let model = queues.entry(name.clone()).or_default();
         for got in &acquired {
             trace.note(format_args!(
-                "queue {name} gives {:?} to {holder:?}",
-                got.id
+                "queue {name} gives {} {} to {holder:?}",
+                got.id.partition, got.id.offset
             ));
             if let Err(why) = check(model, &name, holder, got) {
                 problems.borrow_mut().push(why);
@@ -92,19 +89,16 @@ pub fn settle(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
     let often = *pick(&mut sim.rng, &[0.2, 0.7, 1.0]);
     let mut queues = sim.queues.borrow_mut();
     let model = queues.entry(name.clone()).or_default();
-    let ids: Vec<DeliveryId> = model
-        .held
-        .keys()
-        .filter(|_| sim.rng.random_bool(often))
-        .copied()
-        .collect();
+    let held = model.held.iter().filter(|_| sim.rng.random_bool(often));
+    let (places, ids): (Vec<Place>, Vec<DeliveryId>) =
+        held.map(|(place, (id, _))| (*place, *id)).unzip();
     if ids.is_empty() {
         return Ok(());
     }
-    for id in &ids {
-        model.held.remove(id);
+    for place in &places {
+        model.held.remove(place);
         if verdict != Verdict::Release {
-            model.maybe_settled.insert(*id);
+            model.maybe_settled.insert(*place);
         }
     }
     drop(queues);
@@ -118,22 +112,19 @@ pub fn settle(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
         }
         let mut queues = queues.borrow_mut();
         let model = queues.entry(name.clone()).or_default();
-        match settled {
-            Ok(settled) => {
-                trace.note(format_args!("queue {name} settled {settled} of {ids:?}"));
-                for id in &ids {
-                    // A source that was dropped meanwhile took its state along.
-                    if model.maybe_settled.remove(id) {
-                        model.settled.insert(*id);
-                    }
-                }
-                if settled > ids.len() {
-                    problems
-                        .borrow_mut()
-                        .push(format!("queue {name} settled {settled} of {}", ids.len()));
+        if let Ok(settled) = settled {
+            trace.note(format_args!("queue {name} settled {settled} of {ids:?}"));
+            for id in &places {
+                // A source that was dropped meanwhile took its state along.
+                if model.maybe_settled.remove(id) {
+                    model.settled.insert(*id);
                 }
             }
-            Err(_) => {}
+            if settled > ids.len() {
+                problems
+                    .borrow_mut()
+                    .push(format!("queue {name} settled {settled} of {}", ids.len()));
+            }
         }
     });
     // The settlement takes its place now.
@@ -148,7 +139,7 @@ pub fn release(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
     let holder = HolderId(sim.rng.random_range(1..4));
     queue.release_holder(holder);
     if let Some(model) = sim.queues.borrow_mut().get_mut(&name) {
-        model.held.retain(|_, by| *by != holder);
+        model.held.retain(|_, (_, by)| *by != holder);
     }
     Ok(())
 }
@@ -211,7 +202,7 @@ pub fn set_sources(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
                 model.asked = None;
                 model
                     .held
-                    .retain(|id, _| wanted.contains_key(&id.partition));
+                    .retain(|(partition, _), _| wanted.contains_key(partition));
                 model.set_sources(wanted);
             }
             Err(QueueError::Write(WriteError::Full)) => model.asked = None,
@@ -226,7 +217,7 @@ pub fn purge(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
         return Ok(());
     };
     life.settle_down(sim)?;
-    let (ready, doubtful) = {
+    let ready: BTreeSet<Place> = {
         let truth = sim.truth.borrow();
         let mut queues = sim.queues.borrow_mut();
         let model = queues.entry(name.clone()).or_default();
@@ -234,13 +225,11 @@ pub fn purge(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
             let marks = life.kernel.watermarks(partition);
             marks.map_or(0, |marks| marks.log_start)
         });
-        let known =
-            |id: &DeliveryId| model.held.contains_key(id) || model.maybe_settled.contains(id);
+        let known = |id: &Place| model.held.contains_key(id) || model.maybe_settled.contains(id);
         let ready = must.into_iter().chain(may);
         let ready: BTreeSet<_> = ready.filter(|id| !known(id)).collect();
-        let doubtful = model.maybe_settled.len();
         model.maybe_settled.extend(ready.iter().copied());
-        (ready, doubtful)
+        ready
     };
     sim.trace
         .note(format_args!("queue {name} purge {}", ready.len()));
@@ -253,13 +242,9 @@ pub fn purge(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
         // A source that could not be read keeps what it has.
         return Ok(());
     }
-    // What an earlier life perhaps settled may have been among them.
-    let most = ready.len() + doubtful;
-    if !(ready.len() as u64..=most as u64).contains(&purged) {
-        let why = format!(
-            "queue {name} purged {purged}, not {} to {most}",
-            ready.len()
-        );
+    // What was perhaps settled may have been among them.
+    if purged < ready.len() as u64 {
+        let why = format!("queue {name} purged {purged} of {}", ready.len());
         return Err(Stop::Wrong(why));
     }
     if let Some(model) = sim.queues.borrow_mut().get_mut(&name) {
@@ -315,7 +300,10 @@ fn inspect(
     sim.trace
         .note(format_args!("queue {name} has {} records", acquired.len()));
     queue.release_holder(INSPECTOR);
-    let there: BTreeSet<DeliveryId> = acquired.iter().map(|got| got.id).collect();
+    let there: BTreeSet<Place> = acquired
+        .iter()
+        .map(|got| (got.id.partition, got.id.offset))
+        .collect();
     let kernel = life.kernel.clone();
     let (must, may) = model.owed(&sim.truth.borrow().now, |partition| {
         kernel

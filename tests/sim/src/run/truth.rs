@@ -175,9 +175,9 @@ impl Truth {
                 match lossy.get(at) {
                     Some(soft) => model.apply(soft.number, &soft.commands, &soft.outcomes)?,
                     None => {
-                        let (number, commands) = &unknown[at - lossy.len()];
+                        let (_, commands) = &unknown[at - lossy.len()];
                         let used = model.used.clone();
-                        model.expect(*number, commands, |at| {
+                        model.expect(commands, |at| {
                             created(view, &commands[at]).filter(|id| !used.contains(id))
                         })?;
                     }
@@ -186,7 +186,7 @@ impl Truth {
             let mut candidate = model.clone();
             // Offsets in memory are not given out twice, whatever else is lost.
             for soft in lossy.iter().skip(kept).filter(|s| s.class == Class::Memory) {
-                candidate.expect(soft.number, &soft.commands, |_| None)?;
+                candidate.expect(&soft.commands, |_| None)?;
             }
             match view.check(&candidate, allow) {
                 Ok(()) => {

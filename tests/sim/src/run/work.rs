@@ -230,7 +230,7 @@ impl Sim {
             config.insert("retention.ms".to_owned(), ms);
         }
         if self.rng.random_bool(self.plan.weak_streams) {
-            let class = *pick(&mut self.rng, &["quorum", "memory"]);
+            let class = "quorum";
             config.insert("durability".to_owned(), class.to_owned());
         }
         config

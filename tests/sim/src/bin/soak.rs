@@ -1,0 +1,54 @@
+//! Fresh seeds without end: `tests/sim/soak --minutes N`. Stops at the first seed that fails, and says how to run it again.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Time between two lines of progress.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let mut minutes = None;
+    while let Some(argument) = arguments.next() {
+        match (
+            argument.as_str(),
+            arguments.next().map(|value| value.parse::<f64>()),
+        ) {
+            ("--minutes", Some(Ok(value))) => minutes = Some(value),
+            _ => {
+                eprintln!("soak [--minutes N]: runs seeds for N minutes, or until it is stopped");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    let limit = minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
+    let first = u64::from(rand::random::<u32>()) << 20;
+    let begun = Instant::now();
+    let mut told = begun;
+    let mut seed = first;
+    while limit.is_none_or(|limit| begun.elapsed() < limit) {
+        let wrong = match catch_unwind(AssertUnwindSafe(|| sim::run(seed, false))) {
+            Ok(Ok(_)) => None,
+            Ok(Err(why)) => Some(why),
+            Err(_) => Some("it panicked".to_owned()),
+        };
+        if let Some(why) = wrong {
+            println!(
+                "seed {seed}: {why}\n  again, with every step: SIM_TRACE=1 SIM_SEED={seed} cargo test -p sim --test seeds -- --nocapture"
+            );
+            return ExitCode::FAILURE;
+        }
+        seed += 1;
+        if told.elapsed() > PROGRESS {
+            told = Instant::now();
+            println!(
+                "{:6.0} s, {} seeds, none failed (the first was {first})",
+                begun.elapsed().as_secs_f64(),
+                seed - first
+            );
+        }
+    }
+    println!("{} seeds from {first}, none failed", seed - first);
+    ExitCode::SUCCESS
+}
