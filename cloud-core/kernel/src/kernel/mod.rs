@@ -7,7 +7,7 @@ mod streams;
 mod transactions;
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -62,7 +62,7 @@ pub(crate) struct Core {
     pub checkpoints: tokio::sync::Mutex<Checkpoints>,
     pub checkpoints_written: AtomicU64,
     /// Queues that somebody holds open.
-    pub queues: Mutex<HashMap<QueueName, Weak<Queue>>>,
+    pub queues: Mutex<BTreeMap<QueueName, Weak<Queue>>>,
     /// Ends of the partitions at the recovery after a crash: what was below may have been delivered, nobody knows. Empty after
     /// an orderly shutdown.
     pub uncertain: HashMap<PartitionId, i64>,
