@@ -16,8 +16,24 @@ const RING: u64 = 256 << 20;
 pub enum Layout {
     /// At its end: every fdatasync has to bring the new size to disk, too.
     Growing,
+    /// Into room that was allocated before and never written: every fdatasync has to bring to disk that it is written now.
+    Allocated,
     /// Over blocks that have been written before: fdatasync has only data to bring to disk.
     Recycled,
+}
+
+impl Layout {
+    /// All of them.
+    pub const ALL: [Layout; 3] = [Layout::Growing, Layout::Allocated, Layout::Recycled];
+
+    /// In the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Layout::Growing => "growing file",
+            Layout::Allocated => "allocated file",
+            Layout::Recycled => "recycled file",
+        }
+    }
 }
 
 /// A file for raw writes; removed when dropped.
@@ -32,11 +48,6 @@ pub struct RawFile {
 impl RawFile {
     /// Makes the file; a recycled one is written once as a whole.
     pub fn new(dir: &Path, layout: Layout) -> io::Result<RawFile> {
-        RawFile::sized(dir, layout, RING)
-    }
-
-    /// Like [`RawFile::new`], with another size than usual.
-    pub fn sized(dir: &Path, layout: Layout, bytes: u64) -> io::Result<RawFile> {
         let path = dir.join(format!("raw-{layout:?}").to_lowercase());
         let file = OpenOptions::new()
             .read(true)
@@ -44,41 +55,51 @@ impl RawFile {
             .create(true)
             .truncate(true)
             .open(&path)?;
-        if layout == Layout::Recycled {
-            let block = noise(1 << 20);
-            for at in (0..bytes).step_by(block.len()) {
-                file.write_all_at(&block, at)?;
-            }
-            file.sync_all()?;
-        }
-        Ok(RawFile {
+        let mut raw = RawFile {
             path,
             file,
             layout,
-            position: 0,
-        })
+            position: RING,
+        };
+        if layout == Layout::Recycled {
+            let block = noise(1 << 20);
+            for at in (0..RING).step_by(block.len()) {
+                raw.file.write_all_at(&block, at)?;
+            }
+            raw.file.sync_all()?;
+        }
+        raw.make_room(RING)?;
+        Ok(raw)
+    }
+
+    /// Begins anew where the file has no room for so many bytes.
+    fn make_room(&mut self, len: u64) -> io::Result<()> {
+        if self.position + len <= RING {
+            return Ok(());
+        }
+        if self.layout != Layout::Recycled {
+            self.file.set_len(0)?;
+        }
+        if self.layout == Layout::Allocated {
+            rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, RING)?;
+        }
+        self.file.sync_all()?;
+        self.position = 0;
+        Ok(())
     }
 
     /// Writes and syncs once; how long both together took.
     pub fn write_synced(&mut self, bytes: &[u8]) -> io::Result<Duration> {
+        self.make_room(bytes.len() as u64)?;
         let start = Instant::now();
         self.write(bytes)?;
         self.file.sync_data()?;
         Ok(start.elapsed())
     }
 
-    /// Writes without a sync.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let len = bytes.len() as u64;
-        if self.position + len > RING {
-            if self.layout == Layout::Growing {
-                self.file.set_len(0)?;
-                self.file.sync_all()?;
-            }
-            self.position = 0;
-        }
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(bytes, self.position)?;
-        self.position += len;
+        self.position += bytes.len() as u64;
         Ok(())
     }
 
@@ -95,11 +116,14 @@ impl RawFile {
     /// Writes `total` bytes into the page cache in writes of `size`; the time on the CPU that it took.
     pub fn cached(&mut self, size: usize, total: u64) -> io::Result<Duration> {
         let block = noise(size);
-        let before = cpu_time();
+        let mut spent = Duration::ZERO;
         for _ in 0..total.div_ceil(size as u64) {
+            self.make_room(size as u64)?;
+            let before = cpu_time();
             self.write(&block)?;
+            spent += cpu_time() - before;
         }
-        Ok(cpu_time() - before)
+        Ok(spent)
     }
 }
 

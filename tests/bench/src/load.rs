@@ -160,3 +160,20 @@ where
     append.await?;
     Ok(())
 }
+
+/// Bytes that the kernel writes with one fdatasync, on average, while something runs.
+pub fn bytes_a_sync<T>(kernel: &Kernel, run: impl FnOnce() -> Result<T>) -> Result<u64> {
+    let before = kernel.stats();
+    run()?;
+    let after = kernel.stats();
+    let bytes = after.wal_bytes_written - before.wal_bytes_written;
+    Ok(bytes / (after.fsyncs - before.fsyncs).max(1))
+}
+
+/// Retention, checkpoints and the files of the log, as a server tends to them; never ends.
+pub async fn maintain(kernel: Kernel, pause: Duration) {
+    loop {
+        kernel.maintain().await;
+        tokio::time::sleep(pause).await;
+    }
+}

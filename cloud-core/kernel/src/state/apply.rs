@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
 use record::{Batch, ControlRecord};
+use smallvec::SmallVec;
 
 use super::partition::{BatchRef, Partition, PartitionLog};
 use super::producer::{self, Producer, Verdict};
@@ -91,8 +92,12 @@ impl State {
         outcomes
     }
 
-    fn judge(&self, commands: &[Command], stamp: i64) -> Result<Vec<Judged>, (usize, AppendError)> {
-        let mut judged = Vec::new();
+    fn judge(
+        &self,
+        commands: &[Command],
+        stamp: i64,
+    ) -> Result<SmallVec<[Judged; 2]>, (usize, AppendError)> {
+        let mut judged = SmallVec::new();
         let mut staged = Staged::default();
         for (position, command) in commands.iter().enumerate() {
             let refused = |error| (position, error);

@@ -6,6 +6,7 @@ mod memory;
 mod partitions;
 mod recovery;
 mod router;
+mod sealing;
 mod tables;
 mod tail;
 
@@ -25,6 +26,10 @@ pub const ALL: &[Measurement] = &[
     Measurement {
         name: "append",
         measure: append::measure,
+    },
+    Measurement {
+        name: "sealing",
+        measure: sealing::measure,
     },
     Measurement {
         name: "durable",
