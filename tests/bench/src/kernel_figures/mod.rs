@@ -6,6 +6,7 @@ mod memory;
 mod partitions;
 mod recovery;
 mod router;
+mod s3;
 mod sealing;
 mod tables;
 mod tail;
@@ -42,6 +43,10 @@ pub const ALL: &[Measurement] = &[
     Measurement {
         name: "tail",
         measure: tail::measure,
+    },
+    Measurement {
+        name: "s3",
+        measure: s3::measure,
     },
     Measurement {
         name: "recovery",

@@ -206,7 +206,7 @@ fn catch_up(run: &mut Run, ours: &Sealing, partitions: &[PartitionId]) -> Result
 }
 
 /// Reads about `bytes` from the beginning of a partition; how many it were.
-async fn read_cold(kernel: &Kernel, partition: PartitionId, bytes: u64) -> Result<u64> {
+pub(super) async fn read_cold(kernel: &Kernel, partition: PartitionId, bytes: u64) -> Result<u64> {
     let mut offset = kernel
         .watermarks(partition)
         .context("the partition is gone")?
