@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use admin_api::{
     ApiError, CreateStream, CreateToken, Credentials, Edge, Edges, Node, Nodes, Partition,
-    Partitions, StartVerification, Stream, Streams, Token, Verification, paths,
+    Partitions, Sealed, StartVerification, Storage, Stream, Streams, Token, Verification, paths,
 };
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
@@ -13,6 +13,9 @@ use serde::de::DeserializeOwned;
 
 /// How long a call may take before it is given up.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+
+/// How long an upload of the whole write-ahead log may take.
+const SEALED_WITHIN: Duration = Duration::from_secs(60 * 60);
 
 /// A core and the right to administer it.
 #[derive(Clone)]
@@ -87,6 +90,17 @@ impl Admin {
             .partitions)
     }
 
+    pub async fn stream(&self, name: &str) -> Result<Stream> {
+        self.get(format!("{}/{}", paths::STREAMS, encoded(name)))
+            .await
+    }
+
+    /// The partitions of one stream.
+    pub async fn partitions_of(&self, stream: &str) -> Result<Vec<Partition>> {
+        let path = format!("{}?stream={}", paths::PARTITIONS, encoded(stream));
+        Ok(self.get::<Partitions>(path).await?.partitions)
+    }
+
     pub async fn nodes(&self) -> Result<Vec<Node>> {
         Ok(self.get::<Nodes>(paths::NODES.to_owned()).await?.nodes)
     }
@@ -101,6 +115,10 @@ impl Admin {
         self.call("DELETE", path, None).await.map(drop)
     }
 
+    pub async fn storage(&self) -> Result<Storage> {
+        self.get(paths::STORAGE.to_owned()).await
+    }
+
     pub async fn start_verification(&self, request: &StartVerification) -> Result<Verification> {
         self.send("POST", paths::STORAGE_VERIFY.to_owned(), Some(request))
             .await
@@ -113,6 +131,13 @@ impl Admin {
     pub async fn cancel_verification(&self) -> Result<Verification> {
         self.send("DELETE", paths::STORAGE_VERIFY.to_owned(), None::<&()>)
             .await
+    }
+
+    /// Takes as long as the upload of everything that is not sealed.
+    pub async fn seal(&self) -> Result<Sealed> {
+        let path = paths::STORAGE_SEAL.to_owned();
+        let reply = self.call_within("POST", path, None, SEALED_WITHIN).await?;
+        serde_json::from_slice(&reply).context("the reply is not what this version understands")
     }
 
     async fn get<T: DeserializeOwned>(&self, path: String) -> Result<T> {
@@ -135,12 +160,22 @@ impl Admin {
         })
     }
 
-    /// One HTTP exchange, on a thread where blocking is allowed.
     async fn call(
         &self,
         verb: &'static str,
         path: String,
         body: Option<Vec<u8>>,
+    ) -> Result<Vec<u8>> {
+        self.call_within(verb, path, body, ANSWER_WITHIN).await
+    }
+
+    /// One HTTP exchange, on a thread where blocking is allowed.
+    async fn call_within(
+        &self,
+        verb: &'static str,
+        path: String,
+        body: Option<Vec<u8>>,
+        within: Duration,
     ) -> Result<Vec<u8>> {
         let url = format!("{}{path}", self.base);
         let (agent, secret) = (self.agent.clone(), self.secret.clone());
@@ -152,6 +187,10 @@ impl Admin {
                 .header("content-type", "application/json")
                 .body(body.unwrap_or_default())
                 .with_context(|| format!("{url} is not a URL"))?;
+            let request = agent
+                .configure_request(request)
+                .timeout_global(Some(within))
+                .build();
             let reply = agent.run(request).with_context(|| {
                 format!("no answer from the core at {url}; is it running, and is its admin listener there?")
             })?;

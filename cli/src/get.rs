@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::client::Admin;
-use crate::output::{self, Output, Row, ago, or_dash, pairs};
+use crate::output::{self, Output, Row, ago, or_dash, pairs, size};
 
 /// List edges, streams, partitions or nodes.
 #[derive(Args)]
@@ -106,7 +106,14 @@ impl Row for Stream {
 
 impl Row for Partition {
     const COLUMNS: &'static [&'static str] = &["STREAM", "PARTITION", "START", "END"];
-    const WIDE: &'static [&'static str] = &["NAMESPACE", "HIGH WATERMARK", "LAST STABLE", "NODE"];
+    const WIDE: &'static [&'static str] = &[
+        "NAMESPACE",
+        "HIGH WATERMARK",
+        "LAST STABLE",
+        "HOT",
+        "COLD",
+        "NODE",
+    ];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -117,6 +124,8 @@ impl Row for Partition {
             self.namespace.clone(),
             self.high_watermark.to_string(),
             self.last_stable_offset.to_string(),
+            size(self.hot_bytes),
+            size(self.cold_bytes),
             self.node.to_string(),
         ]
     }

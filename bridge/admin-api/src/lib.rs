@@ -13,6 +13,7 @@
 //! | `POST /v1/tokens` | [`CreateToken`] | [`Token`] (201) |
 //! | `GET /v1/streams` | | [`Streams`] |
 //! | `POST /v1/streams` | [`CreateStream`] | [`Stream`] (201) |
+//! | `GET /v1/streams/{name}` | | [`Stream`] |
 //! | `DELETE /v1/streams/{name}` | | nothing (204) |
 //! | `GET /v1/partitions[?stream=NAME]` | | [`Partitions`] |
 //! | `GET /v1/nodes` | | [`Nodes`] |

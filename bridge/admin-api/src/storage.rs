@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Storage {
-    pub wal: WalStorage,
     pub tail: TailStorage,
+    pub wal: WalStorage,
     pub sealing: SealingStorage,
     pub cold: ColdStorage,
     pub cache: CacheStorage,
@@ -18,6 +18,17 @@ pub struct Storage {
     pub write_amplification: Option<f64>,
     /// The verification that runs, or the last one since the start.
     pub verification: Option<Verification>,
+}
+
+/// Recent batches in memory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TailStorage {
+    pub bytes: u64,
+    pub limit_bytes: u64,
+    /// Batches read from memory, and from elsewhere.
+    pub hits: u64,
+    pub misses: u64,
 }
 
 /// The write-ahead log: everything that is not sealed yet.
@@ -34,21 +45,10 @@ pub struct WalStorage {
     /// Wait to be written.
     pub queued_entries: u64,
     pub queued_bytes: u64,
-    /// Milliseconds for which writes are held back now, since there is no room; none: they are not.
-    pub stalled_ms: Option<u64>,
+    /// There is no room: writes are held back, or refused, until something is sealed or deleted.
+    pub held_back: bool,
     /// Why no write is accepted any more, if so.
     pub failed: Option<String>,
-}
-
-/// Recent batches in memory.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct TailStorage {
-    pub bytes: u64,
-    pub limit_bytes: u64,
-    /// Batches read from memory, and from elsewhere.
-    pub hits: u64,
-    pub misses: u64,
 }
 
 /// The way from the write-ahead log to the cold store.
@@ -57,18 +57,17 @@ pub struct TailStorage {
 pub struct SealingStorage {
     /// Bytes of batches that are in no segment yet: what is lost with the disk when the cold store is elsewhere.
     pub unsealed_bytes: u64,
-    /// Age of the oldest of them.
-    pub unsealed_age_ms: Option<i64>,
+    /// Age of the oldest of them; 0 without any.
+    pub unsealed_age_ms: u64,
     /// Sealing is due at so many bytes, or at that age.
     pub due_bytes: u64,
-    pub due_age_ms: i64,
-    /// Segments written since the start.
-    pub segments: u64,
+    pub due_age_ms: u64,
+    /// Bytes of segments written.
     pub written_bytes: u64,
-    /// How long the upload under way has been going on.
-    pub uploading_ms: Option<u64>,
-    /// Uploads that failed, and were or will be tried again.
+    /// Attempts that failed; each is made again.
     pub failures: u64,
+    /// Why the newest one failed; none after one that did not.
+    pub last_error: Option<String>,
 }
 
 /// The cold store: sealed segments.
@@ -77,38 +76,37 @@ pub struct SealingStorage {
 pub struct ColdStorage {
     /// Where it is; no secrets are in it.
     pub location: String,
-    /// Name of this log in it; none until it was reached for the first time.
+    /// Name of this log in it; none until something was sealed for the first time.
     pub log: Option<String>,
-    /// Epoch of this process.
-    pub epoch: Option<u32>,
+    /// Newest epoch that this data directory took.
+    pub epoch: u32,
     /// Another core took the store over with a copy of this data directory: this one does not write to it any more.
     pub fenced: bool,
     pub segments: u64,
     pub bytes: u64,
-    /// Bytes of records that can still be read.
+    /// Bytes of batches in them that can still be read.
     pub live_bytes: u64,
-    /// Objects that wait to be deleted.
-    pub waiting_for_deletion: u64,
-    /// What it answered when it did not do what was asked, and when; none: not since the start.
-    pub last_error: Option<String>,
-    pub last_error_ms: Option<i64>,
-    /// Bytes read from it since the start.
-    pub read_bytes: u64,
-    pub reads: u64,
 }
 
-/// What is kept of the cold store here.
+/// What is kept here of segments that were read.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CacheStorage {
     pub memory_bytes: u64,
     pub memory_limit_bytes: u64,
+    /// On disk, for remote stores only.
     pub disk_bytes: u64,
     pub disk_limit_bytes: u64,
-    /// Chunks found in memory, on disk, and nowhere.
+    /// Chunks found in memory, on disk, on their way already, and nowhere.
     pub memory_hits: u64,
     pub disk_hits: u64,
+    pub joined: u64,
     pub misses: u64,
+    /// Requests to the cold store, and bytes that it gave.
+    pub requests: u64,
+    pub read_bytes: u64,
+    /// Chunks whose checksum was wrong at the first attempt.
+    pub damaged: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -187,11 +185,11 @@ pub struct DamagedRecords {
     pub last_offset: i64,
 }
 
-/// Reply to `POST /v1/storage/seal`.
+/// Reply to `POST /v1/storage/seal`, when everything that was there before it is sealed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sealed {
-    /// Segments written for it.
-    pub segments: u64,
-    /// What is left in the write-ahead log alone: written meanwhile, or kept in memory only.
+    /// Bytes of segments written since the request came.
+    pub written_bytes: u64,
+    /// What is in the write-ahead log alone now: written meanwhile.
     pub unsealed_bytes: u64,
 }

@@ -30,6 +30,9 @@ pub struct Stream {
     pub partitions: u32,
     #[serde(default)]
     pub config: BTreeMap<String, String>,
+    /// What holds for every setting that is enforced: as in `config`, or the default.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
     pub created_ms: i64,
     /// Records that can be read now, over all partitions.
     #[serde(default)]
@@ -53,6 +56,11 @@ pub struct Partition {
     pub last_stable_offset: i64,
     /// The offset the next record gets.
     pub end: i64,
+    /// Bytes of batches that are not sealed, and of those in the cold store.
+    #[serde(default)]
+    pub hot_bytes: u64,
+    #[serde(default)]
+    pub cold_bytes: u64,
     /// Id of the node that serves it.
     pub node: u32,
 }

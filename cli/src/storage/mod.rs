@@ -1,7 +1,9 @@
-//! `towline storage verify`.
+//! `towline storage status|verify|seal`.
 
 mod offline;
 mod progress;
+mod seal;
+mod status;
 mod verify;
 
 use anyhow::Result;
@@ -12,18 +14,24 @@ use crate::client::Admin;
 /// What a core stores: where it is, whether it is sound.
 #[derive(Subcommand)]
 pub enum StorageCommand {
+    /// Show the tiers, their bytes, what waits to be sealed, and what was written for what was appended.
+    Status(status::Status),
     /// Read everything that is stored, verify every checksum, and name the streams and offsets of what is damaged.
     ///
     /// A running core does it itself, slowly enough that nobody waits for it; Ctrl-C ends it. With --data-dir the files of a core that is
     /// stopped are read instead. The exit status is 1 when something is damaged.
     Verify(verify::Verify),
+    /// Bring everything that is in the write-ahead log alone to the cold store, now: before maintenance, or before a machine is given up.
+    Seal(seal::Seal),
 }
 
 impl StorageCommand {
     /// `admin` finds the core, for the commands that need one.
     pub async fn run(self, admin: impl Fn() -> Result<Admin>) -> Result<()> {
         match self {
+            StorageCommand::Status(status) => status.run(&admin()?).await,
             StorageCommand::Verify(verify) => verify.run(admin).await,
+            StorageCommand::Seal(seal) => seal.run(&admin()?).await,
         }
     }
 }

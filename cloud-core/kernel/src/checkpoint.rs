@@ -132,6 +132,11 @@ fn wal_is_complete(disk: &dyn Disk) -> Result<bool, OpenError> {
         == Some(1))
 }
 
+/// Bytes of the file that a state of these parts becomes.
+pub(crate) fn file_bytes(parts: &[Bytes]) -> u64 {
+    (HEADER + parts.iter().map(Bytes::len).sum::<usize>()) as u64
+}
+
 /// Indexes and sizes of the checkpoints on the disk, oldest first.
 pub(crate) fn sizes(disk: &dyn Disk) -> std::io::Result<Vec<(u64, u64)>> {
     let names = disk.list(DIRECTORY)?;

@@ -47,7 +47,7 @@ pub struct KernelConfig {
 
 impl KernelConfig {
     /// Unsealed bytes at which to seal: well before the WAL is at its bound.
-    pub(crate) fn seal_at(&self) -> u64 {
+    pub fn seal_at(&self) -> u64 {
         self.segment_bytes.min(self.wal_bytes / 4)
     }
 }

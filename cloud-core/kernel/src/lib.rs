@@ -48,7 +48,9 @@ pub use error::{
     AlterStreamError, AppendError, ColdTierError, CreateStreamError, DeleteStreamError, OpenError,
     QueueError, ReadError, TrimError, WriteError,
 };
-pub use kernel::{AbortedTransaction, Kernel, OpenTransaction, Read, Stepper, Watch, Watermarks};
+pub use kernel::{
+    AbortedTransaction, Kernel, OpenTransaction, Read, Stepper, TierBytes, Watch, Watermarks,
+};
 pub use ports::Ports;
 pub use queue::{
     Acquired, DEAD_COUNT, DEAD_POSITION, DEAD_QUEUE, DEAD_REASON, DEAD_STREAM, DeadReason,

@@ -52,6 +52,8 @@ pub struct KernelStats {
     pub producers: u64,
     /// Checkpoints written.
     pub checkpoints: u64,
+    /// Bytes of them.
+    pub checkpoint_bytes_written: u64,
     /// How long the recovery took at open.
     pub recovery_time: Duration,
     /// Entries replayed at open.
@@ -80,6 +82,8 @@ pub struct KernelStats {
     pub fenced: bool,
     /// Reads from the cold store.
     pub cold_reads: ColdCacheStats,
+    /// There is no room in the WAL or on the disk: writes are held back, or refused, until some is made.
+    pub held_back: bool,
     /// Why no write is accepted any more, if so.
     pub failed: Option<String>,
     /// Queues that are open.

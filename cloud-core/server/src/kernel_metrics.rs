@@ -4,7 +4,7 @@ use frontend::figures::{self, Figure, Kind, Read};
 use kernel::{Kernel, KernelStats};
 use prometheus::Registry;
 
-static FIGURES: [Figure<KernelStats>; 26] = [
+static FIGURES: [Figure<KernelStats>; 49] = [
     Figure::counter(
         "towline_log_records_total",
         "Records appended, over all streams.",
@@ -59,6 +59,99 @@ static FIGURES: [Figure<KernelStats>; 26] = [
     Figure::counter("towline_checkpoints_total", "Checkpoints written.", |s| {
         s.checkpoints
     }),
+    Figure::counter(
+        "towline_checkpoint_written_bytes_total",
+        "Bytes of checkpoints written.",
+        |s| s.checkpoint_bytes_written,
+    ),
+    Figure::counter(
+        "towline_sealed_bytes_total",
+        "Bytes of segments written by sealing.",
+        |s| s.sealed_bytes,
+    ),
+    Figure::counter(
+        "towline_seal_failures_total",
+        "Attempts to seal that failed; each is made again.",
+        |s| s.seal_failures,
+    ),
+    Figure::gauge(
+        "towline_unsealed_bytes",
+        "Bytes of batches that are in no segment yet.",
+        |s| s.unsealed_bytes,
+    ),
+    Figure::gauge(
+        "towline_unsealed_age_milliseconds",
+        "Age of the oldest of them; 0 without any.",
+        |s| u64::try_from(s.unsealed_age.as_millis()).unwrap_or(u64::MAX),
+    ),
+    Figure::gauge(
+        "towline_cold_segments",
+        "Segments with records that can be read.",
+        |s| s.segments,
+    ),
+    Figure::gauge("towline_cold_bytes", "Bytes of those segments.", |s| {
+        s.cold_bytes
+    }),
+    Figure::gauge(
+        "towline_cold_live_bytes",
+        "Bytes of batches in them that can be read.",
+        |s| s.cold_live_bytes,
+    ),
+    Figure::gauge(
+        "towline_cold_fenced",
+        "1 when a copy of this data directory owns the cold store.",
+        |s| u64::from(s.fenced),
+    ),
+    Figure::gauge(
+        "towline_wal_held_back",
+        "1 while there is no room and writes are held back or refused.",
+        |s| u64::from(s.held_back),
+    ),
+    Figure::counter(
+        "towline_cold_cache_memory_hits_total",
+        "Chunks of segments that were in memory.",
+        |s| s.cold_reads.memory_hits,
+    ),
+    Figure::counter(
+        "towline_cold_cache_disk_hits_total",
+        "Chunks of segments that were on the disk.",
+        |s| s.cold_reads.disk_hits,
+    ),
+    Figure::counter(
+        "towline_cold_cache_joined_total",
+        "Chunks of segments that were on their way already.",
+        |s| s.cold_reads.joined,
+    ),
+    Figure::counter(
+        "towline_cold_cache_misses_total",
+        "Chunks of segments that a reader had to wait for.",
+        |s| s.cold_reads.misses,
+    ),
+    Figure::counter(
+        "towline_cold_requests_total",
+        "Requests to the cold store for reads.",
+        |s| s.cold_reads.requests,
+    ),
+    Figure::counter(
+        "towline_cold_read_bytes_total",
+        "Bytes that the cold store gave.",
+        |s| s.cold_reads.bytes,
+    ),
+    Figure::counter(
+        "towline_cold_damaged_chunks_total",
+        "Chunks whose checksum was wrong at the first attempt.",
+        |s| s.cold_reads.damaged,
+    ),
+    Figure::gauge(
+        "towline_cold_cache_memory_bytes",
+        "Bytes of chunks in memory.",
+        |s| s.cold_reads.memory_bytes,
+    ),
+    Figure::gauge(
+        "towline_cold_cache_disk_bytes",
+        "Bytes of chunks on the disk.",
+        |s| s.cold_reads.disk_bytes,
+    ),
     Figure::gauge(
         "towline_wal_bytes",
         "Bytes of write-ahead log on disk.",
@@ -121,6 +214,50 @@ static FIGURES: [Figure<KernelStats>; 26] = [
             s.queues
                 .iter()
                 .map(|q| (q.name.to_string(), q.in_flight))
+                .collect()
+        }),
+    },
+    Figure {
+        name: "towline_queue_dead_lettered_total",
+        help: "Records sent to where dead letters go.",
+        kind: Kind::Counter,
+        read: Read::Labelled("queue", |s| {
+            s.queues
+                .iter()
+                .map(|q| (q.name.to_string(), q.dead_lettered))
+                .collect()
+        }),
+    },
+    Figure {
+        name: "towline_queue_redelivered_total",
+        help: "Records handed out that had been, or may have been, handed out before.",
+        kind: Kind::Counter,
+        read: Read::Labelled("queue", |s| {
+            s.queues
+                .iter()
+                .map(|q| (q.name.to_string(), q.redelivered))
+                .collect()
+        }),
+    },
+    Figure {
+        name: "towline_queue_expired_total",
+        help: "Leases that ended because the holder did not settle in time.",
+        kind: Kind::Counter,
+        read: Read::Labelled("queue", |s| {
+            s.queues
+                .iter()
+                .map(|q| (q.name.to_string(), q.expired))
+                .collect()
+        }),
+    },
+    Figure {
+        name: "towline_queue_memory_bytes",
+        help: "About how much memory the state of the queue takes.",
+        kind: Kind::Gauge,
+        read: Read::Labelled("queue", |s| {
+            s.queues
+                .iter()
+                .map(|q| (q.name.to_string(), q.memory_bytes))
                 .collect()
         }),
     },

@@ -228,6 +228,7 @@ impl Kernel {
             cursors: core.state.cursors.read().size() as u64,
             producers,
             checkpoints: count(&core.checkpoints_written),
+            checkpoint_bytes_written: count(&core.checkpoint_bytes),
             recovery_time: Duration::from_micros(core.recovery_us),
             recovered_entries: core.recovered_entries,
             unsealed_bytes,
@@ -242,6 +243,7 @@ impl Kernel {
             seal_error: core.cold.last_error.lock().clone(),
             fenced: core.cold.is_fenced(),
             cold_reads: core.cold.chunks.stats(),
+            held_back: core.written.wants_room.load(Ordering::Relaxed),
             failed: core.intake.failure(),
             queues: queues.iter().map(|queue| queue.stats()).collect(),
         }
@@ -276,6 +278,10 @@ impl Core {
                 }
                 _ => break,
             }
+        }
+        if saved.is_ok() {
+            let bytes = checkpoint::file_bytes(&parts);
+            self.checkpoint_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
         saved
     }

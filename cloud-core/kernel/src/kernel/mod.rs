@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use record::{Batch, ControlRecord};
 use tokio::sync::oneshot;
 
-pub use reading::{Read, Watermarks};
+pub use reading::{Read, TierBytes, Watermarks};
 pub use transactions::{AbortedTransaction, OpenTransaction};
 pub use watch::Watch;
 
@@ -61,6 +61,7 @@ pub(crate) struct Core {
     pub rewriting: Rewriting,
     pub checkpoints: tokio::sync::Mutex<Checkpoints>,
     pub checkpoints_written: AtomicU64,
+    pub checkpoint_bytes: AtomicU64,
     /// Queues that somebody holds open.
     pub queues: Mutex<BTreeMap<QueueName, Weak<Queue>>>,
     /// Ends of the partitions at the recovery after a crash: what was below may have been delivered, nobody knows. Empty after
@@ -192,6 +193,7 @@ impl Kernel {
             rewriting: Rewriting::default(),
             checkpoints: tokio::sync::Mutex::new(Checkpoints::new(loaded.kept)),
             checkpoints_written: AtomicU64::new(0),
+            checkpoint_bytes: AtomicU64::new(0),
             queues: Mutex::default(),
             uncertain,
             tail_hits: AtomicU64::new(0),
@@ -353,6 +355,16 @@ impl Kernel {
                 _ => Err(AppendError::Closed),
             }
         }
+    }
+
+    /// The settings it was opened with.
+    pub fn config(&self) -> &KernelConfig {
+        &self.core.config
+    }
+
+    /// Where the cold store is, for people.
+    pub fn cold_location(&self) -> String {
+        self.core.ports.cold.location()
     }
 
     /// A value of a table.

@@ -26,6 +26,15 @@ pub struct Read {
     pub next_offset: i64,
 }
 
+/// Bytes of a partition's batches by where they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TierBytes {
+    /// In the WAL or in memory alone.
+    pub hot: u64,
+    /// In segments.
+    pub cold: u64,
+}
+
 /// Positions of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Watermarks {
@@ -131,6 +140,17 @@ impl Kernel {
                 next_offset,
             });
         }
+    }
+
+    /// Where the bytes of a partition's batches are; `None` when there is no such partition.
+    pub fn tier_bytes(&self, partition: PartitionId) -> Option<TierBytes> {
+        let found = self.core.state.partition(partition)?;
+        let log = found.log.lock();
+        let cold = log.cold.iter().map(|range| range.bytes).sum();
+        Some(TierBytes {
+            hot: log.bytes.saturating_sub(cold),
+            cold,
+        })
     }
 
     /// The positions of a partition; `None` when there is none.

@@ -7,6 +7,7 @@ mod nodes;
 mod partitions;
 mod refusal;
 mod status;
+mod storage;
 mod streams;
 mod tokens;
 mod verification;
@@ -19,7 +20,7 @@ use admin_api::{codes, paths};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use cloud_sync::SyncFrontend;
 use frontend::Context;
 use tokio::net::TcpListener;
@@ -91,10 +92,12 @@ fn router(admin: Arc<Admin>) -> Router {
         .route(paths::STREAMS, get(streams::list).post(streams::create))
         .route(
             &format!("{}/{{name}}", paths::STREAMS),
-            delete(streams::delete),
+            get(streams::get).delete(streams::delete),
         )
         .route(paths::PARTITIONS, get(partitions::list))
         .route(paths::NODES, get(nodes::list))
+        .route(paths::STORAGE, get(storage::get))
+        .route(paths::STORAGE_SEAL, post(storage::seal))
         .route(
             paths::STORAGE_VERIFY,
             get(verification::get)

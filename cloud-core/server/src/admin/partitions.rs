@@ -40,6 +40,7 @@ pub async fn list(
             let Some(marks) = kernel.watermarks(id) else {
                 continue;
             };
+            let bytes = kernel.tier_bytes(id).unwrap_or_default();
             partitions.push(Partition {
                 namespace: stream.address.namespace.to_string(),
                 stream: stream.address.name.to_string(),
@@ -48,6 +49,8 @@ pub async fn list(
                 high_watermark: marks.high_watermark,
                 last_stable_offset: marks.last_stable,
                 end: marks.end,
+                hot_bytes: bytes.hot,
+                cold_bytes: bytes.cold,
                 node: nodes::THIS_NODE,
             });
         }

@@ -65,6 +65,20 @@ pub async fn create(
     }
 }
 
+pub async fn get(
+    State(admin): State<Arc<Admin>>,
+    Path(name): Path<String>,
+) -> Result<Json<Stream>, Refusal> {
+    let kernel = &admin.ctx.kernel;
+    match kernel.stream(&address(&name)?) {
+        Some(stream) => Ok(Json(reply(kernel, &stream))),
+        None => Err(Refusal::not_found(
+            format!("there is no stream {name:?}"),
+            "`towline get streams` lists them",
+        )),
+    }
+}
+
 pub async fn delete(
     State(admin): State<Arc<Admin>>,
     Path(name): Path<String>,
@@ -97,6 +111,14 @@ fn reply(kernel: &Kernel, stream: &kernel::Stream) -> Stream {
         id: stream.uuid.to_string(),
         partitions: stream.partitions,
         config: stream.config.clone(),
+        settings: kernel::STREAM_SETTINGS
+            .iter()
+            .map(|setting| {
+                let set = stream.config.get(setting.name).map(String::as_str);
+                let value = set.unwrap_or(setting.default);
+                (setting.name.to_owned(), value.to_owned())
+            })
+            .collect(),
         created_ms: stream.created_at,
         records: marks.map(|marks| marks.end.abs_diff(marks.log_start)).sum(),
     }
