@@ -20,10 +20,16 @@ const HEADER: usize = 24;
 const KEEP: usize = 2;
 
 pub(crate) fn path(index: u64) -> String {
-    format!("{DIRECTORY}/{index:020}.checkpoint")
+    format!("{DIRECTORY}/{}", name(index))
 }
 
-fn index_of(name: &str) -> Option<u64> {
+/// Name of the checkpoint after an entry.
+pub(crate) fn name(index: u64) -> String {
+    format!("{index:020}.checkpoint")
+}
+
+/// The entry of the checkpoint with that name; `None` for a file that is none.
+pub(crate) fn index_of(name: &str) -> Option<u64> {
     name.strip_suffix(".checkpoint")
         .filter(|digits| digits.len() == 20)
         .and_then(|digits| digits.parse().ok())
@@ -176,7 +182,27 @@ pub(crate) fn read(disk: &dyn Disk, index: u64) -> Result<(u32, Bytes), OpenErro
     let mut bytes = vec![0; usize::try_from(len).map_err(|_| corrupt("it is too large"))?];
     file.read_at(0, &mut bytes)
         .map_err(io_error("read", &path))?;
-    let mut body = Bytes::from(bytes);
+    open_up(index, Bytes::from(bytes))
+}
+
+/// Some bytes of a checkpoint; none at its end.
+pub(crate) fn piece(disk: &dyn Disk, index: u64, at: u64, len: usize) -> std::io::Result<Vec<u8>> {
+    let file = disk.open(&path(index), false)?;
+    let left = usize::try_from(file.len()?.saturating_sub(at)).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; left.min(len)];
+    file.read_at(at, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Reads the bytes of a checkpoint into an empty state.
+pub(crate) fn parse(index: u64, bytes: Bytes, state: &State) -> Result<SnapshotHead, OpenError> {
+    let (version, body) = open_up(index, bytes)?;
+    snapshot::decode(body, version, state).map_err(|e| corrupt(index, &e.to_string()))
+}
+
+/// The version and the body, verified.
+fn open_up(index: u64, mut body: Bytes) -> Result<(u32, Bytes), OpenError> {
+    let corrupt = |reason: &str| corrupt(index, reason);
     if body.len() < HEADER {
         return Err(corrupt("it is too short"));
     }
@@ -187,7 +213,7 @@ pub(crate) fn read(disk: &dyn Disk, index: u64) -> Result<(u32, Bytes), OpenErro
     };
     if version > VERSION {
         return Err(OpenError::NewerVersion {
-            path,
+            path: path(index),
             found: version,
             supported: VERSION,
         });

@@ -39,7 +39,7 @@ mod stream_config;
 pub mod verify;
 mod wal;
 
-pub use cold::ColdCacheStats;
+pub use cold::{ColdCacheStats, RestoreError, Restored, restore};
 pub use config::KernelConfig;
 pub use entry::{
     Appended, Command, CursorName, CursorPosition, Entry, Outcome, QueueSettled, SequenceRule,

@@ -68,3 +68,16 @@ pub const COLD_CACHE_WAITING_BYTES: usize = 16 * 1024 * 1024;
 pub const COLD_CACHE_THREADS: usize = 2;
 /// How long the disk's part of the cache is not written after the disk failed, in microseconds.
 pub const COLD_CACHE_PAUSE_US: u64 = 10_000_000;
+/// How long the object of a segment stays after the log has no use for it, for those who read it, in microseconds.
+pub const DEAD_SEGMENT_GRACE_US: u64 = 60_000_000;
+/// How often the cold store is searched for segments that the log does not name, in microseconds.
+pub const ORPHAN_SEARCH_EVERY_US: u64 = 600_000_000;
+/// How often a checkpoint is uploaded to the cold store at most, in microseconds.
+pub const CHECKPOINT_UPLOAD_EVERY_US: u64 = 60_000_000;
+/// Checkpoints kept in the cold store.
+pub const COLD_CHECKPOINTS: usize = 2;
+/// After a restoration from the cold store each partition goes on so many offsets after the last that is known: more than can have been handed
+/// out and lost with the disk, since that is bounded by the WAL.
+pub const RESTORED_OFFSETS: i64 = 1 << 40;
+/// After a restoration from the cold store producer ids go on so many after the last that is known.
+pub const RESTORED_PRODUCER_IDS: i64 = 1 << 32;

@@ -500,3 +500,204 @@ fn a_power_cut_at_any_operation_of_sealing_loses_nothing() {
     }
     panic!("sealing takes more operations than the test allows");
 }
+
+impl World {
+    fn tend(&mut self) -> Result<(), ColdTierError> {
+        let kernel = self.kernel.clone();
+        self.drive(kernel.tend_cold())
+    }
+
+    fn put(&mut self, key: &'static str, value: &str) {
+        let entry = kernel::Entry::new().put("t", key, value.to_owned());
+        let write = self.kernel.write(entry);
+        self.drive(write).unwrap();
+    }
+}
+
+#[test]
+fn dead_segments_and_orphans_are_deleted_and_nothing_else() {
+    let mut world = World::new();
+    let p = world.stream("s", 1).partition(0);
+    let all = world.fill(p, 60);
+    world.seal_all().unwrap();
+    let named = world.cold.segments();
+    let log = world.kernel.stats().cold_log.unwrap();
+    // An upload whose end was never logged, one of a newer owner, and something that is none of ours.
+    let orphan = kernel::SegmentId::new(1, 1000).key(log);
+    let newer = kernel::SegmentId::new(9, 1).key(log);
+    let foreign = format!("{log}/segments/readme.txt");
+    for key in [&orphan, &newer, &foreign] {
+        world.cold.put(key, b"x");
+    }
+    world.tend().unwrap();
+    assert!(!world.cold.segments().contains(&orphan));
+    assert!(
+        [&newer, &foreign]
+            .iter()
+            .all(|key| world.cold.segments().contains(key))
+    );
+    assert!(named.iter().all(|key| world.cold.segments().contains(key)));
+    assert_eq!(world.values(p, 0), all);
+    // A trim kills segments; their objects stay for a while.
+    let kernel = world.kernel.clone();
+    world.drive(kernel.trim(p, 40)).unwrap();
+    world.tend().unwrap();
+    assert!(named.iter().all(|key| world.cold.segments().contains(key)));
+    world.clock.advance(61_000_000);
+    world.cold.fail_after(1, 1);
+    assert!(world.tend().is_err());
+    world.cold.heal();
+    world.tend().unwrap();
+    let left = named
+        .iter()
+        .filter(|key| world.cold.segments().contains(key));
+    assert_eq!(left.count() as u64, world.kernel.stats().segments);
+    assert!(world.kernel.stats().segments < named.len() as u64);
+    assert_eq!(world.values(p, 40), all[40..]);
+}
+
+#[test]
+fn whoever_was_fenced_deletes_nothing() {
+    let mut world = World::new();
+    let p = world.stream("s", 1).partition(0);
+    world.fill(p, 60);
+    world.seal_all().unwrap();
+    let mut copy = World::on(
+        copy_of(&world.disk),
+        world.clock.clone(),
+        world.cold.clone(),
+    );
+    let q = copy.stream("other", 1).partition(0);
+    let theirs = copy.fill(q, 60);
+    copy.seal_all().unwrap();
+    let kernel = world.kernel.clone();
+    world.drive(kernel.trim(p, 60)).unwrap();
+    world.clock.advance(4_000_000_000);
+    let before = world.cold.segments();
+    assert_eq!(world.tend(), Err(ColdTierError::Fenced));
+    world.clock.advance(4_000_000_000);
+    world.tend().unwrap();
+    assert!(world.kernel.stats().fenced);
+    assert_eq!(world.cold.segments(), before);
+    assert_eq!(copy.values(q, 0), theirs);
+}
+
+fn restore(world: &World) -> (World, kernel::Restored) {
+    let disk = SimDisk::default();
+    let ports = Ports {
+        disk: Arc::new(disk.clone()),
+        clock: Arc::new(world.clock.clone()),
+        cold: Arc::new(world.cold.clone()),
+        spawner: Arc::new(SimSpawner::default()),
+    };
+    let restored = {
+        let mut restore = std::pin::pin!(kernel::restore(&ports, None));
+        stepped::poll(restore.as_mut()).unwrap().unwrap()
+    };
+    let world = World::on(disk, world.clock.clone(), world.cold.clone());
+    (world, restored)
+}
+
+#[test]
+fn after_the_disk_died_everything_sealed_is_there_and_no_offset_is_used_twice() {
+    let mut world = World::new();
+    let stream = world.stream("s", 2);
+    let (p, q) = (stream.partition(0), stream.partition(1));
+    let mut all = world.fill(p, 40);
+    world.put("k", "1");
+    world.seal_all().unwrap();
+    world.clock.advance(61_000_000);
+    world.tend().unwrap();
+    assert_eq!(world.cold.keys("/checkpoints/").len(), 1);
+    // After the checkpoint: more is sealed, a stream is made, a trim; then some that is only in the log.
+    all.extend(world.fill(p, 40));
+    let mut other = world.fill(q, 10);
+    let late = world.stream("late", 1).partition(0);
+    let lately = world.fill(late, 15);
+    let kernel = world.kernel.clone();
+    world.drive(kernel.trim(p, 10)).unwrap();
+    world.put("k", "2");
+    world.seal_all().unwrap();
+    world.fill(p, 5);
+    world.fill(q, 5);
+    let ends = [p, q, late].map(|p| world.kernel.watermarks(p).unwrap().end);
+    let (mut restored, report) = restore(&world);
+    assert_eq!(Some(report.log), world.kernel.stats().cold_log);
+    assert!(report.checkpoint.is_some() && report.damaged.is_empty());
+    assert_eq!((report.streams, report.epoch), (2, 2));
+    for round in 0..2 {
+        assert_eq!(restored.values(p, 10)[..70], all[10..], "{round}");
+        assert_eq!(restored.values(q, 0)[..10], other[..10]);
+        assert_eq!(restored.values(late, 0)[..15], lately);
+        if round == 1 {
+            break;
+        }
+        // A reader that had read what is lost does not wait for ever, and meets nothing twice.
+        {
+            let at_end = [(p, ends[0])];
+            let mut waiting = std::pin::pin!(restored.kernel.wait_past(&at_end));
+            assert!(stepped::poll(waiting.as_mut()).is_none());
+            let append = restored
+                .kernel
+                .append(p, batch(&["new"]), SequenceRule::None);
+            let base = drive(&mut restored.stepper, append).unwrap().base_offset;
+            assert!(base > ends[0] + 1_000_000_000, "{base}");
+            assert!(stepped::poll(waiting.as_mut()).is_some());
+        }
+        other.extend(restored.fill(q, 5));
+        assert_eq!(restored.values(p, ends[0]), ["new"]);
+        assert_eq!(restored.values(q, 10), other[10..]);
+        // Tables are as in the checkpoint.
+        let value = restored.kernel.table_get("t", b"k").unwrap();
+        assert_eq!(value, "1");
+        restored.seal_all().unwrap();
+        restored = restored.crash(1);
+    }
+    // The old machine, should it still run, is out.
+    world.fill(p, 1);
+    assert_eq!(world.seal_all(), Err(ColdTierError::Fenced));
+}
+
+#[test]
+fn a_damaged_checkpoint_in_the_cold_store_costs_no_records() {
+    let mut world = World::new();
+    let p = world.stream("s", 1).partition(0);
+    let all = world.fill(p, 30);
+    world.seal_all().unwrap();
+    world.clock.advance(61_000_000);
+    world.tend().unwrap();
+    let key = world.cold.keys("/checkpoints/").remove(0);
+    world.cold.damage(&key, |bytes| {
+        let at = bytes.len() / 2;
+        bytes[at] ^= 1;
+    });
+    let (mut restored, report) = restore(&world);
+    assert_eq!(report.checkpoint, None);
+    assert_eq!(report.damaged.len(), 1);
+    assert_eq!(restored.values(p, 0), all);
+    assert!(restored.kernel.stream(&address("s")).is_some());
+    let stream = restored.stream("new", 1);
+    assert!(stream > p.stream);
+}
+
+#[test]
+fn checkpoints_in_the_cold_store_are_few_and_come_when_something_changed() {
+    let mut world = World::new();
+    let p = world.stream("s", 1).partition(0);
+    for round in 0..6 {
+        world.fill(p, 3);
+        world.clock.advance(61_000_000);
+        world.tend().unwrap();
+        let keys = world.cold.keys("/checkpoints/");
+        assert_eq!(keys.len(), 2.min(round + 1), "{keys:?}");
+        // Nothing has changed.
+        world.clock.advance(61_000_000);
+        world.tend().unwrap();
+        world.clock.advance(61_000_000);
+        world.tend().unwrap();
+        let last = world.cold.keys("/checkpoints/").pop();
+        world.clock.advance(61_000_000);
+        world.tend().unwrap();
+        assert_eq!(world.cold.keys("/checkpoints/").pop(), last);
+    }
+}

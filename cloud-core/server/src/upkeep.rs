@@ -19,6 +19,9 @@ pub fn start(ctx: &Context) {
     let until = ctx.shutdown.clone();
     let kernel = ctx.kernel.clone();
     tokio::spawn(async move { until.run_until_cancelled(rewrite(kernel)).await });
+    let until = ctx.shutdown.clone();
+    let kernel = ctx.kernel.clone();
+    tokio::spawn(async move { until.run_until_cancelled(tend(kernel)).await });
 }
 
 /// Ends, with the reason, only when the log has failed.
@@ -61,6 +64,21 @@ async fn rewrite(kernel: Kernel) {
             Ok(false) => EVERY,
             Err(error) => {
                 tracing::error!(%error, "cannot rewrite segments of the cold store");
+                RETRY.1
+            }
+        };
+    }
+}
+
+/// Deletes what nobody needs in the cold store, and keeps a checkpoint there.
+async fn tend(kernel: Kernel) {
+    let mut wait = EVERY;
+    loop {
+        tokio::time::sleep(wait).await;
+        wait = match kernel.tend_cold().await {
+            Ok(()) => EVERY,
+            Err(error) => {
+                tracing::error!(%error, "cannot look after the cold store");
                 RETRY.1
             }
         };

@@ -146,7 +146,6 @@ impl Chunks {
         self.cache.readahead(object, next.map(Part::from));
     }
 
-    #[allow(dead_code, reason = "the collector of orphans is on its way")]
     /// A segment that is gone is not needed any more.
     pub fn forget(&self, id: SegmentId) {
         self.footers.lock().retain(|(known, _, _)| *known != id);

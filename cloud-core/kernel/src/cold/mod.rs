@@ -1,5 +1,5 @@
 //! The kernel's side of the cold store: who owns it ([`claim`]), how records get there ([`seal`]), how they are read from there
-//! ([`read`], [`chunks`], by way of [`cache`]), and what is deleted ([`tend`]).
+//! ([`read`], [`chunks`], by way of [`cache`]), what is deleted ([`tend`]), and how a data directory is made from it ([`restore`]).
 
 mod cache;
 #[cfg(test)]
@@ -10,7 +10,9 @@ mod disk_tier;
 mod memory_tier;
 mod read;
 mod readers;
+mod restore;
 mod seal;
+mod tend;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,10 +28,12 @@ use crate::segment::SegmentId;
 
 pub use cache::ColdCacheStats;
 pub(crate) use chunks::{ChunkError, Chunks, Located};
-pub(crate) use claim::Claim;
+pub(crate) use claim::{Claim, Owner};
 pub(crate) use read::ColdReadError;
 use readers::Readers;
+pub use restore::{RestoreError, Restored, restore};
 pub(crate) use seal::Sealing;
+pub(crate) use tend::Tending;
 
 /// What an open kernel knows of the cold store besides the state.
 pub(crate) struct ColdTier {
@@ -40,6 +44,7 @@ pub(crate) struct ColdTier {
     pub fenced: AtomicBool,
     /// A segment whose upload was interrupted by an error and goes on at the next call.
     pub sealing: tokio::sync::Mutex<Option<Sealing>>,
+    pub tending: tokio::sync::Mutex<Tending>,
     in_flight: Arc<Mutex<BTreeSet<SegmentId>>>,
     pub sealed_bytes: AtomicU64,
     pub failures: AtomicU64,
@@ -54,6 +59,7 @@ impl ColdTier {
             claim: tokio::sync::Mutex::new(Claim::Open),
             fenced: AtomicBool::new(false),
             sealing: tokio::sync::Mutex::new(None),
+            tending: tokio::sync::Mutex::default(),
             in_flight: Arc::default(),
             sealed_bytes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -71,7 +77,6 @@ impl ColdTier {
         self.fenced.load(Ordering::Relaxed)
     }
 
-    #[allow(dead_code, reason = "the collector of orphans is on its way")]
     /// Segments that are being written, and that nobody may take for orphans.
     pub fn is_in_flight(&self, id: SegmentId) -> bool {
         self.in_flight.lock().contains(&id)

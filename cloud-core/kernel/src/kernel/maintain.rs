@@ -20,11 +20,17 @@ pub(crate) struct Checkpoints {
     kept: Vec<u64>,
     /// WAL bytes written when the newest was made, as counted by the writer.
     at_bytes: u64,
+    /// When that was, by [`crate::ports::Clock::monotonic_us`]; of one from before the start: the start.
+    at_us: u64,
 }
 
 impl Checkpoints {
-    pub fn new(kept: Vec<u64>) -> Checkpoints {
-        Checkpoints { kept, at_bytes: 0 }
+    pub fn new(kept: Vec<u64>, at_us: u64) -> Checkpoints {
+        Checkpoints {
+            kept,
+            at_bytes: 0,
+            at_us,
+        }
     }
 }
 
@@ -139,6 +145,24 @@ impl Kernel {
         }
     }
 
+    /// The newest checkpoint on the disk; a new one when it has become old and something was written since.
+    pub(crate) async fn checkpoint_for_cold(&self) -> Option<u64> {
+        let (newest, at_us) = {
+            let checkpoints = self.core.checkpoints.lock().await;
+            (checkpoints.kept.last().copied(), checkpoints.at_us)
+        };
+        let age_us = self.core.ports.clock.monotonic_us().saturating_sub(at_us);
+        let grown = self.core.written.applied.load(Ordering::Acquire) > newest.unwrap_or(0);
+        if grown && i64::try_from(age_us / 1000).unwrap_or(i64::MAX) >= self.core.config.seal_age_ms
+        {
+            self.persist_deliveries().await;
+            if let Err(error) = self.checkpoint(false).await {
+                tracing::error!(%error, "cannot write a checkpoint for the cold store");
+            }
+        }
+        self.core.checkpoints.lock().await.kept.last().copied()
+    }
+
     /// Writes a checkpoint: the state is copied between two writes, and brought to disk beside them.
     pub(crate) async fn checkpoint(&self, last: bool) -> io::Result<()> {
         let mut checkpoints = self.core.checkpoints.lock().await;
@@ -162,6 +186,7 @@ impl Kernel {
             .await
             .ok_or_else(closed)??;
         checkpoints.at_bytes = at_bytes;
+        checkpoints.at_us = self.core.ports.clock.monotonic_us();
         self.core
             .checkpoints_written
             .fetch_add(1, Ordering::Relaxed);

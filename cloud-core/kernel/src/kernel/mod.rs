@@ -191,7 +191,7 @@ impl Kernel {
             pool,
             cold,
             rewriting: Rewriting::default(),
-            checkpoints: tokio::sync::Mutex::new(Checkpoints::new(loaded.kept)),
+            checkpoints: tokio::sync::Mutex::new(Checkpoints::new(loaded.kept, started)),
             checkpoints_written: AtomicU64::new(0),
             checkpoint_bytes: AtomicU64::new(0),
             queues: Mutex::default(),

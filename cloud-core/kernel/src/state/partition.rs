@@ -137,11 +137,14 @@ impl PartitionLog {
 
     /// When the records at `offset`, or the first after it, were committed: entry, and place in the entry.
     pub fn order_at(&self, offset: i64) -> Option<(u64, u32)> {
-        if let Some(range) = self.cold_at(offset) {
+        let volatile = self.volatile_at(offset);
+        if let Some(range) = self.cold_at(offset)
+            && volatile.is_none_or(|batch| range.base_offset < batch.base_offset)
+        {
             return Some((range.first_index, 0));
         }
         let hot = self.batches.get(self.position_of(offset));
-        match self.volatile_at(offset) {
+        match volatile {
             Some(batch) if hot.is_none_or(|hot| hot.base_offset > batch.base_offset) => {
                 Some((batch.index, u32::MAX))
             }
@@ -158,6 +161,7 @@ impl PartitionLog {
         let in_memory_from = self.tail.front().map_or(i64::MAX, Batch::base_offset);
         if offset < in_memory_from
             && let Some(range) = self.cold_at(offset)
+            && range.base_offset < in_memory_from
         {
             plan.cold = Some(*range);
             return plan;
@@ -283,6 +287,35 @@ impl PartitionLog {
             bytes += batch.len();
         }
         (batches, bytes)
+    }
+
+    /// Puts a range over what stands in its place: others are clipped to what is left of them. Returns what left and what came.
+    pub fn lay_over(&mut self, range: ColdRange) -> (Vec<ColdRange>, Vec<ColdRange>) {
+        let overlaps = |other: &ColdRange| {
+            other.base_offset < range.next_offset && range.base_offset < other.next_offset
+        };
+        let left: Vec<ColdRange> = self.cold.iter().filter(|r| overlaps(r)).copied().collect();
+        let mut came = vec![range];
+        for other in &left {
+            let before = ColdRange {
+                next_offset: range.base_offset,
+                ..*other
+            };
+            let after = ColdRange {
+                base_offset: range.next_offset,
+                ..*other
+            };
+            came.extend(
+                [before, after]
+                    .iter()
+                    .filter(|r| r.base_offset < r.next_offset),
+            );
+        }
+        let stay = self.cold.iter().filter(|r| !overlaps(r)).copied();
+        let mut all: Vec<ColdRange> = stay.chain(came.iter().copied()).collect();
+        all.sort_unstable_by_key(|r| r.base_offset);
+        self.cold = all.into();
+        (left, came)
     }
 
     /// Puts ranges in the place of those of some segments; returns what left and what came. `None`, and nothing is changed, if the new ones

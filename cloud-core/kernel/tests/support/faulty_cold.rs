@@ -63,6 +63,10 @@ impl FaultyCold {
         self.keys("/segments/")
     }
 
+    pub fn put(&self, key: &str, bytes: &'static [u8]) {
+        ready(self.store.create(key, Bytes::from_static(bytes))).unwrap();
+    }
+
     pub fn bytes(&self, key: &str) -> Bytes {
         let size = ready(self.store.size(key)).unwrap();
         ready(self.store.get(key, 0..size)).unwrap()
