@@ -3,8 +3,9 @@
 
 use bytes::{Bytes, BytesMut};
 
+use crate::entry::Command;
 use crate::segment::{self, Footer, TRAILER_BYTES, Trailer};
-use crate::state::State;
+use crate::state::{FrameAt, State};
 use crate::wal::frame::{Format, FrameHeader};
 use crate::{entry_codec, snapshot};
 
@@ -39,27 +40,118 @@ pub fn checkpoint(body: Bytes) -> Option<Bytes> {
     Some(snapshot.encode().into_iter().flatten().collect())
 }
 
-/// A whole segment, from its trailer on; checksums are taken for right. Gives its footer and what of its chunks is batches.
+/// A whole segment, from its trailer on; checksums are taken for right. Looks into all of its chunks.
 pub fn segment(object: Bytes) -> Option<Bytes> {
     let size = object.len() as u64;
     let end = object.len().checked_sub(TRAILER_BYTES)?;
     let trailer = Trailer::decode(&object[end..], size).ok()?;
     let at = trailer.footer_at(size).ok()?;
-    let bytes = object.slice(usize::try_from(at).ok()?..end);
+    let data = object.slice(..usize::try_from(at).ok()?);
+    let bytes = object.slice(data.len()..end);
     let crc = crc32c::crc32c(&bytes);
-    let footer = Footer::decode(bytes.clone(), crc, at).ok()?;
+    let footer = Footer::decode(bytes, crc, at).ok()?;
     for chunk in footer.parts.iter().flat_map(|part| &part.chunks) {
         let range = chunk.range();
         let bytes =
-            object.slice(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?);
+            data.slice(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?);
         if let Ok(batches) = segment::batches(&bytes) {
-            assert_eq!(
-                batches.iter().map(record::Batch::len).sum::<usize>(),
-                bytes.len()
-            );
+            let read: usize = batches.iter().map(record::Batch::len).sum();
+            assert_eq!(read, bytes.len());
         }
     }
-    Some(bytes)
+    let footer = footer.encode();
+    let trailer = Trailer {
+        footer_bytes: crate::codec::len_u32(footer.len()),
+        footer_crc: crc32c::crc32c(&footer),
+    };
+    Some([data, footer, trailer.encode()].concat().into())
+}
+
+/// A valid checkpoint, to begin with: a bit of everything.
+pub fn example_checkpoint(batch: record::Batch) -> Bytes {
+    let state = State::new(0);
+    let log = uuid::Uuid::from_u128(7);
+    let partition = crate::StreamId(1).partition(0);
+    let part = crate::SegmentPart {
+        partition,
+        base_offset: 0,
+        next_offset: batch.next_offset(),
+        max_timestamp: 5,
+        bytes: 100,
+        first_index: 1,
+        compacted: crate::segment::Compacted::Never,
+    };
+    let meta = crate::SegmentMeta {
+        id: crate::SegmentId::new(1, 1),
+        bytes: 200,
+        footer_bytes: 20,
+        footer_crc: 1,
+        parts: vec![part],
+    };
+    let (Ok(namespace), Ok(name)) = (
+        record::Namespace::new("default"),
+        record::StreamName::new("orders"),
+    ) else {
+        return Bytes::new();
+    };
+    let append = || Command::Append {
+        partition,
+        batch: batch.clone(),
+        rule: crate::SequenceRule::Window,
+    };
+    let commands = vec![
+        Command::CreateStream {
+            address: record::StreamAddress::new(namespace, name),
+            uuid: log,
+            partitions: 2,
+            config: [("retention.ms".to_owned(), "900".to_owned())].into(),
+        },
+        Command::TablePut {
+            table: "table".into(),
+            key: Bytes::from_static(b"key"),
+            value: Bytes::from_static(b"value"),
+        },
+        Command::CursorCommit {
+            group: "group".into(),
+            positions: vec![crate::CursorPosition {
+                partition,
+                offset: 12,
+                metadata: Bytes::from_static(b"note"),
+                committed_at: 0,
+            }],
+        },
+        Command::QueueSources {
+            queue: "queue".into(),
+            sources: vec![(partition, 1)],
+        },
+        Command::ColdClaim {
+            log,
+            epoch: 1,
+            nonce: log,
+        },
+    ];
+    for (index, commands) in (1..).zip([
+        commands,
+        vec![append()],
+        vec![Command::SegmentSealed { segment: meta }],
+        vec![append()],
+    ]) {
+        let at = FrameAt {
+            index,
+            frame_at: 100,
+            body_len: 400,
+            stamp: 1000,
+            volatile: false,
+        };
+        state.apply(at, commands, &[50]);
+    }
+    let head = snapshot::SnapshotHead {
+        index: 4,
+        stamp: 1000,
+        ..Default::default()
+    };
+    let snapshot = snapshot::take(&state, head);
+    snapshot.encode().into_iter().flatten().collect()
 }
 
 /// A valid segment, to begin with: a part for each batch.

@@ -22,3 +22,8 @@ pub fn checkpoint(data: &[u8]) {
         assert_eq!(second.map(|bytes| bytes.len()), Some(first.len()));
     }
 }
+
+/// A segment of the cold store.
+pub fn segment(data: &[u8]) {
+    crate::stands_still(fuzzing::segment, Bytes::copy_from_slice(data));
+}

@@ -11,7 +11,7 @@ mod requests;
 mod session;
 
 pub use batches::{record_batch, record_names};
-pub use disk::{checkpoint, wal_entry, wal_frame};
+pub use disk::{checkpoint, segment, wal_entry, wal_frame};
 pub use frames::{sync_frames, sync_token};
 pub use methods::{amqp_stream, amqp_values};
 pub use packets::{mqtt_packets, mqtt_stored};

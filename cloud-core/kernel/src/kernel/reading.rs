@@ -74,6 +74,7 @@ impl Kernel {
             .state
             .partition(partition)
             .ok_or(ReadError::UnknownPartition(partition))?;
+        let max_bytes = max_bytes.min(MAX_READ_BYTES);
         let mut at = offset;
         let mut attempts = 0;
         loop {
@@ -89,7 +90,7 @@ impl Kernel {
                     });
                 }
                 let until = log.mark(mark);
-                let plan = log.plan(at, until, max_bytes.min(MAX_READ_BYTES));
+                let plan = log.plan(at, until, max_bytes);
                 (watermarks, until, plan)
             };
             attempts += 1;

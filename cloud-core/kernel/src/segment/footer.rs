@@ -52,7 +52,7 @@ const ABORTED: usize = 24;
 const PART: usize = 76;
 
 impl Footer {
-    pub(super) fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_u64_le(self.id.0);
         out.put_slice(self.log.as_bytes());

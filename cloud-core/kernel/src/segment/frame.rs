@@ -54,7 +54,7 @@ pub struct Trailer {
 }
 
 impl Trailer {
-    pub(super) fn encode(self) -> Bytes {
+    pub(crate) fn encode(self) -> Bytes {
         let mut out = BytesMut::with_capacity(TRAILER_BYTES);
         out.put_u32_le(self.footer_bytes);
         out.put_u32_le(self.footer_crc);

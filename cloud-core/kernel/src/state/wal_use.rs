@@ -135,7 +135,9 @@ mod tests {
 
     #[test]
     fn whole_files_are_sealed() {
-        let cases: &[(&[(u64, u64)], bool, Option<u64>)] = &[
+        /// First indexes of files and their bytes; whether to take all; the entry up to which.
+        type Case = (&'static [(u64, u64)], bool, Option<u64>);
+        let cases: &[Case] = &[
             (&[], true, None),
             (&[(1, 0)], true, None),
             (&[(1, 40)], false, Some(99)),

@@ -9,7 +9,7 @@ pub use super::requests::kafka_bodies;
 type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
 /// Every function of the crate by its name, with its valid inputs. `fuzz/fuzz_targets` has a file for each.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     ("record_batch", fuzz::record_batch, batches),
     ("record_names", fuzz::record_names, names),
     ("mqtt_packets", fuzz::mqtt_packets, mqtt_packets),
@@ -28,6 +28,7 @@ pub const TARGETS: [Target; 14] = [
     ("wal_frame", fuzz::wal_frame, wal_frames),
     ("wal_entry", fuzz::wal_entry, entries),
     ("checkpoint", fuzz::checkpoint, checkpoints),
+    ("segment", fuzz::segment, segments),
 ];
 
 fn batch(compression: Compression) -> Batch {
@@ -439,49 +440,11 @@ fn bitmap() -> Vec<u8> {
 
 /// A checkpoint with one stream of one partition, a table, a cursor and a queue.
 pub fn checkpoints() -> Vec<Vec<u8>> {
-    let mut out = BytesMut::new();
-    out.put_u64_le(17);
-    out.put_i64_le(1_000);
-    out.put_u8(0);
-    out.put_u64_le(4);
-    out.put_i64_le(2_000);
-    out.put_u32_le(1);
-    out.put_u64_le(3);
-    out.put_slice(&[7; 16]);
-    text(&mut out, b"default");
-    text(&mut out, b"orders");
-    out.put_u32_le(1);
-    out.put_u32_le(0);
-    out.put_i64_le(900);
-    out.put_i64_le(0);
-    out.put_i64_le(12);
-    out.put_u32_le(1);
-    out.put_slice(&[1; 8 + 8 + 8 + 4 * 5]);
-    out.put_u32_le(1);
-    out.put_i64_le(9);
-    out.put_slice(&[0; 1 + 2 + 4 + 8]);
-    out.put_u32_le(1);
-    out.put_slice(&[0; 24]);
-    out.put_u32_le(1);
-    text(&mut out, b"table");
-    out.put_u32_le(1);
-    text(&mut out, b"key");
-    text(&mut out, b"value");
-    out.put_u32_le(1);
-    text(&mut out, b"group");
-    out.put_u32_le(1);
-    out.put_u64_le(3);
-    out.put_u32_le(0);
-    out.put_i64_le(3);
-    text(&mut out, b"metadata");
-    out.put_i64_le(3);
-    out.put_u32_le(1);
-    text(&mut out, b"queue");
-    out.put_u32_le(1);
-    out.put_u64_le(3);
-    out.put_u32_le(0);
-    out.put_i64_le(4);
-    out.put_i64_le(9);
-    text(&mut out, &bitmap());
-    vec![out.to_vec()]
+    let example = kernel::fuzzing::example_checkpoint(batch(Compression::None));
+    vec![example.to_vec()]
+}
+
+pub fn segments() -> Vec<Vec<u8>> {
+    let batches = [Compression::None, Compression::Lz4, Compression::Zstd].map(batch);
+    vec![kernel::fuzzing::example_segment(&batches).to_vec()]
 }

@@ -65,6 +65,9 @@ fn the_valid_inputs_are_read() {
     for input in inputs::checkpoints() {
         assert!(kernel::fuzzing::checkpoint(input.into()).is_some());
     }
+    for input in inputs::segments() {
+        assert!(kernel::fuzzing::segment(input.into()).is_some());
+    }
 }
 
 #[test]
