@@ -44,8 +44,10 @@ pub const MAX_SEGMENT_PARTS: usize = 65_536;
 pub const UPLOAD_PART_BYTES: usize = 8 * 1024 * 1024;
 /// Offsets that are reserved at a time for batches that are only in memory; at a restart, what is left of them is skipped.
 pub const RESERVED_OFFSETS: i64 = 1 << 20;
-/// Files of the WAL that wait, allocated, to be used again.
+/// Files of the WAL that are made ahead, allocated.
 pub const WAL_SPARES: usize = 2;
+/// Of the WAL's room this share (one in so many) may be dead files that wait to be used again.
+pub const WAL_SPARES_SHARE: u64 = 4;
 /// Of a WAL file this share (one in so many) is a reserve for what makes room again, unless a spare file is ready.
 pub const WAL_RESERVE_SHARE: u64 = 8;
 /// Fewest files that `wal_bytes` must have room for.

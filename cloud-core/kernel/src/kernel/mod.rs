@@ -144,7 +144,11 @@ impl Kernel {
         let loaded = checkpoint::load(&*disk, config.tail_bytes)?;
         let state = Arc::new(loaded.state);
         let files = Arc::new(WalFiles::new(disk.clone()));
-        let spares = Arc::new(Spares::new(disk.clone(), config.wal_file_bytes));
+        let spares = Arc::new(Spares::new(
+            disk.clone(),
+            config.wal_file_bytes,
+            config.wal_bytes,
+        ));
         let ahead = config.reader_threads > 0;
         let recovered = wal::recover::recover(&*disk, &state, &files, &spares, loaded.head, ahead)?;
         state.resume_volatile();

@@ -1,6 +1,7 @@
 //! Files that are ready to become the next file of the WAL: allocated in full, and with a salt of their own. A dead file becomes a spare
-//! again, so that in the long run the WAL writes to blocks that it has already. Of the two there may be, one is the next file; the other is
-//! there for the day on which the disk is full: in its room goes the checkpoint that lets dead files go.
+//! again, so that in the long run the WAL writes to blocks that it has already: files that die together, as they do when a segment is sealed,
+//! are kept up to a share of the WAL's room. Two are made where there are none: one is the next file; the other is there for the day on
+//! which the disk is full: in its room goes the checkpoint that lets dead files go.
 //!
 //! How a file changes without a crash ever showing it half changed: a dead file is renamed to a spare, and the directory is synced, before
 //! its header is written; a spare gets its new salt, durably, before it is renamed to the file that the WAL goes on in.
@@ -13,7 +14,7 @@ use uuid::Uuid;
 
 use super::frame::encode_file_header;
 use super::{DIRECTORY, path, spare_path};
-use crate::limits::WAL_SPARES;
+use crate::limits::{WAL_SPARES, WAL_SPARES_SHARE};
 use crate::ports::{Disk, DiskFile};
 
 /// A file that is ready.
@@ -35,14 +36,19 @@ pub(crate) struct Spares {
     disk: Arc<dyn Disk>,
     /// Size of a file.
     file_bytes: u64,
+    /// Dead files that are kept at most.
+    most: usize,
     inner: Mutex<Inner>,
 }
 
 impl Spares {
-    pub fn new(disk: Arc<dyn Disk>, file_bytes: u64) -> Spares {
+    /// For a WAL of `wal_bytes` in files of `file_bytes`.
+    pub fn new(disk: Arc<dyn Disk>, file_bytes: u64, wal_bytes: u64) -> Spares {
+        let share = wal_bytes / file_bytes.max(1) / WAL_SPARES_SHARE;
         Spares {
             disk,
             file_bytes,
+            most: usize::try_from(share).unwrap_or(usize::MAX).max(WAL_SPARES),
             inner: Mutex::default(),
         }
     }
@@ -90,7 +96,7 @@ impl Spares {
 
     /// Makes a new spare, unless there are enough, or will be.
     pub fn top_up(&self) -> io::Result<()> {
-        if !self.begin() {
+        if !self.begin(WAL_SPARES) {
             return Ok(());
         }
         let made = self.make();
@@ -99,7 +105,7 @@ impl Spares {
 
     /// What becomes of a file of `bytes` bytes that left the WAL: a spare, if that is wanted and there are not enough, or nothing.
     pub fn retire(&self, path: &str, bytes: u64, wanted: bool) -> io::Result<()> {
-        if !wanted || bytes != self.file_bytes || !self.begin() {
+        if !wanted || bytes != self.file_bytes || !self.begin(self.most) {
             return self.disk.remove(path);
         }
         let recycled = self.recycle(path);
@@ -136,9 +142,9 @@ impl Spares {
         Ok(!ready.is_empty())
     }
 
-    fn begin(&self) -> bool {
+    fn begin(&self, most: usize) -> bool {
         let mut inner = self.inner.lock();
-        let may = inner.ready.len() + inner.preparing < WAL_SPARES;
+        let may = inner.ready.len() + inner.preparing < most;
         inner.preparing += usize::from(may);
         may
     }
