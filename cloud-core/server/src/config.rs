@@ -46,6 +46,12 @@ settings! {
         pub segment_size: Size = "128MiB";
         /// Age at which records are sealed in any case
         pub seal_after: Duration = "10m";
+        /// Records from the cold store kept in memory; half of it at most is read ahead
+        pub cold_cache_memory: Size = "64MiB";
+        /// Records from the cold store kept on the disk, where the cold store is not a directory of this machine
+        pub cold_cache_disk: Size = "4GiB";
+        /// Fetched from the cold store ahead of one reader
+        pub cold_readahead: Size = "8MiB";
         /// Age from which an object of this core's in the cold store that nothing refers to is deleted
         pub orphan_grace: Duration = "1h";
         /// Memory of compaction: about 40 bytes a key; with less than its keys need a stream is compacted in several passes

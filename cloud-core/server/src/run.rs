@@ -53,6 +53,11 @@ fn open_kernel(
             .context("wal-stall-timeout")?,
         segment_bytes: settings.segment_size.bytes(),
         seal_age_ms: i64::try_from(settings.seal_after.as_millis()).context("seal-after")?,
+        cold_cache_memory_bytes: usize::try_from(settings.cold_cache_memory.bytes())
+            .context("cold-cache-memory")?,
+        cold_cache_disk_bytes: settings.cold_cache_disk.bytes(),
+        cold_readahead_bytes: usize::try_from(settings.cold_readahead.bytes())
+            .context("cold-readahead")?,
         orphan_grace_ms: i64::try_from(settings.orphan_grace.as_millis())
             .context("orphan-grace")?,
         compaction_bytes: usize::try_from(settings.compaction_memory.bytes())
