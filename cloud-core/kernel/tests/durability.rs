@@ -6,7 +6,7 @@ use kernel::{
     DURABILITY, Entry, Kernel, KernelConfig, PartitionId, SequenceRule, Stepper, StreamSpec,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use sim::batches::{address, batch, values};
+use sim::batches::{address, batch, produced, values};
 use sim::disk::SimDisk;
 use sim::stepped::{config, drive, open, ports};
 
@@ -122,6 +122,62 @@ fn beside_something_durable_a_record_is_as_durable() {
     let start = kernel.watermarks(p).unwrap().log_start;
     assert_eq!(drive(&mut stepper, values(&kernel, p, start)), ["kept"]);
     assert!(append(&kernel, &mut stepper, p, "new") >= end);
+}
+
+/// What is not logged must not judge what is: a replay would judge otherwise, and offsets would shift.
+#[test]
+fn producers_in_memory_have_no_say_in_what_is_logged() {
+    let disk = SimDisk::default();
+    let (kernel, mut stepper) = open(&disk).unwrap();
+    let p = stream(&kernel, &mut stepper, "memory");
+    let mut sequence = 0;
+    let mut next = || {
+        sequence += 1;
+        produced(7, 0, sequence - 1, &["x"])
+    };
+    let send = |kernel: &Kernel, stepper: &mut Stepper, entry: Entry| {
+        let outcome = drive(stepper, kernel.write(entry)).unwrap().remove(0);
+        match outcome {
+            kernel::Outcome::Appended(appended) => appended.base_offset,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut logged = Vec::new();
+    for round in 0..3 {
+        for _ in 0..3 {
+            let only = Entry::new().append(p, next(), SequenceRule::Window);
+            send(&kernel, &mut stepper, only);
+        }
+        // Beside something durable it is logged, though what came before it is not.
+        let both =
+            Entry::new()
+                .append(p, next(), SequenceRule::Window)
+                .put("t", format!("{round}"), "v");
+        logged.push(send(&kernel, &mut stepper, both));
+    }
+    let address = address("memory");
+    let switched = kernel.alter_stream_config(&address, class("quorum+fsync"));
+    drive(&mut stepper, switched).unwrap();
+    for _ in 0..3 {
+        let durable = Entry::new().append(p, next(), SequenceRule::Window);
+        logged.push(send(&kernel, &mut stepper, durable));
+    }
+    // From here on the sequence counts.
+    let gap = produced(7, 0, 100, &["x"]);
+    let refused = drive(&mut stepper, kernel.append(p, gap, SequenceRule::Window));
+    assert!(matches!(
+        refused,
+        Err(kernel::AppendError::OutOfOrderSequence { .. })
+    ));
+    drop((kernel, stepper));
+    for seed in 0..4 {
+        let (kernel, mut stepper) = open(&disk.after_crash(seed)).unwrap();
+        for offset in &logged {
+            let read = drive(&mut stepper, kernel.read(p, *offset, 1)).unwrap();
+            let found = read.batches.first().map(record::Batch::base_offset);
+            assert_eq!(found, Some(*offset), "seed {seed}");
+        }
+    }
 }
 
 #[test]

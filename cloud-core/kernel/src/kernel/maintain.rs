@@ -116,7 +116,11 @@ impl Kernel {
                     continue;
                 };
                 let log = partition.log.lock();
-                expired |= log.producers.values().any(|p| p.is_idle_since(idle_since));
+                let mut producers = log
+                    .producers
+                    .values()
+                    .chain(log.volatile_producers.values());
+                expired |= producers.any(|p| p.is_idle_since(idle_since));
                 let oldest = stream.retention_ms().map(|age| now.saturating_sub(age));
                 let log_start = keep_from(&log, oldest, stream.retention_bytes()).max(
                     settled

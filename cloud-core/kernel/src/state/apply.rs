@@ -34,10 +34,18 @@ pub(crate) struct FrameAt {
 struct Staged(HashMap<(PartitionId, i64), Producer>);
 
 impl Staged {
-    fn producer(&self, partition: &Partition, producer_id: i64) -> Option<Producer> {
+    fn producer(
+        &self,
+        partition: &Partition,
+        volatile: bool,
+        producer_id: i64,
+    ) -> Option<Producer> {
         match self.0.get(&(partition.id, producer_id)) {
             Some(known) => Some(known.clone()),
-            None => partition.log.lock().producers.get(&producer_id).cloned(),
+            None => {
+                let mut log = partition.log.lock();
+                log.producers(volatile).get(&producer_id).cloned()
+            }
         }
     }
 
@@ -55,7 +63,7 @@ struct Judged {
 impl State {
     /// Applies an entry. `batches_at` has where the batches of its commands begin in the body.
     pub fn apply(&self, at: FrameAt, commands: Vec<Command>, batches_at: &[u32]) -> Vec<Outcome> {
-        let judged = match self.judge(&commands, at.stamp) {
+        let judged = match self.judge(&commands, at) {
             Ok(judged) => judged,
             Err((refused, error)) => {
                 self.applied.refused.fetch_add(1, Ordering::Relaxed);
@@ -95,7 +103,7 @@ impl State {
     fn judge(
         &self,
         commands: &[Command],
-        stamp: i64,
+        at: FrameAt,
     ) -> Result<SmallVec<[Judged; 2]>, (usize, AppendError)> {
         let mut judged = SmallVec::new();
         let mut staged = Staged::default();
@@ -111,13 +119,15 @@ impl State {
                         .partition(*id)
                         .ok_or_else(|| refused(AppendError::UnknownPartition(*id)))?;
                     let mut duplicate = None;
-                    if producer::is_checked(*rule, batch) {
-                        let known = staged.producer(&partition, batch.producer_id());
+                    let checked = partition.log.lock().checks(at.volatile, *rule, batch);
+                    if checked {
+                        let producer = batch.producer_id();
+                        let known = staged.producer(&partition, at.volatile, producer);
                         match producer::judge(known.as_ref(), batch, *rule) {
                             Verdict::Append => staged.put(
                                 *id,
-                                batch.producer_id(),
-                                producer::remember(known, batch, *rule, -1, stamp),
+                                producer,
+                                producer::remember(known, batch, *rule, -1, at.stamp),
                             ),
                             Verdict::Duplicate(offsets) => duplicate = Some(offsets),
                             Verdict::Refuse(error) => return Err(refused(error)),
@@ -131,12 +141,12 @@ impl State {
                 Command::EndTransaction { partitions, marker } => {
                     let coordinator_epoch = coordinator_epoch(marker);
                     for partition in partitions.iter().filter_map(|id| self.partition(*id)) {
-                        let known = staged.producer(&partition, marker.producer_id());
+                        let known = staged.producer(&partition, false, marker.producer_id());
                         if let Some(known) = &known {
                             producer::judge_end(known, marker, coordinator_epoch)
                                 .map_err(refused)?;
                         }
-                        let (ended, _) = producer::end(known, marker, coordinator_epoch, stamp);
+                        let (ended, _) = producer::end(known, marker, coordinator_epoch, at.stamp);
                         staged.put(partition.id, marker.producer_id(), ended);
                     }
                 }
@@ -172,15 +182,21 @@ impl State {
             return Outcome::NotApplied;
         }
         log.begin_append(at.volatile);
-        if producer::is_checked(rule, &batch) {
+        if log.checks(at.volatile, rule, &batch) {
             let id = batch.producer_id();
-            let known = log.producers.remove(&id);
+            let known = log.producers(at.volatile).remove(&id);
             let was_open = known.as_ref().is_some_and(|known| known.open.is_some());
             let now = producer::remember(known, &batch, rule, log.end, at.stamp);
             if let (false, Some(open)) = (was_open, now.open) {
                 log.transactions.begin(id, open.first_offset);
             }
-            log.producers.insert(id, now);
+            log.producers(at.volatile).insert(id, now);
+        } else if producer::is_checked(rule, &batch) {
+            // Not judged, but what comes after it in memory follows it.
+            let id = batch.producer_id();
+            let known = log.volatile_producers.remove(&id);
+            let now = producer::remember(known, &batch, rule, log.end, at.stamp);
+            log.volatile_producers.insert(id, now);
         }
         Outcome::Appended(self.place(at, &partition, log, batch, batch_at))
     }
@@ -399,10 +415,9 @@ impl State {
             }
             Command::ExpireProducers { idle_since } => {
                 for partition in self.directory.read().partitions.values() {
-                    partition
-                        .log
-                        .lock()
-                        .producers
+                    let mut log = partition.log.lock();
+                    log.producers.retain(|_, p| !p.is_idle_since(idle_since));
+                    log.volatile_producers
                         .retain(|_, p| !p.is_idle_since(idle_since));
                 }
                 Outcome::Done

@@ -168,11 +168,13 @@ impl State {
 
     /// Puts a stream where it is found, or in the place of what it was.
     pub fn place_stream(directory: &mut Directory, stream: Stream) {
+        let is_volatile = stream.durability() == Durability::Memory;
         for id in stream.partition_ids() {
-            directory
+            let partition = directory
                 .partitions
                 .entry(id)
                 .or_insert_with(|| Partition::new(id, partition::PartitionLog::default()));
+            partition.log.lock().set_volatile(is_volatile);
         }
         let names = directory
             .by_name

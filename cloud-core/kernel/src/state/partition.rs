@@ -60,7 +60,12 @@ pub(crate) struct PartitionLog {
     pub volatile: VecDeque<Volatile>,
     /// No offset below is used for what is appended durably; none that was given to `volatile` is above.
     pub reserved: i64,
+    /// What the log says of producers.
     pub producers: BTreeMap<i64, Producer>,
+    /// What is only in memory of them: never judges what is logged, else a replay would judge otherwise.
+    pub volatile_producers: BTreeMap<i64, Producer>,
+    /// Its stream is of durability `memory`.
+    pub is_volatile: bool,
     pub transactions: Transactions,
     /// Bytes of `cold`, `batches` and `volatile`.
     pub bytes: u64,

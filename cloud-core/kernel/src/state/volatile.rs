@@ -4,8 +4,14 @@
 //! not pass, and whatever is appended durably after that begins there or later. So the offsets of durable batches follow from the log
 //! alone, and after a restart a partition goes on where no offset has been.
 
+use std::collections::BTreeMap;
+
+use record::Batch;
+
 use super::State;
 use super::partition::PartitionLog;
+use super::producer::{self, Producer};
+use crate::entry::SequenceRule;
 
 /// A batch that is only in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +30,32 @@ impl PartitionLog {
         if !volatile {
             self.end = self.end.max(self.reserved);
         }
+    }
+
+    /// Who knows the producer of a batch, and whether its sequence is checked at all. In a stream of durability `memory` most of a producer's
+    /// batches are not logged: what is logged between them follows no sequence. Transactions are logged whole.
+    pub fn checks(&self, volatile: bool, rule: SequenceRule, batch: &Batch) -> bool {
+        let follows = volatile || !self.is_volatile || batch.is_transactional();
+        follows && producer::is_checked(rule, batch)
+    }
+
+    pub fn producers(&mut self, volatile: bool) -> &mut BTreeMap<i64, Producer> {
+        if volatile {
+            &mut self.volatile_producers
+        } else {
+            &mut self.producers
+        }
+    }
+
+    /// The stream has another durability from here on. What producers did in memory is not known to the log: they may go on anywhere.
+    pub fn set_volatile(&mut self, is_volatile: bool) {
+        if self.is_volatile && !is_volatile {
+            self.producers.retain(|_, producer| producer.open.is_some());
+        }
+        if self.is_volatile != is_volatile {
+            self.volatile_producers = BTreeMap::new();
+        }
+        self.is_volatile = is_volatile;
     }
 
     /// The batch has left the tail. If it was nowhere else it is gone, and if it was the oldest the log begins after it.
@@ -54,8 +86,6 @@ impl PartitionLog {
             return;
         }
         self.end = self.reserved;
-        // Their last batches may be among what is lost; whoever goes on after them must not be refused.
-        self.producers.retain(|_, producer| producer.open.is_some());
         if self.cold.is_empty() && self.batches.is_empty() {
             self.trim(self.end);
         }
