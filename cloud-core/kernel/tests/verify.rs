@@ -200,11 +200,11 @@ fn damage_in_the_cold_store_is_named_open_or_not() {
     );
     drive(&mut stepper, kernel.shutdown());
     drop((kernel, stepper));
-    let again = look(&disk, &*cold);
+    let again = look(&disk, &cold);
     assert_eq!(again, found);
     // Without its footer nothing of it can be found.
     damage_object(&cold, &segment.key, segment.bytes - 60);
-    let again = look(&disk, &*cold);
+    let again = look(&disk, &cold);
     let [damage] = &again[..] else {
         panic!("{again:?}");
     };
@@ -217,7 +217,7 @@ fn damage_in_the_cold_store_is_named_open_or_not() {
     );
     // And it may be gone.
     drive_alone(cold.delete(&segment.key)).unwrap();
-    let again = look(&disk, &*cold);
+    let again = look(&disk, &cold);
     assert!(again[0].reason.contains("missing"), "{again:?}");
     // Another store is not a store with everything missing.
     let other = MemoryColdStore::default();

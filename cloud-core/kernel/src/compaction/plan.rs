@@ -162,7 +162,9 @@ mod tests {
     #[test]
     fn a_pass_is_due_when_enough_is_dirty_or_deletions_are_over() {
         use Compacted::*;
-        let cases: &[(&[(i64, Compacted)], Terms, Option<usize>)] = &[
+        /// Bytes and state of each range; then what is due.
+        type Case = (&'static [(i64, Compacted)], Terms, Option<usize>);
+        let cases: &[Case] = &[
             (&[], TERMS, None),
             (&[(10, Never)], TERMS, Some(1)),
             (&[(30, Wholly), (10, Never)], TERMS, None),
