@@ -1,3 +1,4 @@
+// long: one kernel with a cold store that can be told to fail, and everything that can happen to the two
 //! The cold tier as its users see it: records move to segments and nobody notices, whatever the cold store does.
 
 #[path = "support/faulty_cold.rs"]

@@ -75,7 +75,10 @@ impl Text {
     /// Whether the file is part of a program and not of its tests, benches or examples.
     pub fn is_source(&self) -> bool {
         let beside = ["/tests/", "/benches/", "/examples/"];
-        !self.path.starts_with("tests/") && !beside.iter().any(|folder| self.path.contains(folder))
+        let named = ["/tests.rs", "_tests.rs"];
+        !self.path.starts_with("tests/")
+            && !beside.iter().any(|folder| self.path.contains(folder))
+            && !named.iter().any(|name| self.path.ends_with(name))
     }
 
     /// The file up to the unit tests at its end.
