@@ -127,10 +127,10 @@ fn count(program: &Path, name: &str, times: u64, profiles: Option<&Path>) -> Res
         None => PathBuf::from("/dev/null"),
     };
     let output = Command::new("valgrind")
-        // Else a copy is one instruction for every byte of it, to valgrind.
+        // Else a copy, or zeroes, are one instruction for every byte to valgrind.
         .env(
             "GLIBC_TUNABLES",
-            "glibc.cpu.x86_rep_movsb_threshold=1073741824",
+            "glibc.cpu.x86_rep_movsb_threshold=1073741824:glibc.cpu.x86_rep_stosb_threshold=1073741824",
         )
         .arg("--tool=callgrind")
         .arg(format!("--callgrind-out-file={}", out.display()))

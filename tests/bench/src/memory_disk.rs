@@ -17,7 +17,15 @@ pub struct MemoryDisk {
 
 #[derive(Debug, Clone, Default)]
 struct MemoryFile {
-    bytes: Arc<Mutex<Vec<u8>>>,
+    contents: Arc<Mutex<Contents>>,
+}
+
+#[derive(Debug, Default)]
+struct Contents {
+    /// As far as it was written.
+    bytes: Vec<u8>,
+    /// The file is longer: zeros follow, which take no memory.
+    len: usize,
 }
 
 /// Ports of a kernel that touches nothing outside of the process.
@@ -85,45 +93,55 @@ impl Disk for MemoryDisk {
 
 impl DiskFile for MemoryFile {
     fn write_at(&self, position: u64, parts: &[Bytes]) -> io::Result<()> {
-        let mut bytes = self.bytes.lock();
+        let mut contents = self.contents.lock();
         let mut at = usize::try_from(position).map_err(io::Error::other)?;
         for part in parts {
-            let end = at + part.len();
-            if bytes.len() < end {
-                bytes.resize(end, 0);
+            if contents.bytes.len() < at {
+                contents.bytes.resize(at, 0);
             }
-            bytes[at..end].copy_from_slice(part);
-            at = end;
+            // What is there is written over, what is left of the part comes behind it.
+            let (over, behind) = part.split_at(part.len().min(contents.bytes.len() - at));
+            contents.bytes[at..at + over.len()].copy_from_slice(over);
+            contents.bytes.extend_from_slice(behind);
+            at += part.len();
         }
+        contents.len = contents.len.max(at);
         Ok(())
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         let len = usize::try_from(len).map_err(io::Error::other)?;
-        let mut bytes = self.bytes.lock();
-        if bytes.len() < len {
-            bytes.resize(len, 0);
-        }
+        let mut contents = self.contents.lock();
+        let more = len.saturating_sub(contents.bytes.len());
+        contents.bytes.reserve_exact(more);
+        contents.len = contents.len.max(len);
         Ok(())
     }
 
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let bytes = self.bytes.lock();
-        let from = usize::try_from(position).unwrap_or(usize::MAX);
-        let found = bytes
-            .get(from..from.saturating_add(buffer.len()))
-            .ok_or(io::ErrorKind::UnexpectedEof)?;
-        buffer.copy_from_slice(found);
+        let contents = self.contents.lock();
+        let from = usize::try_from(position).map_err(io::Error::other)?;
+        let end = from.saturating_add(buffer.len());
+        if end > contents.len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let written = contents.bytes.len();
+        let found = &contents.bytes[from.min(written)..end.min(written)];
+        let (first, rest) = buffer.split_at_mut(found.len());
+        first.copy_from_slice(found);
+        rest.fill(0);
         Ok(())
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.bytes.lock().len() as u64)
+        Ok(self.contents.lock().len as u64)
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
         let len = usize::try_from(len).map_err(io::Error::other)?;
-        self.bytes.lock().truncate(len);
+        let mut contents = self.contents.lock();
+        contents.bytes.truncate(len);
+        contents.len = len;
         Ok(())
     }
 
