@@ -28,8 +28,8 @@ struct KernelArgs {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Puts the figures into docs/reference/performance.md, or a page with the same marks
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
-    markdown: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<Option<PathBuf>>,
     /// Less data, fewer turns: a minute instead of several
     #[arg(long)]
     quick: bool,
@@ -71,8 +71,7 @@ fn kernel(args: &KernelArgs) -> Result<ExitCode> {
             .with_context(|| file.display().to_string())?;
     }
     if let Some(file) = &args.markdown {
-        let default = file.as_os_str().is_empty();
-        let file = if default { page::path() } else { file.clone() };
+        let file = file.clone().unwrap_or_else(page::path);
         page::replace(&file, "kernel", &report::markdown(&report))?;
     }
     Ok(ExitCode::SUCCESS)

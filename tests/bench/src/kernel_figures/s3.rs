@@ -78,7 +78,8 @@ pub fn measure(run: &mut Run) -> Result<()> {
     let dir = run.scratch.fresh(GROUP)?;
     let server = Server::start(&program.to_string_lossy(), &dir.join("server"))?;
     let turns = run.size(4, 2);
-    let bytes = run.size(256_u64 << 20, 64 << 20);
+    // More than the cache in memory has room for: what is read in one turn is forgotten in the next.
+    let bytes = run.size(256_u64 << 20, 128 << 20);
     let template = Template::kib64()?;
     let (mut raws, mut rates, mut best) = (Vec::new(), Vec::new(), (0, 0));
     run.runtime.block_on(async {
@@ -91,7 +92,6 @@ pub fn measure(run: &mut Run) -> Result<()> {
         let config = KernelConfig {
             segment_bytes: 32 << 20,
             tail_bytes: 1 << 20,
-            cold_cache_memory_bytes: 16 << 20,
             cold_cache_disk_bytes: 0,
             ..KernelConfig::default()
         };
