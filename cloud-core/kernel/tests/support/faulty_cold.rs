@@ -1,4 +1,5 @@
 //! A cold store in memory that fails when it is told to, and whose objects can be damaged.
+#![allow(dead_code)]
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -12,6 +13,8 @@ use kernel::ports::cold::{ColdError, ColdFuture, ColdObject, ColdStore, Upload};
 struct Faults {
     after: u32,
     times: u32,
+    /// What fails has been done all the same, where the port allows that.
+    done: bool,
 }
 
 impl Faults {
@@ -37,13 +40,23 @@ pub struct FaultyCold {
 
 struct FaultyUpload {
     upload: Box<dyn Upload>,
+    finished: bool,
     faults: Arc<Mutex<Faults>>,
 }
 
 impl FaultyCold {
     /// Lets so many operations pass, then fails some.
     pub fn fail_after(&self, after: u32, times: u32) {
-        *self.faults.lock().unwrap() = Faults { after, times };
+        *self.faults.lock().unwrap() = Faults {
+            after,
+            times,
+            done: false,
+        };
+    }
+
+    /// Of creations, ends of uploads and deletions only the answer is lost.
+    pub fn lose_answers(&self, lose: bool) {
+        self.faults.lock().unwrap().done = lose;
     }
 
     pub fn heal(&self) {
@@ -90,6 +103,22 @@ fn ready<T>(mut future: ColdFuture<'_, T>) -> Result<T, ColdError> {
     sim::stepped::poll(future.as_mut()).expect("an answer at once")
 }
 
+/// Does it and forgets to say so, if that is how it shall fail.
+macro_rules! or_lose {
+    ($self:ident, $call:expr) => {
+        match $self.operate() {
+            Ok(()) => $call,
+            Err(error) => {
+                if $self.faults.lock().unwrap().done {
+                    // Whether it worked nobody is told.
+                    drop(ready($call));
+                }
+                Box::pin(std::future::ready(Err(error)))
+            }
+        }
+    };
+}
+
 macro_rules! or_fail {
     ($self:ident, $call:expr) => {
         match $self.operate() {
@@ -101,7 +130,7 @@ macro_rules! or_fail {
 
 impl ColdStore for FaultyCold {
     fn create(&self, key: &str, bytes: Bytes) -> ColdFuture<'_, ()> {
-        or_fail!(self, self.store.create(key, bytes))
+        or_lose!(self, self.store.create(key, bytes.clone()))
     }
 
     fn upload(&self, key: &str) -> ColdFuture<'_, Box<dyn Upload>> {
@@ -111,7 +140,11 @@ impl ColdStore for FaultyCold {
         let upload = ready(self.store.upload(key));
         let faults = self.faults.clone();
         Box::pin(std::future::ready(upload.map(|upload| {
-            Box::new(FaultyUpload { upload, faults }) as Box<dyn Upload>
+            Box::new(FaultyUpload {
+                upload,
+                finished: false,
+                faults,
+            }) as Box<dyn Upload>
         })))
     }
 
@@ -128,7 +161,7 @@ impl ColdStore for FaultyCold {
     }
 
     fn delete(&self, key: &str) -> ColdFuture<'_, ()> {
-        or_fail!(self, self.store.delete(key))
+        or_lose!(self, self.store.delete(key))
     }
 
     fn is_local(&self) -> bool {
@@ -152,7 +185,15 @@ impl Upload for FaultyUpload {
     }
 
     fn finish(&mut self) -> ColdFuture<'_, ()> {
-        or_fail!(self, self.upload.finish())
+        if self.finished {
+            return Box::pin(std::future::ready(self.operate()));
+        }
+        let failed = self.operate();
+        if failed.is_ok() || self.faults.lock().unwrap().done {
+            self.finished = true;
+            ready(self.upload.finish()).unwrap();
+        }
+        Box::pin(std::future::ready(failed))
     }
 
     fn abort(&mut self) -> ColdFuture<'_, ()> {
