@@ -256,6 +256,15 @@ impl ColdStore for DirectoryStore {
     }
 
     fn list(&self, prefix: &str) -> ColdFuture<'_, Vec<ColdObject>> {
+        if prefix.is_empty() {
+            let shared = self.shared.clone();
+            return Box::pin(blocking(move || {
+                let mut found = Vec::new();
+                walk(&shared.root, &shared.root, &mut found)
+                    .map_err(|error| shared.failed("list", "", &error))?;
+                Ok(found)
+            }));
+        }
         self.run("list", prefix.trim_end_matches('/'), |shared, path| {
             let mut found = Vec::new();
             walk(&shared.root, path, &mut found)?;

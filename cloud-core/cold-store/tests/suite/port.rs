@@ -177,6 +177,10 @@ async fn lists_and_deletes(store: &Store) {
     store.delete("other/segments/07.segment").await.unwrap();
     let left = keys(store, "other/segments/").await;
     assert!(left.len() == 19 && !left.contains(&"other/segments/07.segment".to_owned()));
+    // Without a prefix: whatever there is.
+    let all = keys(store, "").await;
+    assert!(left.iter().all(|key| all.contains(key)));
+    assert!(all.contains(&"other/segments-old/x".to_owned()));
 }
 
 async fn suite(store: Store) {

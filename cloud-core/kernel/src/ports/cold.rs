@@ -22,7 +22,7 @@ pub trait ColdStore: Send + Sync {
     fn get(&self, key: &str, range: Range<u64>) -> ColdFuture<'_, Bytes>;
     /// Size of an object in bytes.
     fn size(&self, key: &str) -> ColdFuture<'_, u64>;
-    /// Objects whose key begins with `prefix` (which ends with `/`), in any order.
+    /// Objects whose key begins with `prefix` (which ends with `/`, or is empty: all objects), in any order.
     fn list(&self, prefix: &str) -> ColdFuture<'_, Vec<ColdObject>>;
     /// Deletes an object; one that is not there is no error.
     fn delete(&self, key: &str) -> ColdFuture<'_, ()>;
