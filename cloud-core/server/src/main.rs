@@ -9,12 +9,13 @@ mod data_dir;
 mod frontends;
 mod kernel_metrics;
 mod listeners;
+mod restore;
 mod run;
 mod upkeep;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use settings::Flags;
 
 use crate::config::CoreSettings;
@@ -26,19 +27,29 @@ use crate::config::CoreSettings;
 /// environment over the file. Prints `ready mqtt=ADDR kafka=ADDR ...` when every listener answers. SIGTERM and SIGINT
 /// stop it in order.
 #[derive(Parser)]
-#[command(name = "towline-core", version)]
+#[command(name = "towline-core", version, args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(flatten)]
     flags: Flags<CoreSettings>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Restore(restore::Restore),
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let result = args
-        .flags
-        .load()
-        .map_err(anyhow::Error::from)
-        .and_then(|loaded| run::run(loaded.settings));
+    let result = match args.command {
+        Some(Command::Restore(restore)) => restore.run(),
+        None => args
+            .flags
+            .load()
+            .map_err(anyhow::Error::from)
+            .and_then(|loaded| run::run(loaded.settings)),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
