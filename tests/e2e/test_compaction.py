@@ -94,6 +94,18 @@ def test_a_record_without_a_key_is_refused(core):
     assert [failure.code() for failure in failures] == [confluent_kafka.KafkaError.INVALID_RECORD]
 
 
+def test_records_of_a_topic_that_is_only_compacted_are_not_deleted(core):
+    topic = "c-" + uuid.uuid4().hex[:8]
+    client = create(core, topic, **{"cleanup.policy": "compact"})
+    assert produce(core, topic, [("key", b"value")]) == []
+    before = confluent_kafka.TopicPartition(topic, 0, 1)
+    with pytest.raises(confluent_kafka.KafkaException) as refused:
+        for future in client.delete_records([before]).values():
+            future.result(WITHIN)
+    assert refused.value.args[0].code() == confluent_kafka.KafkaError.POLICY_VIOLATION
+    assert len(read(core, topic)) == 1
+
+
 def test_what_compaction_cannot_be_set_to_is_refused(core):
     for name, value in [("cleanup.policy", "shred"), ("min.cleanable.dirty.ratio", "7"), ("delete.retention.ms", "soon")]:
         with pytest.raises(confluent_kafka.KafkaException) as refused:

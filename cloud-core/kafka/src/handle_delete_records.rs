@@ -42,6 +42,10 @@ pub async fn handle(call: Arc<Call>, request: DeleteRecordsRequest) -> DeleteRec
 async fn delete(call: &Call, topic: &str, asked: &DeleteRecordsPartition) -> Result<i64, i16> {
     let unknown = error_code::UNKNOWN_TOPIC_OR_PARTITION;
     let stream = call.broker.topics.by_name(topic).ok_or(unknown)?;
+    if !stream.is_deleted_from() {
+        // As KIP-107 has it: the records of a topic that is only compacted are its state.
+        return Err(error_code::POLICY_VIOLATION);
+    }
     let id = partition(&stream, asked.partition_index).ok_or(unknown)?;
     let marks = call.kernel().watermarks(id).ok_or(unknown)?;
     let before = match asked.offset {

@@ -206,6 +206,11 @@ impl Stream {
         self.has_policy("compact")
     }
 
+    /// `cleanup.policy` names `delete`: records go by age, size and by wish.
+    pub fn is_deleted_from(&self) -> bool {
+        self.has_policy("delete")
+    }
+
     /// `delete.retention.ms`.
     pub fn delete_retention_ms(&self) -> i64 {
         self.number(DELETE_RETENTION_MS).unwrap_or(86_400_000)
