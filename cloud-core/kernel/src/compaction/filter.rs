@@ -11,6 +11,8 @@ pub(crate) struct Filter<'a> {
     pub aborted: &'a [AbortedTransaction],
     /// Whether the deletions in the range have been seen by everybody who had the time to.
     pub drop_tombstones: bool,
+    /// Last offset of the log. Its record stays whatever it is: readers before it would never get to the end otherwise.
+    pub last: i64,
 }
 
 /// What was left of a range.
@@ -49,7 +51,8 @@ impl Filter<'_> {
             None => true,
             Some(key) => {
                 let superseded = self.newest.has_newer(key, record.offset);
-                let over = self.drop_tombstones && is_tombstone(record);
+                let over =
+                    self.drop_tombstones && is_tombstone(record) && record.offset != self.last;
                 !superseded && !over
             }
         }
@@ -142,6 +145,7 @@ mod tests {
                 newest: &newest,
                 aborted: &[],
                 drop_tombstones,
+                last: 99,
             };
             let mut left = Left::default();
             assert_eq!(
@@ -187,6 +191,7 @@ mod tests {
             newest: &newest,
             aborted: &index,
             drop_tombstones: false,
+            last: 99,
         };
         let mut left = Left::default();
         assert_eq!(filter.apply(&kept, &mut left).unwrap(), Retained::All);

@@ -44,6 +44,8 @@ struct Job {
     /// Segments whose ranges of the partition leave.
     leaving: BTreeSet<SegmentId>,
     aborted: Vec<AbortedTransaction>,
+    /// Last offset of the log when this was planned.
+    last: i64,
     /// What supersedes records; `None` copies them all.
     newest: Option<NewestOffsets>,
 }
@@ -130,12 +132,13 @@ impl Kernel {
         partition: Arc<Partition>,
         stream: Arc<Stream>,
     ) -> Result<Option<Job>, Trouble> {
-        let (mut ranges, last_stable, aborted) = {
+        let (mut ranges, last_stable, last, aborted) = {
             let log = partition.log.lock();
             let ranges: Vec<ColdRange> = log.cold.iter().copied().collect();
             (
                 ranges,
                 log.watermarks().last_stable,
+                log.end - 1,
                 log.transactions.aborted_between(i64::MIN, i64::MAX),
             )
         };
@@ -169,6 +172,7 @@ impl Kernel {
                     newest: &newest,
                     aborted: &aborted,
                     drop_tombstones,
+                    last,
                 };
                 drop_tombstones || self.changes(&partition, &range, &filter).await?
             };
@@ -186,6 +190,7 @@ impl Kernel {
             leaving: segments_of(&groups),
             groups,
             aborted,
+            last,
             newest: Some(newest),
         }))
     }

@@ -51,6 +51,7 @@ impl Kernel {
                         groups.last().map_or(0, Group::next_offset),
                     ),
                     groups,
+                    last: log.end - 1,
                     newest: None,
                 });
             }

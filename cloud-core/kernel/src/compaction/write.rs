@@ -85,6 +85,7 @@ impl Kernel {
                 newest,
                 aborted: &job.aborted,
                 drop_tombstones: piece.drop_tombstones,
+                last: job.last,
             });
             let mut offset = piece.from;
             'piece: while let Some(batches) =
