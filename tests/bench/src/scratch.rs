@@ -25,7 +25,7 @@ impl Scratch {
                 .to_str()
                 .and_then(|name| name.strip_prefix(PREFIX))
                 .and_then(|id| id.parse::<u32>().ok());
-            if process.is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists()) {
+            if process.is_some_and(has_ended) {
                 fs::remove_dir_all(entry.path())?;
             }
         }
@@ -52,6 +52,12 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         remove(&self.root);
     }
+}
+
+/// Whether there is no such process, or only its name is left.
+fn has_ended(id: u32) -> bool {
+    fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|line| line.is_empty())
+        || !Path::new(&format!("/proc/{id}")).exists()
 }
 
 /// Removes a directory that somebody may still be writing to.
