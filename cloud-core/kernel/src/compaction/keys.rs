@@ -14,6 +14,7 @@ type KeyHash = [u8; 16];
 pub(crate) struct NewestOffsets {
     by_key: HashMap<KeyHash, i64>,
     most: usize,
+    stretched: bool,
 }
 
 impl NewestOffsets {
@@ -22,13 +23,19 @@ impl NewestOffsets {
         NewestOffsets {
             by_key: HashMap::new(),
             most: (bytes / BYTES_PER_KEY).max(1),
+            stretched: false,
         }
+    }
+
+    /// Whether it takes more than it has room for.
+    pub fn stretch(&mut self, stretched: bool) {
+        self.stretched = stretched;
     }
 
     /// Notes a record; false when it has no room for one more key (the record was not noted).
     pub fn note(&mut self, key: &[u8], offset: i64) -> bool {
         let hash = hash(key);
-        if self.by_key.len() >= self.most && !self.by_key.contains_key(&hash) {
+        if !self.stretched && self.by_key.len() >= self.most && !self.by_key.contains_key(&hash) {
             return false;
         }
         let newest = self.by_key.entry(hash).or_insert(offset);

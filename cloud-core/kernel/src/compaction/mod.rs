@@ -149,14 +149,13 @@ impl Kernel {
             min_cleanable_dirty_ratio: stream.min_cleanable_dirty_ratio(),
             last_stable,
         };
-        if let Some(first) = self.first_damaged(partition.id, &ranges) {
-            // Nothing is known about the keys behind it.
-            ranges.truncate(first);
-        }
-        let Some(eligible) = terms.due(&ranges) else {
+        // Nothing is known about the keys behind damage.
+        let damaged = self.first_damaged(partition.id, &ranges);
+        let sound = ranges.get(..damaged.unwrap_or(ranges.len()));
+        let Some(eligible) = terms.due(sound.unwrap_or_default()) else {
             return Ok(None);
         };
-        ranges.truncate(eligible);
+        let later = ranges.split_off(eligible);
         let mut newest = NewestOffsets::bounded(self.core.config.compaction_bytes);
         let until = self
             .note_keys(&partition, &ranges, &aborted, &mut newest)
@@ -183,6 +182,13 @@ impl Kernel {
                 drop_tombstones,
             });
         }
+        // Not looked at; but a segment's ranges are replaced together, and what is not written anew then would be lost.
+        steps.extend(later.into_iter().map(|range| Step {
+            range,
+            rewrite: false,
+            until: i64::MIN,
+            drop_tombstones: false,
+        }));
         let groups = groups(&steps, terms.now);
         Ok((!groups.is_empty()).then(|| Job {
             partition,
@@ -219,15 +225,13 @@ impl Kernel {
             while let Some(batches) = self.next_batches(partition, range, offset).await? {
                 for batch in batches {
                     offset = batch.next_offset();
+                    // The first is noted whatever it takes: nothing would come of it otherwise, and with some of its keys unknown, its
+                    // deletions would go before what they deleted.
+                    newest.stretch(!noted_any);
                     let full = filter::note(newest, aborted, &batch)
                         .map_err(|error| damaged(partition.id, range, &batch, &error))?;
                     if full.is_some() {
-                        // A single batch that fills the table is passed over, or nothing would ever come of it.
-                        return Ok(if noted_any {
-                            batch.base_offset()
-                        } else {
-                            offset
-                        });
+                        return Ok(batch.base_offset());
                     }
                     noted_any = true;
                 }
