@@ -126,7 +126,8 @@ impl PartitionLog {
         let cold = self.cold.back().map_or(0, |r| r.next_offset);
         let hot = self.batches.back().map_or(0, |b| b.last_offset() + 1);
         let tail = self.tail.back().map_or(0, Batch::next_offset);
-        cold.max(hot).max(tail)
+        // What was trimmed was there: whoever waits below is to be told.
+        cold.max(hot).max(tail).max(self.log_start)
     }
 
     /// Place of the hot batch with `offset`, or of the first after it.
