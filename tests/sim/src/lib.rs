@@ -3,6 +3,7 @@
 
 pub mod batches;
 pub mod clock;
+pub mod cold;
 pub mod disk;
 mod model;
 mod run;

@@ -1,5 +1,6 @@
 //! What the kernel should be, in maps and lists: it takes the entries in their order and says what becomes of each.
 
+pub mod compaction;
 pub mod producer;
 pub mod queues;
 pub mod view;
@@ -8,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use kernel::{
-    AppendError, Command, CursorName, Outcome, PartitionId, RETENTION_BYTES, RETENTION_MS,
-    SequenceRule, StreamId,
+    AppendError, CLEANUP_POLICY, Command, CursorName, DELETE_RETENTION_MS, Outcome, PartitionId,
+    RETENTION_BYTES, RETENTION_MS, SequenceRule, StreamId,
 };
 use record::{Batch, StreamAddress};
 
@@ -65,6 +66,10 @@ pub struct Stream {
     /// The least that retention was ever told to keep: age in ms, bytes.
     pub least_ms: Option<i64>,
     pub least_bytes: Option<u64>,
+    /// Compaction was allowed, some time.
+    pub compacts: bool,
+    /// The least that compaction was ever told to keep deletions for, in ms.
+    pub least_deletions_ms: i64,
 }
 
 impl Stream {
@@ -79,6 +84,11 @@ impl Stream {
     fn configure(&mut self, config: &BTreeMap<String, String>) {
         self.config.clone_from(config);
         let number = |key| config.get(key).and_then(|v| v.parse::<i64>().ok());
+        self.compacts |= config
+            .get(CLEANUP_POLICY)
+            .is_some_and(|policy| policy.contains("compact"));
+        let deletions_ms = number(DELETE_RETENTION_MS).unwrap_or(0);
+        self.least_deletions_ms = self.least_deletions_ms.min(deletions_ms);
         if let Some(ms) = number(RETENTION_MS).filter(|ms| *ms >= 0) {
             self.least_ms = Some(self.least_ms.map_or(ms, |least| least.min(ms)));
         }
@@ -378,6 +388,8 @@ impl Model {
                     logs: vec![Log::default(); *partitions as usize],
                     least_ms: None,
                     least_bytes: None,
+                    compacts: false,
+                    least_deletions_ms: i64::MAX,
                 };
                 stream.configure(config);
                 self.streams.insert(id, stream);

@@ -8,7 +8,7 @@ use kernel::{CursorName, Kernel, PartitionId, ReadError, StreamId, Watermarks};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use record::{Batch, Namespace};
 
-use super::{Class, Kept, Log, Model, Stream};
+use super::{Class, Kept, Log, Model, Stream, compaction};
 
 /// Tables of the simulator.
 pub const TABLES: [&str; 2] = ["t", "marks"];
@@ -115,6 +115,22 @@ async fn read_all(
 }
 
 impl View {
+    /// Only what was damaged may be reported as that.
+    pub fn check_damage(&self, damage: &[(PartitionId, i64, i64)]) -> Result<(), String> {
+        for (id, (_, partitions)) in &self.streams {
+            for (number, found) in partitions.iter().enumerate() {
+                for (first, last) in &found.corrupt {
+                    if !is_within(damage, id.partition(number as u32), *first, *last) {
+                        return Err(format!(
+                            "partition {id}/{number}: {first} to {last} are reported as damaged, and are not"
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Compares with what should be there.
     pub fn check(&self, model: &Model, allow: Allowances) -> Result<(), String> {
         let expected: BTreeSet<_> = model.streams.keys().collect();
@@ -172,6 +188,10 @@ impl View {
             ));
         }
         self.check_retention(stream, log, marks.log_start)?;
+        if stream.compacts {
+            let reported = |kept: &Kept| allow.damaged && is_reported(kept, found);
+            return compaction::check(stream, log, marks.log_start, &found.batches, reported);
+        }
         let mut there = found.batches.iter().peekable();
         let kept = log.batches.iter();
         for kept in kept.filter(|kept| kept.batch.last_offset() >= marks.log_start) {
@@ -210,6 +230,7 @@ impl View {
             .filter(|kept| kept.batch.last_offset() >= log.log_start)
             .map(|kept| kept.batch.len() as u64)
             .sum();
+        let ages = stream.compacts.then(|| compaction::ages(log)).transpose()?;
         let removed = log
             .batches
             .iter()
@@ -217,7 +238,11 @@ impl View {
         for kept in removed {
             left -= kept.batch.len() as u64;
             let too_much = stream.least_bytes.is_some_and(|least| left >= least);
-            let age = self.now_ms - kept.batch.max_timestamp();
+            let latest = match &ages {
+                Some(ages) => ages.get(&kept.batch.base_offset()).copied(),
+                None => Some(kept.batch.max_timestamp()),
+            };
+            let age = latest.map_or(i64::MAX, |latest| self.now_ms - latest);
             let too_old = stream.least_ms.is_some_and(|least| age > least);
             // What is only in memory goes when there is no room.
             if !too_much && !too_old && kept.class != Class::Memory {
@@ -229,6 +254,18 @@ impl View {
         }
         Ok(())
     }
+}
+
+/// Whether these offsets are among the damaged ones.
+pub fn is_within(
+    damage: &[(PartitionId, i64, i64)],
+    partition: PartitionId,
+    first: i64,
+    last: i64,
+) -> bool {
+    damage
+        .iter()
+        .any(|(damaged, from, to)| *damaged == partition && *from <= first && last <= *to)
 }
 
 fn is_reported(kept: &Kept, found: &PartitionView) -> bool {

@@ -1,6 +1,7 @@
 //! A run: one seed, several lives of the process on one disk, and a comparison after each.
 
 mod clients;
+mod cold_work;
 mod life;
 mod plan;
 mod queue_work;
@@ -12,11 +13,11 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use kernel::ports::MemoryColdStore;
-use kernel::{Kernel, OpenError, Ports, QueueName};
+use kernel::{Kernel, OpenError, PartitionId, Ports, QueueName};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::clock::SimClock;
+use crate::cold::SimCold;
 use crate::disk::{SimDisk, SyncFailure};
 use crate::model::queues;
 use crate::model::view::{View, look};
@@ -63,6 +64,9 @@ pub struct Sim {
     trace: Trace,
     disk: SimDisk,
     clock: SimClock,
+    cold: SimCold,
+    /// Offsets that a flipped bit has taken, first and last.
+    damage: Rc<RefCell<Vec<(PartitionId, i64, i64)>>>,
     spawner: SimSpawner,
     truth: Rc<RefCell<Truth>>,
     queues: Rc<RefCell<BTreeMap<QueueName, queues::Queue>>>,
@@ -84,12 +88,16 @@ impl Sim {
         let trace = Trace::new(print);
         let plan = Plan::draw(&mut rng);
         trace.note(format_args!("{plan:?}"));
+        let clock = SimClock::default();
+        let cold = SimCold::new(plan.cold, rng.random(), clock.clone(), trace.clone());
         Sim {
             disk: SimDisk::new(rng.random(), trace.clone()),
+            cold,
+            damage: Rc::default(),
             rng,
             plan,
             trace,
-            clock: SimClock::default(),
+            clock,
             spawner: SimSpawner::default(),
             truth: Rc::default(),
             queues: Rc::default(),
@@ -106,14 +114,16 @@ impl Sim {
         Ports {
             disk: Arc::new(self.disk.clone()),
             clock: Arc::new(self.clock.clone()),
-            cold: Arc::new(MemoryColdStore::default()),
+            cold: Arc::new(self.cold.clone()),
             spawner: Arc::new(self.spawner.clone()),
         }
     }
 
     /// Opens what is on the disk, however often that is cut short, and compares it with the model.
     fn open(&mut self) -> Result<Life, String> {
+        self.cold.calm(true);
         let (kernel, stepper) = loop {
+            self.cold.serve(&self.disk);
             let faults = self.plan.faults;
             let mut armed = false;
             if self.rng.random_bool(faults.crash_in_recovery) {
@@ -141,24 +151,31 @@ impl Sim {
             Err(Stop::Off) => return Err("the power went while nothing should happen".to_owned()),
         }
         self.power_cut = false;
+        self.cold.calm(false);
         self.disk.slow(self.clock.clone(), self.plan.slow_disk_us);
         Ok(life)
     }
 
     fn compare(&mut self, life: &mut Life) -> Result<(), Stop> {
-        let view = self.look(life, false)?;
+        let view = self.look(life)?;
         let power_cut = self.power_cut;
-        self.truth.borrow_mut().recovered(&view, power_cut, false)?;
+        let damaged = !self.damage.borrow().is_empty();
+        self.truth
+            .borrow_mut()
+            .recovered(&view, power_cut, damaged)?;
         self.trace.note(format_args!("it is what it should be"));
-        queue_work::reopen(self, life, false)
+        queue_work::reopen(self, life, damaged)
     }
 
-    /// Reads everything.
-    fn look(&mut self, life: &mut Life, damaged: bool) -> Result<View, Stop> {
+    /// Reads everything. The cold store is calm meanwhile.
+    fn look(&mut self, life: &mut Life) -> Result<View, Stop> {
+        let damaged = !self.damage.borrow().is_empty();
         let seed = self.rng.random();
         let now_ms = self.clock.latest_ms();
         let looking = look(life.kernel.clone(), seed, now_ms, damaged);
-        Ok(life.complete(self, "look", looking)??)
+        let view = life.complete(self, "look", looking)??;
+        view.check_damage(&self.damage.borrow())?;
+        Ok(view)
     }
 
     /// One life of random work.
@@ -203,6 +220,13 @@ impl Sim {
                     return Err(Stop::Wrong(format!("a full disk ended the log: {why}")));
                 }
             }
+            if self.rng.random_bool(faults.outage / 50.0) {
+                self.cold.be_out(self.rng.random_range(0..60_000_000));
+            }
+            if self.rng.random_bool(faults.damage / 50.0) {
+                let lost = self.cold.damage();
+                self.damage.borrow_mut().extend(lost);
+            }
             if self.rng.random_bool(self.plan.time) {
                 self.clock
                     .advance(self.rng.random_range(0..self.plan.time_us));
@@ -234,6 +258,21 @@ impl Sim {
     fn check_bounds(&self, life: &Life) -> Result<(), Stop> {
         let stats = life.kernel.stats();
         let config = &self.plan.config;
+        if let Some(why) = self.cold.wrong() {
+            return Err(Stop::Wrong(why));
+        }
+        if stats.fenced {
+            return Err(Stop::Wrong(
+                "it is fenced, and nobody else is there".to_owned(),
+            ));
+        }
+        let room = config.wal_bytes + LARGEST_ENTRY as u64;
+        if stats.wal_bytes_on_disk > room {
+            return Err(Stop::Wrong(format!(
+                "the WAL has {} bytes, the bound is {room}",
+                stats.wal_bytes_on_disk
+            )));
+        }
         if stats.tail_bytes > config.tail_bytes as u64 {
             return Err(Stop::Wrong(format!(
                 "the tail has {} bytes, the bound is {}",

@@ -3,6 +3,8 @@
 use kernel::KernelConfig;
 use rand::{RngExt, rngs::StdRng};
 
+use crate::cold::ColdWeather;
+
 /// A kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
@@ -16,6 +18,10 @@ pub enum Work {
     Sources,
     Purge,
     Rest,
+    Seal,
+    SealAll,
+    Tend,
+    Rewrite,
 }
 
 const WORK: &[(Work, u32)] = &[
@@ -29,6 +35,10 @@ const WORK: &[(Work, u32)] = &[
     (Work::Sources, 2),
     (Work::Purge, 1),
     (Work::Rest, 2),
+    (Work::Seal, 12),
+    (Work::SealAll, 3),
+    (Work::Tend, 6),
+    (Work::Rewrite, 8),
 ];
 
 /// A kind of command.
@@ -67,6 +77,10 @@ pub struct Faults {
     pub io_error: f64,
     pub full: f64,
     pub crash_in_recovery: f64,
+    /// The cold store is out for a while.
+    pub outage: f64,
+    /// A bit of an object flips.
+    pub damage: f64,
 }
 
 /// See the module.
@@ -90,6 +104,9 @@ pub struct Plan {
     pub time: f64,
     pub time_us: u64,
     pub slow_disk_us: u64,
+    pub cold: ColdWeather,
+    /// How often a stream keeps only the newest record of each key.
+    pub compacted_streams: f64,
 }
 
 impl Plan {
@@ -104,9 +121,17 @@ impl Plan {
             checkpoint_wal_bytes: *pick(rng, &[2000, 6000, 20_000, 200_000]),
             group_bytes: *pick(rng, &[4096, 16_384, 1 << 20]),
             queue_bytes: *pick(rng, &[5000, 50_000, 1 << 20, 1 << 20]),
+            segment_bytes: *pick(rng, &[1000, 5000, 30_000, 1 << 27]),
+            seal_age_ms: *pick(rng, &[0, 1000, 60_000, 600_000]),
+            orphan_grace_ms: *pick(rng, &[0, 60_000, 3_600_000]),
+            compaction_bytes: *pick(rng, &[100, 200, 1 << 26]),
+            cold_cache_memory_bytes: *pick(rng, &[0, 3000, 1 << 26]),
+            cold_cache_disk_bytes: *pick(rng, &[0, 20_000]),
+            cold_readahead_bytes: *pick(rng, &[0, 5000, 1 << 23]),
             reader_threads: 0,
             ..KernelConfig::default()
         };
+        let damage = rng.random_bool(0.15);
         let chance = |rng: &mut StdRng, often: f64| {
             if rng.random_bool(0.5) { often } else { 0.0 }
         };
@@ -115,7 +140,11 @@ impl Plan {
             lives: rng.random_range(2..5),
             steps: *pick(rng, &[100, 300, 600]),
             in_flight: *pick(rng, &[1, 4, 12, 40]),
-            work: reweighed(rng, WORK),
+            work: reweighed(rng, WORK)
+                .into_iter()
+                // What queues owe is not known when records are lost.
+                .filter(|(work, _)| !damage || *work != Work::Sources)
+                .collect(),
             kinds: reweighed(rng, KINDS),
             faults: Faults {
                 power_cut: *pick(rng, &[0.2, 0.7, 1.0]),
@@ -123,6 +152,8 @@ impl Plan {
                 io_error: chance(rng, 0.2),
                 full: chance(rng, 0.3),
                 crash_in_recovery: chance(rng, 0.4),
+                outage: chance(rng, 0.3),
+                damage: if damage { 0.5 } else { 0.0 },
             },
             value_bytes: *pick(rng, &[20, 300, 300, 2000]),
             large_values: *pick(rng, &[0.0, 0.02]),
@@ -131,6 +162,13 @@ impl Plan {
             time: *pick(rng, &[0.01, 0.1]),
             time_us: *pick(rng, &[1000, 1_000_000, 60_000_000]),
             slow_disk_us: *pick(rng, &[0, 100, 500_000]),
+            cold: ColdWeather {
+                error: *pick(rng, &[0.0, 0.02, 0.2]),
+                slow_us: *pick(rng, &[0, 1000, 2_000_000]),
+                lag_us: *pick(rng, &[0, 10_000_000, 2_000_000_000]),
+                local: rng.random_bool(0.5),
+            },
+            compacted_streams: *pick(rng, &[0.0, 0.5, 0.9]),
         }
     }
 

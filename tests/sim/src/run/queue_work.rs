@@ -133,6 +133,10 @@ pub fn settle(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
 }
 
 pub fn release(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
+    // What a holder asks for while it goes is put back in part: it must have ended.
+    if life.tasks.count("acquire") > 0 {
+        return Ok(());
+    }
     let Some((name, queue)) = life.any_queue(&mut sim.rng) else {
         return Ok(());
     };
@@ -160,7 +164,9 @@ pub fn set_sources(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
     }
     let mut wanted: BTreeMap<PartitionId, i64> = BTreeMap::new();
     for _ in 0..sim.rng.random_range(0..4) {
-        if let Some(partition) = sim.partition() {
+        if let Some(partition) = sim.partition()
+            && !sim.compacts(partition)
+        {
             wanted.insert(partition, sim.rng.random_range(0..3));
         }
     }
@@ -238,7 +244,7 @@ pub fn purge(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
         return Ok(());
     };
     sim.trace.note(format_args!("queue {name} purged {purged}"));
-    if sim.faulty {
+    if sim.faulty || sim.cold_fails() {
         // A source that could not be read keeps what it has.
         return Ok(());
     }

@@ -7,7 +7,7 @@ use kernel::{Command, Outcome, PartitionId, StreamId, WriteError};
 use record::{Batch, StreamAddress};
 
 use crate::model::view::{Allowances, View};
-use crate::model::{Class, Model};
+use crate::model::{Class, Model, compaction};
 
 /// How an entry ended.
 pub type Answer = Result<Vec<Outcome>, WriteError>;
@@ -137,6 +137,16 @@ impl Truth {
     /// A reader got this.
     pub fn observe(&mut self, partition: PartitionId, batch: &Batch) -> Result<(), String> {
         let base = batch.base_offset();
+        let Some(stream) = self.now.streams.get(&partition.stream) else {
+            // It was deleted meanwhile.
+            return Ok(());
+        };
+        if stream.compacts {
+            let kept = self.now.log(partition).and_then(|log| log.find(base));
+            return kept.map_or(Ok(()), |kept| {
+                compaction::left_out(batch, &kept.batch).map(|_| ())
+            });
+        }
         let known = self.observed.insert((partition, base), batch.clone());
         let known = known.or_else(|| {
             let kept = self.now.log(partition)?.find(base)?;

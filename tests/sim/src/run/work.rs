@@ -12,8 +12,9 @@ use record::BatchBuilder;
 use super::clients::{Client, filled};
 use super::life::{Life, Stop};
 use super::plan::{Kind, Work, pick};
-use super::{Sim, queue_work};
+use super::{Sim, cold_work, queue_work};
 use crate::batches::address;
+use crate::model::view::is_within;
 
 /// Streams there may be at a time.
 const STREAMS: usize = 5;
@@ -47,6 +48,10 @@ impl Sim {
             Work::Sources => queue_work::set_sources(self, life),
             Work::Purge => queue_work::purge(self, life),
             Work::Rest => self.rest(life),
+            Work::Seal | Work::SealAll | Work::Tend | Work::Rewrite => {
+                cold_work::begin(self, life, work);
+                Ok(())
+            }
         }
     }
 
@@ -137,16 +142,25 @@ impl Sim {
                     address: address(&name),
                     uuid: Default::default(),
                     partitions: self.rng.random_range(1..4),
-                    config: self.config(),
+                    config: {
+                        let compacts = self.rng.random_bool(self.plan.compacted_streams);
+                        self.config(compacts)
+                    },
                 }
             }
             Kind::Drop => Command::DeleteStream {
                 stream: self.stream()?,
             },
-            Kind::Alter => Command::AlterStream {
-                stream: self.stream()?,
-                config: self.config(),
-            },
+            Kind::Alter => {
+                let stream = self.stream()?;
+                // What queues read is never compacted.
+                let compacts = self.truth.borrow().now.streams[&stream].compacts;
+                let compacts = compacts && self.rng.random_bool(0.9);
+                Command::AlterStream {
+                    stream,
+                    config: self.config(compacts),
+                }
+            }
             Kind::Grow => Command::AddPartitions {
                 stream: self.stream()?,
                 partitions: self.rng.random_range(1..6),
@@ -219,8 +233,11 @@ impl Sim {
         (!partitions.is_empty()).then(|| *pick(&mut self.rng, &partitions))
     }
 
-    fn config(&mut self) -> BTreeMap<String, String> {
+    fn config(&mut self, compacts: bool) -> BTreeMap<String, String> {
         let mut config = BTreeMap::new();
+        if compacts {
+            config.extend(cold_work::compaction(&mut self.rng));
+        }
         if self.rng.random_bool(0.2) {
             let bytes = self.rng.random_range(200..20_000).to_string();
             config.insert("retention.bytes".to_owned(), bytes);
@@ -248,6 +265,7 @@ impl Sim {
         let kernel = life.kernel.clone();
         let (truth, problems) = (self.truth.clone(), life.problems.clone());
         let (disk, faulty) = (self.disk.clone(), self.faulty);
+        let damage = self.damage.clone();
         life.tasks.spawn("read", async move {
             let wrong = match kernel.read(partition, offset, max_bytes).await {
                 Ok(read) => {
@@ -270,6 +288,17 @@ impl Sim {
                     None
                 }
                 Err(ReadError::Closed) => None,
+                // What is named is there, whatever becomes of the requests.
+                Err(ReadError::Unavailable { reason, .. })
+                    if !reason.contains("is not in the cold store") =>
+                {
+                    None
+                }
+                Err(ReadError::Corrupt { first, last, .. })
+                    if is_within(&damage.borrow(), partition, first, last) =>
+                {
+                    None
+                }
                 Err(ReadError::Io { .. } | ReadError::Corrupt { .. })
                     if faulty || disk.is_off() =>
                 {
@@ -304,9 +333,13 @@ impl Sim {
         if self.faulty || life.kernel.stats().failed.is_some() {
             return Ok(());
         }
-        let view = self.look(life, false)?;
-        self.truth.borrow_mut().at_rest(&view, false)?;
-        Ok(())
+        self.cold.calm(true);
+        let view = self.look(life)?;
+        let damaged = !self.damage.borrow().is_empty();
+        self.truth.borrow_mut().at_rest(&view, damaged)?;
+        let sealed = cold_work::at_rest(self, life);
+        self.cold.calm(false);
+        sealed
     }
 }
 
