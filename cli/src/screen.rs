@@ -21,9 +21,12 @@ impl Screen {
         self.terminal
     }
 
-    /// Columns of the terminal, or a guess.
+    /// Columns of the terminal; a guess where it does not know itself.
     pub fn columns(&self) -> usize {
-        crossterm::terminal::size().map_or(80, |(columns, _)| usize::from(columns))
+        match crossterm::terminal::size() {
+            Ok((columns, _)) if columns > 0 => usize::from(columns),
+            _ => 80,
+        }
     }
 
     /// Draws over what was drawn before. Without a terminal: one line with everything.

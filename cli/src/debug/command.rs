@@ -4,6 +4,8 @@ use kernel::{Command, PartitionId};
 use record::{Batch, NO_PRODUCER_ID};
 use serde_json::{Value, json};
 
+use crate::output::plural;
+
 /// Longest line about a command that this version has no words for, in characters.
 const LONGEST: usize = 160;
 
@@ -48,6 +50,21 @@ pub fn words(command: &Command) -> String {
             partition,
             log_start,
         } => format!("{} begins at {log_start}", name(*partition)),
+        Command::SegmentSealed { segment } => {
+            let parts = plural(segment.parts.len() as u64, "part");
+            format!(
+                "segment {} sealed: {parts}, {} bytes",
+                segment.id, segment.bytes
+            )
+        }
+        Command::RangesReplaced { removed, added } => format!(
+            "{} replaced by {}",
+            plural(removed.len() as u64, "range"),
+            plural(added.len() as u64, "segment")
+        ),
+        Command::ColdClaim { log, epoch, .. } => {
+            format!("epoch {epoch} of the cold store taken, for log {log}")
+        }
         other => cut(&format!("{other:?}"), LONGEST),
     }
 }

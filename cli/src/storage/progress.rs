@@ -30,7 +30,8 @@ impl Progress {
 
     /// Shows that `done` of `total` bytes are behind, and what comes now.
     pub fn show(&mut self, done: u64, total: u64, now: &str) {
-        if self.quiet {
+        // Before anything is known there is nothing to show.
+        if self.quiet || total == 0 {
             return;
         }
         let per_cent = (done.min(total) * 100).checked_div(total).unwrap_or(100);

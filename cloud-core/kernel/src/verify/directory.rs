@@ -71,6 +71,8 @@ struct Check<'a> {
     head: SnapshotHead,
     done: u64,
     total: u64,
+    /// Of `total`: what the segments have.
+    segment_bytes: u64,
 }
 
 /// Verifies a directory; `see` is told what is found. The directory is locked meanwhile.
@@ -91,6 +93,7 @@ pub async fn directory(
         head: SnapshotHead::default(),
         done: 0,
         total: 0,
+        segment_bytes: 0,
     };
     check.checkpoints()?;
     check.wal()?;
@@ -114,6 +117,14 @@ impl Check<'_> {
             total: self.total.max(self.done),
             now: now.to_owned(),
         });
+    }
+
+    /// Counts the segments that are known by now among what there is to read.
+    fn expect_segments(&mut self) {
+        let cold = self.state.cold.lock();
+        let bytes = cold.segments.values().map(|s| s.live_bytes).sum();
+        self.total = self.total - self.segment_bytes + bytes;
+        self.segment_bytes = bytes;
     }
 
     fn damage(&mut self, damage: Damage) {
@@ -157,6 +168,7 @@ impl Check<'_> {
             }
             self.progress(bytes, &checkpoint::path(index));
         }
+        self.expect_segments();
         Ok(())
     }
 
@@ -291,7 +303,7 @@ impl Check<'_> {
         let Some(log) = log.filter(|_| !segments.is_empty()) else {
             return Ok(());
         };
-        self.total += segments.iter().map(|(_, s)| s.live_bytes).sum::<u64>();
+        self.expect_segments();
         if self.cold.list(&format!("{log}/")).await?.is_empty() {
             return Err(DirectoryError::OtherStore {
                 location: self.cold.location(),
