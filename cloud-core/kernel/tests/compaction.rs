@@ -129,10 +129,18 @@ impl World {
 }
 
 fn keyed(records: &[(String, Option<String>)], compression: Compression) -> Batch {
+    keyed_at(1_700_000_000_000, records, compression)
+}
+
+fn keyed_at(
+    timestamp: i64,
+    records: &[(String, Option<String>)],
+    compression: Compression,
+) -> Batch {
     let mut builder = BatchBuilder::new().compression(compression);
     for (key, value) in records {
         let record = NewRecord {
-            timestamp: 1_700_000_000_000,
+            timestamp,
             key: Some(key.clone().into()),
             value: value.clone().map(Into::into),
             headers: Vec::new(),
@@ -370,4 +378,56 @@ fn segments_that_are_mostly_dead_are_copied_and_their_objects_go() {
     );
     world = world.crash(3, 64 << 20);
     assert_eq!(world.log(kept), all);
+}
+
+/// Found by the simulator: the ranges of a partition in one segment are replaced together, also those that a pass did not look at.
+#[test]
+fn what_a_pass_did_not_look_at_is_carried_over() {
+    // Room for three keys.
+    let room = 40 * 3;
+    let mut world = World::on(
+        SimDisk::default(),
+        SimClock::default(),
+        MemoryColdStore::default(),
+        room,
+    );
+    let mut settings = vec![
+        ("cleanup.policy", "compact"),
+        ("min.cleanable.dirty.ratio", "0"),
+        ("delete.retention.ms", "1000"),
+    ];
+    let partition = world.stream("s", 1, &settings).partition(0);
+    let put = |key: &str, value: Option<&str>| (key.to_owned(), value.map(str::to_owned));
+    let old = [put("a", None), put("b", Some("1"))];
+    let young = [
+        put("c", Some("1")),
+        put("d", Some("1")),
+        put("e", Some("1")),
+    ];
+    let now = 1_700_000_000_000;
+    world.append(
+        partition,
+        keyed_at(now - 7_200_000, &old, Compression::None),
+    );
+    world.append(partition, keyed_at(now, &young, Compression::None));
+    world.seal();
+    // The table is full at the second batch: one segment has what was compacted, and behind it what was not.
+    let kernel = world.kernel.clone();
+    assert!(drive(&mut world.stepper, kernel.rewrite()).unwrap());
+    // From now on the second is too young to be looked at, and the deletion in the first is over.
+    settings.push(("min.compaction.lag.ms", "3600000"));
+    let config = settings
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
+    let address = address("s");
+    let altered = kernel.alter_stream_config(&address, config);
+    drive(&mut world.stepper, altered).unwrap();
+    world.clock.advance(2_000_000);
+    assert!(drive(&mut world.stepper, kernel.rewrite()).unwrap());
+    drop(kernel);
+    world.maintain();
+    world = world.crash(1, room);
+    let left: Vec<i64> = world.log(partition).into_keys().collect();
+    assert_eq!(left, [1, 2, 3, 4]);
 }

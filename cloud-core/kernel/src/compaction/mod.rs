@@ -85,12 +85,9 @@ impl Kernel {
             Err(Trouble::Moved) => Ok(true),
             Err(Trouble::Damaged(segment, partition, error)) => {
                 tracing::error!(%error, %segment, "a segment can not be rewritten and stays as it is");
-                self.core
-                    .rewriting
-                    .damaged
-                    .lock()
-                    .insert((segment, partition));
-                Ok(true)
+                // Once is enough to plan without it.
+                let mut damaged = self.core.rewriting.damaged.lock();
+                Ok(damaged.insert((segment, partition)))
             }
             Err(Trouble::Failed(error)) => {
                 self.core.cold.failed(&error);

@@ -184,17 +184,13 @@ impl State {
         let Some((left, came)) = log.replace(leaving, coming) else {
             return;
         };
-        // What compaction left out is not to be seen from memory either.
-        let compacted = !came.iter().any(|r| r.compacted == Compacted::Never);
+        // What compaction left out is not to be seen from memory either; what is nowhere but in memory, and what it did not look at, stays there.
         let below = left.iter().map(|r| r.next_offset).max().unwrap_or(0);
-        // What is nowhere but in memory stays there.
-        let volatile = log.volatile.front().map_or(i64::MAX, |v| v.base_offset);
-        let below = below.min(volatile);
-        let (batches, bytes) = if compacted {
-            log.drop_tail(below)
-        } else {
-            (0, 0)
-        };
+        let as_before = came.iter().filter(|r| r.compacted == Compacted::Never);
+        let stays = as_before.map(|r| r.base_offset).min();
+        let volatile = log.volatile.front().map(|v| v.base_offset);
+        let below = stays.into_iter().chain(volatile).fold(below, i64::min);
+        let (batches, bytes) = log.drop_tail(below);
         let mut cold = self.cold.lock();
         came.iter().for_each(|range| cold.gain(range));
         left.iter().for_each(|range| cold.lose(range));
