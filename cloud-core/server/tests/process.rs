@@ -181,7 +181,7 @@ fn the_admin_listener_refuses_in_its_own_words() {
         (
             "POST /v1/streams",
             secret,
-            stream(json!({"cleanup.policy": "compact"})),
+            stream(json!({"cleanup.policy": "shred"})),
             400,
             "invalid",
         ),
