@@ -98,7 +98,7 @@ def test_connections_that_are_cut_change_nothing(core_on, s3):
     core.kill()
     core.start()
     assert read_stream(core, "cut", len(values), within=90) == values
-    assert relay.cuts > 5
+    assert relay.cuts >= 2
     core.stop()
     relay.close()
 

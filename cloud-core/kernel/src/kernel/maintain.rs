@@ -111,7 +111,10 @@ impl Kernel {
         {
             let directory = self.core.state.directory.read();
             let settled = settled_marks(&self.core.state, &directory);
-            for partition in directory.partitions.values() {
+            // In an order of their own, so that a run of the simulator is the same twice.
+            let mut partitions: Vec<_> = directory.partitions.values().collect();
+            partitions.sort_unstable_by_key(|partition| partition.id);
+            for partition in partitions {
                 let Some(stream) = directory.by_id.get(&partition.id.stream) else {
                     continue;
                 };
