@@ -29,11 +29,14 @@ impl Signal {
         self.notify.notify_one();
     }
 
-    /// What has moved; waits until something has. Can be dropped and called again without loss.
+    /// What has moved, each once; waits until something has. Can be dropped and called again without loss.
     pub async fn moved(&self) -> Vec<PartitionId> {
         loop {
-            let moved = std::mem::take(&mut *self.moved.lock());
+            let mut moved = std::mem::take(&mut *self.moved.lock());
             if !moved.is_empty() {
+                // Twice, if a commit came between the registration and the look at what is there already.
+                moved.sort_unstable();
+                moved.dedup();
                 return moved;
             }
             self.notify.notified().await;
@@ -81,5 +84,22 @@ impl Waiters {
         let woken = std::mem::replace(&mut *waiting, later);
         drop(waiting);
         woken.values().for_each(|signal| signal.raise(partition));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::StreamId;
+
+    #[tokio::test]
+    async fn a_partition_that_was_raised_twice_has_moved_once() {
+        let [a, b] = [0, 1].map(|partition| PartitionId {
+            stream: StreamId(1),
+            partition,
+        });
+        let signal = Signal::default();
+        [b, a, b].into_iter().for_each(|p| signal.raise(p));
+        assert_eq!(signal.moved().await, [a, b]);
     }
 }
