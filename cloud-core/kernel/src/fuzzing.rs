@@ -142,6 +142,7 @@ pub fn example_checkpoint(batch: record::Batch) -> Bytes {
             body_len: 400,
             stamp: 1000,
             volatile: false,
+            in_tail: true,
         };
         state.apply(at, commands, &[50]);
     }

@@ -52,6 +52,11 @@ pub const WAL_SPARES_SHARE: u64 = 4;
 pub const WAL_RESERVE_SHARE: u64 = 8;
 /// Fewest files that `wal_bytes` must have room for.
 pub const WAL_MIN_FILES: u64 = 4;
+/// Bytes of the WAL that are read at a time at open.
+pub const RECOVERY_PIECE_BYTES: usize = 4 * 1024 * 1024;
+/// So many of these are read or being read ahead of what is applied: with the entry that is put together from them, all the memory that
+/// reading takes.
+pub const RECOVERY_PIECES: usize = 4;
 /// Bytes of footers of segments that are kept in memory (the newest one whatever its size).
 pub const FOOTER_CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// How often a read looks again when what it wanted to read was moved meanwhile.

@@ -43,6 +43,11 @@ impl Pool {
         Ok(pool)
     }
 
+    /// Whether jobs run where they are asked for.
+    pub fn is_inline(&self) -> bool {
+        self.inline
+    }
+
     /// Runs a job; `None` when the pool is closed.
     pub async fn run<T: Send + 'static>(
         &self,

@@ -20,16 +20,19 @@ pub(crate) struct Checkpoints {
     kept: Vec<u64>,
     /// WAL bytes written when the newest was made, as counted by the writer.
     at_bytes: u64,
+    /// WAL bytes after it that were there at the start already: they count, else a log of many short lives would grow without one.
+    replayed: u64,
     /// When that was, by [`crate::ports::Clock::monotonic_us`]; of one from before the start: the start.
     at_us: u64,
 }
 
 impl Checkpoints {
-    pub fn new(kept: Vec<u64>, at_us: u64) -> Checkpoints {
+    pub fn new(kept: Vec<u64>, at_us: u64, replayed: u64) -> Checkpoints {
         Checkpoints {
             kept,
             at_bytes: 0,
             at_us,
+            replayed,
         }
     }
 }
@@ -54,7 +57,8 @@ impl Kernel {
                 .written
                 .bytes
                 .load(Ordering::Relaxed)
-                .saturating_sub(checkpoints.at_bytes);
+                .saturating_sub(checkpoints.at_bytes)
+                .saturating_add(checkpoints.replayed);
             let config = &self.core.config;
             let uncovered =
                 || self.dead_files(u64::MAX).len() > self.dead_files(covered(&checkpoints)).len();
@@ -193,6 +197,7 @@ impl Kernel {
             .await
             .ok_or_else(closed)??;
         checkpoints.at_bytes = at_bytes;
+        checkpoints.replayed = 0;
         checkpoints.at_us = self.core.ports.clock.monotonic_us();
         self.core
             .checkpoints_written

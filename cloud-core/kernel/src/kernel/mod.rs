@@ -149,8 +149,9 @@ impl Kernel {
             config.wal_file_bytes,
             config.wal_bytes,
         ));
-        let ahead = config.reader_threads > 0;
-        let recovered = wal::recover::recover(&*disk, &state, &files, &spares, loaded.head, ahead)?;
+        let pool = Arc::new(pool::Pool::start(config.reader_threads).map_err(OpenError::Thread)?);
+        let head = loaded.head;
+        let recovered = wal::recover::recover(&*disk, &pool, &state, &files, &spares, head)?;
         state.resume_volatile();
         let orderly = loaded.head.last && recovered.entries == 0;
         let uncertain = if orderly {
@@ -164,7 +165,6 @@ impl Kernel {
             .applied
             .store(recovered.next_index - 1, Ordering::Release);
         let snapshots = Arc::new(SnapshotRequests::new());
-        let pool = Arc::new(pool::Pool::start(config.reader_threads).map_err(OpenError::Thread)?);
         let writer = Writer {
             ports: ports.clone(),
             config: config.clone(),
@@ -195,7 +195,11 @@ impl Kernel {
             pool,
             cold,
             rewriting: Rewriting::default(),
-            checkpoints: tokio::sync::Mutex::new(Checkpoints::new(loaded.kept, started)),
+            checkpoints: tokio::sync::Mutex::new(Checkpoints::new(
+                loaded.kept,
+                started,
+                recovered.bytes,
+            )),
             checkpoints_written: AtomicU64::new(0),
             checkpoint_bytes: AtomicU64::new(0),
             queues: Mutex::default(),

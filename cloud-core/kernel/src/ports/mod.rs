@@ -67,6 +67,11 @@ pub trait DiskFile: Send + Sync {
     fn allocate(&self, len: u64) -> io::Result<()>;
     /// Reads exactly `buffer.len()` bytes from `position`; less is `UnexpectedEof`. Does not move anything.
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<()>;
+    /// The first position at or after one where there may be something: what is before it was never written and reads as zeros; the size of the
+    /// file if that is all that follows. Whoever does not know says that there is something at `position`.
+    fn next_data(&self, position: u64) -> io::Result<u64> {
+        Ok(position)
+    }
     /// Size in bytes.
     fn len(&self) -> io::Result<u64>;
     /// True for a file of no bytes.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::cold::{ColdStore, Spawner};
@@ -157,6 +157,16 @@ impl DiskFile for SystemFile {
 
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(buffer, position)
+    }
+
+    fn next_data(&self, position: u64) -> io::Result<u64> {
+        // All reads and writes say where; nobody uses the position that this moves.
+        match rustix::fs::seek(&self.file, SeekFrom::Data(position)) {
+            Ok(data) => Ok(data),
+            Err(Errno::NXIO) => Ok(position.max(self.len()?)),
+            // The file system cannot tell.
+            Err(_) => Ok(position),
+        }
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -27,6 +27,8 @@ pub(crate) struct FrameAt {
     pub stamp: i64,
     /// The entry is not in the WAL; `index` is that of the newest that is.
     pub volatile: bool,
+    /// Its batches are kept in memory.
+    pub in_tail: bool,
 }
 
 /// What producers would be after the commands judged so far: one entry may carry several batches of one producer.
@@ -275,8 +277,10 @@ impl State {
             log.batches.push_back(entry);
         }
         let len = batch.len();
-        log.tail
-            .push_back(batch.into_patched(base_offset, partition.id.leader_epoch()));
+        if at.in_tail {
+            log.tail
+                .push_back(batch.into_patched(base_offset, partition.id.leader_epoch()));
+        }
         let appended = Appended {
             base_offset,
             last_offset: entry.last_offset(),
@@ -294,7 +298,9 @@ impl State {
                 self.seal_due.notify_one();
             }
         }
-        self.tail.lock().added(partition, base_offset, len);
+        if at.in_tail {
+            self.tail.lock().added(partition, base_offset, len);
+        }
         partition.wake(end, last_stable);
         appended
     }

@@ -24,6 +24,11 @@ impl Tail {
         }
     }
 
+    /// Most bytes.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// A batch has been put into its partition's tail.
     pub fn added(&mut self, partition: &Arc<Partition>, base_offset: i64, len: usize) {
         self.bytes += len;

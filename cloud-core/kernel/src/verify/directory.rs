@@ -290,6 +290,7 @@ impl Check<'_> {
             body_len: frame.body_len,
             stamp: frame.stamp,
             volatile: false,
+            in_tail: false,
         };
         self.state.apply(at, commands, &batches_at);
     }

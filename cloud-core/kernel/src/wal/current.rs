@@ -39,6 +39,7 @@ impl Current {
                 body_len: header.length,
                 stamp: header.stamp,
                 volatile: false,
+                in_tail: true,
             })
         };
         headers.iter().map(place).collect()

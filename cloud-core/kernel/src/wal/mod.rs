@@ -2,6 +2,7 @@
 
 use std::io;
 
+pub(crate) mod ahead;
 pub(crate) mod current;
 pub(crate) mod files;
 pub(crate) mod frame;

@@ -4,19 +4,22 @@
 //! the frame in question had been durable. Then all of it is erased, durably, before anything is written in its place: a frame of the lost
 //! write that happened to get there would otherwise come back to life as soon as new frames reach up to it.
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::mpsc;
 
 use bytes::Bytes;
 
+use super::ahead::ReadAhead;
 use super::current::Current;
 use super::files::{WalFile, WalFiles};
 use super::frame::{FILE_HEADER, Format};
-use super::scan::{Found, Frames, Planned, load};
+use super::scan::{Found, Frame, Frames, Later, Opened, Planned};
 use super::spares::Spares;
 use super::{DIRECTORY, first_index, path, spare_number};
 use crate::entry_codec;
 use crate::error::OpenError;
+use crate::limits::RECOVERY_PIECE_BYTES;
+use crate::pool::Pool;
 use crate::ports::Disk;
 use crate::snapshot::SnapshotHead;
 use crate::state::{FrameAt, State};
@@ -32,8 +35,9 @@ pub(crate) struct Recovered {
     pub current: Option<Current>,
     pub next_index: u64,
     pub last_stamp: i64,
-    /// Entries applied.
+    /// Entries applied, and their bytes in the WAL.
     pub entries: u64,
+    pub bytes: u64,
 }
 
 struct Recovery<'a> {
@@ -41,17 +45,21 @@ struct Recovery<'a> {
     state: &'a State,
     files: &'a WalFiles,
     head: SnapshotHead,
+    /// From here on, in bytes before the end of the log, batches go into the tail: it would not keep those before.
+    tail_from: u64,
+    /// About how many bytes of the log come after the file that is read.
+    after: u64,
     recovered: Recovered,
 }
 
-/// Applies the frames after what the checkpoint has. With `ahead` the next file is read by another thread meanwhile.
+/// Applies the frames after what the checkpoint has, which the pool reads ahead.
 pub(crate) fn recover(
     disk: &dyn Disk,
+    pool: &Pool,
     state: &State,
     files: &WalFiles,
     spares: &Spares,
     head: SnapshotHead,
-    ahead: bool,
 ) -> Result<Recovered, OpenError> {
     let names = disk.list(DIRECTORY).map_err(io_error("list", DIRECTORY))?;
     let mut firsts: Vec<u64> = names.iter().filter_map(|name| first_index(name)).collect();
@@ -63,37 +71,24 @@ pub(crate) fn recover(
         state,
         files,
         head,
+        // The newest file need not be full.
+        tail_from: state.tail.lock().limit() as u64 + spares.file_bytes(),
+        after: spares.file_bytes() * planned.len() as u64,
         recovered: Recovered {
             current: None,
             next_index: head.index + 1,
             last_stamp: head.stamp,
             entries: 0,
+            bytes: 0,
         },
     };
-    if ahead && planned.len() > 1 {
-        std::thread::scope(|scope| {
-            // One file is applied, one is read: no more are in memory.
-            let (sender, receiver) = mpsc::sync_channel(0);
-            let planned = &planned;
-            std::thread::Builder::new()
-                .name("log-recovery".to_owned())
-                .spawn_scoped(scope, move || {
-                    for file in planned {
-                        // An error ends the other side.
-                        if sender.send((file, load(disk, file))).is_err() {
-                            return;
-                        }
-                    }
-                })
-                .map_err(OpenError::Thread)?;
-            receiver
-                .into_iter()
-                .try_for_each(|(file, found)| recovery.take(file, found?))
-        })?;
-    } else {
-        planned
-            .iter()
-            .try_for_each(|file| recovery.take(file, load(disk, file)?))?;
+    let mut ahead = ReadAhead::new(disk, pool, &planned);
+    for planned in &planned {
+        recovery.after = recovery.after.saturating_sub(spares.file_bytes());
+        match ahead.next_file()? {
+            Some(found) => recovery.take(planned, found, &mut ahead)?,
+            None => break,
+        }
     }
     let numbers: Vec<u64> = names.iter().filter_map(|name| spare_number(name)).collect();
     spares
@@ -121,8 +116,32 @@ fn plan(firsts: &[u64], head: SnapshotHead) -> Vec<Planned> {
         .collect()
 }
 
+/// Those of the frames so far that no later one says were durable when it was written, each with its place: what stands at the end.
+#[derive(Default)]
+struct Unsure(VecDeque<(u64, u64)>);
+
+impl Unsure {
+    fn add(&mut self, frame: &Frame) {
+        self.0.push_back((frame.header.index, frame.at));
+        self.forget(frame.header.durable);
+    }
+
+    fn forget(&mut self, durable: u64) {
+        while self
+            .0
+            .pop_front_if(|(index, _)| *index <= durable)
+            .is_some()
+        {}
+    }
+}
+
 impl Recovery<'_> {
-    fn take(&mut self, planned: &Planned, found: Found) -> Result<(), OpenError> {
+    fn take(
+        &mut self,
+        planned: &Planned,
+        found: Found,
+        ahead: &mut ReadAhead<'_>,
+    ) -> Result<(), OpenError> {
         let first = planned.first_index;
         match found {
             Found::Covered(file) => {
@@ -130,12 +149,17 @@ impl Recovery<'_> {
                 Ok(())
             }
             Found::Unborn => self.remove(first),
-            Found::Frames(frames) => self.take_frames(planned, frames),
+            Found::Frames(opened) => self.take_frames(planned, opened, ahead),
         }
     }
 
-    fn take_frames(&mut self, planned: &Planned, mut found: Frames) -> Result<(), OpenError> {
-        let first = planned.first_index;
+    fn take_frames(
+        &mut self,
+        planned: &Planned,
+        opened: Opened,
+        ahead: &mut ReadAhead<'_>,
+    ) -> Result<(), OpenError> {
+        let (first, next) = (planned.first_index, planned.next);
         let path = path(first);
         let next_index = self.recovered.next_index;
         if first > next_index {
@@ -145,61 +169,101 @@ impl Recovery<'_> {
             );
             return Err(corrupt(&path, 0, next_index, &gap));
         }
-        let format = Some(found.format);
-        let bytes = found.bytes;
+        let format = Some(opened.format);
+        let bytes = opened.bytes;
         self.files.put(first, WalFile { bytes, format });
-        if planned.next.is_some_and(|next| next != found.expected) {
-            let reason = format!("the frame is damaged, and later files exist; {GIVE_UP}");
-            return Err(corrupt(&path, found.end, found.expected, &reason));
-        }
-        if planned.next.is_none() {
-            self.finish(first, &path, &found)?;
-        }
-        for (at, header, body) in std::mem::take(&mut found.frames) {
-            if header.index <= self.head.index {
-                continue;
+        let mut frames = Frames::new(opened.format, opened.from, opened.expected);
+        let mut unsure = Unsure::default();
+        while let Some(piece) = ahead.next_piece().map_err(io_error("read", &path))? {
+            let more = frames.feed(piece.clone(), next, |frame| {
+                if next.is_none() {
+                    unsure.add(&frame);
+                }
+                self.apply(&path, opened.format, bytes, frame)
+            })?;
+            ahead.give_back(piece);
+            if !more {
+                break;
             }
-            let place = |reason: &str| corrupt(&path, at, header.index, reason);
-            let (commands, batches_at) =
-                entry_codec::decode(body).map_err(|e| place(&e.to_string()))?;
-            let frame_at = u32::try_from(at).map_err(|_| place("the file is too large"))?;
-            let frame = FrameAt {
-                index: header.index,
-                frame_at,
-                body_len: header.length,
-                stamp: header.stamp,
-                volatile: false,
-            };
-            self.state.apply(frame, commands, &batches_at);
-            self.recovered.entries += 1;
-            self.recovered.next_index = header.index + 1;
-            self.recovered.last_stamp = self.recovered.last_stamp.max(header.stamp);
+        }
+        ahead.leave_file();
+        if next.is_some_and(|next| next != frames.expected) {
+            let reason = format!("the frame is damaged, and later files exist; {GIVE_UP}");
+            return Err(corrupt(&path, frames.at, frames.expected, &reason));
+        }
+        if next.is_none() {
+            unsure.forget(self.head.index);
+            self.finish(first, &path, &opened, &frames, &unsure)?;
         }
         Ok(())
     }
 
+    fn apply(
+        &mut self,
+        path: &str,
+        format: Format,
+        file_bytes: u64,
+        frame: Frame,
+    ) -> Result<(), OpenError> {
+        let Frame { at, header, bytes } = frame;
+        if header.index <= self.head.index {
+            return Ok(());
+        }
+        let place = |reason: &str| corrupt(path, at, header.index, reason);
+        let len = bytes.len() as u64;
+        let in_tail = self.after + file_bytes.saturating_sub(at) <= self.tail_from;
+        let mut body = bytes.slice(format.header_len()..);
+        if in_tail {
+            // What stays must not hold on to all that was read with it.
+            body = Bytes::copy_from_slice(&body);
+        }
+        drop(bytes);
+        let (commands, batches_at) =
+            entry_codec::decode(body).map_err(|e| place(&e.to_string()))?;
+        let frame_at = u32::try_from(at).map_err(|_| place("the file is too large"))?;
+        let frame = FrameAt {
+            index: header.index,
+            frame_at,
+            body_len: header.length,
+            stamp: header.stamp,
+            volatile: false,
+            in_tail,
+        };
+        self.state.apply(frame, commands, &batches_at);
+        self.recovered.entries += 1;
+        self.recovered.bytes += len;
+        self.recovered.next_index = header.index + 1;
+        self.recovered.last_stamp = self.recovered.last_stamp.max(header.stamp);
+        Ok(())
+    }
+
     /// Makes the newest file what it says it is: nothing after its last frame, and that on the disk.
-    fn finish(&mut self, first: u64, path: &str, found: &Frames) -> Result<(), OpenError> {
-        let (end, expected) = (found.end, found.expected);
+    fn finish(
+        &mut self,
+        first: u64,
+        path: &str,
+        opened: &Opened,
+        frames: &Frames,
+        unsure: &Unsure,
+    ) -> Result<(), OpenError> {
+        let (end, expected) = (frames.at, frames.expected);
         if expected <= self.head.index {
             let reason = "an entry that a checkpoint builds on is damaged or missing";
             return Err(corrupt(path, end, expected, reason));
         }
-        let says_durable = found.later.iter().find_map(|(_, header)| {
-            header.filter(|later| later.index > expected && later.durable >= expected)
-        });
-        if let Some(later) = says_durable {
+        let (file, format) = (&*opened.file, opened.format);
+        let later = Later::search(file, format, end, opened.bytes, expected)
+            .map_err(io_error("read", path))?;
+        if let Some(later) = later.says_durable {
             let reason = format!(
                 "the frame is damaged, and entry {} after it says that it was durable; {GIVE_UP}",
                 later.index
             );
             return Err(corrupt(path, end, expected, &reason));
         }
-        self.erase(path, found)
-            .map_err(io_error("cut an unfinished write off", path))?;
-        self.write_again(found)
-            .map_err(io_error("make the end durable of", path))?;
-        match found.format {
+        erase(path, opened, end, &later).map_err(io_error("cut an unfinished write off", path))?;
+        write_again(opened, unsure, end).map_err(io_error("make the end durable of", path))?;
+        match format {
             Format::V1 if expected == first => self.remove(first),
             // It ends here: the log goes on in a file of the new format.
             Format::V1 => {
@@ -209,59 +273,15 @@ impl Recovery<'_> {
             }
             Format::V2 { salt } => {
                 self.recovered.current = Some(Current {
-                    file: found.file.clone(),
+                    file: opened.file.clone(),
                     first_index: first,
                     salt,
                     len: end,
-                    bytes: found.bytes,
+                    bytes: opened.bytes,
                 });
                 Ok(())
             }
         }
-    }
-
-    fn erase(&self, path: &str, found: &Frames) -> io::Result<()> {
-        let end = found.end;
-        let until = match found.format {
-            Format::V1 if found.bytes > end => {
-                tracing::warn!(path, from = end, "cutting an unfinished write off the log");
-                return found.file.truncate(end);
-            }
-            Format::V1 => return Ok(()),
-            Format::V2 { .. } => match found.later.last() {
-                Some((last, _)) => last + found.format.header_len() as u64,
-                None => return Ok(()),
-            },
-        };
-        let until = until.min(found.bytes);
-        tracing::warn!(path, from = end, until, "erasing an unfinished write");
-        let zeros = Bytes::from(vec![0; ERASE_BYTES]);
-        let mut at = end;
-        while at < until {
-            let wanted = usize::try_from(until - at).map_or(ERASE_BYTES, |b| b.min(ERASE_BYTES));
-            found.file.write_at(at, &[zeros.slice(..wanted)])?;
-            at += wanted as u64;
-        }
-        Ok(())
-    }
-
-    /// What no frame says was durable may have been read here from the page cache, even after a sync of it had failed, which then shows no
-    /// more: it is written again and synced before anybody builds on it.
-    fn write_again(&self, found: &Frames) -> io::Result<()> {
-        let durable = found.frames.iter().map(|(_, header, _)| header.durable);
-        let durable = durable.max().unwrap_or(0).max(self.head.index);
-        let from = found.frames.partition_point(|(_, h, _)| h.index <= durable);
-        let again = found.frames.get(from..).unwrap_or_default();
-        if let Some((at, _, _)) = again.first() {
-            let mut parts = Vec::with_capacity(again.len() * 2);
-            for (_, header, body) in again {
-                let mut front = bytes::BytesMut::new();
-                header.encode(found.format, &mut front);
-                parts.extend([front.freeze(), body.clone()]);
-            }
-            found.file.write_at(*at, &parts)?;
-        }
-        found.file.sync()
     }
 
     fn remove(&mut self, first: u64) -> Result<(), OpenError> {
@@ -273,6 +293,63 @@ impl Recovery<'_> {
             .sync_dir(DIRECTORY)
             .map_err(io_error("sync", DIRECTORY))
     }
+}
+
+/// Makes sure that no frame begins after the end.
+fn erase(path: &str, opened: &Opened, end: u64, later: &Later) -> io::Result<()> {
+    let until = match opened.format {
+        Format::V1 if opened.bytes > end => {
+            tracing::warn!(path, from = end, "cutting an unfinished write off the log");
+            return opened.file.truncate(end);
+        }
+        Format::V1 => return Ok(()),
+        Format::V2 { .. } => match later.last {
+            Some(last) => last + opened.format.header_len() as u64,
+            None => return Ok(()),
+        },
+    };
+    let until = until.min(opened.bytes);
+    tracing::warn!(path, from = end, until, "erasing an unfinished write");
+    let zeros = Bytes::from(vec![0; ERASE_BYTES]);
+    let mut at = end;
+    while at < until {
+        let wanted = usize::try_from(until - at).map_or(ERASE_BYTES, |b| b.min(ERASE_BYTES));
+        opened.file.write_at(at, &[zeros.slice(..wanted)])?;
+        at += wanted as u64;
+    }
+    Ok(())
+}
+
+/// What no frame says was durable may have been read here from the page cache, even after a sync of it had failed, which then shows no
+/// more: it is written again and synced before anybody builds on it. It is read again for that, since it may be much, and looked at again,
+/// since what the system had in memory it may have forgotten meanwhile.
+fn write_again(opened: &Opened, unsure: &Unsure, end: u64) -> io::Result<()> {
+    let file = &*opened.file;
+    if let Some((index, at)) = unsure.0.front().copied() {
+        let mut frames = Frames::new(opened.format, at, index);
+        let mut at = at;
+        while at < end {
+            let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let mut piece = vec![0; left.min(RECOVERY_PIECE_BYTES)];
+            file.read_at(at, &mut piece)?;
+            at += piece.len() as u64;
+            let (mut from, mut parts) = (None, Vec::new());
+            frames.feed(piece.into(), None, |frame| {
+                from.get_or_insert(frame.at);
+                parts.push(frame.bytes);
+                io::Result::Ok(())
+            })?;
+            if let Some(from) = from {
+                file.write_at(from, &parts)?;
+            }
+        }
+        if frames.at != end {
+            return Err(io::Error::other(
+                "what was read is not there any more when it is read again",
+            ));
+        }
+    }
+    file.sync()
 }
 
 pub(crate) fn io_error(action: &'static str, path: &str) -> impl FnOnce(io::Error) -> OpenError {

@@ -1,14 +1,16 @@
-//! Reading one file at open: its sound frames, and what stands after them.
+//! Reading one file at open: its sound frames, from pieces of it, and what stands after them.
 
+use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::files::WalFile;
 use super::frame::{FILE_HEADER, FileHeader, Format, FrameHeader, PROLOGUE, VERSION};
 use super::recover::{corrupt, io_error};
 use super::{frame, path};
 use crate::error::OpenError;
+use crate::limits::RECOVERY_PIECE_BYTES;
 use crate::ports::{Disk, DiskFile};
 
 /// What is to be done with a file.
@@ -25,33 +27,30 @@ pub(crate) struct Planned {
 pub(crate) enum Found {
     /// Nothing was read but the header: damage is found when the entries are.
     Covered(WalFile),
-    Frames(Frames),
+    Frames(Opened),
     /// A file of version 1 that never got a whole header, and so no frame.
     Unborn,
 }
 
-/// A file with its frames.
-pub(crate) struct Frames {
+/// A file whose frames are to be read.
+pub(crate) struct Opened {
     pub file: Arc<dyn DiskFile>,
     pub format: Format,
     /// Size of the file.
     pub bytes: u64,
-    /// The sound frames: position in the file, header, body.
-    pub frames: Vec<(u64, FrameHeader, Bytes)>,
-    /// Where they end, and the index that would follow.
-    pub end: u64,
+    /// Where the first frame that is wanted begins, and its index.
+    pub from: u64,
     pub expected: u64,
-    /// What stands after them where a frame may begin: position, and the header if it is sound. Of the newest file only.
-    pub later: Vec<(u64, Option<FrameHeader>)>,
 }
 
-pub(crate) fn load(disk: &dyn Disk, planned: &Planned) -> Result<Found, OpenError> {
+/// Opens a file and reads its header.
+pub(crate) fn open(disk: &dyn Disk, planned: &Planned) -> Result<Found, OpenError> {
     let first = planned.first_index;
     let path = path(first);
     let is_last = planned.next.is_none();
     let file = disk.open(&path, is_last).map_err(io_error("open", &path))?;
     let len = file.len().map_err(io_error("measure", &path))?;
-    let prologue = read(&*file, &path, 0, len.min(PROLOGUE as u64))?;
+    let prologue = read(&*file, 0, len.min(PROLOGUE as u64)).map_err(io_error("read", &path))?;
     let format = match frame::decode_file_header(&prologue, first) {
         FileHeader::Sound(format) => format,
         FileHeader::Newer(found) => {
@@ -91,73 +90,170 @@ pub(crate) fn load(disk: &dyn Disk, planned: &Planned) -> Result<Found, OpenErro
         let reason = "the file ends before what a checkpoint builds on";
         return Err(corrupt(&path, len, expected, reason));
     }
-    let bytes = read(&*file, &path, from, len - from)?;
-    let mut found = Frames {
+    Ok(Found::Frames(Opened {
         file,
         format,
         bytes: len,
-        frames: Vec::new(),
-        end: from,
+        from,
         expected,
-        later: Vec::new(),
-    };
-    found.scan(&bytes, planned.next);
-    if is_last {
-        found.search(&bytes, from);
-    }
-    Ok(Found::Frames(found))
+    }))
+}
+
+/// A sound frame.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    /// Where it begins in its file.
+    pub at: u64,
+    pub header: FrameHeader,
+    /// Header and body.
+    pub bytes: Bytes,
+}
+
+/// Takes pieces of a file, one after the other, for the frames that are in them.
+pub(crate) struct Frames {
+    format: Format,
+    /// Where the next frame begins, and the index that it must have.
+    pub at: u64,
+    pub expected: u64,
+    /// The front of that frame, where it ended with the piece.
+    begun: BytesMut,
 }
 
 impl Frames {
-    /// Collects the sound frames at the front of `bytes`, up to the one before `next`.
-    fn scan(&mut self, bytes: &Bytes, next: Option<u64>) {
-        let mut at = 0;
-        while next != Some(self.expected)
-            && let Some((header, body)) = frame_at(bytes, at, self.format)
-            && header.index == self.expected
-        {
-            let len = self.format.header_len() + body.len();
-            self.frames.push((self.end, header, body));
-            self.expected += 1;
-            self.end += len as u64;
-            at += len;
+    /// For pieces from a position on, where the frame `expected` begins.
+    pub fn new(format: Format, at: u64, expected: u64) -> Frames {
+        Frames {
+            format,
+            at,
+            expected,
+            begun: BytesMut::new(),
         }
     }
 
-    /// Looks for what may be a frame after the sound ones. `bytes` were read from position `from`.
-    fn search(&mut self, bytes: &Bytes, from: u64) {
-        let start = usize::try_from(self.end - from).unwrap_or(usize::MAX);
-        let places = self.format.candidates(bytes, start);
-        self.later = places
-            .into_iter()
-            .map(|at| {
-                let header = match self.format {
-                    // Of version 1 anything may look like a header.
-                    Format::V1 => frame_at(bytes, at, self.format).map(|(header, _)| header),
-                    Format::V2 { .. } => {
-                        FrameHeader::decode(bytes.get(at..).unwrap_or_default(), self.format)
-                    }
-                };
-                (from + at as u64, header)
-            })
-            .collect();
-        // What stays in memory must not hold on to a buffer that is mostly empty.
-        if start < bytes.len() / 2 {
-            let kept = bytes.slice(..start);
-            let kept = Bytes::copy_from_slice(&kept);
-            for (at, _, body) in &mut self.frames {
-                let begin = usize::try_from(*at - from).unwrap_or(0) + self.format.header_len();
-                *body = kept.slice(begin..begin + body.len());
-            }
+    /// Hands the sound frames of a piece to `take`, up to the one before `next`, if there is such. False if no more pieces are wanted: what
+    /// follows is none.
+    pub fn feed<E>(
+        &mut self,
+        mut piece: Bytes,
+        next: Option<u64>,
+        mut take: impl FnMut(Frame) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        while next != Some(self.expected) {
+            let front = if self.begun.is_empty() {
+                &piece[..]
+            } else {
+                &self.begun[..]
+            };
+            let Some((len, header)) = self.look_at(front) else {
+                return Ok(false);
+            };
+            let bytes = if !self.begun.is_empty() {
+                let missing = len.saturating_sub(self.begun.len());
+                if missing > 0 && piece.is_empty() {
+                    return Ok(true);
+                }
+                if missing > 0 {
+                    let more = piece.split_to(missing.min(piece.len()));
+                    self.begun.reserve(missing);
+                    self.begun.extend_from_slice(&more);
+                    continue;
+                }
+                self.begun.split().freeze()
+            } else if piece.len() < len {
+                self.begun.reserve(len);
+                self.begun.extend_from_slice(&piece);
+                return Ok(true);
+            } else {
+                piece.split_to(len)
+            };
+            let body = bytes.get(self.format.header_len()..).unwrap_or_default();
+            let Some(header) = header.filter(|header| header.covers(body)) else {
+                // It is where the next frame should be, and is none.
+                return Ok(false);
+            };
+            let at = self.at;
+            self.at += bytes.len() as u64;
+            self.expected += 1;
+            take(Frame { at, header, bytes })?;
         }
+        Ok(false)
+    }
+
+    /// How long the frame is that begins with these bytes, and its header; without the header, how many bytes are wanted to know. `None` if
+    /// it is not the one expected. A length is believed only with the checksum of its header.
+    fn look_at(&self, front: &[u8]) -> Option<(usize, Option<FrameHeader>)> {
+        let header_len = self.format.header_len();
+        if front.len() < header_len {
+            return Some((header_len, None));
+        }
+        let header = FrameHeader::decode(front, self.format)?;
+        let len = header_len + header.length as usize;
+        (header.index == self.expected).then_some((len, Some(header)))
     }
 }
 
-fn read(file: &dyn DiskFile, path: &str, from: u64, len: u64) -> Result<Bytes, OpenError> {
-    let len = usize::try_from(len).map_err(|_| corrupt(path, 0, 0, "the file is too large"))?;
-    let mut bytes = vec![0; len];
-    file.read_at(from, &mut bytes)
-        .map_err(io_error("read", path))?;
+/// What stands after the last sound frame of the newest file, where more frames may begin.
+#[derive(Debug, Default)]
+pub(crate) struct Later {
+    /// A sound header of a later frame that says that the one missing had been durable.
+    pub says_durable: Option<FrameHeader>,
+    /// The last place where a frame begins, or may.
+    pub last: Option<u64>,
+}
+
+impl Later {
+    /// Looks through a file of `bytes` bytes from a position on, where the frame `expected` should be: all of it, since what is missing may be
+    /// as large as an entry may be, but not where the system knows that nothing was ever written.
+    pub fn search(
+        file: &dyn DiskFile,
+        format: Format,
+        from: u64,
+        bytes: u64,
+        expected: u64,
+    ) -> io::Result<Later> {
+        let mut later = Later::default();
+        let Format::V2 { .. } = format else {
+            // Of version 1 anything may look like a header, so only whole frames count. Its files ended with their last frame.
+            let rest = read(file, from, bytes - from)?;
+            for at in format.candidates(&rest, 0) {
+                let found = frame_at(&rest, at, format).map(|(header, _)| header);
+                later.note(from + at as u64, found, expected);
+            }
+            return Ok(later);
+        };
+        // Each piece begins with as much of the one before as may be the front of a header.
+        let overlap = format.header_len() as u64 - 1;
+        let mut piece = vec![0; RECOVERY_PIECE_BYTES];
+        let mut at = from;
+        while at < bytes {
+            at = at.max(file.next_data(at)?.saturating_sub(overlap));
+            let left = usize::try_from(bytes.saturating_sub(at)).unwrap_or(usize::MAX);
+            let wanted = left.min(piece.len());
+            let Some(piece) = piece.get_mut(..wanted).filter(|piece| !piece.is_empty()) else {
+                break;
+            };
+            file.read_at(at, piece)?;
+            for place in format.candidates(piece, 0) {
+                let found = piece.get(place..).unwrap_or_default();
+                let found = FrameHeader::decode(found, format);
+                later.note(at + place as u64, found, expected);
+            }
+            let end = at + wanted as u64;
+            at = if end < bytes { end - overlap } else { end };
+        }
+        Ok(later)
+    }
+
+    fn note(&mut self, at: u64, found: Option<FrameHeader>, expected: u64) {
+        self.last = self.last.max(Some(at));
+        let says = found.filter(|later| later.index > expected && later.durable >= expected);
+        self.says_durable = self.says_durable.or(says);
+    }
+}
+
+fn read(file: &dyn DiskFile, from: u64, len: u64) -> io::Result<Bytes> {
+    let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+    file.read_at(from, &mut bytes)?;
     Ok(bytes.into())
 }
 
@@ -170,4 +266,98 @@ pub(crate) fn frame_at(bytes: &Bytes, at: usize, format: Format) -> Option<(Fram
         .then(|| bytes.slice(from..to))
         .filter(|body| header.covers(body))
         .map(|body| (header, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORMATS: [Format; 2] = [Format::V1, Format::V2 { salt: 77 }];
+
+    fn frames(format: Format, bodies: &[usize]) -> (Vec<u8>, Vec<u64>) {
+        let mut out = BytesMut::new();
+        let mut places = Vec::new();
+        for (index, len) in (5..).zip(bodies) {
+            places.push(out.len() as u64);
+            let body: Vec<u8> = (0..*len).map(|n| (n as u64 * index) as u8).collect();
+            let header = FrameHeader {
+                length: *len as u32,
+                body_crc: crc32c::crc32c(&body),
+                shard: 0,
+                term: 1,
+                index,
+                durable: 0,
+                stamp: 0,
+            };
+            header.encode(format, &mut out);
+            out.extend_from_slice(&body);
+        }
+        (out.to_vec(), places)
+    }
+
+    /// The indexes found, where they end, and whether more pieces were wanted.
+    fn found(
+        format: Format,
+        bytes: &[u8],
+        piece: usize,
+        next: Option<u64>,
+    ) -> (Vec<u64>, u64, bool) {
+        let mut frames = Frames::new(format, 0, 5);
+        let mut found = Vec::new();
+        let mut more = true;
+        for piece in bytes.chunks(piece) {
+            more = frames
+                .feed(Bytes::copy_from_slice(piece), next, |frame| {
+                    let at = usize::try_from(frame.at).unwrap();
+                    assert_eq!(frame.bytes, bytes[at..at + frame.bytes.len()]);
+                    found.push(frame.header.index);
+                    Ok::<(), ()>(())
+                })
+                .unwrap();
+            if !more {
+                break;
+            }
+        }
+        (found, frames.at, more)
+    }
+
+    #[test]
+    fn frames_are_found_in_pieces_of_any_size() {
+        for format in FORMATS {
+            let (bytes, places) = frames(format, &[3, 0, 100, 7, 250, 1]);
+            for piece in 1..=bytes.len() {
+                let whole = (vec![5, 6, 7, 8, 9, 10], bytes.len() as u64, true);
+                assert_eq!(found(format, &bytes, piece, None), whole, "{piece}");
+                // Up to the one that another file begins with.
+                let some = (vec![5, 6], places[2], false);
+                assert_eq!(found(format, &bytes, piece, Some(7)), some, "{piece}");
+                // Cut off within one.
+                let cut = &bytes[..bytes.len() - 1];
+                let but_one = (vec![5, 6, 7, 8, 9], places[5], true);
+                assert_eq!(found(format, cut, piece, None), but_one, "{piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_frame_ends_them_where_it_begins() {
+        for format in FORMATS {
+            let (bytes, places) = frames(format, &[3, 0, 100, 7]);
+            for at in 0..bytes.len() {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1;
+                let sound = places
+                    .iter()
+                    .rposition(|place| *place <= at as u64)
+                    .unwrap();
+                for piece in [1, 7, 60, bytes.len()] {
+                    let (found, end, more) = found(format, &damaged, piece, None);
+                    let expected: Vec<u64> = (5..5 + sound as u64).collect();
+                    assert_eq!((found, end), (expected, places[sound]), "{at} {piece}");
+                    // A length that is not believed is not waited for.
+                    assert!(!more || at >= bytes.len() - 64, "{at} {piece}");
+                }
+            }
+        }
+    }
 }

@@ -412,6 +412,7 @@ impl Writer {
             body_len: 0,
             stamp,
             volatile: true,
+            in_tail: true,
         };
         for (pending, class) in group.into_iter().zip(classes) {
             let at = match class {
