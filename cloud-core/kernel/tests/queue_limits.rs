@@ -412,3 +412,114 @@ fn a_million_ready_records_cost_a_tenth_of_what_ten_million_may() {
     assert!(all.memory_bytes < 6 << 20, "{all:?}");
     assert_eq!(world.settle(&taken, Verdict::Accept), Ok(100));
 }
+
+/// Releases a holder when it is asked about a record with that value.
+struct Releases {
+    queue: std::sync::OnceLock<std::sync::Weak<Queue>>,
+    at: &'static [u8],
+}
+
+impl Selector for Releases {
+    fn selects(&self, _: &Stream, _: PartitionId, record: &Record) -> bool {
+        if record.value.as_deref() == Some(self.at)
+            && let Some(queue) = self.queue.get().and_then(std::sync::Weak::upgrade)
+        {
+            queue.release_holder(ME);
+        }
+        true
+    }
+}
+
+#[test]
+fn a_holder_that_is_released_while_records_are_on_their_way_to_it_gets_none_of_them() {
+    let mut world = open(&SimDisk::default(), |_| {});
+    let name = QueueName::from("released");
+    let selector = Arc::new(Releases {
+        queue: std::sync::OnceLock::new(),
+        at: b"second",
+    });
+    let queue = world.kernel.queue(&name, selector.clone());
+    selector.queue.set(Arc::downgrade(&queue)).unwrap();
+    let sources = [world.source, world.target].map(|partition| QueueSource { partition, from: 0 });
+    drive(&mut world.stepper, queue.set_sources(sources.into())).unwrap();
+    world.put(&["first"]);
+    let second = world
+        .kernel
+        .append(world.target, batch(&["second"]), SequenceRule::None);
+    drive(&mut world.stepper, second).unwrap();
+    // The first record is taken, then the log is looked through further; in the middle of that the holder goes.
+    let answer = drive(&mut world.stepper, queue.acquire(ME, 9, usize::MAX));
+    assert_eq!(texts(&answer), [""; 0]);
+    assert_eq!((queue.in_flight(), queue.ready()), (0, 2));
+    let theirs = drive(&mut world.stepper, queue.acquire(YOU, 9, usize::MAX));
+    assert_eq!(texts(&theirs), ["first", "second"]);
+    queue.release_holder(YOU);
+    // The same when it goes before anything was taken, and when the answer is not waited for.
+    let asked = queue.acquire(ME, 9, usize::MAX);
+    queue.release_holder(ME);
+    assert!(drive(&mut world.stepper, asked).is_empty());
+    assert_eq!((queue.in_flight(), queue.ready()), (0, 2));
+    // Its number is good for another.
+    let again = drive(&mut world.stepper, queue.acquire(ME, 9, usize::MAX));
+    assert_eq!(texts(&again), ["first", "second"]);
+}
+
+#[test]
+fn records_whose_acquisition_is_given_up_are_ready_again() {
+    let mut world = open(&SimDisk::default(), |_| {});
+    world.put(&["a", "b"]);
+    let mine = world.take(ME, 1);
+    let queue = world.queue.clone();
+    world.put(&["c"]);
+    let purge = queue.purge();
+    let mut purge = Box::pin(purge);
+    assert!(poll(purge.as_mut()).is_none(), "it has the gate now");
+    let mut acquire = Box::pin(queue.acquire(ME, 9, usize::MAX));
+    assert!(poll(acquire.as_mut()).is_none());
+    drop(acquire);
+    assert_eq!(drive(&mut world.stepper, purge), Ok(2));
+    world.put(&["d"]);
+    assert_eq!(queue.in_flight(), 1, "what it had before stays");
+    assert_eq!(texts(&world.take(YOU, 9)), ["d"]);
+    assert_eq!(world.settle(&mine, Verdict::Accept), Ok(1));
+}
+
+#[test]
+fn progress_that_was_refused_at_an_orderly_stop_is_not_taken_for_written() {
+    let disk = SimDisk::default();
+    let mut world = open(&disk, |config| {
+        config.wal_file_bytes = 4096;
+        config.wal_bytes = 4 * 4096;
+        // What does not fit is refused at once.
+        config.wal_stall_ms = 0;
+    });
+    world.put(&["a", "b"]);
+    let taken = world.take(ME, 2);
+    let filler = "x".repeat(1000);
+    loop {
+        let append = world
+            .kernel
+            .append(world.target, batch(&[&filler]), SequenceRule::None);
+        if drive(&mut world.stepper, append).is_err() {
+            break;
+        }
+    }
+    {
+        // Says that both were handed out, and is still on its way when the stop begins.
+        let ids = [taken[0].id];
+        let mut settle = pin!(world.queue.settle(&ids, Verdict::Accept));
+        assert!(poll(settle.as_mut()).is_none());
+        let mut stop = pin!(world.kernel.shutdown());
+        assert!(poll(stop.as_mut()).is_none());
+        assert_eq!(
+            drive(&mut world.stepper, settle),
+            Err(QueueError::Write(WriteError::Full))
+        );
+        drive(&mut world.stepper, stop);
+    }
+    drop(world);
+    let mut world = open(&disk, |_| {});
+    let again = world.take(ME, 2);
+    assert_eq!(texts(&again), ["a", "b"]);
+    assert!(again.iter().all(|a| a.redelivered));
+}

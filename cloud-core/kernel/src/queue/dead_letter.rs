@@ -6,6 +6,7 @@ use bytes::Bytes;
 use record::{Batch, BatchBuilder, Header, NewRecord};
 
 use super::Queue;
+use super::acquire::size;
 use super::settle::{Leaving, by_source};
 use super::types::DeliveryId;
 use crate::entry::{Entry, SequenceRule};
@@ -162,7 +163,7 @@ impl Queue {
                 continue;
             };
             // With room for the headers added, and lengths.
-            let size = super::size(&record) + 4096;
+            let size = size(&record) + 4096;
             if builder.len() + size > QUEUE_DEAD_LETTER_BYTES && !builder.is_empty() {
                 break;
             }

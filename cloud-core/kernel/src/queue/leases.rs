@@ -18,6 +18,10 @@ pub(super) struct Inner {
     pub sources: BTreeMap<PartitionId, Source>,
     pub limits: QueueLimits,
     holders: HashMap<HolderId, BTreeSet<Place>>,
+    /// Who asks for records, with the numbers of the acquisitions: those of a holder that is released are forgotten.
+    pub acquiring: HashMap<HolderId, Vec<u64>>,
+    /// How many acquisitions there have been.
+    pub acquisitions: u64,
     /// When leases end by themselves (the clock's stop watch, milliseconds).
     deadlines: BTreeSet<(u64, Place)>,
     /// Handed out as often as the limit allows and put back: to be sent to where dead letters go.
@@ -121,8 +125,9 @@ impl Inner {
         self.is_held(id) && self.put_back((id.partition, id.offset))
     }
 
-    /// Puts back all that a holder has; returns how many.
+    /// Puts back all that a holder has; returns how many. What is on its way to the holder finds that nobody asks for it any more.
     pub fn release_holder(&mut self, holder: HolderId) -> usize {
+        self.acquiring.remove(&holder);
         let places = self.holders.remove(&holder).unwrap_or_default();
         let mut released = 0;
         for place in places {

@@ -5,6 +5,7 @@
 //! whoever wants records or waits for them; commits wake those who wait. Memory grows with what is in flight and with the runs of
 //! ready records, not with the records themselves.
 
+mod acquire;
 mod dead_letter;
 mod leases;
 mod scan;
@@ -18,7 +19,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use record::Record;
 use tokio::sync::Notify;
 
 pub use dead_letter::{
@@ -220,65 +220,6 @@ impl Queue {
             .collect()
     }
 
-    /// Takes up to `max_records` records, of `max_bytes` in keys, values and headers together (at least one), for `holder`,
-    /// in commit order over all sources. Empty when nothing is ready.
-    ///
-    /// Looks first through what was committed before the call, so that a record whose write has been acknowledged is seen.
-    pub async fn acquire(
-        &self,
-        holder: HolderId,
-        max_records: usize,
-        max_bytes: usize,
-    ) -> Vec<Acquired> {
-        self.tend().await;
-        let _gate = self.gate.lock().await;
-        self.kernel.begin_deliveries().await;
-        let lease = self.limits().lease_ms;
-        let until = lease.map(|ms| self.stop_watch_ms().saturating_add(ms));
-        let mut acquired = Vec::new();
-        let mut bytes = 0;
-        while acquired.len() < max_records && !self.is_deleted() {
-            let Some(id) = self.next_ready().await else {
-                break;
-            };
-            let Some((record, stream)) = self.record(id).await else {
-                continue;
-            };
-            bytes += size(&record);
-            if bytes > max_bytes && !acquired.is_empty() {
-                break;
-            }
-            // Nobody would write down that it was handed out.
-            if self.kernel.core.stopping.load(Ordering::Acquire) {
-                break;
-            }
-            let Some((count, uncertain)) = self.inner.lock().take(id, holder, until) else {
-                continue;
-            };
-            let redelivered = uncertain || count > 1;
-            if redelivered {
-                self.counts.redelivered.fetch_add(1, Ordering::Relaxed);
-            }
-            acquired.push(Acquired {
-                id,
-                record,
-                stream,
-                redelivered,
-                delivery_count: count,
-            });
-        }
-        acquired
-    }
-
-    /// Puts back everything `holder` has; returns how many.
-    pub fn release_holder(&self, holder: HolderId) -> usize {
-        let released = self.inner.lock().release_holder(holder);
-        if released > 0 {
-            self.changed.notify_waiters();
-        }
-        released
-    }
-
     /// Looks through everything committed before the call, so that [`Queue::ready`] is exact.
     pub async fn catch_up(&self) {
         let _gate = self.gate.lock().await;
@@ -379,17 +320,6 @@ impl Queue {
             self.changed.notify_waiters();
         }
     }
-}
-
-/// Bytes of a record as far as its owner put them there.
-fn size(record: &Record) -> usize {
-    let headers = record
-        .headers
-        .iter()
-        .map(|h| h.name.len() + h.value.as_ref().map_or(0, bytes::Bytes::len));
-    record.key.as_ref().map_or(0, bytes::Bytes::len)
-        + record.value.as_ref().map_or(0, bytes::Bytes::len)
-        + headers.sum::<usize>()
 }
 
 impl Kernel {

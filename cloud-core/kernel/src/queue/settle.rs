@@ -16,8 +16,13 @@ use crate::error::{QueueError, WriteError};
 use crate::state::offset_u64;
 use crate::stream::PartitionId;
 
-/// An entry on its way; true when it was applied.
-pub(super) type Written = Pin<Box<dyn Future<Output = Result<bool, WriteError>> + Send>>;
+/// An entry on its way.
+pub(super) struct Written {
+    /// True when it was applied.
+    done: Pin<Box<dyn Future<Output = Result<bool, WriteError>> + Send>>,
+    /// What it says of sources: low water and `delivered_to`. Durable with it, not before.
+    marks: Vec<(PartitionId, (i64, i64))>,
+}
 
 /// A write whose caller has left before it ended.
 pub(super) type Orphan = (Leaving, Written);
@@ -138,12 +143,13 @@ impl Queue {
         mut entry: Entry,
     ) -> Written {
         let mut settled = Vec::with_capacity(by_source.len());
+        let mut marks = Vec::with_capacity(by_source.len());
         for (partition, mut offsets) in by_source {
             if let Some(source) = inner.sources.get_mut(&partition) {
                 let low_water = source.low_water_without(&offsets);
                 // Below the mark nothing need be said.
                 offsets.remove_range(..offset_u64(low_water));
-                source.persisted = (low_water, source.delivered_to);
+                marks.push((partition, (low_water, source.delivered_to)));
                 settled.push(QueueSettled {
                     partition,
                     offsets,
@@ -157,11 +163,12 @@ impl Queue {
             settled,
         });
         let written = self.kernel.write(entry);
-        Box::pin(async move {
+        let done = Box::pin(async move {
             let outcomes = written.await?;
             let refused = |o: &Outcome| matches!(o, Outcome::Refused(_) | Outcome::NotApplied);
             Ok(!outcomes.iter().any(refused))
-        })
+        });
+        Written { done, marks }
     }
 
     /// Waits for a write and does what follows from it; also when the caller does not wait to the end.
@@ -177,20 +184,24 @@ impl Queue {
         let Some((_, written)) = &mut following.parts else {
             return Ok(false);
         };
-        let result = written.as_mut().await;
-        if let Some((leaving, _)) = following.parts.take() {
-            self.left(leaving, matches!(result, Ok(true)));
+        let result = written.done.as_mut().await;
+        if let Some((leaving, written)) = following.parts.take() {
+            self.left(leaving, &written.marks, matches!(result, Ok(true)));
         }
         result
     }
 
     /// A write has ended.
-    fn left(&self, leaving: Leaving, durable: bool) {
+    fn left(&self, leaving: Leaving, marks: &[(PartitionId, (i64, i64))], durable: bool) {
         let mut inner = self.inner.lock();
-        if !durable {
-            // What the marks said is not durable either.
-            for source in inner.sources.values_mut() {
-                source.persisted = (-1, -1);
+        for (partition, (low_water, delivered_to)) in marks.iter().filter(|_| durable) {
+            if let Some(source) = inner.sources.get_mut(partition) {
+                // Several may be on their way; the log keeps the highest of each.
+                let (known_low_water, known_delivered_to) = source.persisted;
+                source.persisted = (
+                    known_low_water.max(*low_water),
+                    known_delivered_to.max(*delivered_to),
+                );
             }
         }
         match leaving {
@@ -227,11 +238,14 @@ impl Queue {
         let orphans = std::mem::take(&mut self.inner.lock().orphans);
         let mut waiting = Vec::new();
         for (leaving, mut written) in orphans {
-            match written
+            let poll = written
+                .done
                 .as_mut()
-                .poll(&mut Context::from_waker(Waker::noop()))
-            {
-                Poll::Ready(result) => self.left(leaving, matches!(result, Ok(true))),
+                .poll(&mut Context::from_waker(Waker::noop()));
+            match poll {
+                Poll::Ready(result) => {
+                    self.left(leaving, &written.marks, matches!(result, Ok(true)));
+                }
                 Poll::Pending => waiting.push((leaving, written)),
             }
         }

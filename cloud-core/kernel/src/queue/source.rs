@@ -48,7 +48,7 @@ pub(super) struct Source {
     pub delivered_to: i64,
     /// What is below may have been handed out in an earlier life.
     pub uncertain_below: i64,
-    /// Low water and `delivered_to` as last written.
+    /// Low water and `delivered_to` as the log has them, durably.
     pub persisted: (i64, i64),
     /// Its disk failed: not read again until told to.
     pub failed: bool,

@@ -48,7 +48,7 @@ pub struct QueueSource {
     pub from: i64,
 }
 
-/// Whoever acquires: the front end's own number, unique while it holds anything.
+/// Whoever acquires: the front end's own number, unique while it holds or asks for anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HolderId(pub u64);
 

@@ -57,6 +57,7 @@ pub fn acquire(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
     let bytes = *pick(&mut sim.rng, &[100, usize::MAX]);
     let (queues, problems, trace) = (sim.queues.clone(), life.problems.clone(), sim.trace.clone());
     life.tasks.spawn("acquire", async move {
+        // If the holder is released meanwhile, nothing comes.
         let acquired = queue.acquire(holder, records, bytes).await;
         let mut queues = queues.borrow_mut();
         let model = queues.entry(name.clone()).or_default();
@@ -133,10 +134,6 @@ pub fn settle(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
 }
 
 pub fn release(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
-    // What a holder asks for while it goes is put back in part: it must have ended.
-    if life.tasks.count("acquire") > 0 {
-        return Ok(());
-    }
     let Some((name, queue)) = life.any_queue(&mut sim.rng) else {
         return Ok(());
     };
