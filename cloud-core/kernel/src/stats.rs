@@ -108,6 +108,8 @@ pub struct QueueStats {
     pub redelivered: u64,
     /// Leases that ended because the holder did not settle in time.
     pub expired: u64,
+    /// How often a source was looked at for what it has to give next: once for each change of it, whatever the number of sources.
+    pub source_looks: u64,
     /// About how much memory its state takes, in bytes.
     pub memory_bytes: u64,
 }

@@ -317,3 +317,45 @@ async fn a_long_backlog_costs_little_memory_and_bytes_bound_an_acquisition() {
     assert_eq!(queue.acquire(ME, 100, 1).await.len(), 1);
     assert_eq!(take(&queue, 2000).await.len(), 2000);
 }
+
+#[tokio::test]
+async fn what_a_record_costs_does_not_depend_on_the_number_of_sources() {
+    const SOURCES: u32 = 3000;
+    let dir = tempfile::tempdir().unwrap();
+    let kernel = open(&dir);
+    let spec = StreamSpec {
+        partitions: SOURCES,
+        ..StreamSpec::default()
+    };
+    let stream = kernel.create_stream(&address("many"), spec).await.unwrap();
+    let partitions: Vec<_> = (0..SOURCES).map(|p| stream.id.partition(p)).collect();
+    let queue = kernel.queue(&name(), Arc::new(()));
+    queue.set_sources(from_start(&partitions)).await.unwrap();
+    assert!(take(&queue, 1).await.is_empty());
+    let looks = || {
+        let stats = kernel.stats().queues;
+        stats.iter().find(|q| q.name == name()).unwrap().source_looks
+    };
+    assert!(looks() <= 2 * u64::from(SOURCES));
+    let before = looks();
+    // Records of two sources, a consumer that waits for each, and one that takes what is there at once.
+    for n in 0..10 {
+        let mut ready = std::pin::pin!(queue.wait_ready());
+        assert!(sim::stepped::poll(ready.as_mut()).is_none());
+        put(&kernel, partitions[n % 2 * 2000], &n.to_string()).await;
+        ready.await;
+        let taken = take(&queue, 1).await;
+        assert_eq!(texts(&taken), [n.to_string()]);
+        queue.settle(&[taken[0].2], Verdict::Accept).await.unwrap();
+    }
+    for n in 0..50 {
+        put(&kernel, partitions[n * 7], &n.to_string()).await;
+    }
+    let wanted: Vec<_> = (0..50).map(|n| n.to_string()).collect();
+    assert_eq!(texts(&take(&queue, 100).await), wanted);
+    assert_eq!((queue.ready(), queue.release_holder(ME)), (0, 50));
+    assert_eq!((queue.ready(), queue.in_flight()), (50, 0));
+    assert_eq!(texts(&take(&queue, 100).await), wanted);
+    // 60 records, of which 50 twice.
+    assert!(looks() - before < 110 * 5, "{}", looks() - before);
+}

@@ -84,6 +84,18 @@ impl Watch {
         moved
     }
 
+    /// [`Watch::moved`], without waiting.
+    pub(crate) fn take_moved(&mut self) -> Vec<PartitionId> {
+        let moved = self.signal.take_moved();
+        moved.iter().for_each(|partition| self.forget(*partition));
+        moved
+    }
+
+    /// What is raised when a partition moves.
+    pub(crate) fn signal(&self) -> Arc<Signal> {
+        self.signal.clone()
+    }
+
     async fn moved_past(mut self, positions: &[(PartitionId, i64)]) -> Vec<PartitionId> {
         for (partition, offset) in positions {
             // The same partition twice: the nearer offset decides.

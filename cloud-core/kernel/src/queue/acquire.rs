@@ -76,13 +76,13 @@ impl Queue {
         max_bytes: usize,
     ) -> Vec<Acquired> {
         self.tend().await;
-        let _gate = self.gate.lock().await;
+        let mut heads = self.gate.lock().await;
         self.kernel.begin_deliveries().await;
         let lease = self.limits().lease_ms;
         let until = lease.map(|ms| self.stop_watch_ms().saturating_add(ms));
         let mut bytes = 0;
         while acquisition.taken.len() < max_records && !self.is_deleted() {
-            let Some(id) = self.next_ready().await else {
+            let Some(id) = self.next_ready(&mut heads).await else {
                 break;
             };
             let Some((record, stream)) = self.record(id).await else {

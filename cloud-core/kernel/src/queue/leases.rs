@@ -16,6 +16,10 @@ type Place = (PartitionId, i64);
 #[derive(Default)]
 pub(super) struct Inner {
     pub sources: BTreeMap<PartitionId, Source>,
+    /// Sources of which something changed since their heads were looked at, and those that left.
+    pub stirred: BTreeSet<PartitionId>,
+    /// Ready records, as far as they are counted.
+    ready: u64,
     pub limits: QueueLimits,
     holders: HashMap<HolderId, BTreeSet<Place>>,
     /// Who asks for records, with the numbers of the acquisitions: those of a holder that is released are forgotten.
@@ -37,6 +41,32 @@ pub(super) struct Inner {
 }
 
 impl Inner {
+    /// A source, to change what it has to give.
+    pub fn source_mut(&mut self, partition: PartitionId) -> Option<&mut Source> {
+        let source = self.sources.get_mut(&partition)?;
+        self.stirred.insert(partition);
+        Some(source)
+    }
+
+    /// The ready records of a source are in the count, and its head is looked at.
+    pub fn counted(&mut self, partition: PartitionId) {
+        self.stirred.remove(&partition);
+        if let Some(source) = self.sources.get_mut(&partition) {
+            let ready = source.ready.len();
+            self.ready = self.ready.saturating_sub(source.counted) + ready;
+            source.counted = ready;
+        }
+    }
+
+    /// Ready records of all sources.
+    pub fn ready(&self) -> u64 {
+        let stirred = self.stirred.iter().filter_map(|p| self.sources.get(p));
+        let (now, counted) = stirred.fold((0, 0), |(now, counted), source| {
+            (now + source.ready.len(), counted + source.counted)
+        });
+        self.ready.saturating_sub(counted) + now
+    }
+
     fn lease(&self, place: Place) -> Option<&Lease> {
         self.sources.get(&place.0)?.out.get(&place.1)
     }
@@ -58,7 +88,7 @@ impl Inner {
         until: Option<u64>,
     ) -> Option<(u32, bool)> {
         let place = (id.partition, id.offset);
-        let source = self.sources.get_mut(&id.partition)?;
+        let source = self.source_mut(id.partition)?;
         let count = source.take(
             id.offset,
             Lease {
@@ -162,7 +192,7 @@ impl Inner {
             self.deadlines.remove(&(until, place));
         }
         let limit = self.limits.max_deliveries;
-        let Some(source) = self.sources.get_mut(&place.0) else {
+        let Some(source) = self.source_mut(place.0) else {
             return false;
         };
         if limit.is_some_and(|most| source.deliveries(place.1) >= most) {
@@ -197,6 +227,8 @@ impl Inner {
         let Some(source) = self.sources.remove(&partition) else {
             return;
         };
+        self.stirred.insert(partition);
+        self.ready = self.ready.saturating_sub(source.counted);
         for (offset, lease) in &source.out {
             let place = (partition, *offset);
             self.leave_holder(lease.holder, place);

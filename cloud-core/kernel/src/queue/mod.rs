@@ -7,6 +7,7 @@
 
 mod acquire;
 mod dead_letter;
+mod heads;
 mod leases;
 mod scan;
 mod settle;
@@ -32,8 +33,10 @@ use crate::entry::{Command, Entry};
 use crate::error::{QueueError, WriteError};
 use crate::kernel::Kernel;
 use crate::state::SourceState;
+use crate::state::waiters::Signal;
 use crate::stats::QueueStats;
 use crate::stream::PartitionId;
+use heads::Heads;
 use leases::Inner;
 use source::Source;
 
@@ -43,7 +46,9 @@ pub struct Queue {
     name: QueueName,
     selector: ArcSwap<Arc<dyn Selector>>,
     /// Held by whoever looks through the log or takes records: one at a time, so that records go out in order.
-    gate: tokio::sync::Mutex<()>,
+    gate: tokio::sync::Mutex<Heads>,
+    /// Raised by commits to the sources that have nothing to give.
+    committed: Arc<Signal>,
     inner: Mutex<Inner>,
     /// Something may be ready, or the queue is deleted.
     changed: Notify,
@@ -63,6 +68,8 @@ struct Counts {
     redelivered: AtomicU64,
     /// Leases that ended by themselves.
     expired: AtomicU64,
+    /// See [`QueueStats::source_looks`].
+    source_looks: AtomicU64,
 }
 
 impl Queue {
@@ -72,11 +79,14 @@ impl Queue {
         selector: Arc<dyn Selector>,
         reopened: bool,
     ) -> Queue {
+        let watch = kernel.watch_stable();
+        let committed = watch.signal();
         let queue = Queue {
             kernel,
             name,
             selector: ArcSwap::from_pointee(selector),
-            gate: tokio::sync::Mutex::new(()),
+            gate: tokio::sync::Mutex::new(Heads::new(watch)),
+            committed,
             inner: Mutex::default(),
             changed: Notify::new(),
             deleted: AtomicBool::new(false),
@@ -107,6 +117,7 @@ impl Queue {
             .collect();
         gone.into_iter()
             .for_each(|partition| inner.drop_source(partition));
+        inner.stirred.extend(durable.keys());
         for (partition, state) in &durable {
             inner.sources.entry(*partition).or_insert_with(|| {
                 // A source that is added now has not been handed out in any earlier life.
@@ -164,6 +175,7 @@ impl Queue {
             dead_lettered: count(&self.counts.dead_lettered),
             redelivered: count(&self.counts.redelivered),
             expired: count(&self.counts.expired),
+            source_looks: count(&self.counts.source_looks),
             memory_bytes: self.inner.lock().bytes() as u64,
         }
     }
@@ -228,12 +240,7 @@ impl Queue {
 
     /// Records that can be acquired, as far as looked through (see [`Queue::catch_up`]).
     pub fn ready(&self) -> u64 {
-        self.inner
-            .lock()
-            .sources
-            .values()
-            .map(|source| source.ready.len())
-            .sum()
+        self.inner.lock().ready()
     }
 
     /// Records acquired and not settled.
@@ -252,16 +259,13 @@ impl Queue {
                 return;
             }
             self.tend().await;
-            let positions = {
-                let _gate = self.gate.lock().await;
-                if self.next_ready().await.is_some() {
-                    return;
-                }
-                self.positions()
-            };
+            if self.next_ready(&mut *self.gate.lock().await).await.is_some() {
+                return;
+            }
             tokio::select! {
                 () = changed => {}
-                _ = self.kernel.wait_stable(&positions) => {}
+                // One is woken, and may leave before it has looked: so all look.
+                () = self.committed.raised() => self.changed.notify_waiters(),
             }
         }
     }
@@ -289,6 +293,7 @@ impl Queue {
     /// What is due now and then: leases that have ended, dead letters.
     pub(crate) async fn maintain(&self) {
         self.retry();
+        self.follow_trims();
         let expired = self.inner.lock().expire(self.stop_watch_ms());
         if expired > 0 {
             self.counts.expired.fetch_add(expired, Ordering::Relaxed);
@@ -312,11 +317,12 @@ impl Queue {
 
     /// Sources whose disk failed are tried again.
     fn retry(&self) {
-        let mut any = false;
-        for source in self.inner.lock().sources.values_mut() {
-            any |= std::mem::take(&mut source.failed);
-        }
-        if any {
+        let mut inner = self.inner.lock();
+        let failed = inner.sources.iter_mut().filter(|(_, s)| s.failed);
+        let failed: Vec<_> = failed.map(|(p, s)| (s.failed = false, *p).1).collect();
+        inner.stirred.extend(&failed);
+        drop(inner);
+        if !failed.is_empty() {
             self.changed.notify_waiters();
         }
     }

@@ -7,6 +7,8 @@ use record::{Batch, Record};
 use roaring::RoaringTreemap;
 
 use super::dead_letter::Lost;
+use super::heads::{Head, Heads};
+use super::leases::Inner;
 use super::{DeliveryId, Queue};
 use crate::error::ReadError;
 use crate::limits::QUEUE_SCAN_BYTES;
@@ -20,27 +22,20 @@ pub(super) struct Decoded {
     records: Vec<Record>,
 }
 
-/// A place in the order of commits: entry, and place in the entry.
-type Order = (u64, u32);
-
-/// What comes next in the order of commits.
-enum Next {
-    /// This record.
-    Ready(DeliveryId),
-    /// Something nobody has looked at.
-    Unseen(PartitionId),
-    Nothing,
-}
-
 impl Queue {
     /// The first record that is ready, in commit order over all sources; looks further only as far as needed.
-    pub(super) async fn next_ready(&self) -> Option<DeliveryId> {
-        self.follow_trims();
+    pub(super) async fn next_ready(&self, heads: &mut Heads) -> Option<DeliveryId> {
         loop {
-            match self.next() {
-                Next::Ready(id) => return Some(id),
-                Next::Unseen(partition) => self.look(partition).await,
-                Next::Nothing => return None,
+            match self.first_head(heads)? {
+                (partition, Head::Ready(offset)) => {
+                    let acquisitions = &self.kernel.core.acquisitions;
+                    return Some(DeliveryId {
+                        partition,
+                        offset,
+                        epoch: acquisitions.fetch_add(1, Ordering::Relaxed),
+                    });
+                }
+                (partition, Head::Unseen) => self.look(partition).await,
             }
         }
     }
@@ -68,91 +63,43 @@ impl Queue {
         }
     }
 
-    /// Where to wait for more.
-    pub(super) fn positions(&self) -> Vec<(PartitionId, i64)> {
-        self.inner
-            .lock()
-            .sources
-            .iter()
-            .filter(|(_, source)| !source.failed)
-            .map(|(p, source)| (*p, source.scanned))
-            .collect()
+    /// Retention wins over a queue: what it removed is gone from here, too.
+    pub(super) fn follow_trims(&self) {
+        let mut inner = self.inner.lock();
+        let partitions: Vec<_> = inner.sources.keys().copied().collect();
+        for partition in partitions {
+            self.follow_trim(&mut inner, partition);
+        }
+        let gone = std::mem::take(&mut inner.gone);
+        self.counts.dropped.fetch_add(gone, Ordering::Relaxed);
     }
 
-    /// Retention wins over a queue: what it removed is gone from here, too.
-    fn follow_trims(&self) {
-        let mut inner = self.inner.lock();
-        let mut dropped = 0;
-        let mut gone = Vec::new();
-        let mut lost = Vec::new();
-        for (partition, source) in &mut inner.sources {
-            let Some(watermarks) = self.kernel.watermarks(*partition) else {
-                dropped += source.ready.len();
-                gone.push(*partition);
-                continue;
-            };
-            let Some(trimmed) = source.trimmed(watermarks.log_start) else {
-                continue;
-            };
-            dropped += trimmed.records;
+    /// The same for one source; true if there was anything to follow.
+    pub(super) fn follow_trim(&self, inner: &mut Inner, partition: PartitionId) -> bool {
+        let Some(source) = inner.sources.get_mut(&partition) else {
+            return false;
+        };
+        let Some(watermarks) = self.kernel.watermarks(partition) else {
+            let dropped = source.ready.len();
+            self.counts.dropped.fetch_add(dropped, Ordering::Relaxed);
+            inner.drop_source(partition);
+            return true;
+        };
+        if !source.begins_before(watermarks.log_start) {
+            return false;
+        }
+        if let Some(trimmed) = source.trimmed(watermarks.log_start) {
+            let dropped = trimmed.records;
+            self.counts.dropped.fetch_add(dropped, Ordering::Relaxed);
             tracing::warn!(queue = %self.name, %partition, ?trimmed, "the log was trimmed past records that the queue had not settled");
-            lost.push(Lost {
-                partition: *partition,
+            inner.lost.push(Lost {
+                partition,
                 first: trimmed.first,
                 records: trimmed.records,
             });
         }
-        inner.lost.extend(lost);
-        dropped += std::mem::take(&mut inner.gone);
-        gone.into_iter()
-            .for_each(|partition| inner.drop_source(partition));
-        self.counts.dropped.fetch_add(dropped, Ordering::Relaxed);
-    }
-
-    fn next(&self) -> Next {
-        let inner = self.inner.lock();
-        let mut ready: Option<(Order, (PartitionId, i64))> = None;
-        let mut unseen: Option<(Order, PartitionId)> = None;
-        for (partition, source) in inner.sources.iter().filter(|(_, source)| !source.failed) {
-            if let Some(offset) = source.first_ready() {
-                // Without a batch it was trimmed this moment: reading it will tell.
-                let order = self.order_of(*partition, offset).unwrap_or((0, 0));
-                if ready.as_ref().is_none_or(|(first, _)| order < *first) {
-                    ready = Some((order, (*partition, offset)));
-                }
-            }
-            if let Some(order) = self.order_of(*partition, source.scanned)
-                && unseen.as_ref().is_none_or(|(first, _)| order < *first)
-            {
-                unseen = Some((order, *partition));
-            }
-        }
-        match (ready, unseen) {
-            (Some((order, _)), Some((earlier, partition))) if earlier < order => {
-                Next::Unseen(partition)
-            }
-            (Some((_, (partition, offset))), _) => Next::Ready(DeliveryId {
-                partition,
-                offset,
-                epoch: self
-                    .kernel
-                    .core
-                    .acquisitions
-                    .fetch_add(1, Ordering::Relaxed),
-            }),
-            (None, Some((_, partition))) => Next::Unseen(partition),
-            (None, None) => Next::Nothing,
-        }
-    }
-
-    /// When the batch with an offset was committed; `None` past the end.
-    fn order_of(&self, partition: PartitionId, offset: i64) -> Option<Order> {
-        let partition = self.kernel.core.state.partition(partition)?;
-        let log = partition.log.lock();
-        if offset >= log.watermarks().last_stable {
-            return None;
-        }
-        log.order_at(offset)
+        inner.stirred.insert(partition);
+        true
     }
 
     /// Looks at the next batches of a source.
@@ -187,7 +134,7 @@ impl Queue {
             }
         }
         let mut inner = self.inner.lock();
-        let Some(source) = inner.sources.get_mut(&partition) else {
+        let Some(source) = inner.source_mut(partition) else {
             return;
         };
         let new = source.looked(read.next_offset, found);
@@ -201,7 +148,7 @@ impl Queue {
     pub(super) async fn record(&self, id: DeliveryId) -> Option<(Record, Arc<Stream>)> {
         let stream = self.kernel.stream_by_id(id.partition.stream);
         let Some(stream) = stream else {
-            self.follow_trims();
+            self.follow_trim(&mut self.inner.lock(), id.partition);
             return None;
         };
         if let Some(decoded) = &self.inner.lock().decoded
@@ -223,7 +170,7 @@ impl Queue {
         let mut inner = self.inner.lock();
         inner.decoded = (decoded.records.len() > 1).then_some(decoded);
         if record.is_none()
-            && let Some(source) = inner.sources.get_mut(&id.partition)
+            && let Some(source) = inner.source_mut(id.partition)
         {
             let passed = source.pass_over(id.offset, id.offset);
             self.counts.dropped.fetch_add(passed, Ordering::Relaxed);
@@ -234,17 +181,19 @@ impl Queue {
 
     fn cannot_read(&self, partition: PartitionId, error: &ReadError) {
         match error {
-            ReadError::OutOfRange { .. } | ReadError::UnknownPartition(_) => self.follow_trims(),
+            ReadError::OutOfRange { .. } | ReadError::UnknownPartition(_) => {
+                self.follow_trim(&mut self.inner.lock(), partition);
+            }
             ReadError::Corrupt { first, last, .. } => {
                 tracing::error!(%error, queue = %self.name, "records are lost to the queue");
-                if let Some(source) = self.inner.lock().sources.get_mut(&partition) {
+                if let Some(source) = self.inner.lock().source_mut(partition) {
                     let passed = source.pass_over(*first, *last);
                     self.counts.dropped.fetch_add(passed, Ordering::Relaxed);
                 }
             }
             ReadError::Unavailable { .. } | ReadError::Io { .. } | ReadError::Closed => {
                 tracing::error!(%error, queue = %self.name, "a source cannot be read; it is tried again later");
-                if let Some(source) = self.inner.lock().sources.get_mut(&partition) {
+                if let Some(source) = self.inner.lock().source_mut(partition) {
                     source.failed = true;
                 }
             }

@@ -104,6 +104,7 @@ impl Queue {
             let mut inner = self.inner.lock();
             let sources = inner.sources.iter_mut().map(|(p, s)| (*p, s.purge()));
             let leaving: BySource = sources.filter(|(_, o)| !o.is_empty()).collect();
+            inner.stirred.extend(leaving.keys());
             let purged = leaving.values().map(RoaringTreemap::len).sum();
             if purged == 0 {
                 return Ok(0);
@@ -145,7 +146,7 @@ impl Queue {
         let mut settled = Vec::with_capacity(by_source.len());
         let mut marks = Vec::with_capacity(by_source.len());
         for (partition, mut offsets) in by_source {
-            if let Some(source) = inner.sources.get_mut(&partition) {
+            if let Some(source) = inner.sources.get(&partition) {
                 let low_water = source.low_water_without(&offsets);
                 // Below the mark nothing need be said.
                 offsets.remove_range(..offset_u64(low_water));
@@ -208,7 +209,7 @@ impl Queue {
             Leaving::Leased(ids) => ids.into_iter().for_each(|id| inner.settled(id, durable)),
             Leaving::Purged(by_source) => {
                 for (partition, offsets) in by_source {
-                    if let Some(source) = inner.sources.get_mut(&partition) {
+                    if let Some(source) = inner.source_mut(partition) {
                         source.purge_ended(offsets, durable);
                     }
                 }

@@ -52,6 +52,8 @@ pub(super) struct Source {
     pub persisted: (i64, i64),
     /// Its disk failed: not read again until told to.
     pub failed: bool,
+    /// How many of `ready` are in the count over all sources.
+    pub counted: u64,
 }
 
 /// What retention took from a queue.
@@ -83,6 +85,7 @@ impl Source {
             uncertain_below,
             persisted: (state.low_water, state.delivered_to),
             failed: false,
+            counted: 0,
         }
     }
 
@@ -177,9 +180,14 @@ impl Source {
         }
     }
 
+    /// Whether the log begins later than when that was last looked at.
+    pub fn begins_before(&self, log_start: i64) -> bool {
+        self.log_start < log_start
+    }
+
     /// Follows the log start; says what went with it that was not settled.
     pub fn trimmed(&mut self, log_start: i64) -> Option<Trimmed> {
-        if log_start <= self.log_start {
+        if !self.begins_before(log_start) {
             return None;
         }
         let first = self.low_water();

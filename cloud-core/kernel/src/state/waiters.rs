@@ -32,15 +32,26 @@ impl Signal {
     /// What has moved, each once; waits until something has. Can be dropped and called again without loss.
     pub async fn moved(&self) -> Vec<PartitionId> {
         loop {
-            let mut moved = std::mem::take(&mut *self.moved.lock());
+            let moved = self.take_moved();
             if !moved.is_empty() {
-                // Twice, if a commit came between the registration and the look at what is there already.
-                moved.sort_unstable();
-                moved.dedup();
                 return moved;
             }
-            self.notify.notified().await;
+            self.raised().await;
         }
+    }
+
+    /// What has moved until now, each once.
+    pub fn take_moved(&self) -> Vec<PartitionId> {
+        let mut moved = std::mem::take(&mut *self.moved.lock());
+        // Twice, if a commit came between the registration and the look at what is there already.
+        moved.sort_unstable();
+        moved.dedup();
+        moved
+    }
+
+    /// Returns when something has moved since somebody was last told here; of several who wait, one is told.
+    pub async fn raised(&self) {
+        self.notify.notified().await;
     }
 }
 
