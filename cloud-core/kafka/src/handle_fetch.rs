@@ -190,13 +190,18 @@ async fn one(
             .extend(read.batches.into_iter().map(Batch::into_bytes));
     }
     collected.full |= !fits || collected.bytes >= limit;
-    let marks = read.watermarks;
+    let mut marks = read.watermarks;
     let end = if committed {
         marks.last_stable
     } else {
         marks.end
     };
     collected.ends.push((id, end));
+    // A client that knows of offsets which were given up since (`Watermarks::end`) lags behind nothing, and is not ahead either.
+    marks.high_watermark = marks.high_watermark.max(asked.fetch_offset.min(marks.end));
+    if marks.last_stable == read.watermarks.high_watermark {
+        marks.last_stable = marks.high_watermark;
+    }
     PartitionData {
         records,
         aborted_transactions: aborted.map(|aborted| {

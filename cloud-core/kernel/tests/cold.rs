@@ -626,6 +626,15 @@ fn after_the_disk_died_everything_sealed_is_there_and_no_offset_is_used_twice() 
     assert_eq!(Some(report.log), world.kernel.stats().cold_log);
     assert!(report.checkpoint.is_some() && report.damaged.is_empty());
     assert_eq!((report.streams, report.epoch), (2, 2));
+    for p in [p, q, late] {
+        // Readers have all there is, and are not behind by what was given up.
+        let marks = restored.kernel.watermarks(p).unwrap();
+        let last = restored.read(p, marks.high_watermark - 1).unwrap();
+        assert_eq!(last.batches.len(), 1);
+        assert_eq!(last.batches[0].next_offset(), marks.high_watermark);
+        assert_eq!(marks.last_stable, marks.high_watermark);
+        assert!(marks.end > marks.high_watermark + 1_000_000_000);
+    }
     for round in 0..2 {
         assert_eq!(restored.values(p, 10)[..70], all[10..], "{round}");
         assert_eq!(restored.values(q, 0)[..10], other[..10]);
@@ -657,6 +666,24 @@ fn after_the_disk_died_everything_sealed_is_there_and_no_offset_is_used_twice() 
     // The old machine, should it still run, is out.
     world.fill(p, 1);
     assert_eq!(world.seal_all(), Err(ColdTierError::Fenced));
+}
+
+#[test]
+fn a_partition_of_which_nothing_was_sealed_is_empty_after_the_disk_died_and_not_moved() {
+    let mut world = World::new();
+    let p = world.stream("s", 1).partition(0);
+    world.fill(p, 5);
+    world.clock.advance(61_000_000);
+    world.tend().unwrap();
+    let (mut restored, _) = restore(&world);
+    let marks = restored.kernel.watermarks(p).unwrap();
+    assert_eq!((marks.log_start, marks.high_watermark), (0, 0));
+    // Whoever had read all five is not out of range, and misses nothing.
+    assert!(restored.read(p, 5).unwrap().batches.is_empty());
+    let base = restored.append(p, &["new"]);
+    assert!(base > 1_000_000_000);
+    assert_eq!(restored.values(p, 5), ["new"]);
+    assert_eq!(restored.values(p, 0), ["new"]);
 }
 
 #[test]

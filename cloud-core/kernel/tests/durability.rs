@@ -6,7 +6,7 @@ use kernel::{
     DURABILITY, Entry, Kernel, KernelConfig, PartitionId, SequenceRule, Stepper, StreamSpec,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use sim::batches::{address, batch, produced, values};
+use sim::batches::{address, batch, produced, stamped, values};
 use sim::disk::SimDisk;
 use sim::stepped::{config, drive, open, ports};
 
@@ -330,4 +330,82 @@ fn each_class_loses_what_it_may_and_no_offset_comes_twice() {
     let first: u64 = rand::random::<u32>().into();
     println!("seeds {first} to {}", first + 199);
     (first..first + 200).for_each(run);
+}
+
+/// Sets the class that a stream has from now on.
+fn alter(kernel: &Kernel, stepper: &mut Stepper, partition: PartitionId, durability: &str) {
+    let stream = kernel.stream_by_id(partition.stream).unwrap();
+    let altered = kernel.alter_stream_config(&stream.address, class(durability));
+    drive(stepper, altered).unwrap();
+}
+
+#[test]
+fn what_is_only_in_memory_is_found_before_and_between_what_is_cold() {
+    let (kernel, mut stepper) = open(&SimDisk::default()).unwrap();
+    let p = stream(&kernel, &mut stepper, "memory");
+    let mut at = |value: &str, timestamp: i64, durability: &str| {
+        alter(&kernel, &mut stepper, p, durability);
+        let sent = kernel.append(p, stamped(timestamp, value), SequenceRule::None);
+        drive(&mut stepper, sent).unwrap().base_offset
+    };
+    let first = at("first", 2000, "memory");
+    let cold = at("cold", 1000, "quorum+fsync");
+    let between = at("between", 4000, "memory");
+    let last = at("last", 3000, "quorum+fsync");
+    drive(&mut stepper, kernel.seal_all()).unwrap();
+    assert!(kernel.tier_bytes(p).unwrap().cold > 0);
+    assert_eq!(kernel.stats().unsealed_bytes, 0);
+    let mut find = |timestamp| {
+        let found = drive(&mut stepper, kernel.offset_for_timestamp(p, timestamp));
+        found.unwrap().map(|(offset, _)| offset)
+    };
+    assert_eq!(find(0), Some(first));
+    assert_eq!(find(1500), Some(first), "before the cold range");
+    assert_eq!(find(2500), Some(between), "in a hole of it");
+    assert_eq!(find(4001), None);
+    assert!(first < cold && cold < between && between < last);
+}
+
+#[test]
+fn a_cold_read_does_not_pass_over_what_is_only_in_memory() {
+    let (kernel, mut stepper) = open(&SimDisk::default()).unwrap();
+    let p = stream(&kernel, &mut stepper, "quorum+fsync");
+    // Leaves the tail when the others come.
+    let large = "x".repeat(2500);
+    append(&kernel, &mut stepper, p, &large);
+    alter(&kernel, &mut stepper, p, "memory");
+    append(&kernel, &mut stepper, p, &"m".repeat(400));
+    alter(&kernel, &mut stepper, p, "quorum+fsync");
+    append(&kernel, &mut stepper, p, &"d".repeat(400));
+    drive(&mut stepper, kernel.seal_all()).unwrap();
+    let all = drive(&mut stepper, values(&kernel, p, 0));
+    let firsts: Vec<_> = all.iter().map(|value| &value[..1]).collect();
+    assert_eq!(firsts, ["x", "m", "d"]);
+}
+
+#[test]
+fn offsets_that_were_given_up_are_not_seen_before_something_follows_them() {
+    let disk = SimDisk::default();
+    let (kernel, mut stepper) = open(&disk).unwrap();
+    let p = stream(&kernel, &mut stepper, "quorum+fsync");
+    append(&kernel, &mut stepper, p, "durable");
+    alter(&kernel, &mut stepper, p, "memory");
+    append(&kernel, &mut stepper, p, "lost");
+    drop((kernel, stepper));
+    let (kernel, mut stepper) = open(&disk.after_kill(1)).unwrap();
+    let marks = kernel.watermarks(p).unwrap();
+    assert_eq!((marks.high_watermark, marks.last_stable), (1, 1));
+    assert!(marks.end >= 2);
+    // Whoever had read what is lost is not told that it is out of range, and waits as if at the end.
+    let read = drive(&mut stepper, kernel.read(p, 2, 1000)).unwrap();
+    assert!(read.batches.is_empty());
+    assert!(drive(&mut stepper, kernel.read(p, marks.end + 1, 1000)).is_err());
+    let waits = kernel.clone();
+    let mut wait = Box::pin(async move { waits.wait_past(&[(p, 2)]).await });
+    assert!(sim::stepped::poll(wait.as_mut()).is_none());
+    let next = append(&kernel, &mut stepper, p, "next");
+    assert_eq!(next, marks.end);
+    assert_eq!(sim::stepped::poll(wait.as_mut()), Some(vec![p]));
+    let marks = kernel.watermarks(p).unwrap();
+    assert_eq!((marks.high_watermark, marks.end), (next + 1, next + 1));
 }

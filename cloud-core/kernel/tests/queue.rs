@@ -334,7 +334,11 @@ async fn what_a_record_costs_does_not_depend_on_the_number_of_sources() {
     assert!(take(&queue, 1).await.is_empty());
     let looks = || {
         let stats = kernel.stats().queues;
-        stats.iter().find(|q| q.name == name()).unwrap().source_looks
+        stats
+            .iter()
+            .find(|q| q.name == name())
+            .unwrap()
+            .source_looks
     };
     assert!(looks() <= 2 * u64::from(SOURCES));
     let before = looks();

@@ -69,8 +69,8 @@ pub enum RestoreError {
 
 /// Builds the first checkpoint of an empty data directory from the cold store; open it afterwards as ever. `log`: which, if there are
 /// several. Everything is taken from the newest sound checkpoint there and from the footers of the segments that were sealed after it; hot batches
-/// are gone. Ends move on by [`RESTORED_OFFSETS`], producers are forgotten (they may go on anywhere), transactions that were open are
-/// aborted.
+/// are gone. Ends move on by [`RESTORED_OFFSETS`]; readers see that when something is written there, not before. Producers are forgotten (they may
+/// go on anywhere), transactions that were open are aborted.
 pub async fn restore(ports: &Ports, log: Option<Uuid>) -> Result<Restored, RestoreError> {
     let disk = &*ports.disk;
     let _lock = empty_directory(disk)?;
@@ -370,10 +370,6 @@ fn settle(state: &State) {
             if let Some(open) = producer.open {
                 log.transactions.abort(id, open.first_offset, last);
             }
-        }
-        if log.cold.is_empty() {
-            let end = log.end;
-            log.trim(end);
         }
     }
     let mut wal_use = state.wal_use.lock();

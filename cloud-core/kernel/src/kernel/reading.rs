@@ -40,11 +40,12 @@ pub struct TierBytes {
 pub struct Watermarks {
     /// First offset that can be read.
     pub log_start: i64,
-    /// Everything below is safe on all replicas that count. On one node: `end`.
+    /// Everything below is safe on all replicas that count. On one node: one past the last batch. Whoever has come to it has all there is.
     pub high_watermark: i64,
     /// Everything below is decided: no open transaction. Without transactions: `high_watermark`.
     pub last_stable: i64,
-    /// Next offset to be written.
+    /// Next offset to be written. Above `high_watermark` where offsets were given up, so that none is used twice: after a restoration, and
+    /// after the loss of what was only in memory. It is no error to read from there in between: there is nothing yet.
     pub end: i64,
 }
 
@@ -206,23 +207,25 @@ impl Kernel {
                 let hot = log.batches.range(log.position_of(from)..);
                 let mut hot = hot.map(|b| (b.base_offset, b.max_timestamp));
                 let mut volatile = volatile.map(|v| (v.base_offset, v.max_timestamp));
-                // The first of each is the earliest, and of the two the earlier one.
+                // The first of each is the earliest.
                 let late = |(_, latest): &(i64, i64)| *latest >= timestamp;
                 let first = [hot.find(late), volatile.find(late)].into_iter().flatten();
-                (cold, first.map(|(base, _)| base).min(), log.log_start)
+                let hot = first.map(|(base, _)| base.max(from)).min();
+                (cold, hot, log.log_start)
             };
-            from = match (cold, hot) {
-                (Some(range), _) => {
+            // And of the tiers the earlier one: what is in memory alone can lie before what is cold, and between.
+            let cold = match cold.filter(|r| hot.is_none_or(|hot| r.base_offset < hot)) {
+                Some(range) => {
                     let from = from.max(range.base_offset);
                     let seek = self.core.seek_cold(partition, &range, from, timestamp);
-                    match seek.await {
-                        Ok(found) => found,
-                        // Reading tells what has become of it.
-                        Err(_) => from,
-                    }
+                    // Reading tells what has become of it, if that fails.
+                    Some(seek.await.unwrap_or(from))
                 }
-                (None, Some(base_offset)) => from.max(base_offset),
-                (None, None) => return Ok(None),
+                None => None,
+            };
+            from = match cold.into_iter().chain(hot).min() {
+                Some(first) => first,
+                None => return Ok(None),
             };
             let read = self.read(partition, from, CHUNK_BYTES).await?;
             let late = |batch: &&Batch| batch.max_timestamp() >= timestamp;

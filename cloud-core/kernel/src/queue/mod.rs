@@ -259,7 +259,11 @@ impl Queue {
                 return;
             }
             self.tend().await;
-            if self.next_ready(&mut *self.gate.lock().await).await.is_some() {
+            if self
+                .next_ready(&mut *self.gate.lock().await)
+                .await
+                .is_some()
+            {
                 return;
             }
             tokio::select! {

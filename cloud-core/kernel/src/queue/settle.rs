@@ -95,7 +95,9 @@ impl Queue {
         self.follow(Leaving::Leased(ids), written).await.map(drop)
     }
 
-    /// Settles every ready record durably; what is in flight stays. Returns how many.
+    /// Settles, durably, every record committed before the call that is for the queue, not settled and with no holder; what is in flight stays
+    /// so, also what is put back while this is written. Returns how many that were: exactly those, each counted once. A source that cannot be read
+    /// now keeps what was not found yet. After an error that is not `Failed` or `Closed` nothing was settled.
     pub async fn purge(&self) -> Result<u64, QueueError> {
         let _gate = self.gate.lock().await;
         self.alive()?;

@@ -95,8 +95,8 @@ impl PartitionLog {
     pub fn watermarks(&self) -> Watermarks {
         Watermarks {
             log_start: self.log_start,
-            high_watermark: self.end,
-            last_stable: self.last_stable(),
+            high_watermark: self.reached(Mark::End),
+            last_stable: self.reached(Mark::LastStable),
             end: self.end,
         }
     }
@@ -169,7 +169,13 @@ impl PartitionLog {
             && let Some(range) = self.cold_at(offset)
             && range.base_offset < in_memory_from
         {
-            plan.cold = Some(*range);
+            // What is in memory alone can lie in its holes.
+            let volatile = self.volatile_at(offset).map(|batch| batch.base_offset);
+            let volatile = volatile.filter(|base_offset| *base_offset > offset);
+            plan.cold = Some(ColdRange {
+                next_offset: volatile.map_or(range.next_offset, |v| range.next_offset.min(v)),
+                ..*range
+            });
             return plan;
         }
         let mut bytes = 0;

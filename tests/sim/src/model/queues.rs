@@ -19,6 +19,8 @@ pub struct Queue {
     pub settled: BTreeSet<Place>,
     /// Settlements that were not acknowledged.
     pub maybe_settled: BTreeSet<Place>,
+    /// Settlements of this life on their way: if they are refused, the holder has the records again, unless it was released meanwhile.
+    pub settling: BTreeMap<Place, (DeliveryId, HolderId)>,
     /// Handed out in this life and not settled or released.
     pub held: BTreeMap<Place, (DeliveryId, HolderId)>,
     /// Handed out in this life.
@@ -29,7 +31,22 @@ impl Queue {
     /// A new life: nobody holds anything.
     pub fn restarted(&mut self) {
         self.held.clear();
+        self.settling.clear();
         self.delivered.clear();
+    }
+
+    /// A holder is gone: nobody has what it had.
+    pub fn released(&mut self, holder: HolderId) {
+        self.held.retain(|_, (_, by)| *by != holder);
+        self.settling.retain(|_, (_, by)| *by != holder);
+    }
+
+    /// A settlement was refused, and nothing of it was done.
+    pub fn not_settled(&mut self, place: &Place) {
+        self.maybe_settled.remove(place);
+        if let Some(held) = self.settling.remove(place) {
+            self.held.insert(*place, held);
+        }
     }
 
     /// The sources that the kernel has after a restart decide what became of an unanswered request.

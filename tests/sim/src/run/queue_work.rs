@@ -44,6 +44,8 @@ fn check(
     if !model.delivered.insert(id) && !got.redelivered {
         return wrong("it was delivered before and does not say so");
     }
+    // Whatever became of an earlier settlement: it was not settled.
+    model.maybe_settled.remove(&id);
     model.held.insert(id, (got.id, holder));
     Ok(())
 }
@@ -97,7 +99,10 @@ pub fn settle(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
         return Ok(());
     }
     for place in &places {
-        model.held.remove(place);
+        let held = model.held.remove(place);
+        if verdict != Verdict::Release {
+            model.settling.extend(held.map(|held| (*place, held)));
+        }
         if verdict != Verdict::Release {
             model.maybe_settled.insert(*place);
         }
@@ -113,10 +118,14 @@ pub fn settle(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
         }
         let mut queues = queues.borrow_mut();
         let model = queues.entry(name.clone()).or_default();
+        if settled == Err(QueueError::Write(WriteError::Full)) {
+            places.iter().for_each(|place| model.not_settled(place));
+        }
         if let Ok(settled) = settled {
             trace.note(format_args!("queue {name} settled {settled} of {ids:?}"));
             for id in &places {
                 // A source that was dropped meanwhile took its state along.
+                model.settling.remove(id);
                 if model.maybe_settled.remove(id) {
                     model.settled.insert(*id);
                 }
@@ -140,7 +149,7 @@ pub fn release(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
     let holder = HolderId(sim.rng.random_range(1..4));
     queue.release_holder(holder);
     if let Some(model) = sim.queues.borrow_mut().get_mut(&name) {
-        model.held.retain(|_, (_, by)| *by != holder);
+        model.released(holder);
     }
     Ok(())
 }
@@ -220,7 +229,8 @@ pub fn purge(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
         return Ok(());
     };
     life.settle_down(sim)?;
-    let ready: BTreeSet<Place> = {
+    // What is owed and with nobody, and of that what an earlier life has perhaps settled.
+    let (ready, perhaps): (BTreeSet<Place>, BTreeSet<Place>) = {
         let truth = sim.truth.borrow();
         let mut queues = sim.queues.borrow_mut();
         let model = queues.entry(name.clone()).or_default();
@@ -228,30 +238,36 @@ pub fn purge(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
             let marks = life.kernel.watermarks(partition);
             marks.map_or(0, |marks| marks.log_start)
         });
-        let known = |id: &Place| model.held.contains_key(id) || model.maybe_settled.contains(id);
-        let ready = must.into_iter().chain(may);
-        let ready: BTreeSet<_> = ready.filter(|id| !known(id)).collect();
-        model.maybe_settled.extend(ready.iter().copied());
-        ready
+        let owed = must.into_iter().chain(may);
+        let owed = owed.filter(|id| !model.held.contains_key(id));
+        let (perhaps, ready) = owed.partition(|id| model.maybe_settled.contains(id));
+        model.maybe_settled.extend(&ready);
+        (ready, perhaps)
     };
+    let (least, most) = (ready.len(), ready.len() + perhaps.len());
     sim.trace
-        .note(format_args!("queue {name} purge {}", ready.len()));
+        .note(format_args!("queue {name} purge {least} to {most}"));
     let purged = life.complete(sim, "purge", async move { queue.purge().await })?;
-    let Ok(purged) = purged else {
+    if let Err(error) = &purged {
+        if *error == QueueError::Write(WriteError::Full)
+            && let Some(model) = sim.queues.borrow_mut().get_mut(&name)
+        {
+            ready.iter().for_each(|place| model.not_settled(place));
+        }
         return Ok(());
-    };
+    }
+    let purged = purged.unwrap_or_default();
     sim.trace.note(format_args!("queue {name} purged {purged}"));
     if sim.faulty || sim.cold_fails() {
         // A source that could not be read keeps what it has.
         return Ok(());
     }
-    // What was perhaps settled may have been among them.
-    if purged < ready.len() as u64 {
-        let why = format!("queue {name} purged {purged} of {}", ready.len());
+    if !(least as u64..=most as u64).contains(&purged) {
+        let why = format!("queue {name} purged {purged} of {least} to {most}");
         return Err(Stop::Wrong(why));
     }
     if let Some(model) = sim.queues.borrow_mut().get_mut(&name) {
-        for id in ready {
+        for id in ready.into_iter().chain(perhaps) {
             model.maybe_settled.remove(&id);
             model.settled.insert(id);
         }
