@@ -52,8 +52,8 @@ pub(crate) fn save(disk: &dyn Disk, index: u64, parts: &[Bytes]) -> std::io::Res
     if stale.iter().any(|name| name == "new.tmp") {
         disk.remove(&temporary)?;
     }
-    let mut whole = vec![header.freeze()];
-    whole.extend(parts.iter().cloned());
+    let mut whole = vec![&header[..]];
+    whole.extend(parts.iter().map(|part| &part[..]));
     let file = disk.create(&temporary)?;
     if let Err(error) = file.write_at(0, &whole).and_then(|()| file.sync()) {
         // Where there is no room, what is of no use must not take any.

@@ -223,6 +223,15 @@ pub enum Command {
 }
 
 impl Command {
+    /// The batch in it: of an append, or the control batch of the end of a transaction.
+    pub(crate) fn batch(&self) -> Option<&Batch> {
+        match self {
+            Command::Append { batch, .. } => Some(batch),
+            Command::EndTransaction { marker, .. } => Some(marker),
+            _ => None,
+        }
+    }
+
     /// Ends the transaction of a producer in partitions: everything it wrote there since it began is committed, or is as if it had
     /// never been written. `timestamp`: the caller's clock, milliseconds since the epoch.
     pub fn end_transaction(

@@ -3,7 +3,9 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use record::{Batch, Namespace, StreamAddress, StreamName};
 use roaring::RoaringTreemap;
+use smallvec::SmallVec;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use uuid::Uuid;
 
 use crate::codec::{Decoder, Encode, Malformed, len_u32};
@@ -12,17 +14,41 @@ use crate::queue::QueueName;
 use crate::segment::{Compacted, SegmentId, SegmentMeta, SegmentPart};
 use crate::stream::{PartitionId, StreamId};
 
+/// Where in a body the batch of each append, and the control batch of each end of a transaction, begins, in order.
+pub(crate) type BatchesAt = SmallVec<[u32; 2]>;
+
 /// An encoded entry.
 #[derive(Debug)]
 pub(crate) struct Encoded {
-    /// The body, in parts: batches are parts of their own, shared with whoever made them.
-    pub parts: Vec<Bytes>,
+    /// The body without its batches, which stay where they are, in the commands.
+    pub rest: BytesMut,
     /// Length of the body.
     pub len: usize,
     /// CRC-32C of the body.
     pub crc: u32,
-    /// Where in the body the batch of each append, and the control batch of each end of a transaction, begins, in order.
-    pub batches_at: Vec<u32>,
+    pub batches_at: BatchesAt,
+}
+
+impl Encoded {
+    /// Cuts the body at its batches: what of `rest` stands before each, and the batch, then what stands after the last one.
+    pub fn cut<'a>(
+        &self,
+        commands: &'a [Command],
+    ) -> impl Iterator<Item = (Range<usize>, Option<&'a Batch>)> {
+        let mut batches = commands.iter().filter_map(Command::batch);
+        let mut batches_at = self.batches_at.iter();
+        let (mut from, mut before) = (0, 0);
+        let mut end = Some(self.rest.len());
+        std::iter::from_fn(move || match (batches.next(), batches_at.next()) {
+            (Some(batch), Some(at)) => {
+                let range = from..*at as usize - before;
+                from = range.end;
+                before += batch.len();
+                Some((range, Some(batch)))
+            }
+            _ => end.take().map(|end| (from..end, None)),
+        })
+    }
 }
 
 const APPEND: u8 = 1;
@@ -47,20 +73,18 @@ const SEGMENT_SEALED: u8 = 25;
 const RANGES_REPLACED: u8 = 26;
 
 pub(crate) fn encode(commands: &[Command]) -> Encoded {
-    let has_batch =
-        |c: &&Command| matches!(c, Command::Append { .. } | Command::EndTransaction { .. });
-    let batches = commands.iter().filter(has_batch).count();
-    let mut parts = Vec::with_capacity(2 * batches + 1);
-    let mut batches_at = Vec::with_capacity(batches);
-    let mut done = 0;
+    let mut batches_at = BatchesAt::new();
+    let mut before = 0;
+    let mut crc = 0;
+    let mut from = 0;
     let mut out = BytesMut::with_capacity(4 + commands.iter().map(room).sum::<usize>());
     let mut put_batch = |out: &mut BytesMut, batch: &Batch| {
         out.put_u32_le(len_u32(batch.len()));
-        done += out.len();
-        batches_at.push(len_u32(done));
-        parts.push(out.split().freeze());
-        done += batch.len();
-        parts.push(batch.bytes().clone());
+        batches_at.push(len_u32(out.len() + before));
+        crc = crc32c::crc32c_append(crc, out.get(from..).unwrap_or_default());
+        crc = crc32c::crc32c_append(crc, batch.bytes());
+        from = out.len();
+        before += batch.len();
     };
     out.put_u32_le(len_u32(commands.len()));
     for command in commands {
@@ -208,16 +232,10 @@ pub(crate) fn encode(commands: &[Command]) -> Encoded {
             }
         }
     }
-    if !out.is_empty() {
-        done += out.len();
-        parts.push(out.freeze());
-    }
-    let crc = parts
-        .iter()
-        .fold(0, |crc, part| crc32c::crc32c_append(crc, part));
+    let crc = crc32c::crc32c_append(crc, out.get(from..).unwrap_or_default());
     Encoded {
-        parts,
-        len: done,
+        len: out.len() + before,
+        rest: out,
         crc,
         batches_at,
     }
@@ -234,7 +252,7 @@ fn room(command: &Command) -> usize {
 }
 
 /// The commands of a body, with where the batches in it begin.
-pub(crate) fn decode(body: Bytes) -> Result<(Vec<Command>, Vec<u32>), Malformed> {
+pub(crate) fn decode(body: Bytes) -> Result<(Vec<Command>, BatchesAt), Malformed> {
     let mut from = Decoder::new(body);
     let count = from.count(1)?;
     // A command takes far more memory than the one byte that it may take here.
@@ -242,7 +260,7 @@ pub(crate) fn decode(body: Bytes) -> Result<(Vec<Command>, Vec<u32>), Malformed>
         return Err(Malformed("too many commands"));
     }
     let mut commands = Vec::with_capacity(count);
-    let mut batches_at = Vec::new();
+    let mut batches_at = BatchesAt::new();
     for _ in 0..count {
         commands.push(decode_command(&mut from, &mut batches_at)?);
     }
@@ -253,7 +271,7 @@ pub(crate) fn decode(body: Bytes) -> Result<(Vec<Command>, Vec<u32>), Malformed>
     }
 }
 
-fn decode_command(from: &mut Decoder, batches_at: &mut Vec<u32>) -> Result<Command, Malformed> {
+fn decode_command(from: &mut Decoder, batches_at: &mut BatchesAt) -> Result<Command, Malformed> {
     Ok(match from.u8()? {
         APPEND => {
             let partition = get_partition(from)?;
@@ -447,7 +465,7 @@ pub(crate) fn get_compacted(from: &mut Decoder) -> Result<Compacted, Malformed> 
     }
 }
 
-fn get_batch(from: &mut Decoder, batches_at: &mut Vec<u32>) -> Result<Batch, Malformed> {
+fn get_batch(from: &mut Decoder, batches_at: &mut BatchesAt) -> Result<Batch, Malformed> {
     batches_at.push(len_u32(from.position() + 4));
     // The frame's checksum, just verified, covers the batch.
     Batch::from_trusted(from.bytes()?).map_err(|_| Malformed("batch"))

@@ -23,13 +23,15 @@ pub fn frame_header(bytes: &[u8]) -> Option<Bytes> {
 /// The body of a frame.
 pub fn entry(body: Bytes) -> Option<Bytes> {
     let (commands, _) = entry_codec::decode(body).ok()?;
-    Some(
-        entry_codec::encode(&commands)
-            .parts
-            .into_iter()
-            .flatten()
-            .collect(),
-    )
+    let encoded = entry_codec::encode(&commands);
+    let mut out = BytesMut::new();
+    for (range, batch) in encoded.cut(&commands) {
+        out.extend_from_slice(encoded.rest.get(range)?);
+        if let Some(batch) = batch {
+            out.extend_from_slice(batch.bytes());
+        }
+    }
+    Some(out.freeze())
 }
 
 /// The body of a checkpoint.

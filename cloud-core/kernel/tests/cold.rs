@@ -409,7 +409,7 @@ fn copy_of(disk: &SimDisk) -> SimDisk {
         copy.create_dir(directory).unwrap();
         for name in disk.names(directory) {
             let file = copy.create(&name).unwrap();
-            file.write_at(0, &[disk.bytes(&name).into()]).unwrap();
+            file.write_at(0, &[&disk.bytes(&name)]).unwrap();
             file.sync().unwrap();
         }
         copy.sync_dir(directory).unwrap();

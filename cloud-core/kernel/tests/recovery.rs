@@ -156,3 +156,42 @@ fn a_kernel_with_threads_recovers_what_a_crash_left() {
     let kernel = Kernel::open(ports(&disk), config).unwrap();
     assert_eq!(kernel.stats().recovered_entries, 61);
 }
+
+/// A group that is larger than a file makes a file that is larger than others: distances from the end of the log, as counted in files, jump.
+#[test]
+fn what_goes_to_memory_has_no_holes_when_a_file_is_larger_than_others() {
+    for tail_bytes in (0..60_000).step_by(2000) {
+        let disk = SimDisk::default();
+        let config = KernelConfig {
+            wal_file_bytes: 8192,
+            group_bytes: 1 << 16,
+            tail_bytes,
+            ..config()
+        };
+        let (kernel, mut stepper) = Kernel::open_stepped(ports(&disk), config.clone()).unwrap();
+        let p = partition(&kernel, &mut stepper);
+        let mut expected = Vec::new();
+        for (group, length) in [(1, 500); 24]
+            .into_iter()
+            .chain([(12, 2000)])
+            .chain([(1, 500); 24])
+        {
+            let from = expected.len();
+            expected.extend((from..from + group).map(|n| format!("{n:0length$}")));
+            let send = |value: &String| kernel.append(p, batch(&[value]), SequenceRule::None);
+            let sent: Vec<_> = expected[from..].iter().map(send).collect();
+            for sent in sent {
+                drive(&mut stepper, sent).unwrap();
+            }
+        }
+        drop((kernel, stepper));
+        let (kernel, mut stepper) = Kernel::open_stepped(ports(&disk), config).unwrap();
+        let found = drive(&mut stepper, values(&kernel, p, 0));
+        assert!(
+            found == expected,
+            "{tail_bytes}: {} of {}",
+            found.len(),
+            expected.len()
+        );
+    }
+}

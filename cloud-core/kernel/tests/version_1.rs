@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use kernel::ports::Disk;
 use kernel::{CursorName, HolderId, QueueName, SequenceRule};
 use sim::batches::{address, batch, produced, values};
@@ -21,7 +20,7 @@ fn a_data_directory_of_format_1_is_opened() {
             let name = entry.file_name().into_string().unwrap();
             let file = disk.create(&format!("{directory}/{name}")).unwrap();
             let bytes = std::fs::read(entry.path()).unwrap();
-            file.write_at(0, &[Bytes::from(bytes)]).unwrap();
+            file.write_at(0, &[&bytes]).unwrap();
         }
     }
     for life in 0..2 {

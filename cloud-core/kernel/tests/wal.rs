@@ -175,8 +175,7 @@ fn files_of_the_first_version_are_read_and_followed_by_new_ones() {
     let disk = SimDisk::default();
     drop(open(&disk).unwrap());
     let file = kernel::ports::Disk::create(&disk, "wal/00000000000000000001.wal").unwrap();
-    file.write_at(0, &[bytes::Bytes::from_static(b"TLWAL\0\0\0\x01")])
-        .unwrap();
+    file.write_at(0, &[b"TLWAL\0\0\0\x01"]).unwrap();
     let (kernel, mut stepper) = open(&disk).unwrap();
     partition(&kernel, &mut stepper);
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use kernel::Ports;
 use kernel::ports::{Clock, Disk, DiskFile, MemoryColdStore, TokioSpawner};
 use parking_lot::Mutex;
@@ -92,7 +91,7 @@ impl Disk for MemoryDisk {
 }
 
 impl DiskFile for MemoryFile {
-    fn write_at(&self, position: u64, parts: &[Bytes]) -> io::Result<()> {
+    fn write_at(&self, position: u64, parts: &[&[u8]]) -> io::Result<()> {
         let mut contents = self.contents.lock();
         let mut at = usize::try_from(position).map_err(io::Error::other)?;
         for part in parts {

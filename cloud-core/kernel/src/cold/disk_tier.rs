@@ -166,7 +166,7 @@ impl DiskTier {
         }
         let write = || -> io::Result<()> {
             let file = self.disk.create(&path(file))?;
-            file.write_at(0, &[bytes])?;
+            file.write_at(0, &[&bytes])?;
             // Not for its durability: so that what is cached never piles up in front of the log's own syncs.
             file.sync()
         };

@@ -158,7 +158,9 @@ impl WalFile {
             index: header.index,
             durable: header.durable,
             stamp: header.stamp,
-            commands: entry_codec::decode(body).map_err(|e| e.to_string()),
+            commands: entry_codec::decode(body)
+                .map(|(commands, batches_at)| (commands, batches_at.into_vec()))
+                .map_err(|e| e.to_string()),
         })
     }
 

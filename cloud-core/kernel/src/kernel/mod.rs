@@ -34,7 +34,7 @@ use crate::stream::PartitionId;
 use crate::wal::files::WalFiles;
 use crate::wal::intake::{Intake, Pending};
 use crate::wal::spares::Spares;
-use crate::wal::writer::{Progress, Writer, Written};
+use crate::wal::writer::{Progress, Work, Writer, Written};
 use crate::{checkpoint, entry_codec, limits, pool, wal};
 use maintain::Checkpoints;
 
@@ -179,6 +179,7 @@ impl Kernel {
             next_index: recovered.next_index,
             last_stamp: recovered.last_stamp,
             progress: Progress::synced(recovered.next_index - 1),
+            work: Work::default(),
         };
         let recovery_us = ports.clock.monotonic_us().saturating_sub(started);
         state.seal_at.store(config.seal_at(), Ordering::Relaxed);
@@ -355,7 +356,12 @@ impl Kernel {
         batch: Batch,
         rule: SequenceRule,
     ) -> impl Future<Output = Result<Appended, AppendError>> + Send + use<> {
-        let written = self.write(Entry::new().append(partition, batch, rule));
+        let commands = vec![Command::Append {
+            partition,
+            batch,
+            rule,
+        }];
+        let written = self.write(Entry { commands });
         async move {
             match written.await?.pop() {
                 Some(Outcome::Appended(appended)) => Ok(appended),

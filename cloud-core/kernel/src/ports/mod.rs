@@ -9,8 +9,6 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 pub use cold::{ColdStore, Spawner};
 pub use memory_cold::MemoryColdStore;
 pub use system::{SystemClock, SystemDisk, TokioSpawner};
@@ -61,7 +59,7 @@ pub trait Disk: Send + Sync {
 pub trait DiskFile: Send + Sync {
     /// Writes all parts, in order, from `position`; the file grows if that goes past its end. After an error any part of it may be
     /// there. One thread writes a file at a time.
-    fn write_at(&self, position: u64, parts: &[Bytes]) -> io::Result<()>;
+    fn write_at(&self, position: u64, parts: &[&[u8]]) -> io::Result<()>;
     /// Reserves room on the disk for the first `len` bytes, so that writing there does not fail for want of room. The file is at least
     /// that long afterwards, and reads as zeros where nothing was written.
     fn allocate(&self, len: u64) -> io::Result<()>;

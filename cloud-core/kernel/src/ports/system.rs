@@ -8,7 +8,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
@@ -120,7 +119,7 @@ struct SystemFile {
 }
 
 impl DiskFile for SystemFile {
-    fn write_at(&self, position: u64, parts: &[Bytes]) -> io::Result<()> {
+    fn write_at(&self, position: u64, parts: &[&[u8]]) -> io::Result<()> {
         let mut position = position;
         for parts in parts.chunks(MAX_PARTS) {
             let mut slices: Vec<IoSlice<'_>> = parts

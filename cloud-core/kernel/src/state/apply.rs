@@ -33,26 +33,22 @@ pub(crate) struct FrameAt {
 
 /// What producers would be after the commands judged so far: one entry may carry several batches of one producer.
 #[derive(Default)]
-struct Staged(HashMap<(PartitionId, i64), Producer>);
+struct Staged(Option<HashMap<(PartitionId, i64), Producer>>);
 
 impl Staged {
-    fn producer(
-        &self,
-        partition: &Partition,
-        volatile: bool,
-        producer_id: i64,
-    ) -> Option<Producer> {
-        match self.0.get(&(partition.id, producer_id)) {
-            Some(known) => Some(known.clone()),
-            None => {
-                let mut log = partition.log.lock();
-                log.producers(volatile).get(&producer_id).cloned()
-            }
-        }
+    fn get(&self, partition: PartitionId, producer_id: i64) -> Option<&Producer> {
+        self.0.as_ref()?.get(&(partition, producer_id))
+    }
+
+    /// What is known of a producer, for judging the next command.
+    fn producer(&self, partition: &Partition, producer_id: i64) -> Option<Producer> {
+        let known = || partition.log.lock().producers.get(&producer_id).cloned();
+        self.get(partition.id, producer_id).cloned().or_else(known)
     }
 
     fn put(&mut self, partition: PartitionId, producer_id: i64, now: Producer) {
-        self.0.insert((partition, producer_id), now);
+        let staged = self.0.get_or_insert_default();
+        staged.insert((partition, producer_id), now);
     }
 }
 
@@ -121,16 +117,11 @@ impl State {
                         .partition(*id)
                         .ok_or_else(|| refused(AppendError::UnknownPartition(*id)))?;
                     let mut duplicate = None;
-                    let checked = partition.log.lock().checks(at.volatile, *rule, batch);
-                    if checked {
-                        let producer = batch.producer_id();
-                        let known = staged.producer(&partition, at.volatile, producer);
-                        match producer::judge(known.as_ref(), batch, *rule) {
-                            Verdict::Append => staged.put(
-                                *id,
-                                producer,
-                                producer::remember(known, batch, *rule, -1, at.stamp),
-                            ),
+                    if producer::is_checked(*rule, batch) {
+                        let more = position + 1 < commands.len();
+                        let verdict = judge_append(&partition, at, batch, *rule, &mut staged, more);
+                        match verdict {
+                            Verdict::Append => {}
                             Verdict::Duplicate(offsets) => duplicate = Some(offsets),
                             Verdict::Refuse(error) => return Err(refused(error)),
                         }
@@ -143,7 +134,7 @@ impl State {
                 Command::EndTransaction { partitions, marker } => {
                     let coordinator_epoch = coordinator_epoch(marker);
                     for partition in partitions.iter().filter_map(|id| self.partition(*id)) {
-                        let known = staged.producer(&partition, false, marker.producer_id());
+                        let known = staged.producer(&partition, marker.producer_id());
                         if let Some(known) = &known {
                             producer::judge_end(known, marker, coordinator_epoch)
                                 .map_err(refused)?;
@@ -184,21 +175,18 @@ impl State {
             return Outcome::NotApplied;
         }
         log.begin_append(at.volatile);
-        if log.checks(at.volatile, rule, &batch) {
+        if producer::is_checked(rule, &batch) {
             let id = batch.producer_id();
-            let known = log.producers(at.volatile).remove(&id);
+            let (end, stamp) = (log.end, at.stamp);
+            let producers = log.remembering(at.volatile, &batch);
+            let known = producers.remove(&id);
             let was_open = known.as_ref().is_some_and(|known| known.open.is_some());
-            let now = producer::remember(known, &batch, rule, log.end, at.stamp);
-            if let (false, Some(open)) = (was_open, now.open) {
+            let now = producer::remember(known, &batch, rule, end, stamp);
+            let open = now.open.filter(|_| !was_open);
+            producers.insert(id, now);
+            if let Some(open) = open {
                 log.transactions.begin(id, open.first_offset);
             }
-            log.producers(at.volatile).insert(id, now);
-        } else if producer::is_checked(rule, &batch) {
-            // Not judged, but what comes after it in memory follows it.
-            let id = batch.producer_id();
-            let known = log.volatile_producers.remove(&id);
-            let now = producer::remember(known, &batch, rule, log.end, at.stamp);
-            log.volatile_producers.insert(id, now);
         }
         Outcome::Appended(self.place(at, &partition, log, batch, batch_at))
     }
@@ -534,6 +522,30 @@ impl State {
         self.streams_changed
             .send_modify(|generation| *generation += 1);
     }
+}
+
+/// Judges an append whose sequence is checked; with `more`, also for the commands that follow in the entry.
+fn judge_append(
+    partition: &Partition,
+    at: FrameAt,
+    batch: &Batch,
+    rule: SequenceRule,
+    staged: &mut Staged,
+    more: bool,
+) -> Verdict {
+    let id = batch.producer_id();
+    let mut log = partition.log.lock();
+    if !log.is_judged(at.volatile, batch) {
+        return Verdict::Append;
+    }
+    let producers = log.remembering(at.volatile, batch);
+    let known = staged.get(partition.id, id).or_else(|| producers.get(&id));
+    let verdict = producer::judge(known, batch, rule);
+    if more && verdict == Verdict::Append {
+        let now = producer::remember(known.cloned(), batch, rule, -1, at.stamp);
+        staged.put(partition.id, id, now);
+    }
+    verdict
 }
 
 /// Changes the value of a key, which is made if it is missing.

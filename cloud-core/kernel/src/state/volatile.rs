@@ -10,8 +10,7 @@ use record::Batch;
 
 use super::State;
 use super::partition::PartitionLog;
-use super::producer::{self, Producer};
-use crate::entry::SequenceRule;
+use super::producer::Producer;
 
 /// A batch that is only in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,19 +31,25 @@ impl PartitionLog {
         }
     }
 
-    /// Who knows the producer of a batch, and whether its sequence is checked at all. In a stream of durability `memory` most of a producer's
-    /// batches are not logged: what is logged between them follows no sequence. Transactions are logged whole.
-    pub fn checks(&self, volatile: bool, rule: SequenceRule, batch: &Batch) -> bool {
-        let follows = volatile || !self.is_volatile || batch.is_transactional();
-        follows && producer::is_checked(rule, batch)
+    /// Whether the sequence of a batch is judged, if it has one. In a stream of durability `memory` most of a producer's batches are not
+    /// logged: what is logged between them follows no sequence, and is remembered for what comes after it in memory. Transactions are logged
+    /// whole.
+    pub fn is_judged(&self, volatile: bool, batch: &Batch) -> bool {
+        volatile || !self.is_in_memory(volatile, batch)
     }
 
-    pub fn producers(&mut self, volatile: bool) -> &mut BTreeMap<i64, Producer> {
-        if volatile {
+    /// Who remembers the producer of a batch.
+    pub fn remembering(&mut self, volatile: bool, batch: &Batch) -> &mut BTreeMap<i64, Producer> {
+        if self.is_in_memory(volatile, batch) {
             &mut self.volatile_producers
         } else {
             &mut self.producers
         }
+    }
+
+    /// Whether the sequence that a batch belongs to is one that only memory knows.
+    fn is_in_memory(&self, volatile: bool, batch: &Batch) -> bool {
+        volatile || self.is_volatile && !batch.is_transactional()
     }
 
     /// The stream has another durability from here on. What producers did in memory is not known to the log: they may go on anywhere.

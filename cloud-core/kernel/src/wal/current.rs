@@ -3,12 +3,25 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::frame::{Format, FrameHeader};
 use super::intake::Pending;
+use crate::codec::len_u32;
 use crate::ports::DiskFile;
 use crate::state::FrameAt;
+
+/// Bodies, their batches aside, of at most so many bytes are copied behind their headers: one part to write instead of two.
+const COPIED: usize = 1024;
+
+/// Entries as frames; its memory is used again.
+#[derive(Default)]
+pub(crate) struct Framed {
+    /// Headers, each with what of its body is copied.
+    fronts: BytesMut,
+    /// Where each frame goes.
+    pub places: Vec<FrameAt>,
+}
 
 pub(crate) struct Current {
     pub file: Arc<dyn DiskFile>,
@@ -26,37 +39,74 @@ impl Current {
         Format::V2 { salt: self.salt }
     }
 
-    /// Where frames of these headers go.
-    pub fn places(&self, headers: &[FrameHeader]) -> io::Result<Vec<FrameAt>> {
+    /// Makes frames of entries, of which the first has the index, term and so on of `first`, for the end of the file.
+    pub fn frame<'a>(
+        &self,
+        first: FrameHeader,
+        entries: impl Iterator<Item = &'a Pending>,
+        framed: &mut Framed,
+    ) -> io::Result<()> {
+        framed.fronts.clear();
         let format = self.format();
         let mut at = self.len;
-        let place = |header: &FrameHeader| {
-            let frame_at = u32::try_from(at).map_err(io::Error::other)?;
-            at += format.frame_len(header.length);
-            Ok(FrameAt {
-                index: header.index,
-                frame_at,
+        for (index, pending) in (first.index..).zip(entries) {
+            let encoded = &pending.encoded;
+            let header = FrameHeader {
+                length: len_u32(encoded.len),
+                body_crc: encoded.crc,
+                index,
+                ..first
+            };
+            header.encode(format, &mut framed.fronts);
+            if encoded.rest.len() <= COPIED {
+                framed.fronts.extend_from_slice(&encoded.rest);
+            }
+            framed.places.push(FrameAt {
+                index,
+                frame_at: u32::try_from(at).map_err(io::Error::other)?,
                 body_len: header.length,
                 stamp: header.stamp,
                 volatile: false,
                 in_tail: true,
-            })
-        };
-        headers.iter().map(place).collect()
+            });
+            at += format.frame_len(header.length);
+        }
+        Ok(())
     }
 
     /// Writes frames at the end. They are not durable yet, and after an error nobody knows what is there.
-    pub fn write(&mut self, headers: &[FrameHeader], group: &[&Pending]) -> io::Result<()> {
+    pub fn write<'a>(
+        &mut self,
+        entries: impl Iterator<Item = &'a Pending>,
+        framed: &'a Framed,
+    ) -> io::Result<()> {
         let format = self.format();
-        let mut fronts = BytesMut::with_capacity(headers.len() * format.header_len());
-        let mut parts: Vec<Bytes> = Vec::with_capacity(headers.len() * 4);
+        let fronts = &framed.fronts;
+        let mut parts: Vec<&[u8]> = Vec::with_capacity(framed.places.len() * 2 + 1);
+        // What is copied lies side by side until a batch, or what is large, comes between.
+        let (mut from, mut to) = (0, 0);
         let mut end = self.len;
-        for (header, pending) in headers.iter().zip(group) {
-            header.encode(format, &mut fronts);
-            parts.push(fronts.split().freeze());
-            parts.extend(pending.encoded.parts.iter().cloned());
-            end += format.frame_len(header.length);
+        for pending in entries {
+            let encoded = &pending.encoded;
+            to += format.header_len();
+            for (range, batch) in encoded.cut(&pending.commands) {
+                let mut large = None;
+                if encoded.rest.len() <= COPIED {
+                    to += range.len();
+                } else {
+                    large = encoded.rest.get(range).filter(|part| !part.is_empty());
+                }
+                let batch = batch.map(|batch| &batch.bytes()[..]);
+                if large.is_some() || batch.is_some() {
+                    parts.extend(fronts.get(from..to));
+                    from = to;
+                    parts.extend(large);
+                    parts.extend(batch);
+                }
+            }
+            end += format.frame_len(len_u32(encoded.len));
         }
+        parts.extend(fronts.get(from..to).filter(|part| !part.is_empty()));
         self.file.write_at(self.len, &parts)?;
         self.len = end;
         self.bytes = self.bytes.max(end);
@@ -65,12 +115,11 @@ impl Current {
 
     /// Takes back, for sure, what a write that found no room left behind: the room for its frames stays, they do not.
     pub fn take_back(&self, places: &[FrameAt]) -> io::Result<()> {
-        let nothing = Bytes::from_static(&[0; 8]);
         for place in places {
             let at = u64::from(place.frame_at);
             if at < self.bytes {
                 // Without its salt it is no frame.
-                self.file.write_at(at, std::slice::from_ref(&nothing))?;
+                self.file.write_at(at, &[&[0; 8]])?;
             }
         }
         self.file.truncate(self.bytes)?;

@@ -99,19 +99,19 @@ impl Intake {
         Ok(())
     }
 
-    /// Takes the next entries: at least one if there is one, up to `max_bytes`, all of them urgent or none. While the others are held back,
-    /// the urgent ones pass them by.
-    pub fn drain(&self, max_bytes: usize, held: bool) -> Group {
+    /// Takes the next entries into an empty group: at least one if there is one, up to `max_bytes`, all of them urgent or none. While the
+    /// others are held back, the urgent ones pass them by.
+    pub fn drain(&self, max_bytes: usize, held: bool, group: &mut Group) {
         let mut inner = self.inner.lock();
-        let mut group = Group::default();
+        let mut taken = 0;
         if held {
             if inner.urgent > 0 {
                 group.entries = inner.split(true);
+                taken = group.entries.iter().map(|p| p.encoded.len).sum();
             }
         } else {
-            let mut bytes = 0;
             while let Some(next) = inner.entries.front() {
-                bytes += next.encoded.len;
+                let bytes = taken + next.encoded.len;
                 let other = group
                     .entries
                     .last()
@@ -119,6 +119,7 @@ impl Intake {
                 if other || bytes > max_bytes && !group.entries.is_empty() {
                     break;
                 }
+                taken = bytes;
                 group.entries.extend(inner.entries.pop_front());
             }
         }
@@ -126,15 +127,18 @@ impl Intake {
         if group.urgent {
             inner.urgent -= group.entries.len();
         }
-        let taken: usize = group.entries.iter().map(|p| p.encoded.len).sum();
         inner.bytes = inner.bytes.saturating_sub(taken);
-        group
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.inner.lock().entries.is_empty()
     }
 
     /// Gives back what was drained and must wait, none of it urgent: it goes before what waits.
-    pub fn put_back(&self, entries: Vec<Pending>) {
+    pub fn put_back(&self, entries: impl DoubleEndedIterator<Item = Pending>) {
         let mut inner = self.inner.lock();
-        for pending in entries.into_iter().rev() {
+        for pending in entries.rev() {
             inner.bytes += pending.encoded.len;
             inner.entries.push_front(pending);
         }

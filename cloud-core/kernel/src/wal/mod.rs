@@ -12,6 +12,8 @@ pub(crate) mod scan;
 pub(crate) mod spares;
 mod volatile;
 pub(crate) mod writer;
+#[cfg(test)]
+mod writer_tests;
 
 /// Directory of the WAL files, in the data directory.
 pub(crate) const DIRECTORY: &str = "wal";

@@ -47,6 +47,8 @@ struct Recovery<'a> {
     head: SnapshotHead,
     /// From here on, in bytes before the end of the log, batches go into the tail: it would not keep those before.
     tail_from: u64,
+    /// Whether that was reached: from then on all go there, since what is in memory of a partition has no holes.
+    in_tail: bool,
     /// About how many bytes of the log come after the file that is read.
     after: u64,
     recovered: Recovered,
@@ -73,6 +75,7 @@ pub(crate) fn recover(
         head,
         // The newest file need not be full.
         tail_from: state.tail.lock().limit() as u64 + spares.file_bytes(),
+        in_tail: false,
         after: spares.file_bytes() * planned.len() as u64,
         recovered: Recovered {
             current: None,
@@ -211,7 +214,8 @@ impl Recovery<'_> {
         }
         let place = |reason: &str| corrupt(path, at, header.index, reason);
         let len = bytes.len() as u64;
-        let in_tail = self.after + file_bytes.saturating_sub(at) <= self.tail_from;
+        self.in_tail |= self.after + file_bytes.saturating_sub(at) <= self.tail_from;
+        let in_tail = self.in_tail;
         let mut body = bytes.slice(format.header_len()..);
         if in_tail {
             // What stays must not hold on to all that was read with it.
@@ -310,11 +314,13 @@ fn erase(path: &str, opened: &Opened, end: u64, later: &Later) -> io::Result<()>
     };
     let until = until.min(opened.bytes);
     tracing::warn!(path, from = end, until, "erasing an unfinished write");
-    let zeros = Bytes::from(vec![0; ERASE_BYTES]);
+    let zeros = vec![0; ERASE_BYTES];
     let mut at = end;
     while at < until {
         let wanted = usize::try_from(until - at).map_or(ERASE_BYTES, |b| b.min(ERASE_BYTES));
-        opened.file.write_at(at, &[zeros.slice(..wanted)])?;
+        opened
+            .file
+            .write_at(at, &[zeros.get(..wanted).unwrap_or_default()])?;
         at += wanted as u64;
     }
     Ok(())
@@ -340,6 +346,7 @@ fn write_again(opened: &Opened, unsure: &Unsure, end: u64) -> io::Result<()> {
                 io::Result::Ok(())
             })?;
             if let Some(from) = from {
+                let parts: Vec<&[u8]> = parts.iter().map(|frame: &Bytes| &frame[..]).collect();
                 file.write_at(from, &parts)?;
             }
         }

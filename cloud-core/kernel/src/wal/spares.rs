@@ -168,7 +168,7 @@ fn prepare(file: &dyn DiskFile) -> io::Result<u64> {
     // Random bits of an identity: drawn where those of streams are.
     let (high, low) = Uuid::new_v4().as_u64_pair();
     let salt = high ^ low.rotate_left(32);
-    file.write_at(0, &[encode_file_header(salt).freeze()])?;
+    file.write_at(0, &[&encode_file_header(salt)])?;
     file.sync()?;
     Ok(salt)
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::current::Current;
+use super::current::{Current, Framed};
 use super::files::{WalFile, WalFiles};
-use super::frame::{FILE_HEADER, FrameHeader};
+use super::frame::{FILE_HEADER, Format, FrameHeader};
 use super::intake::{Group, Intake, Pending};
 use super::spares::{Spare, Spares};
 use super::{is_full, path, volatile};
@@ -58,6 +58,26 @@ pub(crate) struct Writer {
     /// Stamps never go back, whatever the clock does.
     pub last_stamp: i64,
     pub progress: Progress,
+    pub work: Work,
+}
+
+/// The group that is written now; its memory is used again for the next.
+#[derive(Default)]
+pub(crate) struct Work {
+    group: Group,
+    /// How durable each of its entries has to be.
+    classes: Vec<Durability>,
+    framed: Framed,
+}
+
+impl Work {
+    /// The entries that are logged.
+    fn logged(&self) -> impl Iterator<Item = &Pending> {
+        let pairs = self.group.entries.iter().zip(&self.classes);
+        pairs
+            .filter(|(_, class)| **class != Durability::Memory)
+            .map(|(pending, _)| pending)
+    }
 }
 
 /// What the writer knows besides the log.
@@ -96,24 +116,34 @@ impl Writer {
 
     /// Writes one group; false when there was nothing to do.
     pub fn step(&mut self) -> bool {
+        let mut work = std::mem::take(&mut self.work);
+        let stepped = self.step_with(&mut work);
+        self.work = work;
+        stepped
+    }
+
+    fn step_with(&mut self, work: &mut Work) -> bool {
         let held = self.is_held();
-        let mut group = self.intake.drain(self.config.group_bytes, held);
-        if group.entries.is_empty() {
-            return self.sync_if_asked() | self.snapshot(true);
+        self.intake
+            .drain(self.config.group_bytes, held, &mut work.group);
+        if work.group.entries.is_empty() {
+            // While entries are held back there is more to come.
+            return self.sync_if_asked() | self.snapshot(!held || self.intake.is_empty());
         }
         let stamp = self.ports.clock.now_ms().max(self.last_stamp);
         self.last_stamp = stamp;
-        let classes = self.classify(&mut group);
-        let written = self.write(&group, &classes, stamp);
-        if !group.urgent {
+        self.classify(work);
+        let written = self.write(work, stamp);
+        if !work.group.urgent {
             let wants_room = matches!(written, Err(Failure::NoRoom | Failure::AtBound));
             self.written.wants_room.store(wants_room, Ordering::Relaxed);
         }
+        let entries = &mut work.group.entries;
         match written {
-            Ok(places) => self.apply(group.entries, &classes, places, stamp),
-            Err(Failure::NoRoom) => refuse(group.entries, &WriteError::Full),
-            Err(Failure::AtBound) => return self.hold(group.entries),
-            Err(Failure::Unknown(error)) => self.fail(group.entries, &error),
+            Ok(()) => self.apply(work, stamp),
+            Err(Failure::NoRoom) => refuse(entries.drain(..), &WriteError::Full),
+            Err(Failure::AtBound) => return self.hold(entries),
+            Err(Failure::Unknown(error)) => self.fail(entries.drain(..), &error),
         }
         self.snapshot(false);
         true
@@ -121,25 +151,24 @@ impl Writer {
 
     /// How durable each entry has to be. What must be reserved for those that are not logged goes before them, and what cannot be applied
     /// with them goes back.
-    fn classify(&self, group: &mut Group) -> Vec<Durability> {
-        let entries = &mut group.entries;
+    fn classify(&self, work: &mut Work) {
+        let (entries, classes) = (&mut work.group.entries, &mut work.classes);
+        classes.clear();
         if !self.state.is_relaxed() {
-            return vec![Durability::QuorumFsync; entries.len()];
+            classes.resize(entries.len(), Durability::QuorumFsync);
+            return;
         }
-        let mut classes: Vec<Durability> = entries
-            .iter()
-            .map(|pending| self.state.durability(&pending.commands))
-            .collect();
+        let of = |pending: &Pending| self.state.durability(&pending.commands);
+        classes.extend(entries.iter().map(of));
         if classes.contains(&Durability::Memory) {
-            let planned = volatile::plan(&self.state, entries, &classes);
-            self.intake.put_back(entries.split_off(planned.take));
+            let planned = volatile::plan(&self.state, entries, classes);
+            self.intake.put_back(entries.drain(planned.take..));
             classes.truncate(planned.take);
             if let Some(reserve) = planned.reserve {
                 entries.insert(0, reserve);
                 classes.insert(0, Durability::QuorumFsync);
             }
         }
-        classes
     }
 
     /// Between two groups the state is exactly what the entries so far made of it.
@@ -154,7 +183,7 @@ impl Writer {
         }
         // A checkpoint builds on what is in the WAL, so that must be there to stay.
         if let Err(error) = self.sync() {
-            self.fail(Vec::new(), &error);
+            self.fail(std::iter::empty(), &error);
             self.snapshots.close();
             return true;
         }
@@ -179,7 +208,7 @@ impl Writer {
             && !self.progress.failed
             && let Err(error) = self.sync()
         {
-            self.fail(Vec::new(), &error);
+            self.fail(std::iter::empty(), &error);
         }
         wanted
     }
@@ -200,43 +229,46 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes a group, and makes it durable unless nobody asked for that; returns where those of its entries are that are logged.
-    fn write(
+    /// Writes a group, and makes it durable unless nobody asked for that; the places in `work` are those of its entries that are logged.
+    fn write(&mut self, work: &mut Work, stamp: i64) -> Result<(), Failure> {
+        let mut framed = std::mem::take(&mut work.framed);
+        let written = self.write_framed(work, &mut framed, stamp);
+        work.framed = framed;
+        written
+    }
+
+    fn write_framed(
         &mut self,
-        group: &Group,
-        classes: &[Durability],
+        work: &Work,
+        framed: &mut Framed,
         stamp: i64,
-    ) -> Result<Vec<FrameAt>, Failure> {
-        let pairs = group.entries.iter().zip(classes);
-        let logged: Vec<&Pending> = pairs
-            .filter(|(_, class)| **class != Durability::Memory)
-            .map(|(pending, _)| pending)
-            .collect();
-        if logged.is_empty() {
-            return Ok(Vec::new());
+    ) -> Result<(), Failure> {
+        // All files that are written are of one format; the salt does not matter for lengths.
+        let frame_len =
+            |pending: &Pending| Format::V2 { salt: 0 }.frame_len(len_u32(pending.encoded.len));
+        let wanted: u64 = work.logged().map(frame_len).sum();
+        framed.places.clear();
+        if wanted == 0 {
+            return Ok(());
         }
-        let durable = self.progress.synced;
-        let headers: Vec<FrameHeader> = (self.next_index..)
-            .zip(&logged)
-            .map(|(index, pending)| FrameHeader {
-                length: len_u32(pending.encoded.len),
-                body_crc: pending.encoded.crc,
-                shard: SHARD,
-                term: TERM,
-                index,
-                durable,
-                stamp,
-            })
-            .collect();
-        let must_sync = classes.contains(&Durability::QuorumFsync);
-        let current = self.file_for(&headers, group.urgent)?;
-        let places = current.places(&headers)?;
+        let first = FrameHeader {
+            length: 0,
+            body_crc: 0,
+            shard: SHARD,
+            term: TERM,
+            index: self.next_index,
+            durable: self.progress.synced,
+            stamp,
+        };
+        let must_sync = work.classes.contains(&Durability::QuorumFsync);
+        let current = self.file_for(wanted, work.group.urgent)?;
+        current.frame(first, work.logged(), framed)?;
         let before = (current.len, current.bytes);
-        if let Err(error) = current.write(&headers, &logged) {
+        if let Err(error) = current.write(work.logged(), framed) {
             if !is_full(&error) {
                 return Err(error.into());
             }
-            current.take_back(&places)?;
+            current.take_back(&framed.places)?;
             tracing::error!(%error, "the disk is full; writes are refused until there is room");
             return Err(Failure::NoRoom);
         }
@@ -249,7 +281,7 @@ impl Writer {
             let first = current.first_index;
             self.files.put(first, WalFile { bytes, format });
         }
-        let count = headers.len() as u64;
+        let count = framed.places.len() as u64;
         self.next_index += count;
         if must_sync {
             self.progress.synced = self.next_index - 1;
@@ -260,11 +292,11 @@ impl Writer {
             .fetch_add(len - before.0, Ordering::Relaxed);
         self.written.entries.fetch_add(count, Ordering::Relaxed);
         self.ask_for_spare(len);
-        Ok(places)
+        Ok(())
     }
 
-    /// The file for the next frames: the current one, or a new one if that is full.
-    fn file_for(&mut self, headers: &[FrameHeader], urgent: bool) -> Result<&mut Current, Failure> {
+    /// The file for the next `wanted` bytes of frames: the current one, or a new one if that is full.
+    fn file_for(&mut self, wanted: u64, urgent: bool) -> Result<&mut Current, Failure> {
         let size = self.spares.file_bytes();
         // The end of the file is a reserve for what makes room, unless the next file is there with another one.
         let reserve = if urgent || self.spares.count().0 > RESERVED_SPARES {
@@ -272,10 +304,7 @@ impl Writer {
         } else {
             size / WAL_RESERVE_SHARE
         };
-        let full = |c: &Current| {
-            let frames = headers.iter().map(|h| c.format().frame_len(h.length));
-            c.len > FILE_HEADER as u64 && c.len + frames.sum::<u64>() > size - reserve
-        };
+        let full = |c: &Current| c.len > FILE_HEADER as u64 && c.len + wanted > size - reserve;
         if self.current.as_ref().is_none_or(full) {
             self.rotate(urgent)?;
         }
@@ -365,12 +394,12 @@ impl Writer {
     }
 
     /// Puts back entries that the WAL has no room for, until files are freed.
-    fn hold(&mut self, entries: Vec<Pending>) -> bool {
+    fn hold(&mut self, entries: &mut Vec<Pending>) -> bool {
         tracing::warn!(
             bound = self.config.wal_bytes,
             "the log is at its bound; writes wait until something of it was sealed or trimmed"
         );
-        self.intake.put_back(entries);
+        self.intake.put_back(entries.drain(..));
         self.progress.held_since = Some(self.ports.clock.monotonic_us());
         self.snapshot(false)
     }
@@ -398,14 +427,8 @@ impl Writer {
         (left > 0).then_some(Duration::from_micros(left))
     }
 
-    fn apply(
-        &mut self,
-        group: Vec<Pending>,
-        classes: &[Durability],
-        places: Vec<FrameAt>,
-        stamp: i64,
-    ) {
-        let mut places = places.into_iter();
+    fn apply(&mut self, work: &mut Work, stamp: i64) {
+        let mut places = work.framed.places.iter().copied();
         let nowhere = FrameAt {
             index: self.next_index - 1,
             frame_at: 0,
@@ -414,7 +437,7 @@ impl Writer {
             volatile: true,
             in_tail: true,
         };
-        for (pending, class) in group.into_iter().zip(classes) {
+        for (pending, class) in work.group.entries.drain(..).zip(&work.classes) {
             let at = match class {
                 Durability::Memory => nowhere,
                 _ => match places.next() {
@@ -428,10 +451,7 @@ impl Writer {
                 done,
                 ..
             } = pending;
-            // The parts share the batches' memory; without them a batch may be filled in where it is.
-            let batches_at = encoded.batches_at;
-            drop(encoded.parts);
-            let outcomes = self.state.apply(at, commands, &batches_at);
+            let outcomes = self.state.apply(at, commands, &encoded.batches_at);
             self.written.applied.store(at.index, Ordering::Release);
             // The caller may have left.
             let _ = done.send(Ok(outcomes));
@@ -440,7 +460,7 @@ impl Writer {
 
     /// After a failed write or fdatasync nobody knows what is on the disk, and asking again would be answered as if all were well: the kernel
     /// accepts no write any more. What was acknowledged stays readable.
-    fn fail(&mut self, group: Vec<Pending>, error: &io::Error) {
+    fn fail(&mut self, group: impl Iterator<Item = Pending>, error: &io::Error) {
         self.progress.failed = true;
         let reason = format!(
             "cannot write {}: {error}",
@@ -454,7 +474,7 @@ impl Writer {
     }
 }
 
-fn refuse(group: Vec<Pending>, error: &WriteError) {
+fn refuse(group: impl IntoIterator<Item = Pending>, error: &WriteError) {
     for pending in group {
         // The caller may have left.
         let _ = pending.done.send(Err(error.clone()));

@@ -7,7 +7,6 @@ mod names;
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use kernel::ports::{Disk, DiskFile};
 use parking_lot::{Mutex, MutexGuard};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -382,7 +381,7 @@ impl SimFile {
 }
 
 impl DiskFile for SimFile {
-    fn write_at(&self, position: u64, parts: &[Bytes]) -> io::Result<()> {
+    fn write_at(&self, position: u64, parts: &[&[u8]]) -> io::Result<()> {
         self.may_write()?;
         let bytes = parts.concat();
         let from = usize::try_from(position).map_err(io::Error::other)?;
