@@ -289,6 +289,34 @@ fn random_lives() {
 }
 
 #[test]
+fn a_deletion_that_was_the_last_record_goes_when_it_is_not_any_more() {
+    let mut world = World::new();
+    let settings = [
+        ("cleanup.policy", "compact"),
+        ("min.cleanable.dirty.ratio", "0"),
+        ("delete.retention.ms", "10000"),
+    ];
+    let partition = world.stream("s", 1, &settings).partition(0);
+    let compact = |world: &mut World| {
+        world.seal();
+        world.rewrite();
+        world.clock.advance(11_000_000);
+        world.rewrite();
+    };
+    world.append(
+        partition,
+        keyed(&[("a".to_owned(), None)], Compression::None),
+    );
+    compact(&mut world);
+    assert_eq!(world.log(partition).len(), 1, "the last record stays");
+    let later = [("b".to_owned(), Some("1".to_owned()))];
+    world.append(partition, keyed(&later, Compression::None));
+    compact(&mut world);
+    let left: Vec<_> = world.log(partition).into_keys().collect();
+    assert_eq!(left, [1]);
+}
+
+#[test]
 fn the_newest_of_each_key_is_left_and_deletions_go_later() {
     let mut world = World::new();
     let settings = [

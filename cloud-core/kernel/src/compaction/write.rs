@@ -119,6 +119,10 @@ impl Kernel {
         writer.end_part(to, aborted.copied().collect());
         Ok(match group.compacted {
             Compacted::Since(_) if job.newest.is_some() && !left.tombstones => Compacted::Wholly,
+            // The last record of the log is a deletion and stayed for that. It will not be the last for ever.
+            Compacted::Wholly if left.tombstones => {
+                Compacted::Since(self.core.ports.clock.now_ms())
+            }
             compacted => compacted,
         })
     }
