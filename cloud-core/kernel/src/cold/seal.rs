@@ -19,6 +19,14 @@ use crate::state::partition::{BatchRef, Partition};
 
 /// A segment on its way.
 pub(crate) struct Sealing {
+    upload: Box<dyn Upload>,
+    /// What is to be uploaded before anything else.
+    outgoing: Option<Vec<Bytes>>,
+    work: Work,
+}
+
+/// The making of it.
+struct Work {
     flight: InFlight,
     /// Newest entry whose batches go into it.
     through: u64,
@@ -28,9 +36,8 @@ pub(crate) struct Sealing {
     begun: Option<i64>,
     next: i64,
     stage: Stage,
-    upload: Box<dyn Upload>,
-    /// What is to be uploaded before anything else.
-    outgoing: Option<Vec<Bytes>>,
+    /// The next part of the upload.
+    ready: Option<Vec<Bytes>>,
 }
 
 enum Stage {
@@ -181,25 +188,36 @@ impl Kernel {
         partitions.truncate(MAX_SEGMENT_PARTS);
         let writer = SegmentWriter::new(flight.id, flight.log);
         Ok(Sealing {
-            flight,
-            through,
-            partitions: partitions.into(),
-            begun: None,
-            next: 0,
-            stage: Stage::Writing(writer),
             upload,
             outgoing: None,
+            work: Work {
+                flight,
+                through,
+                partitions: partitions.into(),
+                begun: None,
+                next: 0,
+                stage: Stage::Writing(writer),
+                ready: None,
+            },
         })
     }
 
     async fn finish_seal(&self, sealing: &mut Sealing) -> Result<(), ColdTierError> {
         loop {
-            if let Some(part) = &sealing.outgoing {
-                sealing.upload.part(part.clone()).await?;
-                sealing.outgoing = None;
+            if sealing.outgoing.is_none() {
+                sealing.outgoing = sealing.work.ready.take();
             }
-            match &mut sealing.stage {
-                Stage::Writing(_) => self.write_more(sealing).await?,
+            if let Some(part) = &sealing.outgoing {
+                // While it is on its way, the next one is made ready.
+                let uploading = sealing.upload.part(part.clone());
+                let (uploaded, made) = tokio::join!(uploading, self.write_more(&mut sealing.work));
+                uploaded?;
+                sealing.outgoing = None;
+                made?;
+                continue;
+            }
+            match &mut sealing.work.stage {
+                Stage::Writing(_) => self.write_more(&mut sealing.work).await?,
                 Stage::Uploaded(meta) if meta.parts.is_empty() => {
                     // Everything was trimmed meanwhile.
                     return Ok(sealing.upload.abort().await?);
@@ -207,7 +225,7 @@ impl Kernel {
                 Stage::Uploaded(meta) => {
                     let meta = meta.clone();
                     sealing.upload.finish().await?;
-                    sealing.stage = Stage::Durable(meta);
+                    sealing.work.stage = Stage::Durable(meta);
                 }
                 Stage::Durable(meta) => {
                     let meta = meta.clone();
@@ -225,36 +243,35 @@ impl Kernel {
         }
     }
 
-    /// Writes batches until there is a part to upload, or all are written.
-    async fn write_more(&self, sealing: &mut Sealing) -> Result<(), ColdTierError> {
-        loop {
-            let Stage::Writing(writer) = &mut sealing.stage else {
-                return Ok(());
+    /// Writes batches until the next part of the upload is ready; nothing, if it is or there is none.
+    async fn write_more(&self, work: &mut Work) -> Result<(), ColdTierError> {
+        while work.ready.is_none() {
+            let Stage::Writing(writer) = &mut work.stage else {
+                break;
             };
             if let Some(part) = writer.take_upload() {
-                sealing.outgoing = Some(part);
-                return Ok(());
+                work.ready = Some(part);
+                break;
             }
-            let Some(partition) = sealing.partitions.front().cloned() else {
-                let empty = SegmentWriter::new(sealing.flight.id, sealing.flight.log);
+            let Some(partition) = work.partitions.front().cloned() else {
+                let empty = SegmentWriter::new(work.flight.id, work.flight.log);
                 let (last, meta) = std::mem::replace(writer, empty).finish();
-                sealing.outgoing = Some(last);
-                sealing.stage = Stage::Uploaded(meta);
-                return Ok(());
+                work.ready = Some(last);
+                work.stage = Stage::Uploaded(meta);
+                break;
             };
-            let plan =
-                partition
-                    .log
-                    .lock()
-                    .plan_seal(sealing.next, sealing.through, UPLOAD_PART_BYTES);
+            let plan = partition
+                .log
+                .lock()
+                .plan_seal(work.next, work.through, UPLOAD_PART_BYTES);
             let stream = self.stream_by_id(partition.id.stream);
             let (Some((first, _)), Some(stream)) = (plan.first(), stream) else {
-                if let Some(from) = sealing.begun.take() {
+                if let Some(from) = work.begun.take() {
                     let aborted = &partition.log.lock().transactions;
-                    writer.end_part(sealing.next, aborted.aborted_between(from, sealing.next));
+                    writer.end_part(work.next, aborted.aborted_between(from, work.next));
                 }
-                sealing.partitions.pop_front();
-                sealing.next = 0;
+                work.partitions.pop_front();
+                work.next = 0;
                 continue;
             };
             let first = *first;
@@ -262,7 +279,7 @@ impl Kernel {
                 // Trimmed meanwhile.
                 continue;
             };
-            if sealing.begun.is_none() {
+            if work.begun.is_none() {
                 let number = partition.id.partition;
                 writer.begin_part(PartHead::new(
                     &stream,
@@ -270,21 +287,22 @@ impl Kernel {
                     first.base_offset,
                     first.index,
                 ));
-                sealing.begun = Some(first.base_offset);
+                work.begun = Some(first.base_offset);
             }
             for batch in batches {
                 match batch {
                     Ok(batch) => {
-                        sealing.next = batch.next_offset();
+                        work.next = batch.next_offset();
                         writer.push(&batch);
                     }
                     Err((first, last)) => {
-                        sealing.next = last + 1;
+                        work.next = last + 1;
                         writer.push_lost(first, last);
                     }
                 }
             }
         }
+        Ok(())
     }
 
     /// Brings the batches of a plan that are not in memory from the WAL. One that is damaged there is an `Err` with its offsets. `None`: some of

@@ -66,13 +66,6 @@ impl SegmentWriter {
         }
     }
 
-    /// Bytes of the batches so far.
-    #[allow(dead_code, reason = "compaction is on its way")]
-    pub fn data_bytes(&self) -> u64 {
-        self.position - HEADER_BYTES as u64
-    }
-
-    #[allow(dead_code, reason = "compaction is on its way")]
     pub fn is_empty(&self) -> bool {
         self.footer.parts.is_empty()
     }
