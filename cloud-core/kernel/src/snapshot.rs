@@ -114,12 +114,7 @@ pub(crate) fn take(state: &State, head: SnapshotHead) -> Snapshot {
     put_cold(&mut out, state);
     out.put_u32_le(len_u32(directory.by_id.len()));
     for stream in directory.by_id.values() {
-        out.put_u64_le(stream.id.0);
-        out.put_slice(stream.uuid.as_bytes());
-        put_address(&mut out, &stream.address);
-        out.put_u32_le(stream.partitions);
-        put_config(&mut out, &stream.config);
-        out.put_i64_le(stream.created_at);
+        put_stream(&mut out, stream);
         for id in stream.partition_ids() {
             match directory.partitions.get(&id) {
                 Some(partition) => put_log(&mut out, &partition.log.lock()),
@@ -253,6 +248,30 @@ fn get_cold(from: &mut Decoder, state: &State) -> Result<(), Malformed> {
     Ok(())
 }
 
+pub(crate) fn put_stream(out: &mut BytesMut, stream: &Stream) {
+    out.put_u64_le(stream.id.0);
+    out.put_slice(stream.uuid.as_bytes());
+    put_address(out, &stream.address);
+    out.put_u32_le(stream.partitions);
+    put_config(out, &stream.config);
+    out.put_i64_le(stream.created_at);
+}
+
+pub(crate) fn get_stream(from: &mut Decoder) -> Result<Stream, Malformed> {
+    Ok(Stream {
+        id: StreamId(from.u64()?),
+        uuid: Uuid::from_bytes(from.array16()?),
+        address: get_address(from)?,
+        partitions: from.u32()?,
+        config: get_config(from)?,
+        created_at: from.i64()?,
+    })
+}
+
+/// What is said of a producer in one byte: never expires, and from a restoration.
+const STRICT: u8 = 1;
+const RESTORED: u8 = 2;
+
 fn put_log(out: &mut BytesMut, log: &PartitionLog) {
     out.put_i64_le(log.log_start);
     out.put_i64_le(log.end);
@@ -281,7 +300,9 @@ fn put_log(out: &mut BytesMut, log: &PartitionLog) {
     out.put_u32_le(len_u32(log.producers.len()));
     for (id, producer) in &log.producers {
         out.put_i64_le(*id);
-        out.put_u8(u8::from(producer.strict));
+        let strict = if producer.strict { STRICT } else { 0 };
+        let restored = if producer.restored { RESTORED } else { 0 };
+        out.put_u8(strict | restored);
         out.put_i16_le(producer.epoch);
         out.put_i32_le(producer.last_sequence);
         out.put_i64_le(producer.last_used);
@@ -328,14 +349,7 @@ pub(crate) fn decode(bytes: Bytes, version: u32, state: &State) -> Result<Snapsh
         get_cold(&mut from, state)?;
     }
     for _ in 0..from.count(32)? {
-        let stream = Stream {
-            id: StreamId(from.u64()?),
-            uuid: Uuid::from_bytes(from.array16()?),
-            address: get_address(&mut from)?,
-            partitions: from.u32()?,
-            config: get_config(&mut from)?,
-            created_at: from.i64()?,
-        };
+        let stream = get_stream(&mut from)?;
         for id in stream.partition_ids() {
             let log = get_log(&mut from, version)?;
             let mut cold = state.cold.lock();
@@ -438,8 +452,10 @@ fn get_log(from: &mut Decoder, version: u32) -> Result<PartitionLog, Malformed> 
     }
     for _ in 0..from.count(27)? {
         let id = from.i64()?;
+        let flags = from.u8()?;
         let mut producer = Producer {
-            strict: from.u8()? != 0,
+            strict: flags & STRICT != 0,
+            restored: flags & RESTORED != 0,
             epoch: from.i16()?,
             last_sequence: from.i32()?,
             last_used: from.i64()?,

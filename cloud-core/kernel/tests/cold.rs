@@ -12,7 +12,7 @@ use kernel::{
     ColdTierError, Kernel, KernelConfig, PartitionId, Ports, ReadError, SequenceRule, Stepper,
     StreamSpec,
 };
-use sim::batches::{address, batch, stamped, values};
+use sim::batches::{address, batch, produced, stamped, values};
 use sim::clock::SimClock;
 use sim::disk::SimDisk;
 use sim::spawner::SimSpawner;
@@ -684,6 +684,123 @@ fn a_partition_of_which_nothing_was_sealed_is_empty_after_the_disk_died_and_not_
     assert!(base > 1_000_000_000);
     assert_eq!(restored.values(p, 5), ["new"]);
     assert_eq!(restored.values(p, 0), ["new"]);
+}
+
+#[test]
+fn streams_come_back_as_they_were_set_up_and_deleted_ones_do_not() {
+    let mut world = World::new();
+    let old = world.stream("old", 1).partition(0);
+    world.fill(old, 5);
+    let altered = world.stream("altered", 1);
+    world.seal_all().unwrap();
+    world.clock.advance(61_000_000);
+    world.tend().unwrap();
+    assert_eq!(world.cold.keys("/checkpoints/").len(), 1);
+    // All of this comes after the checkpoint.
+    let settings = |pairs: &[(&str, &str)]| {
+        let pairs = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        pairs.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let config = settings(&[
+        ("cleanup.policy", "compact"),
+        ("retention.ms", "1234567"),
+        ("durability", "quorum"),
+    ]);
+    let spec = StreamSpec {
+        partitions: 3,
+        config: config.clone(),
+    };
+    let kernel = world.kernel.clone();
+    let made = world.drive(kernel.create_stream(&address("made"), spec));
+    let made = made.unwrap();
+    world.fill(made.id.partition(1), 5);
+    let other = settings(&[("retention.bytes", "99")]);
+    let name = address("altered");
+    let alter = kernel.alter_stream_config(&name, other.clone());
+    world.drive(alter).unwrap();
+    world.drive(kernel.delete_stream(&address("old"))).unwrap();
+    world.seal_all().unwrap();
+    // Without a segment of its own: the list comes a little later.
+    world.stream("empty", 2);
+    world.tend().unwrap();
+    assert_eq!(world.cold.keys("/streams/").len(), 2);
+    let (restored, report) = restore(&world);
+    assert!(report.stream_list > report.checkpoint);
+    let found = restored.kernel.stream(&address("made")).unwrap();
+    assert_eq!(
+        (&found.config, found.partitions, found.uuid),
+        (&config, 3, made.uuid)
+    );
+    assert_eq!(found.created_at, made.created_at);
+    let found = restored.kernel.stream(&address("altered")).unwrap();
+    assert_eq!((&found.config, found.id), (&other, altered));
+    assert_eq!(
+        restored
+            .kernel
+            .stream(&address("empty"))
+            .unwrap()
+            .partitions,
+        2
+    );
+    assert!(restored.kernel.stream(&address("old")).is_none());
+    // Without any checkpoint, too; and a damaged list costs what came after the one before.
+    for key in world.cold.keys("/checkpoints/") {
+        world.cold.damage(&key, |bytes| bytes.truncate(9));
+    }
+    let newest = world.cold.keys("/streams/").pop().unwrap();
+    world.cold.damage(&newest, |bytes| bytes[20] ^= 1);
+    let (restored, report) = restore(&world);
+    assert_eq!((report.checkpoint, report.damaged.len()), (None, 2));
+    let found = restored.kernel.stream(&address("made")).unwrap();
+    assert_eq!((&found.config, found.partitions), (&config, 3));
+    assert!(restored.kernel.stream(&address("empty")).is_none());
+    assert!(restored.kernel.stream(&address("old")).is_none());
+}
+
+#[test]
+fn what_is_in_the_cold_store_of_a_producer_is_not_taken_twice_after_the_disk_died() {
+    let mut world = World::new();
+    let p = world.stream("s", 1).partition(0);
+    let send = |world: &mut World, sequence: i32, rule| {
+        let sent = produced(7, 0, sequence, &[&sequence.to_string()]);
+        let append = world.kernel.append(p, sent, rule);
+        world.drive(append).map(|appended| appended.duplicate)
+    };
+    for sequence in 0..4 {
+        assert_eq!(send(&mut world, sequence, SequenceRule::Window), Ok(false));
+    }
+    world.seal_all().unwrap();
+    world.clock.advance(61_000_000);
+    assert_eq!(send(&mut world, 4, SequenceRule::Window), Ok(false));
+    // The checkpoint knows one that is not sealed before the next, and not at all in the end.
+    world.tend().unwrap();
+    assert_eq!(world.cold.keys("/checkpoints/").len(), 1);
+    world.seal_all().unwrap();
+    for sequence in 5..8 {
+        assert_eq!(send(&mut world, sequence, SequenceRule::Window), Ok(false));
+    }
+    world.seal_all().unwrap();
+    world.clock.advance(61_000_000);
+    for sequence in 8..12 {
+        assert_eq!(send(&mut world, sequence, SequenceRule::Window), Ok(false));
+    }
+    world.tend().unwrap();
+    let (mut restored, _) = restore(&world);
+    // 7 is there; 8 was acknowledged and lost, and so is taken when it comes again; 12 goes on where the producer is.
+    assert_eq!(send(&mut restored, 7, SequenceRule::Window), Ok(true));
+    assert_eq!(send(&mut restored, 6, SequenceRule::Strict), Ok(true));
+    let mut again = restored.crash(1);
+    assert_eq!(send(&mut again, 12, SequenceRule::Window), Ok(false));
+    assert_eq!(send(&mut again, 12, SequenceRule::Window), Ok(true));
+    // From there on it is as ever.
+    assert!(send(&mut again, 14, SequenceRule::Window).is_err());
+    assert_eq!(send(&mut again, 13, SequenceRule::Window), Ok(false));
+    let all = again.values(p, 0);
+    assert_eq!(all, ["0", "1", "2", "3", "4", "5", "6", "7", "12", "13"]);
+    let (mut restored, _) = restore(&world);
+    assert_eq!(send(&mut restored, 8, SequenceRule::Window), Ok(false));
 }
 
 #[test]

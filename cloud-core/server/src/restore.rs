@@ -64,10 +64,18 @@ fn tell(restored: &Restored, location: &str) {
     );
     match restored.checkpoint {
         Some(entry) => println!(
-            "Streams, positions of groups, queues and sessions are as they were at entry {entry}, when the newest checkpoint got there."
+            "Positions of groups, queues and sessions are as they were at entry {entry}, when the newest checkpoint got there."
         ),
         None => println!(
-            "There was no sound checkpoint: records are back, and the names of streams; their settings, positions of groups, queues and sessions are lost."
+            "There was no sound checkpoint: records and streams are back; positions of groups, queues and sessions are lost."
+        ),
+    }
+    match restored.stream_list {
+        Some(entry) => println!(
+            "Streams and their settings are as they were at entry {entry} or a little later."
+        ),
+        None => println!(
+            "There was no sound list of streams after that: streams that were made later come back with the default settings, those that were deleted come back as well."
         ),
     }
     for (object, reason) in &restored.damaged {

@@ -12,6 +12,7 @@ mod read;
 mod readers;
 mod restore;
 mod seal;
+mod streams;
 mod tend;
 
 use std::collections::BTreeSet;
@@ -45,6 +46,8 @@ pub(crate) struct ColdTier {
     /// A segment whose upload was interrupted by an error and goes on at the next call.
     pub sealing: tokio::sync::Mutex<Option<Sealing>>,
     pub tending: tokio::sync::Mutex<Tending>,
+    /// Generation of the streams of which the list is in the store.
+    pub streams_kept: tokio::sync::Mutex<Option<u64>>,
     in_flight: Arc<Mutex<BTreeSet<SegmentId>>>,
     pub sealed_bytes: AtomicU64,
     pub failures: AtomicU64,
@@ -60,6 +63,7 @@ impl ColdTier {
             fenced: AtomicBool::new(false),
             sealing: tokio::sync::Mutex::new(None),
             tending: tokio::sync::Mutex::default(),
+            streams_kept: tokio::sync::Mutex::default(),
             in_flight: Arc::default(),
             sealed_bytes: AtomicU64::new(0),
             failures: AtomicU64::new(0),

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use super::claim::{create_epoch, epochs};
+use super::streams::newest_list;
 use super::tend::checkpoints;
 use super::{Located, Owner};
 use crate::checkpoint;
@@ -19,6 +20,7 @@ use crate::segment::{self, Footer, SegmentError, SegmentId, TRAILER_BYTES, Trail
 use crate::snapshot::{self, SnapshotHead};
 use crate::state::State;
 use crate::state::cold::{ColdRange, SegmentState};
+use crate::state::producer::{self, Sent};
 use crate::stream::{Stream, StreamId};
 use crate::wal;
 use crate::wal::recover::io_error;
@@ -30,9 +32,12 @@ pub struct Restored {
     pub log: Uuid,
     /// Its epoch from now on: whoever still runs on the old data directory can not write to the store any more.
     pub epoch: u32,
-    /// Newest entry of the checkpoint that was used; `None` = there was no sound one. Then tables, cursors, queues and the configuration of
-    /// streams are lost, and records alone are back.
+    /// Newest entry of the checkpoint that was used; `None` = there was no sound one. Then tables, cursors and queues are lost, and streams and
+    /// records alone are back.
     pub checkpoint: Option<u64>,
+    /// Newest entry that the list of streams is sure to know; `None` = there was no sound one that is newer than the checkpoint. Then streams
+    /// that were made after the checkpoint come back with the default configuration, and those that were deleted come back as well.
+    pub stream_list: Option<u64>,
     /// Streams, partitions, and segments that can be read.
     pub streams: u64,
     /// See `streams`.
@@ -69,8 +74,8 @@ pub enum RestoreError {
 
 /// Builds the first checkpoint of an empty data directory from the cold store; open it afterwards as ever. `log`: which, if there are
 /// several. Everything is taken from the newest sound checkpoint there and from the footers of the segments that were sealed after it; hot batches
-/// are gone. Ends move on by [`RESTORED_OFFSETS`]; readers see that when something is written there, not before. Producers are forgotten (they may
-/// go on anywhere), transactions that were open are aborted.
+/// are gone. Ends move on by [`RESTORED_OFFSETS`]; readers see that when something is written there, not before. Of producers only
+/// what is in the segments is known (they may go on anywhere after it), transactions that were open are aborted.
 pub async fn restore(ports: &Ports, log: Option<Uuid>) -> Result<Restored, RestoreError> {
     let disk = &*ports.disk;
     let _lock = empty_directory(disk)?;
@@ -87,10 +92,18 @@ pub async fn restore(ports: &Ports, log: Option<Uuid>) -> Result<Restored, Resto
         .into_iter()
         .filter_map(|object| Some((SegmentId::of_key(log, &object.key)?, object.bytes)))
         .collect();
-    if head.is_none() && present.is_empty() {
+    let (list, newest_list) = newest_list(store, log, &mut damaged).await?;
+    if head.is_none() && present.is_empty() && list.is_none() {
         return Err(RestoreError::NoLog(store.location()));
     }
     drop_missing(&state, &present);
+    let known_to = head.map(|head| head.index);
+    // Of two that know the streams, the newer one.
+    let list = list.filter(|(index, _)| known_to.is_none_or(|known| *index >= known));
+    let stream_list = list.as_ref().map(|(index, _)| *index);
+    if let Some((_, list)) = list {
+        list.apply(&state);
+    }
     let known: BTreeSet<SegmentId> = state.cold.lock().segments.keys().copied().collect();
     let mut footers = Vec::new();
     for (id, size) in present.iter().filter(|(id, _)| !known.contains(id)) {
@@ -102,13 +115,13 @@ pub async fn restore(ports: &Ports, log: Option<Uuid>) -> Result<Restored, Resto
             }
         }
     }
-    let deleted_below = if head.is_some() {
+    let deleted_below = if head.is_some() || stream_list.is_some() {
         state.directory.read().next_stream
     } else {
         0
     };
     add_streams(&state, &footers, deleted_below, ports.clock.now_ms());
-    let mut order = newest.max(head.unwrap_or_default().index);
+    let mut order = newest.max(newest_list).max(known_to.unwrap_or_default());
     for (located, footer) in &footers {
         let segment = SegmentState {
             bytes: located.bytes,
@@ -136,7 +149,8 @@ pub async fn restore(ports: &Ports, log: Option<Uuid>) -> Result<Restored, Resto
     Ok(Restored {
         log,
         epoch: owner.epoch,
-        checkpoint: head.map(|head| head.index),
+        checkpoint: known_to,
+        stream_list,
         streams: directory.by_id.len() as u64,
         partitions: directory.partitions.len() as u64,
         segments: cold.segments.len() as u64,
@@ -275,7 +289,7 @@ async fn footer(
     Ok((located, footer))
 }
 
-/// Makes the streams that were created after the checkpoint. Those below `deleted_below` that the state does not know were deleted before it.
+/// Makes the streams that were created after the checkpoint and the list of streams. Those below `deleted_below` that the state does not know were deleted before it.
 fn add_streams(state: &State, footers: &[(Located, Footer)], deleted_below: u64, now: i64) {
     let mut directory = state.directory.write();
     let mut streams: BTreeMap<StreamId, Stream> = BTreeMap::new();
@@ -369,6 +383,15 @@ fn settle(state: &State) {
         for (id, producer) in producers {
             if let Some(open) = producer.open {
                 log.transactions.abort(id, open.first_offset, last);
+            }
+            let is_there = |sent: &Sent| {
+                let range = log.cold_at(sent.base_offset);
+                range.is_some_and(|range| {
+                    range.base_offset <= sent.base_offset && sent.last_offset < range.next_offset
+                })
+            };
+            if let Some(producer) = producer::restored(producer, is_there) {
+                log.producers.insert(id, producer);
             }
         }
     }

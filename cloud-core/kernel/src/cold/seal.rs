@@ -229,6 +229,8 @@ impl Kernel {
                 }
                 Stage::Durable(meta) => {
                     let meta = meta.clone();
+                    // Whoever restores the segment knows its streams as they were set up.
+                    self.keep_streams().await?;
                     self.still_own_cold(self.own_cold().await?).await?;
                     let bytes = meta.bytes;
                     let command = Command::SegmentSealed { segment: meta };

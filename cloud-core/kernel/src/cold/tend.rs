@@ -1,5 +1,5 @@
-//! What is done to the cold store besides sealing: segments of which nothing is left are deleted, orphans are collected, and the newest
-//! checkpoint is kept there for the day the disk dies.
+//! What is done to the cold store besides sealing: segments of which nothing is left are deleted, orphans are collected, and the streams
+//! and the newest checkpoint are kept there for the day the disk dies.
 
 use bytes::Bytes;
 
@@ -31,7 +31,7 @@ pub(super) fn checkpoints(log: Uuid) -> String {
 }
 
 impl Kernel {
-    /// Deletes dead segments and orphans, uploads the newest checkpoint. To be called by a timer, about once a second. After an error what is
+    /// Deletes dead segments and orphans, uploads the list of streams and the newest checkpoint. To be called by a timer, about once a second. After an error what is
     /// left is done at a later call.
     pub async fn tend_cold(&self) -> Result<(), ColdTierError> {
         if self.core.cold.is_fenced() || !self.core.intake.is_open() {
@@ -71,6 +71,7 @@ impl Kernel {
             self.collect_orphans(tending).await?;
             tending.searched_at = Some(now);
         }
+        self.keep_streams().await?;
         if every(
             tending.uploaded.map(|(_, at)| at),
             CHECKPOINT_UPLOAD_EVERY_US,

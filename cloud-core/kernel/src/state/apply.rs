@@ -471,7 +471,7 @@ impl State {
         Outcome::Done
     }
 
-    fn delete_stream(&self, id: StreamId) -> Outcome {
+    pub(crate) fn delete_stream(&self, id: StreamId) -> Outcome {
         let mut directory = self.directory.write();
         let Some(stream) = directory.by_id.remove(&id) else {
             return Outcome::NoEffect;

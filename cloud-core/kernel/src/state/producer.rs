@@ -14,6 +14,8 @@ use crate::state::transaction::Open;
 pub(crate) struct Producer {
     /// Never expires ([`SequenceRule::Strict`]).
     pub strict: bool,
+    /// Known from the cold store, and nothing written since: what it wrote last may be lost, so it may go on further on.
+    pub restored: bool,
     pub epoch: i16,
     pub last_sequence: i32,
     /// Stamp of its last batch, milliseconds since the epoch.
@@ -85,7 +87,7 @@ pub(crate) fn judge(known: Option<&Producer>, batch: &Batch, rule: SequenceRule)
     if batch.producer_epoch() > known.epoch {
         // Whoever hands out epochs ends the older transaction first. Without this, the end of the new one would also decide
         // what the old one wrote.
-        return if batch.base_sequence() != 0 {
+        return if batch.base_sequence() != 0 && !known.restored {
             out_of_order(0)
         } else if known.open.is_some() {
             state("the transaction of its older epoch is still open")
@@ -110,7 +112,24 @@ pub(crate) fn judge(known: Option<&Producer>, batch: &Batch, rule: SequenceRule)
     if rule == SequenceRule::Strict && at_or_below(batch.last_sequence(), known.last_sequence) {
         return Verdict::Duplicate(None);
     }
+    if known.restored && !at_or_below(batch.base_sequence(), known.last_sequence) {
+        return Verdict::Append;
+    }
     out_of_order(expected)
+}
+
+/// What may be relied on of a producer when the disk has died: batches that are in the cold store are not taken twice, and more is not held
+/// against it. `None`: nothing; it may go on anywhere. So it is with those that write transactions, of which the coordinator may know less than
+/// the log.
+pub(crate) fn restored(mut known: Producer, is_there: impl Fn(&Sent) -> bool) -> Option<Producer> {
+    known.window.retain(is_there);
+    let last = known.window.back()?;
+    let transactional = known.open.is_some() || known.coordinator_epoch >= 0;
+    (!transactional).then_some(Producer {
+        last_sequence: last.last_sequence,
+        restored: true,
+        ..known
+    })
 }
 
 /// Remembers an appended batch.
@@ -123,6 +142,7 @@ pub(crate) fn remember(
 ) -> Producer {
     let mut producer = at_epoch(known, batch.producer_epoch(), stamp);
     producer.strict |= rule == SequenceRule::Strict;
+    producer.restored = false;
     producer.last_sequence = batch.last_sequence();
     producer.last_used = stamp;
     if producer.window.len() >= SEQUENCE_WINDOW {
@@ -189,6 +209,7 @@ fn at_epoch(known: Option<Producer>, epoch: i16, stamp: i64) -> Producer {
         Some(known) if known.epoch == epoch => known,
         known => Producer {
             strict: known.as_ref().is_some_and(|known| known.strict),
+            restored: false,
             epoch,
             last_sequence: NO_SEQUENCE,
             last_used: stamp,

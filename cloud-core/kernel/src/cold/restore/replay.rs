@@ -1,4 +1,4 @@
-//! What the segments that were sealed after the checkpoint say about transactions.
+//! What the segments that were sealed after the checkpoint say about transactions and producers.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ pub(super) async fn replay(
             let batches = match batches {
                 Ok(batches) => batches,
                 Err(reason) => {
-                    tracing::error!(partition = %id, %key, %reason, "a chunk is damaged; what it says about transactions is lost");
+                    tracing::error!(partition = %id, %key, %reason, "a chunk is damaged; what it says about transactions and producers is lost");
                     continue;
                 }
             };
@@ -76,7 +76,7 @@ fn apply(log: &mut PartitionLog, batch: &Batch) {
             Some(open) => log.transactions.commit(open.first_offset),
             None => {}
         }
-    } else if batch.is_transactional() {
+    } else if batch.is_transactional() || id >= 0 && !log.is_volatile {
         let known = log.producers.remove(&id);
         let was_open = known.as_ref().is_some_and(|known| known.open.is_some());
         let rule = crate::entry::SequenceRule::Window;
