@@ -120,10 +120,9 @@ impl Kernel {
         if self.core.state.wal_use.lock().bytes == 0 {
             return None;
         }
-        let directory = self.core.state.directory.read();
-        directory
-            .partitions
-            .values()
+        let partitions = self.core.state.partitions();
+        partitions
+            .iter()
             .filter_map(|p| p.log.lock().batches.front().map(|b| b.index))
             .min()
     }
@@ -175,14 +174,11 @@ impl Kernel {
             .cold
             .upload(&flight.id.key(flight.log))
             .await?;
-        let mut partitions: Vec<Arc<Partition>> = {
-            let directory = self.core.state.directory.read();
-            let due = directory.partitions.values().filter(|partition| {
-                let log = partition.log.lock();
-                log.batches.front().is_some_and(|b| b.index <= through)
-            });
-            due.cloned().collect()
-        };
+        let mut partitions = self.core.state.partitions();
+        partitions.retain(|partition| {
+            let log = partition.log.lock();
+            log.batches.front().is_some_and(|b| b.index <= through)
+        });
         partitions.sort_unstable_by_key(|p| p.id);
         // What is left out is taken next time.
         partitions.truncate(MAX_SEGMENT_PARTS);

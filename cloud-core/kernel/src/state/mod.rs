@@ -126,6 +126,12 @@ impl State {
         self.directory.read().partitions.get(&id).cloned()
     }
 
+    /// All of them, in no order, for whoever looks at one after the other without keeping the directory from those who change it.
+    pub fn partitions(&self) -> Vec<Arc<Partition>> {
+        let directory = self.directory.read();
+        directory.partitions.values().cloned().collect()
+    }
+
     pub fn stream(&self, id: StreamId) -> Option<Arc<Stream>> {
         self.directory.read().by_id.get(&id).cloned()
     }

@@ -76,14 +76,7 @@ pub(crate) fn records(
 /// What entries of the WAL hold that is read from there.
 pub(crate) fn records_of_entries(state: &State, first: u64, last: u64) -> Vec<DamagedRecords> {
     let mut found = Vec::new();
-    let partitions: Vec<_> = state
-        .directory
-        .read()
-        .partitions
-        .values()
-        .cloned()
-        .collect();
-    for partition in partitions {
+    for partition in state.partitions() {
         let batches: Vec<_> = {
             let log = partition.log.lock();
             let inside = log

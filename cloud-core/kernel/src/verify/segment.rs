@@ -102,15 +102,8 @@ impl SegmentCheck {
 
     /// The whole segment cannot be read; nothing if nobody needs it any more.
     fn lost(&self, state: &State, at: Option<u64>, reason: &str) -> Option<Damage> {
-        let partitions: Vec<_> = state
-            .directory
-            .read()
-            .partitions
-            .values()
-            .cloned()
-            .collect();
         let mut lost = Vec::new();
-        for partition in partitions {
+        for partition in state.partitions() {
             let ranges: Vec<_> = {
                 let log = partition.log.lock();
                 let inside = log.cold.iter().filter(|r| r.segment == self.id);
