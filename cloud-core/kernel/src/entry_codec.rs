@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::codec::{Decoder, Encode, Malformed, len_u32};
 use crate::entry::{Command, CursorName, CursorPosition, QueueSettled, SequenceRule};
+use crate::kernel::AbortedTransaction;
 use crate::queue::QueueName;
 use crate::segment::{Compacted, SegmentId, SegmentMeta, SegmentPart};
 use crate::stream::{PartitionId, StreamId};
@@ -480,6 +481,23 @@ pub(crate) fn get_partition(from: &mut Decoder) -> Result<PartitionId, Malformed
     Ok(PartitionId {
         stream: StreamId(from.u64()?),
         partition: from.u32()?,
+    })
+}
+
+/// Bytes of an encoded [`AbortedTransaction`].
+pub(crate) const ABORTED: usize = 24;
+
+pub(crate) fn put_aborted(out: &mut BytesMut, aborted: &AbortedTransaction) {
+    out.put_i64_le(aborted.producer_id);
+    out.put_i64_le(aborted.first_offset);
+    out.put_i64_le(aborted.last_offset);
+}
+
+pub(crate) fn get_aborted(from: &mut Decoder) -> Result<AbortedTransaction, Malformed> {
+    Ok(AbortedTransaction {
+        producer_id: from.i64()?,
+        first_offset: from.i64()?,
+        last_offset: from.i64()?,
     })
 }
 

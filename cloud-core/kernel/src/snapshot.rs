@@ -11,10 +11,9 @@ use uuid::Uuid;
 use crate::codec::{Decoder, Encode, Malformed, len_u32};
 use crate::entry::{CursorName, CursorPosition};
 use crate::entry_codec::{
-    get_address, get_bitmap, get_compacted, get_config, get_partition, put_address, put_bitmap,
-    put_compacted, put_config, put_partition,
+    ABORTED, get_aborted, get_address, get_bitmap, get_compacted, get_config, get_partition,
+    put_aborted, put_address, put_bitmap, put_compacted, put_config, put_partition,
 };
-use crate::kernel::AbortedTransaction;
 use crate::queue::QueueName;
 use crate::segment::SegmentId;
 use crate::state::cold::{ColdRange, SegmentState};
@@ -322,9 +321,7 @@ fn put_log(out: &mut BytesMut, log: &PartitionLog) {
     }
     out.put_u32_le(len_u32(log.transactions.aborted().len()));
     for aborted in log.transactions.aborted() {
-        out.put_i64_le(aborted.transaction.producer_id);
-        out.put_i64_le(aborted.transaction.first_offset);
-        out.put_i64_le(aborted.transaction.last_offset);
+        put_aborted(out, &aborted.transaction);
         out.put_i64_le(aborted.stable_after);
     }
 }
@@ -485,14 +482,10 @@ fn get_log(from: &mut Decoder, version: u32) -> Result<PartitionLog, Malformed> 
         }
         log.producers.insert(id, producer);
     }
-    let aborted = if version >= 2 { from.count(32)? } else { 0 };
+    let aborted = if version >= 2 { from.count(ABORTED + 8)? } else { 0 };
     for _ in 0..aborted {
         log.transactions.restore(Aborted {
-            transaction: AbortedTransaction {
-                producer_id: from.i64()?,
-                first_offset: from.i64()?,
-                last_offset: from.i64()?,
-            },
+            transaction: get_aborted(from)?,
             stable_after: from.i64()?,
         });
     }

@@ -7,7 +7,9 @@ use uuid::Uuid;
 use super::frame::HEADER_BYTES;
 use super::{Chunk, Compacted, SegmentError, SegmentId, SegmentPart};
 use crate::codec::{Decoder, len_u32};
-use crate::entry_codec::{get_address, get_partition, put_address, put_partition};
+use crate::entry_codec::{
+    ABORTED, get_aborted, get_address, get_partition, put_aborted, put_address, put_partition,
+};
 use crate::kernel::AbortedTransaction;
 use crate::limits::{CHUNK_BYTES, MAX_BATCH_BYTES};
 use crate::stream::PartitionId;
@@ -46,9 +48,8 @@ pub struct FooterPart {
     pub chunks: Vec<Chunk>,
 }
 
-/// Bytes of an encoded chunk, aborted transaction, and part without either.
+/// Bytes of an encoded chunk, and of a part without chunks and aborted transactions.
 const CHUNK: usize = 36;
-const ABORTED: usize = 24;
 const PART: usize = 76;
 
 impl Footer {
@@ -67,9 +68,7 @@ impl Footer {
             out.put_u64_le(part.first_index);
             out.put_u32_le(len_u32(part.aborted.len()));
             for aborted in &part.aborted {
-                out.put_i64_le(aborted.producer_id);
-                out.put_i64_le(aborted.first_offset);
-                out.put_i64_le(aborted.last_offset);
+                put_aborted(&mut out, aborted);
             }
             out.put_u32_le(len_u32(part.chunks.len()));
             for chunk in &part.chunks {
@@ -148,11 +147,7 @@ fn decode_part(from: &mut Decoder, position: &mut u64) -> Result<FooterPart, Seg
     let count = from.count(ABORTED)?;
     part.aborted.reserve_exact(count);
     for _ in 0..count {
-        part.aborted.push(AbortedTransaction {
-            producer_id: from.i64()?,
-            first_offset: from.i64()?,
-            last_offset: from.i64()?,
-        });
+        part.aborted.push(get_aborted(from)?);
     }
     let count = from.count(CHUNK)?;
     part.chunks.reserve_exact(count);
