@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::wear;
 use crate::device::{self, CopyTarget, Layout, RawFile};
 use crate::figure::{Figure, Goal, number};
 use crate::load::{self, Producers, Template};
@@ -136,16 +137,7 @@ pub fn measure(run: &mut Run) -> Result<()> {
             "the same, against blocks that were written before",
         ));
     }
-    run.add(
-        Figure::new(
-            GROUP,
-            "bytes written by bytes of batches appended, before sealing",
-            written as f64 / appended as f64,
-            "×",
-        )
-        .goal(Goal::AtMost(1.1))
-        .note("write_bytes of /proc/self/io"),
-    );
+    run.add(wear(GROUP, "before sealing", written, appended).goal(Goal::AtMost(1.1)));
     Ok(())
 }
 

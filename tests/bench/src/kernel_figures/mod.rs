@@ -13,7 +13,15 @@ mod tail;
 
 use anyhow::Result;
 
+use crate::figure::Figure;
 use crate::run::Run;
+
+/// What the device was given to write for what was appended, checkpoints and everything else included.
+fn wear(group: &str, when: &str, written: u64, appended: u64) -> Figure {
+    let what = format!("bytes written by bytes of batches appended, {when}");
+    Figure::new(group, what, written as f64 / appended as f64, "×")
+        .note("write_bytes of /proc/self/io")
+}
 
 /// A measurement.
 pub struct Measurement {

@@ -9,6 +9,7 @@ use kernel::{Kernel, KernelConfig, PartitionId, Ports};
 use tokio::task::JoinHandle;
 
 use super::append::PRODUCERS;
+use super::wear;
 use crate::device::{self, Layout, RawFile};
 use crate::figure::{Figure, Goal, number};
 use crate::load::{self, Template};
@@ -147,16 +148,7 @@ pub fn measure(run: &mut Run) -> Result<()> {
                 number(appended as f64 / 1e9 / spent.as_secs_f64()),
             )),
     );
-    run.add(
-        Figure::new(
-            GROUP,
-            "bytes written by bytes of batches appended, sealing",
-            written as f64 / appended as f64,
-            "×",
-        )
-        .goal(Goal::AtMost(2.05))
-        .note("write_bytes of /proc/self/io, checkpoints included"),
-    );
+    run.add(wear(GROUP, "sealing", written, appended).goal(Goal::AtMost(2.05)));
     catch_up(run, &ours, &partitions)
 }
 
