@@ -12,7 +12,7 @@ pub struct Storage {
     pub checkpoints: CheckpointStorage,
     /// Bytes of batches appended.
     pub appended_bytes: u64,
-    /// Bytes written for them: write-ahead log, segments and checkpoints.
+    /// Bytes written for them: write-ahead log, segments (sealed, and rewritten by compaction and copy-forward) and checkpoints.
     pub written_bytes: u64,
     /// `written_bytes` / `appended_bytes`; none before the first append.
     pub write_amplification: Option<f64>,
@@ -64,6 +64,12 @@ pub struct SealingStorage {
     pub due_age_ms: u64,
     /// Bytes of segments written.
     pub written_bytes: u64,
+    /// Bytes of batches in the segment that is due; 0 while none is. They are not in the cold store before the last of them is there.
+    pub upload_lag_bytes: u64,
+    /// Bytes of that segment that have been sent, its header included.
+    pub upload_sent_bytes: u64,
+    /// How long ago its first attempt began; 0 while none is due.
+    pub upload_lag_ms: u64,
     /// Attempts that failed; each is made again.
     pub failures: u64,
     /// Why the newest one failed; none after one that did not.
@@ -86,6 +92,8 @@ pub struct ColdStorage {
     pub bytes: u64,
     /// Bytes of batches in them that can still be read.
     pub live_bytes: u64,
+    /// Bytes of segments that compaction and copy-forward wrote.
+    pub rewritten_bytes: u64,
 }
 
 /// What is kept here of segments that were read.
@@ -147,6 +155,23 @@ pub struct Verification {
     /// Why it failed, if so.
     #[serde(default)]
     pub error: Option<String>,
+}
+
+impl Verification {
+    /// One that has just begun, at milliseconds since the epoch.
+    pub fn begun(started_ms: i64) -> Verification {
+        Verification {
+            state: VerificationState::Running,
+            started_ms,
+            ended_ms: None,
+            total_bytes: 0,
+            done_bytes: 0,
+            now: String::new(),
+            damage: Vec::new(),
+            damaged: 0,
+            error: None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

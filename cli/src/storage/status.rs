@@ -100,6 +100,17 @@ fn lines(s: &Storage) -> Vec<String> {
             duration(s.sealing.due_age_ms),
         ),
     );
+    if s.sealing.upload_lag_bytes > 0 {
+        line(
+            "  on its way",
+            format!(
+                "a segment of {} since {}, {} sent",
+                size(s.sealing.upload_lag_bytes),
+                duration(s.sealing.upload_lag_ms),
+                size(s.sealing.upload_sent_bytes),
+            ),
+        );
+    }
     if s.sealing.failures > 0 {
         line("  failed attempts", s.sealing.failures.to_string());
     }
@@ -151,7 +162,8 @@ fn lines(s: &Storage) -> Vec<String> {
     );
     for (what, bytes) in [
         ("  write-ahead log", s.wal.written_bytes),
-        ("  segments", s.sealing.written_bytes),
+        ("  sealing", s.sealing.written_bytes),
+        ("  compaction", s.cold.rewritten_bytes),
         ("  checkpoints", s.checkpoints.written_bytes),
     ] {
         line(what, size(bytes));

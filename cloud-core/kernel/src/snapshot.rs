@@ -482,7 +482,11 @@ fn get_log(from: &mut Decoder, version: u32) -> Result<PartitionLog, Malformed> 
         }
         log.producers.insert(id, producer);
     }
-    let aborted = if version >= 2 { from.count(ABORTED + 8)? } else { 0 };
+    let aborted = if version >= 2 {
+        from.count(ABORTED + 8)?
+    } else {
+        0
+    };
     for _ in 0..aborted {
         log.transactions.restore(Aborted {
             transaction: get_aborted(from)?,

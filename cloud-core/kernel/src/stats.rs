@@ -74,6 +74,14 @@ pub struct KernelStats {
     pub cold_live_bytes: u64,
     /// Bytes written to the cold store by sealing.
     pub sealed_bytes: u64,
+    /// Bytes written to the cold store by compaction and copy-forward.
+    pub rewritten_bytes: u64,
+    /// Bytes of batches in the segment that is due; 0 while none is. All of them are only here until the last part is in the cold store.
+    pub upload_lag_bytes: u64,
+    /// Bytes of that segment that have been sent, its header included.
+    pub upload_sent_bytes: u64,
+    /// How long ago its first attempt began; zero while none is due.
+    pub upload_lag: Duration,
     /// Attempts to seal that failed.
     pub seal_failures: u64,
     /// Why the newest attempt failed; `None` after one that did not.

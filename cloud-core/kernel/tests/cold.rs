@@ -228,6 +228,7 @@ fn whatever_the_cold_store_does_nothing_is_lost_and_sealing_goes_on_later() {
                 let stats = world.kernel.stats();
                 assert_eq!(stats.seal_failures, failures);
                 assert_eq!(stats.seal_error, Some(error.to_string()));
+                assert!(stats.upload_lag_bytes > 0, "{error}");
             }
         }
     }
@@ -235,6 +236,7 @@ fn whatever_the_cold_store_does_nothing_is_lost_and_sealing_goes_on_later() {
     world.seal_all().unwrap();
     let stats = world.kernel.stats();
     assert_eq!((stats.unsealed_bytes, stats.seal_error), (0, None));
+    assert_eq!(stats.upload_lag_bytes, 0);
     let mut world = world.crash(3);
     assert_eq!(world.values(p, 0), all);
 }

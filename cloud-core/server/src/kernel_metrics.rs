@@ -4,7 +4,7 @@ use frontend::figures::{self, Figure, Kind, Read};
 use kernel::{Kernel, KernelStats};
 use prometheus::Registry;
 
-static FIGURES: [Figure<KernelStats>; 49] = [
+static FIGURES: [Figure<KernelStats>; 52] = [
     Figure::counter(
         "towline_log_records_total",
         "Records appended, over all streams.",
@@ -68,6 +68,21 @@ static FIGURES: [Figure<KernelStats>; 49] = [
         "towline_sealed_bytes_total",
         "Bytes of segments written by sealing.",
         |s| s.sealed_bytes,
+    ),
+    Figure::counter(
+        "towline_rewritten_bytes_total",
+        "Bytes of segments written by compaction and copy-forward.",
+        |s| s.rewritten_bytes,
+    ),
+    Figure::gauge(
+        "towline_upload_lag_bytes",
+        "Bytes of batches in the segment that is due and not yet in the cold store.",
+        |s| s.upload_lag_bytes,
+    ),
+    Figure::gauge(
+        "towline_upload_lag_milliseconds",
+        "How long ago the first attempt to upload it began; 0 while none is due.",
+        |s| u64::try_from(s.upload_lag.as_millis()).unwrap_or(u64::MAX),
     ),
     Figure::counter(
         "towline_seal_failures_total",

@@ -50,6 +50,10 @@ pub(crate) struct ColdTier {
     pub streams_kept: tokio::sync::Mutex<Option<u64>>,
     in_flight: Arc<Mutex<BTreeSet<SegmentId>>>,
     pub sealed_bytes: AtomicU64,
+    /// Bytes of segments that compaction and copy-forward wrote.
+    pub rewritten_bytes: AtomicU64,
+    /// What sealing is bringing to the store, or tries to.
+    pub uploading: Mutex<Option<Uploading>>,
     pub failures: AtomicU64,
     pub last_error: Mutex<Option<String>>,
 }
@@ -66,6 +70,8 @@ impl ColdTier {
             streams_kept: tokio::sync::Mutex::default(),
             in_flight: Arc::default(),
             sealed_bytes: AtomicU64::new(0),
+            rewritten_bytes: AtomicU64::new(0),
+            uploading: Mutex::new(None),
             failures: AtomicU64::new(0),
             last_error: Mutex::new(None),
         }
@@ -95,6 +101,17 @@ impl ColdTier {
             all: self.in_flight.clone(),
         }
     }
+}
+
+/// A segment that is due, and how far its upload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Uploading {
+    /// Bytes of its batches.
+    pub bytes: u64,
+    /// Bytes of the segment that the store has taken.
+    pub sent: u64,
+    /// When the first attempt began, by [`crate::ports::Clock::monotonic_us`].
+    pub since_us: u64,
 }
 
 /// A segment that is being written: until the state names it nobody may delete it.

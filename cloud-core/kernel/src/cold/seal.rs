@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use record::Batch;
 
-use super::InFlight;
+use super::{InFlight, Uploading};
 use crate::entry::{Command, Entry};
 use crate::error::{ColdTierError, ReadError, WriteError};
 use crate::kernel::Kernel;
@@ -137,12 +137,16 @@ impl Kernel {
             Some(sealing) => Ok(sealing),
             None => match target(self) {
                 Some(through) => self.begin_seal(through).await,
-                None => return Ok(false),
+                None => {
+                    *self.core.cold.uploading.lock() = None;
+                    return Ok(false);
+                }
             },
         };
         let (error, sealing) = match sealed {
             Ok(mut sealing) => match self.finish_seal(&mut sealing).await {
                 Ok(()) => {
+                    *self.core.cold.uploading.lock() = None;
                     *self.core.cold.last_error.lock() = None;
                     return Ok(true);
                 }
@@ -167,6 +171,7 @@ impl Kernel {
     }
 
     async fn begin_seal(&self, through: u64) -> Result<Sealing, ColdTierError> {
+        let partitions = self.due_partitions(through);
         let flight = self.next_segment().await?;
         let upload = self
             .core
@@ -174,14 +179,6 @@ impl Kernel {
             .cold
             .upload(&flight.id.key(flight.log))
             .await?;
-        let mut partitions = self.core.state.partitions();
-        partitions.retain(|partition| {
-            let log = partition.log.lock();
-            log.batches.front().is_some_and(|b| b.index <= through)
-        });
-        partitions.sort_unstable_by_key(|p| p.id);
-        // What is left out is taken next time.
-        partitions.truncate(MAX_SEGMENT_PARTS);
         let writer = SegmentWriter::new(flight.id, flight.log);
         Ok(Sealing {
             upload,
@@ -189,13 +186,39 @@ impl Kernel {
             work: Work {
                 flight,
                 through,
-                partitions: partitions.into(),
+                partitions,
                 begun: None,
                 next: 0,
                 stage: Stage::Writing(writer),
                 ready: None,
             },
         })
+    }
+
+    /// The partitions that have batches of entries up to `through`, by id, and what is to be uploaded of them noted for people.
+    fn due_partitions(&self, through: u64) -> VecDeque<Arc<Partition>> {
+        let mut due = self.core.state.partitions();
+        due.retain(|partition| {
+            let log = partition.log.lock();
+            log.batches.front().is_some_and(|b| b.index <= through)
+        });
+        due.sort_unstable_by_key(|p| p.id);
+        // What is left out is taken next time.
+        due.truncate(MAX_SEGMENT_PARTS);
+        let bytes = due
+            .iter()
+            .map(|partition| partition.log.lock().bytes_through(through));
+        let bytes = bytes.sum();
+        let now = self.core.ports.clock.monotonic_us();
+        let mut uploading = self.core.cold.uploading.lock();
+        // One that could not even be begun is late since the first attempt.
+        let since_us = uploading.map_or(now, |before| before.since_us);
+        *uploading = Some(Uploading {
+            bytes,
+            sent: 0,
+            since_us,
+        });
+        due.into()
     }
 
     async fn finish_seal(&self, sealing: &mut Sealing) -> Result<(), ColdTierError> {
@@ -208,6 +231,10 @@ impl Kernel {
                 let uploading = sealing.upload.part(part.clone());
                 let (uploaded, made) = tokio::join!(uploading, self.write_more(&mut sealing.work));
                 uploaded?;
+                let bytes = part.iter().map(|piece| piece.len() as u64).sum::<u64>();
+                if let Some(uploading) = &mut *self.core.cold.uploading.lock() {
+                    uploading.sent += bytes;
+                }
                 sealing.outgoing = None;
                 made?;
                 continue;

@@ -1,6 +1,7 @@
 //! Writing the segment that takes the place of others.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use record::Retained;
 
@@ -55,6 +56,11 @@ impl Kernel {
         let (last, mut meta) = writer.finish();
         upload.part(last).await?;
         upload.finish().await?;
+        // It is worn now, whatever the log says about it.
+        self.core
+            .cold
+            .rewritten_bytes
+            .fetch_add(meta.bytes, Ordering::Relaxed);
         for part in &mut meta.parts {
             if let Some(compacted) = marks.get(&(part.partition, part.base_offset)) {
                 part.compacted = *compacted;

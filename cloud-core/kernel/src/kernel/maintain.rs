@@ -243,6 +243,7 @@ impl Kernel {
         let cold_bytes = cold.segments.values().map(|s| s.bytes).sum();
         let cold_live_bytes = cold.segments.values().map(|s| s.live_bytes).sum();
         drop(cold);
+        let uploading = *core.cold.uploading.lock();
         KernelStats {
             wal_bytes_written: count(&core.written.bytes),
             wal_bytes_on_disk,
@@ -276,6 +277,13 @@ impl Kernel {
             cold_bytes,
             cold_live_bytes,
             sealed_bytes: count(&core.cold.sealed_bytes),
+            rewritten_bytes: count(&core.cold.rewritten_bytes),
+            upload_lag_bytes: uploading.map_or(0, |u| u.bytes),
+            upload_sent_bytes: uploading.map_or(0, |u| u.sent),
+            upload_lag: uploading.map_or(Duration::ZERO, |u| {
+                let now = core.ports.clock.monotonic_us();
+                Duration::from_micros(now.saturating_sub(u.since_us))
+            }),
             seal_failures: count(&core.cold.failures),
             seal_error: core.cold.last_error.lock().clone(),
             fenced: core.cold.is_fenced(),

@@ -208,6 +208,12 @@ impl PartitionLog {
         plan
     }
 
+    /// Bytes of the batches in the WAL of entries up to `through`.
+    pub fn bytes_through(&self, through: u64) -> u64 {
+        let due = self.batches.iter().take_while(|b| b.index <= through);
+        due.map(|b| u64::from(b.batch_len)).sum()
+    }
+
     /// What has to be sealed next: batches from `offset` on of entries up to `through`, up to `max_bytes` but at least one, from memory where
     /// they are there.
     pub fn plan_seal(

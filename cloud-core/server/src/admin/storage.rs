@@ -41,8 +41,10 @@ pub async fn seal(State(admin): State<Arc<Admin>>) -> Result<Json<Sealed>, Refus
 }
 
 fn storage(stats: KernelStats, config: &KernelConfig) -> Storage {
-    let written_bytes =
-        stats.wal_bytes_written + stats.sealed_bytes + stats.checkpoint_bytes_written;
+    let written_bytes = stats.wal_bytes_written
+        + stats.sealed_bytes
+        + stats.rewritten_bytes
+        + stats.checkpoint_bytes_written;
     let ms =
         |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Storage {
@@ -69,6 +71,9 @@ fn storage(stats: KernelStats, config: &KernelConfig) -> Storage {
             due_bytes: config.seal_at(),
             due_age_ms: config.seal_age_ms.unsigned_abs(),
             written_bytes: stats.sealed_bytes,
+            upload_lag_bytes: stats.upload_lag_bytes,
+            upload_sent_bytes: stats.upload_sent_bytes,
+            upload_lag_ms: ms(stats.upload_lag),
             failures: stats.seal_failures,
             last_error: stats.seal_error,
         },
@@ -80,6 +85,7 @@ fn storage(stats: KernelStats, config: &KernelConfig) -> Storage {
             segments: stats.segments,
             bytes: stats.cold_bytes,
             live_bytes: stats.cold_live_bytes,
+            rewritten_bytes: stats.rewritten_bytes,
         },
         cache: CacheStorage {
             memory_bytes: stats.cold_reads.memory_bytes,
