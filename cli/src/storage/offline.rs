@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use admin_api::{Damage, DamagedRecords, Verification, VerificationState};
+use admin_api::{Verification, VerificationState};
 use anyhow::{Context, Result, bail};
 use cold_store::Patience;
 use kernel::ports::SystemDisk;
@@ -29,27 +29,15 @@ pub async fn verify(
         None => format!("file://{}", root.join("cold").display()),
     };
     let cold = cold_store::open(&url, Patience::default()).context("--cold-url")?;
-    let mut found = Verification {
-        state: VerificationState::Running,
-        started_ms: now_ms(),
-        ended_ms: None,
-        total_bytes: 0,
-        done_bytes: 0,
-        now: String::new(),
-        damage: Vec::new(),
-        damaged: 0,
-        error: None,
-    };
+    let mut found = Verification::begun(now_ms());
     let mut see = |seen: Seen| match seen {
         Seen::Progress { done, total, now } => {
             progress.show(done, total, &now);
             (found.done_bytes, found.total_bytes, found.now) = (done, total, now);
         }
         Seen::Damage(damage) => {
-            let damage = told(damage);
+            let damage = verification::note(&mut found, &damage);
             progress.say(&words(&damage));
-            found.damaged += 1;
-            found.damage.push(damage);
         }
     };
     let result = verify::directory(&disk, &*cold, &mut see).await;
@@ -72,25 +60,4 @@ fn now_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as i64)
-}
-
-/// In the words of the admin API, which a running core uses.
-fn told(damage: verify::Damage) -> Damage {
-    Damage {
-        place: damage.place,
-        at: damage.at,
-        bytes: damage.bytes,
-        reason: damage.reason,
-        records: damage
-            .records
-            .into_iter()
-            .map(|records| DamagedRecords {
-                namespace: records.address.namespace.to_string(),
-                stream: records.address.name.to_string(),
-                partition: records.partition.partition,
-                first_offset: records.first_offset,
-                last_offset: records.last_offset,
-            })
-            .collect(),
-    }
 }

@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // The simulator in the kernel's own tests only.
     ("kernel", &["record", "sim"]),
     ("cold-store", &["kernel"]),
+    ("verification", &["admin-api", "kernel"]),
     ("frontend", &["kernel", "record"]),
     (
         "mqtt",
@@ -50,6 +51,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "mqtt",
             "record",
             "settings",
+            "verification",
         ],
     ),
     ("store", &["record"]),
@@ -70,7 +72,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // `towline storage verify --data-dir`. Everything else asks a core through the admin API.
     (
         "cli",
-        &["admin-api", "cold-store", "kernel", "record", "settings"],
+        &[
+            "admin-api",
+            "cold-store",
+            "kernel",
+            "record",
+            "settings",
+            "verification",
+        ],
     ),
     ("bench", &["cold-store", "kernel", "record"]),
     (

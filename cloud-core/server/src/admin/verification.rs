@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use admin_api::{
-    Damage, DamagedRecords, StartVerification, Verification, VerificationState, codes,
-};
+use admin_api::{StartVerification, Verification, VerificationState, codes};
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
@@ -22,8 +20,6 @@ use super::refusal::Refusal;
 const DEFAULT_RATE: u64 = 64 * 1024 * 1024;
 /// Least that can be asked for: slower than this it would never end.
 const LEAST_RATE: u64 = 64 * 1024;
-/// Damaged places that are listed; all are counted, and logged.
-const MAX_LISTED: usize = 1000;
 
 /// The verification that runs, or the last one.
 #[derive(Default)]
@@ -71,17 +67,7 @@ pub async fn start(
             "`towline storage status` says how far it is; DELETE /v1/storage/verify ends it",
         ));
     }
-    let seen = Verification {
-        state: VerificationState::Running,
-        started_ms: admin.ctx.now_ms(),
-        ended_ms: None,
-        total_bytes: 0,
-        done_bytes: 0,
-        now: String::new(),
-        damage: Vec::new(),
-        damaged: 0,
-        error: None,
-    };
+    let seen = Verification::begun(admin.ctx.now_ms());
     let running = Running {
         seen: Arc::new(Mutex::new(seen.clone())),
         cancel: admin.ctx.shutdown.child_token(),
@@ -159,26 +145,6 @@ async fn look(
 fn note(seen: &mut Verification, step: &Step) {
     for damage in &step.damage {
         tracing::error!(%damage, "verification found damage");
-        seen.damaged += 1;
-        if seen.damage.len() < MAX_LISTED {
-            seen.damage.push(told(damage));
-        }
-    }
-}
-
-fn told(damage: &kernel::verify::Damage) -> Damage {
-    let records = damage.records.iter().map(|records| DamagedRecords {
-        namespace: records.address.namespace.to_string(),
-        stream: records.address.name.to_string(),
-        partition: records.partition.partition,
-        first_offset: records.first_offset,
-        last_offset: records.last_offset,
-    });
-    Damage {
-        place: damage.place.clone(),
-        at: damage.at,
-        bytes: damage.bytes,
-        reason: damage.reason.clone(),
-        records: records.collect(),
+        verification::note(seen, damage);
     }
 }
