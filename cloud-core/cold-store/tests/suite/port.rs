@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::support;
+use crate::support::azure_server::{AzureServer, CONTAINER};
 use crate::support::pattern;
 use crate::support::s3_server::S3Server;
 use bytes::Bytes;
@@ -243,4 +244,19 @@ async fn s3() {
             .len(),
         19
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn azure() {
+    let Some(server) = AzureServer::start() else {
+        return;
+    };
+    let missing = open(&server.url("missing", "some/prefix"), support::patience()).unwrap();
+    let error = check(&*missing).await.unwrap_err().to_string();
+    assert!(error.contains("404 ContainerNotFound"), "{error}");
+    server.create_container();
+    let store = open(&server.url(CONTAINER, "some/prefix"), support::patience()).unwrap();
+    assert!(!store.is_local());
+    suite(store).await;
+    suite(open(&server.url(CONTAINER, ""), support::patience()).unwrap()).await;
 }

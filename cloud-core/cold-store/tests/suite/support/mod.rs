@@ -1,5 +1,6 @@
-//! A real S3 server, and a proxy before it that breaks things.
+//! A real S3 server, a proxy before it that breaks things, and an emulator of Azure.
 
+pub mod azure_server;
 pub mod http;
 pub mod proxy;
 pub mod s3_server;
