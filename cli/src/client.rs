@@ -4,8 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use admin_api::{
-    ApiError, CreateStream, CreateToken, Credentials, Edge, Edges, Node, Nodes, Partition,
-    Partitions, Sealed, StartVerification, Storage, Stream, Streams, Token, Verification, paths,
+    AlterStream, ApiError, CreateStream, CreateToken, Credentials, Edge, Edges, Node, Nodes,
+    Partition, Partitions, Sealed, StartVerification, Storage, Stream, Streams, Token,
+    Verification, paths,
 };
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
@@ -108,6 +109,11 @@ impl Admin {
     pub async fn create_stream(&self, request: &CreateStream) -> Result<Stream> {
         self.send("POST", paths::STREAMS.to_owned(), Some(request))
             .await
+    }
+
+    pub async fn alter_stream(&self, name: &str, request: &AlterStream) -> Result<Stream> {
+        let path = format!("{}/{}", paths::STREAMS, encoded(name));
+        self.send("PATCH", path, Some(request)).await
     }
 
     pub async fn delete_stream(&self, name: &str) -> Result<()> {

@@ -45,7 +45,7 @@ pub use storage::{
     CacheStorage, CheckpointStorage, ColdStorage, Damage, DamagedRecords, Sealed, SealingStorage,
     StartVerification, Storage, TailStorage, Verification, VerificationState, WalStorage,
 };
-pub use stream::{CreateStream, Partition, Partitions, Stream, Streams};
+pub use stream::{AlterStream, CreateStream, Partition, Partitions, Stream, Streams};
 pub use token::{CreateToken, Token};
 
 /// Paths, so that both sides write them once.

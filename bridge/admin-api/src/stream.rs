@@ -15,6 +15,14 @@ pub struct CreateStream {
     pub config: BTreeMap<String, String>,
 }
 
+/// Body of `PATCH /v1/streams/{name}`. What it does not name stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlterStream {
+    /// `retention.ms` and so on; null: the default again. An unknown key is refused.
+    pub config: BTreeMap<String, Option<String>>,
+}
+
 /// Reply to `GET /v1/streams`, sorted by name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Streams {

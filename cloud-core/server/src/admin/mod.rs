@@ -92,7 +92,9 @@ fn router(admin: Arc<Admin>) -> Router {
         .route(paths::STREAMS, get(streams::list).post(streams::create))
         .route(
             &format!("{}/{{name}}", paths::STREAMS),
-            get(streams::get).delete(streams::delete),
+            get(streams::get)
+                .patch(streams::alter)
+                .delete(streams::delete),
         )
         .route(paths::PARTITIONS, get(partitions::list))
         .route(paths::NODES, get(nodes::list))

@@ -1,12 +1,13 @@
 use std::sync::Arc;
 
-use admin_api::{CreateStream, Stream, Streams, codes};
+use admin_api::{AlterStream, CreateStream, Stream, Streams, codes};
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use kernel::{
-    CreateStreamError, DeleteStreamError, Kernel, STREAM_SETTINGS, StreamSetting, StreamSpec,
+    AlterStreamError, CreateStreamError, DeleteStreamError, Kernel, STREAM_SETTINGS, StreamSetting,
+    StreamSpec,
 };
 use record::{Namespace, StreamAddress, StreamName};
 
@@ -33,19 +34,7 @@ pub async fn create(
             "",
         ));
     }
-    if let Some(key) = request
-        .config
-        .keys()
-        .find(|key| StreamSetting::find(key).is_none())
-    {
-        // Everything else is refused, since nothing would enforce it.
-        let known: Vec<_> = STREAM_SETTINGS.iter().map(|s| s.name).collect();
-        let known = known.join(", ");
-        return Err(Refusal::invalid(
-            format!("configuration {key} is not known"),
-            format!("known are {known}"),
-        ));
-    }
+    known(request.config.keys())?;
     let partitions = request.partitions.unwrap_or(admin.ctx.streams.partitions);
     let spec = StreamSpec {
         partitions,
@@ -72,10 +61,32 @@ pub async fn get(
     let kernel = &admin.ctx.kernel;
     match kernel.stream(&address(&name)?) {
         Some(stream) => Ok(Json(reply(kernel, &stream))),
-        None => Err(Refusal::not_found(
-            format!("there is no stream {name:?}"),
-            "`towline get streams` lists them",
-        )),
+        None => Err(unknown(&name)),
+    }
+}
+
+pub async fn alter(
+    State(admin): State<Arc<Admin>>,
+    Path(name): Path<String>,
+    body: Result<Json<AlterStream>, JsonRejection>,
+) -> Result<Json<Stream>, Refusal> {
+    let Json(request) = body?;
+    known(request.config.keys())?;
+    let address = address(&name)?;
+    let kernel = &admin.ctx.kernel;
+    let stream = kernel.stream(&address).ok_or_else(|| unknown(&name))?;
+    let mut config = stream.config.clone();
+    for (key, value) in request.config {
+        match value {
+            Some(value) => config.insert(key, value),
+            None => config.remove(&key),
+        };
+    }
+    match kernel.alter_stream_config(&address, config).await {
+        Ok(stream) => Ok(Json(reply(kernel, &stream))),
+        Err(AlterStreamError::Unknown(_)) => Err(unknown(&name)),
+        Err(AlterStreamError::Write(error)) => Err(Refusal::not_written(error)),
+        Err(error) => Err(Refusal::invalid(error.to_string(), "")),
     }
 }
 
@@ -92,6 +103,26 @@ pub async fn delete(
         )),
         Err(DeleteStreamError::Write(error)) => Err(Refusal::not_written(error)),
     }
+}
+
+fn unknown(name: &str) -> Refusal {
+    Refusal::not_found(
+        format!("there is no stream {name:?}"),
+        "`towline get streams` lists them",
+    )
+}
+
+/// Settings that nothing would enforce are refused.
+fn known<'a>(mut keys: impl Iterator<Item = &'a String>) -> Result<(), Refusal> {
+    let Some(key) = keys.find(|key| StreamSetting::find(key).is_none()) else {
+        return Ok(());
+    };
+    let known: Vec<_> = STREAM_SETTINGS.iter().map(|s| s.name).collect();
+    let known = known.join(", ");
+    Err(Refusal::invalid(
+        format!("configuration {key} is not known"),
+        format!("known are {known}"),
+    ))
 }
 
 pub fn address(name: &str) -> Result<StreamAddress, Refusal> {
