@@ -10,6 +10,7 @@ mod describe;
 mod get;
 mod output;
 mod pair;
+mod pipe;
 mod screen;
 mod siblings;
 mod status;
@@ -112,7 +113,7 @@ fn admin(
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn run() -> ExitCode {
     match Towline::parse().run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -120,4 +121,8 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn main() -> ExitCode {
+    pipe::end_quietly(run)
 }

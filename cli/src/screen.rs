@@ -34,15 +34,16 @@ impl Screen {
         use crossterm::cursor::MoveToPreviousLine;
         use crossterm::queue;
         use crossterm::terminal::{Clear, ClearType};
-        let mut out = std::io::stdout().lock();
         if !self.terminal {
             let words: Vec<String> = lines
                 .iter()
                 .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
                 .collect();
-            let _ = writeln!(out, "{}", words.join("; "));
+            // Ends the program when nobody reads it any more.
+            println!("{}", words.join("; "));
             return;
         }
+        let mut out = std::io::stdout().lock();
         if self.lines > 0 {
             let _ = queue!(out, MoveToPreviousLine(self.lines));
         }

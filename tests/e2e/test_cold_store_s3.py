@@ -116,7 +116,7 @@ def test_a_core_starts_and_works_without_its_cold_store(core_on, s3):
     late = numbered(2000, 2500)
     produce(core, "fresh", late)
     assert read_stream(core, "fresh", len(late)) == late
-    wait_until("the log says so", lambda: "the cold store does not answer" in core.log.read_text(), 90)
+    wait_until("the log says so", lambda: "the cold store can not be used" in core.log.read_text(), 90)
     assert "127.0.0.1" in core.log.read_text()
     s3.start()
     assert read_stream(core, "away", len(early), within=90) == early

@@ -13,6 +13,7 @@ use crate::output::{plural, size, utc};
 
 #[derive(Args)]
 pub struct Segment {
+    /// A segment: a file of the cold store, or a copy of an object.
     file: PathBuf,
     /// Show the records of batches, in short.
     #[arg(long)]

@@ -13,6 +13,7 @@ use crate::output::{plural, utc};
 
 #[derive(Args)]
 pub struct Wal {
+    /// A file of the folder `wal` in a data directory.
     file: PathBuf,
     /// Show the records of batches, in short.
     #[arg(long)]
@@ -40,7 +41,7 @@ impl Wal {
         let size = bytes.len();
         let (first_index, next_file) = place(&self.file);
         let file = WalFile::open(bytes.into(), first_index, next_file)
-            .with_context(|| shown.to_string())?;
+            .with_context(|| format!("{shown} can not be read as a file of the write-ahead log (segments: towline debug segment)"))?;
         let (first, version) = (file.first_index(), file.version());
         let mut found = Found::default();
         if self.json {

@@ -53,7 +53,7 @@ fn lines(s: &Storage) -> Vec<String> {
     line(
         "Memory",
         format!(
-            "{}; {} of reads of batches",
+            "{}; {} of reads found their batches there",
             of(s.tail.bytes, s.tail.limit_bytes),
             share(s.tail.hits, s.tail.hits + s.tail.misses)
         ),
@@ -140,7 +140,7 @@ fn lines(s: &Storage) -> Vec<String> {
     line(
         "Cache",
         format!(
-            "memory {}, disk {}; {} of reads of chunks; {} read in {} requests",
+            "memory {}, disk {}; {} of chunks were there when they were read; {} read in {} requests",
             of(s.cache.memory_bytes, s.cache.memory_limit_bytes),
             of(s.cache.disk_bytes, s.cache.disk_limit_bytes),
             share(found, found + s.cache.misses),

@@ -118,7 +118,7 @@ pub fn words(damage: &Damage) -> String {
         })
         .collect();
     let lost = if records.is_empty() {
-        "no records that can be asked for".to_owned()
+        "no records that are known and can still be asked for".to_owned()
     } else {
         records.join(", ")
     };
@@ -176,6 +176,6 @@ mod tests {
             line.contains("default/plant partition 2 offsets 10 to 19"),
             "{line}"
         );
-        assert!(words(&Damage::default()).contains("no records"));
+        assert!(words(&Damage::default()).contains("no records that are known"));
     }
 }

@@ -57,7 +57,8 @@ impl Call<'_> {
             key,
             location,
         } = self;
-        format!("cannot {verb} {key} in {location}: {reason}")
+        let space = if key.is_empty() { "" } else { " " };
+        format!("cannot {verb}{space}{key} in {location}: {reason}")
     }
 
     /// The class of an error of object_store. Its own text is not passed on: it may hold addresses with tokens in them.
@@ -69,7 +70,7 @@ impl Call<'_> {
             || said.code.as_deref() == Some("ContainerNotFound")
         {
             return self.refused(format_args!(
-                "{said}. Create the bucket, or correct its name in cold-url"
+                "{said}. Create it, or correct its name in cold-url"
             ));
         }
         match error {
@@ -173,7 +174,11 @@ impl std::fmt::Display for Said {
             (None, None) => write!(f, "it failed without saying why")?,
         }
         match &self.message {
-            Some(message) => write!(f, " ({})", message.trim_end_matches('.')),
+            // Azure goes on with the number of the request and the time.
+            Some(message) => {
+                let first = message.lines().next().unwrap_or_default().trim();
+                write!(f, " ({})", first.trim_end_matches('.'))
+            }
             None => Ok(()),
         }
     }
@@ -255,7 +260,7 @@ mod tests {
             source: "status code: 404 Not Found: <Code>NoSuchBucket</Code>".into(),
         });
         assert!(
-            matches!(&error, ColdError::Refused(text) if text.contains("Create the bucket")),
+            matches!(&error, ColdError::Refused(text) if text.contains("Create it")),
             "{error}"
         );
         let conflict = CALL.failed(&object_store::Error::AlreadyExists {

@@ -55,12 +55,12 @@ pub async fn check(store: Arc<dyn ColdStore>, shutdown: CancellationToken) {
                 complained = true;
                 tracing::error!(
                     %location, %error,
-                    "the cold store does not answer. New records are safe in the write-ahead log as long as that has room (wal-size), older ones \
-                     cannot be read until it does"
+                    "the cold store can not be used. New records are safe in the write-ahead log as long as that has room (wal-size), older ones \
+                     cannot be read until it can"
                 );
             }
             Err(error) => {
-                tracing::debug!(%location, %error, "the cold store still does not answer")
+                tracing::debug!(%location, %error, "the cold store still can not be used")
             }
         }
         tokio::select! {

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
 use cold_store::Patience;
-use kernel::{Ports, Restored};
+use kernel::{Ports, RestoreError, Restored};
 use uuid::Uuid;
 
 use crate::data_dir::DataDir;
@@ -42,6 +42,13 @@ impl Restore {
             .context("cannot start threads")?;
         let restored = runtime
             .block_on(kernel::restore(&ports, self.log))
+            .map_err(|error| match (error, self.log) {
+                (error @ RestoreError::SeveralLogs(_), _) => anyhow!(
+                    "{error}, with --log ID. `towline storage status` of the old core showed it, and its log at the start"
+                ),
+                (error @ RestoreError::NoLog(_), Some(log)) => anyhow!("{error} named {log}"),
+                (error, _) => error.into(),
+            })
             .with_context(|| format!("nothing was restored into {shown}"))?;
         tell(&restored, &cold.location());
         println!(
