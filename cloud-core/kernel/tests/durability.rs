@@ -409,3 +409,56 @@ fn offsets_that_were_given_up_are_not_seen_before_something_follows_them() {
     let marks = kernel.watermarks(p).unwrap();
     assert_eq!((marks.high_watermark, marks.end), (next + 1, next + 1));
 }
+
+/// Writes one record with a timestamp; returns its offset.
+fn append_at(kernel: &Kernel, stepper: &mut Stepper, p: PartitionId, timestamp: i64) -> i64 {
+    let sent = kernel.append(p, stamped(timestamp, "x"), SequenceRule::None);
+    drive(stepper, sent).unwrap().base_offset
+}
+
+/// Found by the simulator: retention went by the ends of what it looked at, and a cold range may end behind what is only in memory.
+#[test]
+fn an_old_record_in_memory_does_not_take_younger_ones_before_it_along() {
+    let disk = SimDisk::default();
+    let (kernel, mut stepper) = open(&disk).unwrap();
+    let p = stream(&kernel, &mut stepper, "quorum+fsync");
+    let address = address("quorum-fsync");
+    let (old, young) = (1_600_000_000_000, 1_800_000_000_000);
+    let mut offsets = Vec::new();
+    for (class_name, timestamp) in [
+        ("quorum+fsync", young),
+        ("memory", old),
+        ("quorum+fsync", young),
+        ("memory", young),
+    ] {
+        let mut config = class(class_name);
+        config.insert("retention.ms".to_owned(), "1000".to_owned());
+        drive(&mut stepper, kernel.alter_stream_config(&address, config)).unwrap();
+        offsets.push(append_at(&kernel, &mut stepper, p, timestamp));
+    }
+    drive(&mut stepper, kernel.seal_all()).unwrap();
+    drive(&mut stepper, kernel.maintain());
+    assert_eq!(kernel.watermarks(p).unwrap().log_start, offsets[0]);
+}
+
+/// Found by the simulator: when the log was replayed, what was only in memory was gone, and the trim ended before it.
+#[test]
+fn a_trim_of_what_is_only_in_memory_lasts() {
+    let disk = SimDisk::default();
+    let (kernel, mut stepper) = open(&disk).unwrap();
+    let p = stream(&kernel, &mut stepper, "memory");
+    for n in 0..5 {
+        append(&kernel, &mut stepper, p, &n.to_string());
+    }
+    assert_eq!(drive(&mut stepper, kernel.trim(p, 3)), Ok(3));
+    let address = address("memory");
+    let careful = kernel.alter_stream_config(&address, class("quorum+fsync"));
+    drive(&mut stepper, careful).unwrap();
+    let logged = append(&kernel, &mut stepper, p, "logged");
+    drop((kernel, stepper));
+    let (kernel, mut stepper) = open(&disk.after_crash(1)).unwrap();
+    let marks = kernel.watermarks(p).unwrap();
+    assert_eq!((marks.log_start, marks.end), (3, logged + 1));
+    let found = drive(&mut stepper, values(&kernel, p, 3));
+    assert_eq!(found, ["logged"]);
+}

@@ -377,25 +377,35 @@ fn settled_marks(state: &State, directory: &Directory) -> HashMap<PartitionId, i
 fn keep_from(log: &PartitionLog, oldest: Option<i64>, bytes: Option<u64>) -> i64 {
     let mut left = log.bytes;
     let mut log_start = log.log_start;
-    let cold = log
-        .cold
-        .iter()
-        .map(|range| (range.max_timestamp, range.bytes, range.next_offset));
+    let cold = log.cold.iter().map(|range| {
+        (
+            range.base_offset,
+            range.max_timestamp,
+            range.bytes,
+            range.next_offset,
+        )
+    });
     let hot = log.batches.iter().map(|batch| {
         let bytes = u64::from(batch.batch_len);
-        (batch.max_timestamp, bytes, batch.last_offset() + 1)
+        (
+            batch.base_offset,
+            batch.max_timestamp,
+            bytes,
+            batch.last_offset() + 1,
+        )
     });
     let logged = cold.chain(hot);
-    let parts: Box<dyn Iterator<Item = (i64, u64, i64)>> = if log.volatile.is_empty() {
+    let parts: Box<dyn Iterator<Item = (i64, i64, u64, i64)>> = if log.volatile.is_empty() {
         Box::new(logged)
     } else {
         let volatile = log.volatile.iter();
-        let volatile = volatile.map(|v| (v.max_timestamp, v.bytes, v.next_offset));
+        let volatile = volatile.map(|v| (v.base_offset, v.max_timestamp, v.bytes, v.next_offset));
+        // By their beginnings: what is only in memory may lie in the middle of a cold range, and goes after that.
         let mut all: Vec<_> = logged.chain(volatile).collect();
-        all.sort_unstable_by_key(|(_, _, next_offset)| *next_offset);
+        all.sort_unstable_by_key(|(base_offset, ..)| *base_offset);
         Box::new(all.into_iter())
     };
-    for (max_timestamp, len, next_offset) in parts {
+    for (_, max_timestamp, len, next_offset) in parts {
         let too_old = oldest.is_some_and(|oldest| max_timestamp >= 0 && max_timestamp < oldest);
         let after = left.saturating_sub(len);
         // Whole cold ranges and whole batches only: what stays is at least the bytes asked for.
@@ -403,7 +413,7 @@ fn keep_from(log: &PartitionLog, oldest: Option<i64>, bytes: Option<u64>) -> i64
             break;
         }
         left = after;
-        log_start = next_offset;
+        log_start = log_start.max(next_offset);
     }
     log_start
 }

@@ -242,9 +242,10 @@ impl PartitionLog {
         self.batches.get(self.position_of(batch.base_offset)) == Some(batch)
     }
 
-    /// Moves the log start.
+    /// Moves the log start. Offsets that are reserved for what is only in memory count as there: when the log is replayed, that is gone.
     pub fn trim(&mut self, log_start: i64) -> Trimmed {
-        let log_start = log_start.min(self.end);
+        let log_start = log_start.min(self.end.max(self.reserved));
+        self.end = self.end.max(log_start);
         let mut gone = Trimmed::default();
         if log_start <= self.log_start {
             return gone;

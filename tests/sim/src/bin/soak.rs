@@ -1,4 +1,5 @@
-//! Fresh seeds without end: `tests/sim/soak --minutes N`. Stops at the first seed that fails, and says how to run it again.
+//! Fresh seeds without end: `tests/sim/soak --minutes N`. Stops at the first seed that fails, and says how to run it again; with `--all` it
+//! goes on, and tells of each.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -10,14 +11,21 @@ const PROGRESS: Duration = Duration::from_secs(10);
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let mut minutes = None;
+    let (mut all, mut failed) = (false, 0_u64);
     while let Some(argument) = arguments.next() {
+        if argument == "--all" {
+            all = true;
+            continue;
+        }
         match (
             argument.as_str(),
             arguments.next().map(|value| value.parse::<f64>()),
         ) {
             ("--minutes", Some(Ok(value))) => minutes = Some(value),
             _ => {
-                eprintln!("soak [--minutes N]: runs seeds for N minutes, or until it is stopped");
+                eprintln!(
+                    "soak [--minutes N] [--all]: runs seeds for N minutes, or until it is stopped; with --all also after a failure"
+                );
                 return ExitCode::from(2);
             }
         }
@@ -37,18 +45,24 @@ fn main() -> ExitCode {
             println!(
                 "seed {seed}: {why}\n  again, with every step: SIM_TRACE=1 SIM_SEED={seed} cargo test -p sim --test seeds -- --nocapture"
             );
-            return ExitCode::FAILURE;
+            failed += 1;
+            if !all {
+                return ExitCode::FAILURE;
+            }
         }
         seed += 1;
         if told.elapsed() > PROGRESS {
             told = Instant::now();
             println!(
-                "{:6.0} s, {} seeds, none failed (the first was {first})",
+                "{:6.0} s, {} seeds, {failed} failed (the first was {first})",
                 begun.elapsed().as_secs_f64(),
                 seed - first
             );
         }
     }
-    println!("{} seeds from {first}, none failed", seed - first);
+    println!("{} seeds from {first}, {failed} failed", seed - first);
+    if failed > 0 {
+        return ExitCode::FAILURE;
+    }
     ExitCode::SUCCESS
 }

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use record::{Batch, Record};
 
-use super::{Kept, Log, Stream};
+use super::{Class, Kept, Log, Stream};
 
 /// Longer than any run, in milliseconds: deletions that are kept for so long stay.
 pub const FOR_EVER_MS: i64 = 1_000_000_000_000;
 
 /// The records of a batch.
-fn records(batch: &Batch) -> Result<Vec<Record>, String> {
+pub fn records(batch: &Batch) -> Result<Vec<Record>, String> {
     let wrong = |error| format!("the batch at {}: {error}", batch.base_offset());
     batch
         .records()
@@ -59,9 +59,16 @@ pub fn left_out(found: &Batch, whole: &Batch) -> Result<Vec<Record>, String> {
 }
 
 /// Offset of the newest record of each key.
-fn newest(log: &Log) -> Result<BTreeMap<Bytes, i64>, String> {
+pub fn newest(log: &Log) -> Result<BTreeMap<Bytes, i64>, String> {
     let mut newest = BTreeMap::new();
-    for kept in &log.batches {
+    // What is not decided, was aborted, or is lost with the process, is nobody's newer value.
+    let stable = log.last_stable(0, log.end);
+    let counts = |kept: &&Kept| {
+        kept.class != Class::Memory
+            && kept.batch.last_offset() < stable
+            && log.is_meant(&kept.batch)
+    };
+    for kept in log.batches.iter().filter(counts) {
         for record in records(&kept.batch)? {
             newest.extend(record.key.map(|key| (key, record.offset)));
         }
@@ -73,7 +80,7 @@ fn newest(log: &Log) -> Result<BTreeMap<Bytes, i64>, String> {
 pub fn ages(log: &Log) -> Result<BTreeMap<i64, i64>, String> {
     let newest = newest(log)?;
     let mut ages = BTreeMap::new();
-    for kept in &log.batches {
+    for kept in log.batches.iter().filter(|kept| log.is_meant(&kept.batch)) {
         let stay = records(&kept.batch)?.into_iter().filter(|record| {
             let key = record.key.as_ref();
             key.is_none_or(|key| record.value.is_some() && newest.get(key) == Some(&record.offset))
@@ -94,7 +101,7 @@ pub fn check(
 ) -> Result<(), String> {
     let newest = newest(log)?;
     let mut oldest_found: BTreeMap<Bytes, i64> = BTreeMap::new();
-    for batch in found {
+    for batch in found.iter().filter(|batch| log.is_meant(batch)) {
         for record in records(batch)? {
             if let Some(key) = record.key {
                 oldest_found.entry(key).or_insert(record.offset);
@@ -108,7 +115,8 @@ pub fn check(
         let offset = kept.batch.base_offset();
         match there.next_if(|batch| batch.base_offset() == offset) {
             Some(batch) => gone.extend(left_out(batch, &kept.batch)?),
-            None if reported(kept) => {}
+            None if reported(kept) || kept.class == Class::Memory => {}
+            None if !log.is_meant(&kept.batch) && !kept.batch.is_control() => {}
             None => gone.extend(records(&kept.batch)?),
         }
     }

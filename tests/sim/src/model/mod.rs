@@ -1,20 +1,27 @@
 //! What the kernel should be, in maps and lists: it takes the entries in their order and says what becomes of each.
 
 pub mod compaction;
+pub mod expected;
 pub mod producer;
 pub mod queues;
+pub mod time;
+pub mod transactions;
 pub mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use kernel::{
-    AppendError, CLEANUP_POLICY, Command, CursorName, DELETE_RETENTION_MS, Outcome, PartitionId,
-    RETENTION_BYTES, RETENTION_MS, SequenceRule, StreamId,
+    AbortedTransaction, CLEANUP_POLICY, Command, CursorName, DELETE_RETENTION_MS, DURABILITY,
+    Outcome, PartitionId, RETENTION_BYTES, RETENTION_MS, SequenceRule, StreamId,
 };
-use record::{Batch, StreamAddress};
+use record::{Batch, ControlRecord, StreamAddress};
 
+use expected::{Answered, Decided, Expected};
 use producer::{Judgement, Producer};
+
+/// The stream that queues send dead letters to. Only they write to it, and the model does not know when.
+pub const DEAD_LETTERS: &str = "dead";
 
 /// How much of an append survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,9 +50,77 @@ pub struct Log {
     pub end: i64,
     pub batches: Vec<Kept>,
     pub producers: BTreeMap<i64, Producer>,
+    /// What is only in memory of them.
+    pub volatile_producers: BTreeMap<i64, Producer>,
+    /// By their ends.
+    pub aborted: Vec<AbortedTransaction>,
+    /// Its stream is of durability `memory`.
+    pub is_volatile: bool,
+    /// Offsets were reserved for what is only in memory: what is logged may begin after any of them.
+    pub jumps: bool,
 }
 
 impl Log {
+    /// Who knows the producers of an entry.
+    fn producers(&mut self, volatile: bool) -> &mut BTreeMap<i64, Producer> {
+        if volatile {
+            &mut self.volatile_producers
+        } else {
+            &mut self.producers
+        }
+    }
+
+    /// Whether the sequence of a batch is checked. Of what is only in memory the log does not know what came before.
+    fn checks(&self, volatile: bool, batch: &Batch, rule: SequenceRule) -> bool {
+        (volatile || !self.is_volatile || batch.is_transactional())
+            && producer::is_checked(batch, rule)
+    }
+
+    /// Where the next batch goes.
+    fn next_offset(&self, volatile: bool, placed: Option<i64>) -> Result<i64, String> {
+        match placed {
+            Some(placed) if self.jumps && !volatile && placed < self.end => Err(format!(
+                "a batch got the offset {placed}, and {} was the next",
+                self.end
+            )),
+            Some(placed) if self.jumps && !volatile => Ok(placed),
+            _ => Ok(self.end),
+        }
+    }
+
+    /// Puts a batch at the end; returns its last offset.
+    fn put(&mut self, batch: &Batch, at: i64, class: Class, partition: PartitionId) -> i64 {
+        let batch = batch.patched(at, partition.leader_epoch());
+        self.jumps |= class == Class::Memory;
+        self.end = batch.next_offset();
+        self.batches.push(Kept { batch, class });
+        self.end - 1
+    }
+
+    fn set_volatile(&mut self, is_volatile: bool) {
+        if self.is_volatile && !is_volatile {
+            self.producers.retain(|_, producer| producer.open.is_some());
+        }
+        if self.is_volatile != is_volatile {
+            self.volatile_producers.clear();
+        }
+        self.is_volatile = is_volatile;
+        self.jumps |= is_volatile;
+    }
+
+    /// What of a log start lasts: that records go which are only in memory is written down nowhere.
+    pub fn lasting_start(&self, log_start: i64) -> i64 {
+        if !self.jumps {
+            return log_start;
+        }
+        let logged = self
+            .batches
+            .iter()
+            .filter(|kept| kept.class != Class::Memory);
+        let below = logged.map(|kept| kept.batch.next_offset());
+        below.filter(|next| *next <= log_start).max().unwrap_or(0)
+    }
+
     /// The batch with that offset.
     pub fn find(&self, offset: i64) -> Option<&Kept> {
         let at = self
@@ -70,11 +145,13 @@ pub struct Stream {
     pub compacts: bool,
     /// The least that compaction was ever told to keep deletions for, in ms.
     pub least_deletions_ms: i64,
+    /// See [`DEAD_LETTERS`].
+    pub takes_dead_letters: bool,
 }
 
 impl Stream {
     pub fn class(&self) -> Class {
-        match self.config.get("durability").map(String::as_str) {
+        match self.config.get(DURABILITY).map(String::as_str) {
             Some("memory") => Class::Memory,
             Some("quorum") => Class::PageCache,
             _ => Class::Synced,
@@ -83,6 +160,9 @@ impl Stream {
 
     fn configure(&mut self, config: &BTreeMap<String, String>) {
         self.config.clone_from(config);
+        let is_volatile = self.class() == Class::Memory;
+        let logs = self.logs.iter_mut();
+        logs.for_each(|log| log.set_volatile(is_volatile));
         let number = |key| config.get(key).and_then(|v| v.parse::<i64>().ok());
         self.compacts |= config
             .get(CLEANUP_POLICY)
@@ -106,50 +186,8 @@ pub struct Model {
     pub cursors: BTreeMap<CursorName, BTreeMap<PartitionId, (i64, Bytes)>>,
     /// Numbers that streams have had.
     pub used: BTreeSet<StreamId>,
-}
-
-/// What should become of a command.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Expected {
-    Appended {
-        base_offset: i64,
-        last_offset: i64,
-        duplicate: bool,
-    },
-    Unknown,
-    OutOfOrder,
-    Fenced,
-    NotApplied,
-    Done,
-    NoEffect,
-    /// With a number that no stream has had.
-    Created,
-}
-
-impl Expected {
-    fn is(&self, found: &Outcome) -> bool {
-        match (self, found) {
-            (
-                Expected::Appended {
-                    base_offset,
-                    last_offset,
-                    duplicate,
-                },
-                Outcome::Appended(found),
-            ) => {
-                (found.base_offset, found.last_offset, found.duplicate)
-                    == (*base_offset, *last_offset, *duplicate)
-            }
-            (Expected::Unknown, Outcome::Refused(AppendError::UnknownPartition(_)))
-            | (Expected::OutOfOrder, Outcome::Refused(AppendError::OutOfOrderSequence { .. }))
-            | (Expected::Fenced, Outcome::Refused(AppendError::FencedEpoch { .. }))
-            | (Expected::NotApplied, Outcome::NotApplied)
-            | (Expected::Done, Outcome::Done)
-            | (Expected::NoEffect, Outcome::NoEffect)
-            | (Expected::Created, Outcome::StreamCreated(_)) => true,
-            _ => false,
-        }
-    }
+    /// Producer ids that were given out.
+    pub producer_ids: i64,
 }
 
 impl Model {
@@ -178,32 +216,31 @@ impl Model {
         })
     }
 
-    /// The weakest promise that covers an entry as a whole: what is not an append is always synced.
+    /// The weakest promise that covers an entry as a whole: what is not an append, and what is of a transaction, is always synced.
     pub fn class_of(&self, commands: &[Command]) -> Class {
         let classes = commands.iter().map(|command| match command {
-            Command::Append { partition, .. } => self
+            Command::Append {
+                partition, batch, ..
+            } if !batch.is_transactional() => self
                 .streams
                 .get(&partition.stream)
-                .map_or(Class::Memory, Stream::class),
+                .map_or(Class::Synced, Stream::class),
             _ => Class::Synced,
         });
-        classes.max().unwrap_or(Class::Memory)
+        classes.max().unwrap_or(Class::Synced)
     }
 
     /// Applies an entry that was acknowledged with these outcomes.
     pub fn apply(
         &mut self,
         number: u64,
+        class: Class,
         commands: &[Command],
         found: &[Outcome],
     ) -> Result<(), String> {
-        let expected = self.expect(commands, |command| {
-            // A new stream has the number that the kernel says.
-            match found.get(command) {
-                Some(Outcome::StreamCreated(id)) => Some(*id),
-                _ => None,
-            }
-        })?;
+        let expected = self
+            .expect(class, commands, &Answered(found))
+            .map_err(|why| format!("entry {number}: {why}"))?;
         let same = expected.len() == found.len()
             && expected
                 .iter()
@@ -218,13 +255,14 @@ impl Model {
         }
     }
 
-    /// Applies an entry; `created` says which number the stream gets that a command creates.
+    /// Applies an entry.
     pub fn expect(
         &mut self,
+        class: Class,
         commands: &[Command],
-        created: impl Fn(usize) -> Option<StreamId>,
+        decided: &dyn Decided,
     ) -> Result<Vec<Expected>, String> {
-        let judged = match self.judge(commands) {
+        let judged = match self.judge(class == Class::Memory, commands) {
             Ok(judged) => judged,
             Err((refused, why)) => {
                 let mut expected = vec![Expected::NotApplied; commands.len()];
@@ -244,88 +282,156 @@ impl Model {
                     partition,
                     batch,
                     rule,
-                } => self.append(*partition, batch, *rule, judged.next()),
+                } => {
+                    let log = self.log(*partition);
+                    let from = log.map_or(0, |log| log.end);
+                    let placed = decided.placed(position, *partition, batch, from);
+                    self.append(class, (*partition, batch, *rule), judged.next(), placed)?
+                }
                 _ if repeated => Expected::NoEffect,
-                other => self.other(other, created(position))?,
+                Command::EndTransaction { partitions, marker } => {
+                    let mut ended = Vec::new();
+                    for partition in partitions {
+                        let Some(log) = self.log(*partition) else {
+                            continue;
+                        };
+                        let placed = decided.placed(position, *partition, marker, log.end);
+                        let base_offset = self.end_transaction(*partition, marker, placed)?;
+                        ended.push((*partition, base_offset));
+                    }
+                    Expected::Ended(ended)
+                }
+                other => self.other(other, decided.created(position))?,
             });
         }
         Ok(expected)
     }
 
-    fn judge(&self, commands: &[Command]) -> Result<Vec<Judgement>, (usize, Expected)> {
+    fn judge(
+        &self,
+        volatile: bool,
+        commands: &[Command],
+    ) -> Result<Vec<Judgement>, (usize, Expected)> {
         let mut staged: BTreeMap<(PartitionId, i64), Producer> = BTreeMap::new();
         let mut judged = Vec::new();
         for (position, command) in commands.iter().enumerate() {
-            let Command::Append {
-                partition,
-                batch,
-                rule,
-            } = command
-            else {
-                continue;
+            let refused = |judgement| match judgement {
+                Judgement::OutOfOrder => Err((position, Expected::OutOfOrder)),
+                Judgement::Fenced => Err((position, Expected::Fenced)),
+                Judgement::Transaction => Err((position, Expected::Transaction)),
+                Judgement::Append | Judgement::Duplicate(..) => Ok(judgement),
             };
-            let log = self.log(*partition).ok_or((position, Expected::Unknown))?;
-            if *rule == SequenceRule::None || batch.producer_id() < 0 {
-                judged.push(Judgement::Append);
-                continue;
-            }
-            let key = (*partition, batch.producer_id());
-            let known = staged
-                .get(&key)
-                .or_else(|| log.producers.get(&batch.producer_id()));
-            let judgement = producer::judge(known, batch, *rule);
-            match judgement {
-                Judgement::OutOfOrder => return Err((position, Expected::OutOfOrder)),
-                Judgement::Fenced => return Err((position, Expected::Fenced)),
-                Judgement::Append => {
-                    let producer = producer::remember(known.cloned(), batch, -1);
-                    staged.insert(key, producer);
+            match command {
+                Command::Append {
+                    partition,
+                    batch,
+                    rule,
+                } => {
+                    let log = self.log(*partition).ok_or((position, Expected::Unknown))?;
+                    if !log.checks(volatile, batch, *rule) {
+                        judged.push(Judgement::Append);
+                        continue;
+                    }
+                    let id = batch.producer_id();
+                    let durable = if volatile {
+                        &log.volatile_producers
+                    } else {
+                        &log.producers
+                    };
+                    let known = staged.get(&(*partition, id)).or_else(|| durable.get(&id));
+                    let judgement = refused(producer::judge(known, batch, *rule))?;
+                    if judgement == Judgement::Append {
+                        let now = producer::remember(known.cloned(), batch, *rule, -1);
+                        staged.insert((*partition, id), now);
+                    }
+                    judged.push(judgement);
                 }
-                Judgement::Duplicate(..) => {}
+                Command::EndTransaction { partitions, marker } => {
+                    let id = marker.producer_id();
+                    let coordinator = coordinator(marker);
+                    for partition in partitions {
+                        let Some(log) = self.log(*partition) else {
+                            continue;
+                        };
+                        let known = staged
+                            .get(&(*partition, id))
+                            .or_else(|| log.producers.get(&id));
+                        refused(producer::judge_end(known, marker, coordinator))?;
+                        let epoch = marker.producer_epoch();
+                        let (now, _) = producer::end(known.cloned(), epoch, coordinator);
+                        staged.insert((*partition, id), now);
+                    }
+                }
+                _ => {}
             }
-            judged.push(judgement);
         }
         Ok(judged)
     }
 
     fn append(
         &mut self,
-        partition: PartitionId,
-        batch: &Batch,
-        rule: SequenceRule,
+        class: Class,
+        (partition, batch, rule): (PartitionId, &Batch, SequenceRule),
         judged: Option<Judgement>,
-    ) -> Expected {
+        placed: Option<i64>,
+    ) -> Result<Expected, String> {
         if let Some(Judgement::Duplicate(base_offset, last_offset)) = judged {
-            return Expected::Appended {
+            return Ok(Expected::Appended {
                 base_offset,
                 last_offset,
                 duplicate: true,
-            };
+            });
         }
         // Its stream may have been deleted by a command before.
-        let Some(class) = self.streams.get(&partition.stream).map(Stream::class) else {
-            return Expected::NotApplied;
-        };
         let Some(log) = self.log_mut(partition) else {
-            return Expected::NotApplied;
+            return Ok(Expected::NotApplied);
         };
-        let base_offset = log.end;
-        if rule != SequenceRule::None && batch.producer_id() >= 0 {
-            let known = log.producers.remove(&batch.producer_id());
-            log.producers.insert(
-                batch.producer_id(),
-                producer::remember(known, batch, base_offset),
-            );
+        let volatile = class == Class::Memory;
+        let base_offset = log.next_offset(volatile, placed)?;
+        if producer::is_checked(batch, rule) {
+            // What is logged between batches that are only in memory is not judged, but those after it follow it.
+            let volatile = volatile || !log.checks(volatile, batch, rule);
+            let producers = log.producers(volatile);
+            let known = producers.remove(&batch.producer_id());
+            let now = producer::remember(known, batch, rule, base_offset);
+            producers.insert(batch.producer_id(), now);
         }
-        let batch = batch.patched(base_offset, partition.leader_epoch());
-        let last_offset = batch.last_offset();
-        log.end = last_offset + 1;
-        log.batches.push(Kept { batch, class });
-        Expected::Appended {
+        let last_offset = log.put(batch, base_offset, class, partition);
+        Ok(Expected::Appended {
             base_offset,
             last_offset,
             duplicate: false,
+        })
+    }
+
+    /// Returns where the control batch is.
+    fn end_transaction(
+        &mut self,
+        partition: PartitionId,
+        marker: &Batch,
+        placed: Option<i64>,
+    ) -> Result<i64, String> {
+        let Some(log) = self.log_mut(partition) else {
+            return Ok(-1);
+        };
+        let base_offset = log.next_offset(false, placed)?;
+        let id = marker.producer_id();
+        let known = log.producers.remove(&id);
+        let (now, open) = producer::end(known, marker.producer_epoch(), coordinator(marker));
+        log.producers.insert(id, now);
+        let aborts = matches!(
+            ControlRecord::from_batch(marker),
+            Some(ControlRecord::Abort { .. })
+        );
+        if let Some(first_offset) = open.filter(|_| aborts) {
+            log.aborted.push(AbortedTransaction {
+                producer_id: id,
+                first_offset,
+                last_offset: base_offset,
+            });
         }
+        log.put(marker, base_offset, Class::Synced, partition);
+        Ok(base_offset)
     }
 
     fn other(&mut self, command: &Command, created: Option<StreamId>) -> Result<Expected, String> {
@@ -386,6 +492,7 @@ impl Model {
                     address: address.clone(),
                     config: BTreeMap::new(),
                     logs: vec![Log::default(); *partitions as usize],
+                    takes_dead_letters: address.name.as_str() == DEAD_LETTERS,
                     least_ms: None,
                     least_bytes: None,
                     compacts: false,
@@ -411,7 +518,9 @@ impl Model {
                 };
                 let grows = *partitions as usize > stream.logs.len();
                 if grows {
-                    stream.logs.resize(*partitions as usize, Log::default());
+                    let mut log = Log::default();
+                    log.set_volatile(stream.class() == Class::Memory);
+                    stream.logs.resize(*partitions as usize, log);
                 }
                 done(grows)
             }
@@ -432,7 +541,35 @@ impl Model {
                 }
                 None => Expected::NoEffect,
             },
+            Command::AllocateProducerIds { count } => {
+                let first = self.producer_ids + 1;
+                self.producer_ids += i64::from(*count);
+                Expected::Ids(first)
+            }
+            Command::ExpireProducers { idle_since } => {
+                // The simulator expires all or nothing.
+                let all = *idle_since == i64::MAX;
+                let logs = self.streams.values_mut().flat_map(|s| &mut s.logs);
+                for log in logs.filter(|_| all) {
+                    log.producers
+                        .retain(|_, producer| producer.strict || producer.open.is_some());
+                    log.volatile_producers
+                        .retain(|_, producer| producer.strict || producer.open.is_some());
+                }
+                Expected::Done
+            }
             other => return Err(format!("the model does not know {other:?}")),
         })
+    }
+}
+
+/// The epoch in a control batch.
+fn coordinator(marker: &Batch) -> i32 {
+    match ControlRecord::from_batch(marker) {
+        Some(
+            ControlRecord::Commit { coordinator_epoch }
+            | ControlRecord::Abort { coordinator_epoch },
+        ) => coordinator_epoch,
+        None => -1,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kernel::{DeliveryId, HolderId, PartitionId};
 
-use super::{Class, Model};
+use super::{Class, Model, compaction};
 
 /// One record of one source.
 pub type Place = (PartitionId, i64);
@@ -88,22 +88,38 @@ impl Queue {
         &self,
         model: &Model,
         log_start: impl Fn(PartitionId) -> i64,
-    ) -> (BTreeSet<Place>, BTreeSet<Place>) {
+    ) -> Result<(BTreeSet<Place>, BTreeSet<Place>), String> {
         let mut must = BTreeSet::new();
         let mut may = BTreeSet::new();
         for (partition, from) in &self.sources {
             let Some(log) = model.log(*partition) else {
                 continue;
             };
-            let from = (*from).max(log_start(*partition));
-            for kept in log.batches.iter().filter(|kept| !kept.batch.is_control()) {
-                let offsets = kept.batch.base_offset()..=kept.batch.last_offset();
-                for offset in offsets.filter(|offset| *offset >= from) {
-                    let id = (*partition, offset);
-                    if self.settled.contains(&id) {
+            let compacts = model.streams[&partition.stream].compacts;
+            let newest = if compacts {
+                compaction::newest(log)?
+            } else {
+                BTreeMap::new()
+            };
+            let start = log_start(*partition);
+            let stable = log.last_stable(start, log.end);
+            let decided = log.batches.iter().map(|kept| (kept, &kept.batch));
+            let decided = decided.filter(|(_, batch)| batch.last_offset() < stable);
+            for (kept, batch) in decided.filter(|(_, batch)| log.is_meant(batch)) {
+                let from = (*from).max(start);
+                for record in compaction::records(batch)? {
+                    let id = (*partition, record.offset);
+                    if record.offset < from || self.settled.contains(&id) {
                         continue;
                     }
-                    if kept.class == Class::Memory || self.maybe_settled.contains(&id) {
+                    let superseded = compacts
+                        && record.key.as_ref().is_some_and(|key| {
+                            record.value.is_none() || newest.get(key) != Some(&record.offset)
+                        });
+                    let doubtful = superseded
+                        || kept.class == Class::Memory
+                        || self.maybe_settled.contains(&id);
+                    if doubtful {
                         may.insert(id);
                     } else {
                         must.insert(id);
@@ -111,7 +127,7 @@ impl Queue {
                 }
             }
         }
-        (must, may)
+        Ok((must, may))
     }
 
     /// Everything it has was handed out: what was perhaps settled is known now.

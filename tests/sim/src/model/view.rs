@@ -4,10 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kernel::{CursorName, Kernel, PartitionId, ReadError, StreamId, Watermarks};
+use kernel::{
+    AbortedTransaction, CursorName, Kernel, OpenTransaction, PartitionId, ReadError, StreamId,
+    Watermarks,
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use record::{Batch, Namespace};
 
+use super::time::{Sought, seek};
+use super::transactions::open_in;
 use super::{Class, Kept, Log, Model, Stream, compaction};
 
 /// Tables of the simulator.
@@ -19,6 +24,29 @@ pub struct PartitionView {
     pub batches: Vec<Batch>,
     /// Ranges that were reported as damaged.
     pub corrupt: Vec<(i64, i64)>,
+    pub open: Vec<OpenTransaction>,
+    pub aborted: Vec<AbortedTransaction>,
+    /// What a reader of committed records got, if one looked.
+    pub committed: Option<Committed>,
+    sought: Vec<Sought>,
+}
+
+/// What a reader of committed records got.
+#[derive(Default)]
+pub struct Committed {
+    /// Where the batches begin.
+    pub bases: Vec<i64>,
+    /// Ranges that were reported as damaged, to this reader.
+    pub corrupt: Vec<(i64, i64)>,
+}
+
+impl PartitionView {
+    /// Whether some of a batch was reported as damaged, to any reader.
+    pub fn is_reported(&self, batch: &Batch) -> bool {
+        let committed = self.committed.iter().flat_map(|c| &c.corrupt);
+        let mut corrupt = self.corrupt.iter().chain(committed);
+        corrupt.any(|(first, last)| *first <= batch.last_offset() && batch.base_offset() <= *last)
+    }
 }
 
 /// A kernel as it was read.
@@ -82,10 +110,16 @@ async fn read_all(
     let watermarks = kernel
         .watermarks(partition)
         .ok_or(format!("partition {partition} has no watermarks"))?;
+    let open = open_in(&kernel.open_transactions(i64::MAX), partition);
+    let aborted = kernel.aborted_transactions(partition, watermarks.log_start, i64::MAX);
     let mut view = PartitionView {
         watermarks,
         batches: Vec::new(),
         corrupt: Vec::new(),
+        open,
+        aborted,
+        committed: None,
+        sought: Vec::new(),
     };
     let mut offset = watermarks.log_start;
     while offset < watermarks.end {
@@ -111,7 +145,45 @@ async fn read_all(
             Err(error) => return Err(format!("read of {partition} at {offset}: {error}")),
         }
     }
+    let decided = view.open.is_empty() && view.aborted.is_empty();
+    if !decided || rng.random_bool(0.2) {
+        view.committed = Some(read_committed(kernel, partition, rng, damaged).await?);
+    }
+    // What is damaged may be what is looked for.
+    if view.corrupt.is_empty() {
+        view.sought = seek(kernel, partition, &view.batches, rng).await;
+    }
     Ok(view)
+}
+
+async fn read_committed(
+    kernel: &Kernel,
+    partition: PartitionId,
+    rng: &mut StdRng,
+    damaged: bool,
+) -> Result<Committed, String> {
+    let mut seen = Committed::default();
+    let mut offset = kernel.watermarks(partition).map_or(0, |m| m.log_start);
+    loop {
+        let max_bytes = rng.random_range(1..20_000);
+        match kernel.read_committed(partition, offset, max_bytes).await {
+            Ok(read) if read.next_offset <= offset => return Ok(seen),
+            Ok(read) => {
+                seen.bases
+                    .extend(read.batches.iter().map(Batch::base_offset));
+                offset = read.next_offset;
+            }
+            Err(ReadError::Corrupt { first, last, .. }) if damaged && last >= offset => {
+                seen.corrupt.push((first, last));
+                offset = last + 1;
+            }
+            Err(error) => {
+                return Err(format!(
+                    "committed read of {partition} at {offset}: {error}"
+                ));
+            }
+        }
+    }
 }
 
 impl View {
@@ -176,9 +248,16 @@ impl View {
         allow: Allowances,
     ) -> Result<(), String> {
         let marks = found.watermarks;
-        let memory = log.batches.iter().any(|kept| kept.class == Class::Memory);
+        // In a log that is compacted two reads need not look at the same copy of it.
+        let sought = found.sought.iter().filter(|_| !stream.compacts);
+        for sought in sought {
+            sought.check(marks.log_start, &found.batches, allow.damaged)?;
+        }
+        if stream.takes_dead_letters {
+            return Ok(());
+        }
         // The offsets of what was only in memory are reserved in blocks.
-        if marks.end != log.end && !(memory && allow.restarted && marks.end > log.end) {
+        if marks.end != log.end && !(log.jumps && allow.restarted && marks.end > log.end) {
             return Err(format!("the end is {}, not {}", marks.end, log.end));
         }
         if marks.log_start < log.log_start {
@@ -187,6 +266,7 @@ impl View {
                 marks.log_start, log.log_start
             ));
         }
+        log.check_transactions(found, stream.compacts)?;
         self.check_retention(stream, log, marks.log_start)?;
         if stream.compacts {
             let reported = |kept: &Kept| allow.damaged && is_reported(kept, found);

@@ -2,7 +2,7 @@
 
 use kernel::{
     CLEANUP_POLICY, ColdTierError, DELETE_RETENTION_MS, MIN_CLEANABLE_DIRTY_RATIO,
-    MIN_COMPACTION_LAG_MS, PartitionId,
+    MIN_COMPACTION_LAG_MS,
 };
 use rand::{RngExt, rngs::StdRng};
 
@@ -82,13 +82,6 @@ pub fn compaction(rng: &mut StdRng) -> Vec<(String, String)> {
 }
 
 impl Sim {
-    /// Whether records of the partition may go because there are newer ones.
-    pub fn compacts(&self, partition: PartitionId) -> bool {
-        let truth = self.truth.borrow();
-        let stream = truth.now.streams.get(&partition.stream);
-        stream.is_some_and(|stream| stream.compacts)
-    }
-
     /// Whether requests to the cold store may fail.
     pub fn cold_fails(&self) -> bool {
         self.plan.cold.error > 0.0 || self.plan.faults.outage > 0.0

@@ -1,10 +1,12 @@
 //! A run: one seed, several lives of the process on one disk, and a comparison after each.
 
+mod class_work;
 mod clients;
 mod cold_work;
 mod life;
 mod plan;
 mod queue_work;
+mod transaction_work;
 mod truth;
 mod work;
 
@@ -26,6 +28,7 @@ use crate::trace::Trace;
 use clients::Client;
 use life::{Life, Stop};
 use plan::Plan;
+use transaction_work::Transactor;
 use truth::Truth;
 
 /// More than any entry of the simulator has, in bytes.
@@ -71,6 +74,7 @@ pub struct Sim {
     truth: Rc<RefCell<Truth>>,
     queues: Rc<RefCell<BTreeMap<QueueName, queues::Queue>>>,
     clients: Vec<Client>,
+    transactors: Vec<Transactor>,
     next_client: i64,
     /// Last value given to anything.
     value: u64,
@@ -102,6 +106,7 @@ impl Sim {
             truth: Rc::default(),
             queues: Rc::default(),
             clients: Vec::new(),
+            transactors: Vec::new(),
             next_client: 0,
             value: 0,
             faulty: false,
@@ -307,6 +312,12 @@ impl Sim {
 
     /// What the next process finds.
     fn restart(&mut self) {
+        // Whether a log remembers a producer that was in memory depends on what it replays: another one comes in its place.
+        let truth = self.truth.borrow();
+        let is_volatile = |p: &PartitionId| truth.now.log(*p).is_some_and(|log| log.is_volatile);
+        self.clients
+            .retain(|client| !is_volatile(&client.partition));
+        drop(truth);
         let seed = self.rng.random();
         if self.rng.random_bool(self.plan.faults.power_cut) {
             self.trace.note(format_args!("power cut"));

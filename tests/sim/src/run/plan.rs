@@ -22,6 +22,8 @@ pub enum Work {
     SealAll,
     Tend,
     Rewrite,
+    Expire,
+    Switch,
 }
 
 const WORK: &[(Work, u32)] = &[
@@ -39,6 +41,8 @@ const WORK: &[(Work, u32)] = &[
     (Work::SealAll, 3),
     (Work::Tend, 6),
     (Work::Rewrite, 8),
+    (Work::Expire, 1),
+    (Work::Switch, 1),
 ];
 
 /// A kind of command.
@@ -54,6 +58,9 @@ pub enum Kind {
     Drop,
     Alter,
     Grow,
+    Transact,
+    Forgive,
+    Ids,
 }
 
 const KINDS: &[(Kind, u32)] = &[
@@ -67,6 +74,9 @@ const KINDS: &[(Kind, u32)] = &[
     (Kind::Drop, 1),
     (Kind::Alter, 2),
     (Kind::Grow, 1),
+    (Kind::Transact, 25),
+    (Kind::Forgive, 1),
+    (Kind::Ids, 1),
 ];
 
 /// How the lives of a seed end.
@@ -100,6 +110,8 @@ pub struct Plan {
     pub marks: f64,
     /// How often a stream promises less than to sync.
     pub weak_streams: f64,
+    /// How often a stream promises nothing but memory.
+    pub volatile_streams: f64,
     /// How often the clock moves, and how far, in microseconds.
     pub time: f64,
     pub time_us: u64,
@@ -159,6 +171,7 @@ impl Plan {
             large_values: *pick(rng, &[0.0, 0.02]),
             marks: *pick(rng, &[0.0, 0.3, 0.8]),
             weak_streams: *pick(rng, &[0.0, 0.0, 0.3, 0.7]),
+            volatile_streams: *pick(rng, &[0.0, 0.0, 0.3]),
             time: *pick(rng, &[0.01, 0.1]),
             time_us: *pick(rng, &[1000, 1_000_000, 60_000_000]),
             slow_disk_us: *pick(rng, &[0, 100, 500_000]),

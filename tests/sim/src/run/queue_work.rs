@@ -170,9 +170,7 @@ pub fn set_sources(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
     }
     let mut wanted: BTreeMap<PartitionId, i64> = BTreeMap::new();
     for _ in 0..sim.rng.random_range(0..4) {
-        if let Some(partition) = sim.partition()
-            && !sim.compacts(partition)
-        {
+        if let Some(partition) = sim.partition() {
             wanted.insert(partition, sim.rng.random_range(0..3));
         }
     }
@@ -237,10 +235,12 @@ pub fn purge(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
         let (must, may) = model.owed(&truth.now, |partition| {
             let marks = life.kernel.watermarks(partition);
             marks.map_or(0, |marks| marks.log_start)
-        });
-        let owed = must.into_iter().chain(may);
-        let owed = owed.filter(|id| !model.held.contains_key(id));
-        let (perhaps, ready) = owed.partition(|id| model.maybe_settled.contains(id));
+        })?;
+        let free = |places: BTreeSet<Place>| -> BTreeSet<Place> {
+            let places = places.into_iter();
+            places.filter(|id| !model.held.contains_key(id)).collect()
+        };
+        let (ready, perhaps) = (free(must), free(may));
         model.maybe_settled.extend(&ready);
         (ready, perhaps)
     };
@@ -328,7 +328,7 @@ fn inspect(
         kernel
             .watermarks(partition)
             .map_or(0, |marks| marks.log_start)
-    });
+    })?;
     if let Some(lost) = must.difference(&there).next() {
         return Err(Stop::Wrong(format!("queue {name} lost {lost:?}")));
     }

@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use kernel::{Command, Outcome, PartitionId, StreamId, WriteError};
+use kernel::{CLEANUP_POLICY, Command, DURABILITY, Outcome, PartitionId, StreamId, WriteError};
 use record::{Batch, StreamAddress};
 
+use crate::model::expected::Found;
 use crate::model::view::{Allowances, View};
 use crate::model::{Class, Model, compaction};
 
@@ -16,6 +17,8 @@ pub type Answer = Result<Vec<Outcome>, WriteError>;
 struct Submitted {
     number: u64,
     commands: Vec<Command>,
+    /// The weakest promise that may cover it: that of its streams, as they are or as somebody is changing them.
+    class: Class,
     answer: Option<Answer>,
 }
 
@@ -33,7 +36,7 @@ pub struct Truth {
     next: u64,
     submitted: VecDeque<Submitted>,
     /// Handed over, and not known whether it is there.
-    unknown: Vec<(u64, Vec<Command>)>,
+    unknown: Vec<Submitted>,
     /// What survives everything.
     hard: Model,
     soft: Vec<Soft>,
@@ -44,6 +47,8 @@ pub struct Truth {
     /// Streams that have promised less than to sync, some time.
     weak: BTreeSet<StreamId>,
     weak_names: BTreeSet<StreamAddress>,
+    /// Streams that may be compacted: somebody asked for it.
+    compacting: BTreeSet<StreamId>,
 }
 
 impl Truth {
@@ -51,21 +56,28 @@ impl Truth {
     pub fn submit(&mut self, commands: Vec<Command>) -> u64 {
         self.next += 1;
         for command in &commands {
+            if let Command::AlterStream { stream, config } = command
+                && config.contains_key(CLEANUP_POLICY)
+            {
+                self.compacting.insert(*stream);
+            }
             match command {
-                Command::AlterStream { stream, config } if config.contains_key("durability") => {
+                Command::AlterStream { stream, config } if config.contains_key(DURABILITY) => {
                     self.weak.insert(*stream);
                 }
                 Command::CreateStream {
                     address, config, ..
-                } if config.contains_key("durability") => {
+                } if config.contains_key(DURABILITY) => {
                     self.weak_names.insert(address.clone());
                 }
                 _ => {}
             }
         }
+        let class = self.now.class_of(&commands);
         self.submitted.push_back(Submitted {
             number: self.next,
             commands,
+            class,
             answer: None,
         });
         self.next
@@ -98,13 +110,19 @@ impl Truth {
         let number = entry.number;
         match entry.answer {
             Some(Ok(outcomes)) => {
-                if let Some((before, _)) = self.unknown.first() {
+                if let Some(before) = self.unknown.first() {
                     return Err(format!(
-                        "entry {number} was acknowledged after entry {before} had failed"
+                        "entry {number} was acknowledged after entry {} had failed",
+                        before.number
                     ));
                 }
                 let class = self.now.class_of(&entry.commands);
-                self.now.apply(number, &entry.commands, &outcomes)?;
+                // A change to or from `memory` is made when nothing else is on its way, but for the end of a stream.
+                let class = match (class, entry.class) {
+                    (Class::Memory, _) | (_, Class::Memory) => class,
+                    (now, then) => now.min(then),
+                };
+                self.now.apply(number, class, &entry.commands, &outcomes)?;
                 let soft = Soft {
                     number,
                     commands: entry.commands,
@@ -114,8 +132,13 @@ impl Truth {
                 self.soft.push(soft);
                 if class == Class::Synced {
                     for soft in self.soft.drain(..) {
-                        self.hard
-                            .apply(soft.number, &soft.commands, &soft.outcomes)?;
+                        let Soft {
+                            number,
+                            class,
+                            commands,
+                            outcomes,
+                        } = soft;
+                        self.hard.apply(number, class, &commands, &outcomes)?;
                     }
                 }
             }
@@ -123,7 +146,7 @@ impl Truth {
                 WriteError::Full | WriteError::TooLarge { .. } | WriteError::Malformed(_),
             )) => {}
             Some(Err(WriteError::Failed(_) | WriteError::Closed)) | None => {
-                self.unknown.push((number, entry.commands));
+                self.unknown.push(entry);
             }
         }
         Ok(())
@@ -141,7 +164,7 @@ impl Truth {
             // It was deleted meanwhile.
             return Ok(());
         };
-        if stream.compacts {
+        if stream.compacts || self.compacting.contains(&partition.stream) {
             let kept = self.now.log(partition).and_then(|log| log.find(base));
             return kept.map_or(Ok(()), |kept| {
                 compaction::left_out(batch, &kept.batch).map(|_| ())
@@ -183,20 +206,27 @@ impl Truth {
         for kept in 0..=lossy.len() + unknown.len() {
             if let Some(at) = kept.checked_sub(1) {
                 match lossy.get(at) {
-                    Some(soft) => model.apply(soft.number, &soft.commands, &soft.outcomes)?,
+                    Some(soft) => {
+                        model.apply(soft.number, soft.class, &soft.commands, &soft.outcomes)?;
+                    }
                     None => {
-                        let (_, commands) = &unknown[at - lossy.len()];
-                        let used = model.used.clone();
-                        model.expect(commands, |at| {
-                            created(view, &commands[at]).filter(|id| !used.contains(id))
-                        })?;
+                        let commands = &unknown[at - lossy.len()].commands;
+                        let created = commands.iter().map(|command| {
+                            created(view, command).filter(|id| !model.used.contains(id))
+                        });
+                        let found = Found {
+                            view,
+                            created: created.collect(),
+                        };
+                        let class = model.class_of(commands);
+                        model.expect(class, commands, &found)?;
                     }
                 }
             }
             let mut candidate = model.clone();
             // Offsets in memory are not given out twice, whatever else is lost.
             for soft in lossy.iter().skip(kept).filter(|s| s.class == Class::Memory) {
-                candidate.expect(&soft.commands, |_| None)?;
+                candidate.pass_by(&soft.commands, &soft.outcomes);
             }
             match view.check(&candidate, allow) {
                 Ok(()) => {
@@ -211,7 +241,7 @@ impl Truth {
                 "neither what must be there nor what may be ({} acknowledged entries that may be lost, {} unanswered: {:?})\n{}",
                 lossy.len(),
                 unknown.len(),
-                unknown.iter().map(|(number, _)| number).collect::<Vec<_>>(),
+                unknown.iter().map(|entry| entry.number).collect::<Vec<_>>(),
                 mismatches.join("\n")
             ));
         };
@@ -274,6 +304,19 @@ fn created(view: &View, command: &Command) -> Option<StreamId> {
 }
 
 impl Model {
+    /// What was only in memory is lost, and its offsets stay used.
+    fn pass_by(&mut self, commands: &[Command], outcomes: &[Outcome]) {
+        for (command, outcome) in commands.iter().zip(outcomes) {
+            if let (Command::Append { partition, .. }, Outcome::Appended(appended)) =
+                (command, outcome)
+                && let Some(log) = self.log_mut(*partition)
+            {
+                log.end = log.end.max(appended.last_offset + 1);
+                log.jumps = true;
+            }
+        }
+    }
+
     /// Takes over what only the kernel decides: where logs begin, where those end that are only in memory.
     fn learn(&mut self, view: &View, restarted: bool) {
         for (id, (_, partitions)) in &view.streams {
@@ -282,9 +325,12 @@ impl Model {
             };
             for (log, found) in stream.logs.iter_mut().zip(partitions) {
                 let marks = found.watermarks;
-                log.log_start = log.log_start.max(marks.log_start);
-                if restarted {
+                log.log_start = log.log_start.max(log.lasting_start(marks.log_start));
+                if restarted || stream.takes_dead_letters {
                     log.end = log.end.max(marks.end);
+                }
+                if restarted {
+                    log.volatile_producers.clear();
                     // Bound to the process that is gone: what is still there may go, what is not there stays away.
                     let there: BTreeSet<i64> =
                         found.batches.iter().map(Batch::base_offset).collect();

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use kernel::{
-    Command, CursorName, CursorPosition, Entry, PartitionId, ReadError, SequenceRule, StreamId,
+    Command, CursorName, CursorPosition, DURABILITY, Entry, PartitionId, ReadError, SequenceRule,
+    StreamId,
 };
 use rand::RngExt;
-use record::BatchBuilder;
+use record::{BatchBuilder, ControlRecord};
 
 use super::clients::{Client, filled};
 use super::life::{Life, Stop};
 use super::plan::{Kind, Work, pick};
-use super::{Sim, cold_work, queue_work};
+use super::{Sim, class_work, cold_work, queue_work};
 use crate::batches::address;
+use crate::model::Stream;
 use crate::model::view::is_within;
 
 /// Streams there may be at a time.
@@ -48,6 +50,13 @@ impl Sim {
             Work::Sources => queue_work::set_sources(self, life),
             Work::Purge => queue_work::purge(self, life),
             Work::Rest => self.rest(life),
+            Work::Expire => {
+                if let Some(command) = self.expire_transaction(life) {
+                    self.write(life, vec![command]);
+                }
+                Ok(())
+            }
+            Work::Switch => class_work::switch(self, life),
             Work::Seal | Work::SealAll | Work::Tend | Work::Rewrite => {
                 cold_work::begin(self, life, work);
                 Ok(())
@@ -85,7 +94,14 @@ impl Sim {
         for _ in 0..*pick(&mut self.rng, &[1, 1, 1, 2, 4]) {
             commands.extend(self.command());
         }
-        if commands.is_empty() || self.rng.random_bool(self.plan.marks) {
+        // What cannot be seen from outside, the model has to know by a mark.
+        let hidden = commands.iter().any(|command| {
+            matches!(
+                command,
+                Command::AllocateProducerIds { .. } | Command::ExpireProducers { .. }
+            )
+        });
+        if commands.is_empty() || hidden || self.rng.random_bool(self.plan.marks) {
             let number = self.truth.borrow().next_number();
             commands.push(Command::TablePut {
                 table: "marks".into(),
@@ -100,6 +116,13 @@ impl Sim {
         let kind = self.plan.kind(&mut self.rng);
         Some(match kind {
             Kind::Append => return self.append(),
+            Kind::Transact => return self.transact(),
+            Kind::Forgive => Command::ExpireProducers {
+                idle_since: *pick(&mut self.rng, &[0, i64::MAX]),
+            },
+            Kind::Ids => Command::AllocateProducerIds {
+                count: self.rng.random_range(1..5),
+            },
             Kind::Put => {
                 self.value += 1;
                 Command::TablePut {
@@ -153,13 +176,16 @@ impl Sim {
             },
             Kind::Alter => {
                 let stream = self.stream()?;
-                // What queues read is never compacted.
-                let compacts = self.truth.borrow().now.streams[&stream].compacts;
-                let compacts = compacts && self.rng.random_bool(0.9);
-                Command::AlterStream {
-                    stream,
-                    config: self.config(compacts),
-                }
+                let (compacts, old) = {
+                    let truth = self.truth.borrow();
+                    let stream = &truth.now.streams[&stream];
+                    (stream.compacts, stream.config.clone())
+                };
+                let often = if compacts { 0.9 } else { 0.1 };
+                let compacts = self.plan.compacted_streams > 0.0 && self.rng.random_bool(often);
+                let mut config = self.config(compacts);
+                class_work::keep(&old, &mut config);
+                Command::AlterStream { stream, config }
             }
             Kind::Grow => Command::AddPartitions {
                 stream: self.stream()?,
@@ -221,15 +247,18 @@ impl Sim {
         CursorName::from(*pick(&mut self.rng, &["g", "h"]))
     }
 
-    fn stream(&mut self) -> Option<StreamId> {
+    pub fn stream(&mut self) -> Option<StreamId> {
         let truth = self.truth.borrow();
-        let streams: Vec<StreamId> = truth.now.streams.keys().copied().collect();
+        let streams = truth.now.streams.iter();
+        let ours = |(_, stream): &(&StreamId, &Stream)| !stream.takes_dead_letters;
+        let streams: Vec<StreamId> = streams.filter(ours).map(|(id, _)| *id).collect();
         (!streams.is_empty()).then(|| *pick(&mut self.rng, &streams))
     }
 
     pub fn partition(&mut self) -> Option<PartitionId> {
         let truth = self.truth.borrow();
-        let partitions: Vec<PartitionId> = truth.now.partitions().collect();
+        let ours = |p: &PartitionId| !truth.now.streams[&p.stream].takes_dead_letters;
+        let partitions: Vec<PartitionId> = truth.now.partitions().filter(ours).collect();
         (!partitions.is_empty()).then(|| *pick(&mut self.rng, &partitions))
     }
 
@@ -246,9 +275,8 @@ impl Sim {
             let ms = self.rng.random_range(1000..10_000_000).to_string();
             config.insert("retention.ms".to_owned(), ms);
         }
-        if self.rng.random_bool(self.plan.weak_streams) {
-            let class = "quorum";
-            config.insert("durability".to_owned(), class.to_owned());
+        if let Some(class) = class_work::draw(&self.plan, &mut self.rng) {
+            config.insert(DURABILITY.to_owned(), class.to_owned());
         }
         config
     }
@@ -364,6 +392,12 @@ fn short(command: &Command) -> String {
             config,
             ..
         } => format!("create {address} {partitions} {config:?}"),
+        Command::EndTransaction { partitions, marker } => format!(
+            "end of {} {} in {partitions:?}, {:?}",
+            marker.producer_id(),
+            marker.producer_epoch(),
+            ControlRecord::from_batch(marker)
+        ),
         other => {
             let text = format!("{other:?}");
             text.chars().take(160).collect()
