@@ -181,6 +181,11 @@ impl Contents {
         Contents::at_rest(self.after_cut(cut, rng))
     }
 
+    /// What somebody reads who copies it.
+    pub fn copy(&self) -> Contents {
+        Contents::at_rest(self.now.clone())
+    }
+
     /// Changes the file at rest, as a failing disk does.
     pub fn damage(&mut self, change: impl FnOnce(&mut Vec<u8>)) {
         change(&mut self.now);

@@ -200,6 +200,13 @@ impl SimDisk {
         SimDisk::found(inner.tree.clone(), seed, inner.trace.clone())
     }
 
+    /// Another disk with the same files, as somebody makes a copy who copies while nobody looks: this one goes on.
+    pub fn copy(&self, seed: u64) -> SimDisk {
+        let inner = self.0.lock();
+        let tree = Tree::rebuilt(&inner.tree.now, |file| file.lock().copy());
+        SimDisk::found(tree, seed, inner.trace.clone())
+    }
+
     /// Paths of the files in a directory.
     pub fn names(&self, directory: &str) -> Vec<String> {
         let inner = self.0.lock();
