@@ -322,6 +322,10 @@ impl View {
                 Some(ages) => ages.get(&kept.batch.base_offset()).copied(),
                 None => Some(kept.batch.max_timestamp()),
             };
+            if latest.is_none() && log.jumps {
+                // Compaction has left nothing of it, and what was only in memory is gone after it.
+                continue;
+            }
             let age = latest.map_or(i64::MAX, |latest| self.now_ms - latest);
             let too_old = stream.least_ms.is_some_and(|least| age > least);
             // What is only in memory goes when there is no room.

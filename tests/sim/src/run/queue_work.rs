@@ -24,6 +24,7 @@ fn check(
     name: &QueueName,
     holder: HolderId,
     got: &Acquired,
+    failed: bool,
 ) -> Result<(), String> {
     let id = (got.id.partition, got.id.offset);
     let wrong = |why: &str| Err(format!("queue {name} delivered {id:?}: {why}"));
@@ -44,8 +45,10 @@ fn check(
     if !model.delivered.insert(id) && !got.redelivered {
         return wrong("it was delivered before and does not say so");
     }
-    // Whatever became of an earlier settlement: it was not settled.
-    model.maybe_settled.remove(&id);
+    if !failed {
+        // Whatever became of an earlier settlement: it was not settled. When the log has failed, the next process finds out.
+        model.maybe_settled.remove(&id);
+    }
     model.held.insert(id, (got.id, holder));
     Ok(())
 }
@@ -57,10 +60,12 @@ pub fn acquire(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
     let holder = HolderId(sim.rng.random_range(1..4));
     let records = sim.rng.random_range(1..8);
     let bytes = *pick(&mut sim.rng, &[100, usize::MAX]);
+    let kernel = life.kernel.clone();
     let (queues, problems, trace) = (sim.queues.clone(), life.problems.clone(), sim.trace.clone());
     life.tasks.spawn("acquire", async move {
         // If the holder is released meanwhile, nothing comes.
         let acquired = queue.acquire(holder, records, bytes).await;
+        let failed = kernel.stats().failed.is_some();
         let mut queues = queues.borrow_mut();
         let model = queues.entry(name.clone()).or_default();
         for got in &acquired {
@@ -68,7 +73,7 @@ pub fn acquire(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
                 "queue {name} gives {} {} to {holder:?}",
                 got.id.partition, got.id.offset
             ));
-            if let Err(why) = check(model, &name, holder, got) {
+            if let Err(why) = check(model, &name, holder, got, failed) {
                 problems.borrow_mut().push(why);
             }
         }
@@ -313,7 +318,7 @@ fn inspect(
     let mut queues = sim.queues.borrow_mut();
     let model = queues.entry(name.clone()).or_default();
     for got in &acquired {
-        check(model, name, INSPECTOR, got)?;
+        check(model, name, INSPECTOR, got, false)?;
     }
     model.held.clear();
     sim.trace

@@ -122,7 +122,12 @@ impl Truth {
                     (Class::Memory, _) | (_, Class::Memory) => class,
                     (now, then) => now.min(then),
                 };
-                self.now.apply(number, class, &entry.commands, &outcomes)?;
+                let then = (class != entry.class).then(|| self.now.clone());
+                if let Err(why) = self.now.apply(number, class, &entry.commands, &outcomes) {
+                    self.now = then.ok_or(why)?;
+                    self.now
+                        .apply(number, entry.class, &entry.commands, &outcomes)?;
+                }
                 let soft = Soft {
                     number,
                     commands: entry.commands,
