@@ -328,7 +328,8 @@ def test_offsets_for_times_across_hot_and_cold(tmp_path):
 def test_a_disk_that_died(tmp_path):
     """Restored from the cold store: everything sealed is there, it goes on behind it, and no offset is used twice."""
     core = core_at(tmp_path / "old").start()
-    create(core, "r")
+    settings = {"cleanup.policy": "delete", "retention.ms": "7654321000", "durability": "quorum"}
+    create(core, "r", **settings)
     sent = values("r", 5000)
     produce(core, "r", sent)
     core.cli("storage", "seal")
@@ -350,6 +351,25 @@ def test_a_disk_that_died(tmp_path):
     assert done.returncode == 0, done
     assert "1 streams with 1 partitions" in done.stdout and str(core.cold) in done.stdout, done.stdout
     again.start()
+    resource = ConfigResource(ConfigResource.Type.TOPIC, "r")
+    admin = AdminClient({"bootstrap.servers": again.address("kafka")})
+    described = admin.describe_configs([resource])[resource].result(WITHIN)
+    assert {key: described[key].value for key in settings} == settings
+    # Clients see that they have everything: the offsets that were given up are nowhere, until something is written after them.
+    end = len(sent)
+    kcat = ["kcat", "-b", again.address("kafka"), "-C", "-t", "r", "-o", str(end - 10), "-e", "-q", "-f", "%o\n"]
+    lines = subprocess.run(kcat, capture_output=True, text=True, timeout=60, check=True).stdout.split()
+    assert lines == [str(offset) for offset in range(end - 10, end)], "kcat comes to the end and stops"
+    partition = kafka_python.TopicPartition("r", 0)
+    reader = kafka_python.KafkaConsumer(
+        bootstrap_servers=again.address("kafka"), group_id="g", auto_offset_reset="earliest", enable_auto_commit=False, consumer_timeout_ms=3000
+    )
+    reader.assign([partition])
+    assert reader.end_offsets([partition]) == {partition: end} and reader.beginning_offsets([partition]) == {partition: 0}
+    # A group that had read what is lost: it is not out of range, so it is not sent back to the first record, and it waits without spinning.
+    reader.commit({partition: kafka_python.OffsetAndMetadata(end + 30, "", -1)})
+    assert reader.poll(3000) == {} and reader.position(partition) == end + 30
+    assert reader.metrics()["consumer-fetch-manager-metrics"]["fetch-rate"] < 20, "two in a second, by its own waiting time"
     more = values("more", 500)
     offsets = []
     producer = confluent_kafka.Producer({"bootstrap.servers": again.address("kafka")})
@@ -358,5 +378,8 @@ def test_a_disk_that_died(tmp_path):
     assert producer.flush(WITHIN) == 0
     assert all(error is None and offset >= len(sent) + len(late) for error, offset in offsets) and len({o for _, o in offsets}) == 500
     assert read_stream(again, "r", len(sent) + 500) == sent + more
+    assert [message.value for message in reader] == more, "no record twice, and none left out"
+    assert reader.position(partition) == reader.end_offsets([partition])[partition] == max(offset for _, offset in offsets) + 1
+    reader.close()
     again.stop()
     assert subprocess.run(restore, capture_output=True, text=True, timeout=60).returncode == 1, "a directory that is in use is not overwritten"
