@@ -7,6 +7,7 @@ use super::scan::Decoded;
 use super::settle::Orphan;
 use super::source::{Lease, LeaseState, Source};
 use super::types::{DeliveryId, HolderId, QueueLimits};
+use crate::state::offset_u64;
 use crate::stream::PartitionId;
 
 /// A record.
@@ -89,6 +90,10 @@ impl Inner {
     ) -> Option<(u32, bool)> {
         let place = (id.partition, id.offset);
         let source = self.source_mut(id.partition)?;
+        // While it was read retention may have taken it, and with it what was known of its deliveries.
+        if !source.ready.contains(offset_u64(id.offset)) {
+            return None;
+        }
         let count = source.take(
             id.offset,
             Lease {

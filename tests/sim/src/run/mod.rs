@@ -6,6 +6,7 @@ mod cold_work;
 mod life;
 mod plan;
 mod queue_work;
+mod rot;
 mod transaction_work;
 mod truth;
 mod work;
@@ -169,18 +170,25 @@ impl Sim {
             .borrow_mut()
             .recovered(&view, power_cut, damaged)?;
         self.trace.note(format_args!("it is what it should be"));
+        if self.rng.random_bool(0.15) {
+            rot::look_at_copy(self)?;
+        }
         queue_work::reopen(self, life, damaged)
     }
 
     /// Reads everything. The cold store is calm meanwhile.
     fn look(&mut self, life: &mut Life) -> Result<View, Stop> {
         let damaged = !self.damage.borrow().is_empty();
+        let view = self.read_all(life, damaged)?;
+        view.check_damage(&self.damage.borrow())?;
+        Ok(view)
+    }
+
+    fn read_all(&mut self, life: &mut Life, damaged: bool) -> Result<View, Stop> {
         let seed = self.rng.random();
         let now_ms = self.clock.latest_ms();
         let looking = look(life.kernel.clone(), seed, now_ms, damaged);
-        let view = life.complete(self, "look", looking)??;
-        view.check_damage(&self.damage.borrow())?;
-        Ok(view)
+        Ok(life.complete(self, "look", looking)??)
     }
 
     /// One life of random work.

@@ -285,6 +285,15 @@ impl Truth {
         broken.map_or(Ok(()), Err)
     }
 
+    /// Of what was acknowledged only that is missing which is reported as damaged.
+    pub fn is_there(&self, view: &View) -> Result<(), String> {
+        let allow = Allowances {
+            restarted: true,
+            damaged: true,
+        };
+        view.check(&self.now, allow)
+    }
+
     /// Nothing is in flight: the kernel must be what the model says.
     pub fn at_rest(&mut self, view: &View, damaged: bool) -> Result<(), String> {
         let allow = Allowances {

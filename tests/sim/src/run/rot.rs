@@ -1,0 +1,97 @@
+//! A bit of the WAL flips while nobody looks: what it stood for is reported and not served, all the rest is there. On a copy of the disk, so that
+//! the run goes on with what is sound.
+
+use std::ops::RangeInclusive;
+
+use kernel::{Kernel, OpenError, PartitionId};
+use rand::RngExt;
+
+use super::Sim;
+use super::life::{Life, Stop};
+use crate::disk::SimDisk;
+use crate::model::Model;
+use crate::model::view::is_within;
+
+/// Opens a copy with a flipped bit, in a file that others follow: what stands at the end of the newest could be a write that was cut short.
+pub fn look_at_copy(sim: &mut Sim) -> Result<(), Stop> {
+    let mut files = sim.disk.names("wal");
+    files.retain(|path| path.ends_with(".wal"));
+    files.pop();
+    if files.is_empty() {
+        return Ok(());
+    }
+    let path = files.swap_remove(sim.rng.random_range(0..files.len()));
+    let whole = sim.disk.bytes(&path);
+    let at = sim.rng.random_range(0..whole.len());
+    let bit = sim.rng.random_range(0..8);
+    sim.trace.note(format_args!(
+        "bit {bit} of byte {at} of a copy of {path} flips"
+    ));
+    let copy = sim.disk.copy(sim.rng.random());
+    copy.damage(&path, |bytes| bytes[at] ^= 1 << bit);
+    let sound = std::mem::replace(&mut sim.disk, copy.clone());
+    let looked = look(sim, &copy, &path, &whole);
+    sim.disk = sound;
+    looked
+}
+
+fn look(sim: &mut Sim, copy: &SimDisk, path: &str, whole: &[u8]) -> Result<(), Stop> {
+    let before = copy.bytes(path);
+    let (kernel, stepper) = match Kernel::open_stepped(sim.ports(), sim.plan.config.clone()) {
+        Ok(opened) => opened,
+        // Entries that have to be applied: it says which file, and leaves it as it is.
+        // A flipped version number or name of the format is believed.
+        Err(
+            OpenError::Corrupt { path: named, .. }
+            | OpenError::NewerVersion { path: named, .. }
+            | OpenError::Foreign { path: named, .. },
+        ) if named == path => {
+            sim.trace.note(format_args!("it is refused"));
+            return if copy.bytes(path) == before {
+                Ok(())
+            } else {
+                Err(Stop::Wrong(format!("{path} was refused, and changed")))
+            };
+        }
+        Err(error) => {
+            let why = format!("{path} is damaged, and opening says: {error}");
+            return Err(Stop::Wrong(why));
+        }
+    };
+    let mut life = Life::new(kernel, stepper);
+    let view = sim.read_all(&mut life, true)?;
+    let truth = sim.truth.borrow();
+    truth.is_there(&view)?;
+    let damage = sim.damage.borrow();
+    for (id, (_, partitions)) in &view.streams {
+        for (number, found) in partitions.iter().enumerate() {
+            let partition = id.partition(u32::try_from(number).unwrap_or(0));
+            let known = |first: i64, last: i64| is_within(&damage, partition, first, last);
+            let reported = found.corrupt.iter().filter(|(f, l)| !known(*f, *l));
+            for (first, last) in reported {
+                stood_there(&truth.now, partition, *first..=*last, whole)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is reported must have been in the file.
+fn stood_there(
+    model: &Model,
+    partition: PartitionId,
+    offsets: RangeInclusive<i64>,
+    whole: &[u8],
+) -> Result<(), Stop> {
+    let log = model.log(partition);
+    let batches = log.into_iter().flat_map(|log| &log.batches);
+    for kept in batches.filter(|kept| offsets.contains(&kept.batch.base_offset())) {
+        let bytes = kept.batch.bytes().get(16..).unwrap_or_default();
+        if !whole.windows(bytes.len()).any(|window| window == bytes) {
+            return Err(Stop::Wrong(format!(
+                "{partition} {offsets:?} are reported as damaged, and were in another file"
+            )));
+        }
+    }
+    Ok(())
+}
