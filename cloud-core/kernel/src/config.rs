@@ -71,7 +71,7 @@ impl Default for KernelConfig {
             orphan_grace_ms: 60 * 60 * 1000,
             cold_cache_memory_bytes: 64 * 1024 * 1024,
             cold_cache_disk_bytes: 4 * 1024 * 1024 * 1024,
-            cold_readahead_bytes: 8 * 1024 * 1024,
+            cold_readahead_bytes: 16 * 1024 * 1024,
             producer_expiry_ms: 24 * 60 * 60 * 1000,
         }
     }

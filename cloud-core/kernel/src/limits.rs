@@ -66,7 +66,7 @@ pub const COLD_REQUESTS: usize = 16;
 /// Of those, requests ahead of readers.
 pub const COLD_REQUESTS_AHEAD: usize = 12;
 /// Largest request to a store that is far away which joins neighbouring chunks, in bytes.
-pub const COLD_COALESCE_BYTES: usize = 2 * 1024 * 1024;
+pub const COLD_COALESCE_BYTES: usize = 4 * 1024 * 1024;
 /// Readers of the cold store that are known, to tell those that go on from those that look something up.
 pub const COLD_READERS: usize = 256;
 /// Bytes that wait to be written to the disk's part of the cache; what comes beyond is not kept there.

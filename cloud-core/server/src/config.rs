@@ -51,7 +51,7 @@ settings! {
         /// Records from the cold store kept on the disk, where the cold store is not a directory of this machine
         pub cold_cache_disk: Size = "4GiB";
         /// Fetched from the cold store ahead of one reader
-        pub cold_readahead: Size = "8MiB";
+        pub cold_readahead: Size = "16MiB";
         /// Age from which an object of this core's in the cold store that nothing refers to is deleted
         pub orphan_grace: Duration = "1h";
         /// Memory of compaction: about 40 bytes a key; with less than its keys need a stream is compacted in several passes

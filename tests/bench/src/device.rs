@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -227,13 +227,51 @@ pub fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Bytes that this process has caused to be written to storage (`write_bytes` of /proc/self/io, less what was never written).
-pub fn bytes_written() -> io::Result<u64> {
-    let text = fs::read_to_string("/proc/self/io")?;
-    let field = |name: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
-            .unwrap_or(0)
-    };
-    Ok(field("write_bytes:").saturating_sub(field("cancelled_write_bytes:")))
+/// What a device was given to write.
+#[derive(Debug)]
+pub struct WriteCounter {
+    /// Of the device that a directory is on; `None` where it is on none of its own.
+    stat: Option<PathBuf>,
+}
+
+impl WriteCounter {
+    /// For the device below `dir`.
+    pub fn of(dir: &Path) -> io::Result<WriteCounter> {
+        let device = fs::metadata(dir)?.dev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let stat = PathBuf::from(format!("/sys/dev/block/{major}:{minor}/stat"));
+        Ok(WriteCounter {
+            stat: stat.exists().then_some(stat),
+        })
+    }
+
+    /// Where the figures come from.
+    pub fn source(&self) -> &'static str {
+        match self.stat {
+            Some(_) => "sectors written to the device, by its own count",
+            None => "write_bytes of /proc/self/io",
+        }
+    }
+
+    /// Bytes so far. The device's own count has the journal of the file system in it, and what other programs write. What the system says of
+    /// this process (less what was never written) counts memory instead: a large folio that is changed in one place counts whole.
+    pub fn bytes(&self) -> io::Result<u64> {
+        match &self.stat {
+            Some(stat) => {
+                let text = fs::read_to_string(stat)?;
+                let sectors = text.split_whitespace().nth(6);
+                let sectors = sectors.and_then(|s| s.parse::<u64>().ok());
+                Ok(sectors.ok_or(io::ErrorKind::InvalidData)? * 512)
+            }
+            None => {
+                let text = fs::read_to_string("/proc/self/io")?;
+                let field = |name: &str| {
+                    text.lines()
+                        .find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
+                        .unwrap_or(0)
+                };
+                Ok(field("write_bytes:").saturating_sub(field("cancelled_write_bytes:")))
+            }
+        }
+    }
 }

@@ -120,8 +120,6 @@ pub(crate) struct ColdCache {
     ahead: Semaphore,
     /// Most bytes fetched ahead at a time, over all readers: no more than the memory holds beside what is being read.
     ahead_bound: usize,
-    /// Most bytes that one call of [`ColdCache::readahead`] asks for.
-    readahead_bytes: usize,
     /// Most bytes of one request that joins neighbours.
     coalesce_bytes: usize,
     counters: Counters,
@@ -159,7 +157,6 @@ impl ColdCache {
             requests: Semaphore::new(limits::COLD_REQUESTS),
             ahead: Semaphore::new(limits::COLD_REQUESTS_AHEAD),
             ahead_bound: memory_bytes / 2,
-            readahead_bytes: config.cold_readahead_bytes,
             // A request to a directory costs next to nothing, so there is nothing to win by joining, and a copy to lose.
             coalesce_bytes: match local {
                 true => 0,
@@ -203,10 +200,15 @@ impl ColdCache {
         Look::Fetch(run)
     }
 
-    /// Fetches parts, in the order in which they will be read, before anybody asks. Stops at the bound of bytes; what is here or on its way
-    /// costs nothing. Nobody is told of failures: whoever asks for the part then tries again.
-    pub fn readahead(self: &Arc<Self>, object: &Arc<str>, parts: impl Iterator<Item = Part>) {
-        for group in self.plan_ahead(object, parts) {
+    /// Fetches parts, in the order in which they will be read, before anybody asks: the first `bytes` of them, less what is here or on its
+    /// way. Nobody is told of failures: whoever asks for the part then tries again.
+    pub fn readahead(
+        self: &Arc<Self>,
+        object: &Arc<str>,
+        parts: impl Iterator<Item = Part>,
+        bytes: usize,
+    ) {
+        for group in self.plan_ahead(object, parts, bytes) {
             let (cache, object) = (self.clone(), object.clone());
             self.spawner
                 .spawn(Box::pin(async move { cache.ahead(&object, group).await }));
@@ -214,14 +216,19 @@ impl ColdCache {
     }
 
     /// What is missing, in groups that are fetched beside each other.
-    fn plan_ahead(&self, object: &Arc<str>, parts: impl Iterator<Item = Part>) -> Vec<Vec<Part>> {
+    fn plan_ahead(
+        &self,
+        object: &Arc<str>,
+        parts: impl Iterator<Item = Part>,
+        most: usize,
+    ) -> Vec<Vec<Part>> {
         let mut groups: Vec<Vec<Part>> = Vec::new();
         let mut bytes = 0;
         let mut open = false;
         let now = self.now.lock();
         for part in parts {
             bytes += part.length as usize;
-            if bytes > self.readahead_bytes {
+            if bytes > most {
                 // The last request may still grow: it is made when the reader has come nearer. Else every request would be for one part.
                 if open && self.coalesce_bytes > 0 {
                     groups.pop();

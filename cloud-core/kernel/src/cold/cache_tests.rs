@@ -97,7 +97,7 @@ fn config() -> KernelConfig {
     KernelConfig {
         cold_cache_memory_bytes: 100 * CHUNK as usize,
         cold_cache_disk_bytes: 0,
-        cold_readahead_bytes: 80 * CHUNK as usize,
+        cold_readahead_bytes: AHEAD,
         ..KernelConfig::default()
     }
 }
@@ -149,6 +149,9 @@ impl Setup {
         }
     }
 }
+
+/// What the settings allow ahead of one reader.
+const AHEAD: usize = 80 * CHUNK as usize;
 
 #[tokio::test]
 async fn what_was_read_is_in_memory_until_others_need_the_room() {
@@ -215,7 +218,8 @@ async fn a_reader_that_goes_away_leaves_its_request_to_the_others() {
 #[tokio::test]
 async fn reading_ahead_joins_neighbours_and_stops_at_its_bound() {
     let s = setup(Far::default(), &config()).await;
-    s.cache.readahead(&s.object, s.parts[1..21].iter().copied());
+    s.cache
+        .readahead(&s.object, s.parts[1..21].iter().copied(), AHEAD);
     s.settle(|s| s.cache.stats().bytes == 20 * u64::from(CHUNK))
         .await;
     assert_eq!(s.store.requests.lock().first(), Some(&(1000..21_000)));
@@ -227,7 +231,7 @@ async fn reading_ahead_joins_neighbours_and_stops_at_its_bound() {
     // Only what is missing is asked for, around what is there.
     s.read(25).await;
     s.cache
-        .readahead(&s.object, s.parts[15..30].iter().copied());
+        .readahead(&s.object, s.parts[15..30].iter().copied(), AHEAD);
     s.settle(|s| s.requests() == 4).await;
     let mut asked = s.store.requests.lock()[2..].to_vec();
     asked.sort_by_key(|range| range.start);
@@ -249,7 +253,7 @@ async fn nobody_waits_for_what_is_only_planned() {
         ..s.ports.clone()
     };
     let cache = ColdCache::open(&ports, &config());
-    cache.readahead(&s.object, s.parts.iter().copied());
+    cache.readahead(&s.object, s.parts.iter().copied(), AHEAD);
     assert!(cache.get(&s.object, s.parts[0]).await.is_ok());
 }
 
@@ -261,7 +265,7 @@ async fn a_request_that_may_still_grow_waits_for_its_reader() {
     };
     let s = setup(Far::default(), &config).await;
     // The bound allows for four requests of a quarter each; the next part might join the last of them.
-    s.cache.readahead(&s.object, s.parts.iter().copied());
+    s.cache.readahead(&s.object, s.parts.iter().copied(), AHEAD);
     s.settle(|s| s.cache.stats().bytes == 60 * u64::from(CHUNK))
         .await;
     let mut asked = s.store.requests.lock().clone();
@@ -276,7 +280,8 @@ async fn a_reader_waits_for_what_is_on_its_way() {
         ..Far::default()
     };
     let s = Arc::new(setup(store, &config()).await);
-    s.cache.readahead(&s.object, s.parts[..4].iter().copied());
+    s.cache
+        .readahead(&s.object, s.parts[..4].iter().copied(), AHEAD);
     s.settle(|s| s.requests() == 1).await;
     let reader = {
         let s = s.clone();
@@ -297,7 +302,8 @@ async fn what_failed_ahead_is_asked_for_again_by_its_reader() {
     };
     let s = Arc::new(setup(store, &config()).await);
     s.store.broken.store(true, Ordering::Relaxed);
-    s.cache.readahead(&s.object, s.parts[..4].iter().copied());
+    s.cache
+        .readahead(&s.object, s.parts[..4].iter().copied(), AHEAD);
     s.settle(|s| s.requests() == 1).await;
     let reader = {
         let s = s.clone();
@@ -328,7 +334,8 @@ async fn requests_at_a_time_are_bounded() {
     let s = Arc::new(setup(store, &config).await);
     // Every other, so that there are no neighbours.
     let parts = s.parts.iter().copied().step_by(2);
-    s.cache.readahead(&s.object, parts);
+    s.cache
+        .readahead(&s.object, parts, config.cold_readahead_bytes);
     s.settle(|s| s.requests() == crate::limits::COLD_REQUESTS_AHEAD)
         .await;
     // A reader finds a request free beside those.

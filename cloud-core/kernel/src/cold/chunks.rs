@@ -66,6 +66,8 @@ impl From<FetchError> for ChunkError {
 pub(crate) struct Chunks {
     cache: Arc<ColdCache>,
     spawner: Arc<dyn Spawner>,
+    /// Bytes that are fetched ahead of one reader.
+    readahead_bytes: usize,
     /// Decoded; the least recently used first.
     footers: Mutex<VecDeque<(SegmentId, Arc<Footer>, usize)>>,
 }
@@ -75,6 +77,7 @@ impl Chunks {
         Chunks {
             cache: ColdCache::open(ports, config),
             spawner: ports.spawner.clone(),
+            readahead_bytes: config.cold_readahead_bytes,
             footers: Mutex::default(),
         }
     }
@@ -123,27 +126,34 @@ impl Chunks {
         };
         let object = segment.object();
         if goes_on {
-            self.read_ahead(&object, part, place);
+            self.read_ahead(&object, part, place, self.readahead_bytes);
         }
         Ok(self.cache.get(&object, chunk.into()).await?)
     }
 
-    /// Fetches what a reader of a partition will need next in a segment, beside: its footer, and the first chunks.
-    pub fn prefetch(self: &Arc<Self>, segment: Located, partition: PartitionId, offset: i64) {
+    /// Fetches what a reader of a partition will need next in a segment, beside: its footer, and the first chunks, of so many bytes.
+    pub fn prefetch(
+        self: &Arc<Self>,
+        segment: Located,
+        partition: PartitionId,
+        offset: i64,
+        bytes: usize,
+    ) {
         let chunks = self.clone();
         self.spawner.spawn(Box::pin(async move {
             // Whoever reads it will be told what is wrong with it.
             if let Ok(footer) = chunks.footer(&segment).await
                 && let Some(part) = footer.part_with(partition, offset)
             {
-                chunks.read_ahead(&segment.object(), part, part.chunk_with(offset));
+                let from = part.chunk_with(offset);
+                chunks.read_ahead(&segment.object(), part, from, bytes);
             }
         }));
     }
 
-    fn read_ahead(&self, object: &Arc<str>, part: &FooterPart, from: usize) {
+    fn read_ahead(&self, object: &Arc<str>, part: &FooterPart, from: usize, bytes: usize) {
         let next = part.chunks.iter().skip(from).filter(|c| !c.is_lost());
-        self.cache.readahead(object, next.map(Part::from));
+        self.cache.readahead(object, next.map(Part::from), bytes);
     }
 
     /// A segment that is gone is not needed any more.

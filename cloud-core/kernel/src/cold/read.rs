@@ -68,30 +68,34 @@ impl Core {
         Ok((segment, footer))
     }
 
-    /// A reader that comes to the end of its range goes on in the next one, in another segment: it shall not wait there.
-    fn prefetch_after(
-        &self,
-        partition: PartitionId,
-        range: &ColdRange,
-        part: &FooterPart,
-        offset: i64,
-    ) {
+    /// A reader that comes to the end of its range goes on in the next ones, in other segments: it shall not wait there.
+    fn prefetch_after(&self, id: PartitionId, range: &ColdRange, part: &FooterPart, offset: i64) {
         let left = part.chunks.iter().skip(part.chunk_with(offset));
-        let left: u64 = left.map(|chunk| u64::from(chunk.length)).sum();
-        if left > self.config.cold_readahead_bytes as u64 {
+        let mut covered: u64 = left.map(|chunk| u64::from(chunk.length)).sum();
+        let wanted = self.config.cold_readahead_bytes as u64;
+        if covered >= wanted {
             return;
         }
-        let next = {
+        let found = {
             let directory = self.state.directory.read();
-            let next = directory.partitions.get(&partition);
-            next.and_then(|p| p.log.lock().cold_at(range.next_offset).copied())
+            directory.partitions.get(&id).cloned()
         };
-        if let Some(next) = next
-            && let Some(segment) = self.locate(next.segment)
-        {
+        let Some(partition) = found else {
+            return;
+        };
+        let mut at = range.next_offset;
+        while covered < wanted {
+            let next = partition.log.lock().cold_at(at).copied();
+            let Some((next, segment)) = next.and_then(|n| Some((n, self.locate(n.segment)?)))
+            else {
+                return;
+            };
+            let room = usize::try_from(wanted - covered).unwrap_or(usize::MAX);
             self.cold
                 .chunks
-                .prefetch(segment, partition, next.base_offset);
+                .prefetch(segment, id, next.base_offset, room);
+            covered += next.bytes;
+            at = next.next_offset;
         }
     }
 

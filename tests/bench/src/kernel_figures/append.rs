@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::wear;
-use crate::device::{self, CopyTarget, Layout, RawFile};
+use crate::device::{CopyTarget, Layout, RawFile, WriteCounter};
 use crate::figure::{Figure, Goal, number};
 use crate::load::{self, Producers, Template};
 use crate::run::Run;
@@ -13,10 +13,10 @@ use crate::timing::{cpu_time, mb_per_s, median};
 
 const GROUP: &str = "append";
 
-/// A few producers, each with a few batches on its way.
+/// A few producers, together with 8 MiB on their way.
 pub const PRODUCERS: Producers = Producers {
     count: 4,
-    window: 16,
+    window: 32,
 };
 
 /// Sizes of raw writes that are reported whatever sizes ours has.
@@ -53,6 +53,7 @@ pub fn measure(run: &mut Run) -> Result<()> {
     let template = Template::kib64()?;
     let batches = bytes / template.len();
     let dir = run.scratch.fresh(GROUP)?;
+    let device = WriteCounter::of(&dir)?;
     // No checkpoint and no seal comes into it: nothing but the log is measured here.
     let kernel = load::open(&dir.join("ours"), |config| config.tail_bytes = TAIL)?;
     let runtime = &run.runtime;
@@ -92,9 +93,9 @@ pub fn measure(run: &mut Run) -> Result<()> {
                 let total = total.next_multiple_of(raw.size as u64);
                 raw.mb_per_s.push(mb_per_s(total, time));
             }
-            let (io, cpu) = (device::bytes_written()?, cpu_time());
+            let (io, cpu) = (device.bytes()?, cpu_time());
             let time = produce(batches)?;
-            written += device::bytes_written()? - io;
+            written += device.bytes()? - io;
             spent += cpu_time() - cpu;
             rates.push(mb_per_s(batches * template.len(), time));
         }
@@ -137,7 +138,7 @@ pub fn measure(run: &mut Run) -> Result<()> {
             "the same, against blocks that were written before",
         ));
     }
-    run.add(wear(GROUP, "before sealing", written, appended).goal(Goal::AtMost(1.1)));
+    run.add(wear(GROUP, "before sealing", written, appended, &device).goal(Goal::AtMost(1.1)));
     Ok(())
 }
 

@@ -13,14 +13,14 @@ mod tail;
 
 use anyhow::Result;
 
+use crate::device::WriteCounter;
 use crate::figure::Figure;
 use crate::run::Run;
 
 /// What the device was given to write for what was appended, checkpoints and everything else included.
-fn wear(group: &str, when: &str, written: u64, appended: u64) -> Figure {
+fn wear(group: &str, when: &str, written: u64, appended: u64, device: &WriteCounter) -> Figure {
     let what = format!("bytes written by bytes of batches appended, {when}");
-    Figure::new(group, what, written as f64 / appended as f64, "×")
-        .note("write_bytes of /proc/self/io")
+    Figure::new(group, what, written as f64 / appended as f64, "×").note(device.source())
 }
 
 /// A measurement.

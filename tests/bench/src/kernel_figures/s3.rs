@@ -79,7 +79,7 @@ pub fn measure(run: &mut Run) -> Result<()> {
     let server = Server::start(&program.to_string_lossy(), &dir.join("server"))?;
     let turns = run.size(4, 2);
     // More than the cache in memory has room for: what is read in one turn is forgotten in the next.
-    let bytes = run.size(256_u64 << 20, 128 << 20);
+    let bytes = run.size(512_u64 << 20, 256 << 20);
     let template = Template::kib64()?;
     let (mut raws, mut rates, mut best) = (Vec::new(), Vec::new(), (0, 0));
     run.runtime.block_on(async {
