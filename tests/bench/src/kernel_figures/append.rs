@@ -13,10 +13,10 @@ use crate::timing::{cpu_time, mb_per_s, median};
 
 const GROUP: &str = "append";
 
-/// A few producers, together with 8 MiB on their way.
+/// A few producers, together with 4 MiB on their way.
 pub const PRODUCERS: Producers = Producers {
     count: 4,
-    window: 32,
+    window: 16,
 };
 
 /// Sizes of raw writes that are reported whatever sizes ours has.
