@@ -2,6 +2,7 @@
 
 mod apply;
 pub(crate) mod cold;
+mod command;
 pub(crate) mod partition;
 pub(crate) mod producer;
 mod settled;
@@ -30,7 +31,7 @@ use partition::Partition;
 use tail::Tail;
 use wal_use::{Live, WalUse};
 
-pub(crate) use apply::{FrameAt, offset_u64};
+pub(crate) use apply::FrameAt;
 
 /// The streams, by every name they have.
 #[derive(Debug)]
@@ -193,4 +194,9 @@ impl State {
         };
         directory.by_id.insert(stream.id, Arc::new(stream));
     }
+}
+
+/// Offsets in bitmaps; there are no negative ones.
+pub(crate) fn offset_u64(offset: i64) -> u64 {
+    u64::try_from(offset).unwrap_or(0)
 }
