@@ -50,6 +50,12 @@ pub const WAL_SPARES: usize = 2;
 pub const WAL_SPARES_SHARE: u64 = 4;
 /// Of a WAL file this share (one in so many) is a reserve for what makes room again, unless a spare file is ready.
 pub const WAL_RESERVE_SHARE: u64 = 8;
+/// Longest that the writer waits for more to write at once, in microseconds.
+pub const GATHER_MAX_US: u64 = 200;
+/// Bytes of a group after which it does not wait: the device's bandwidth counts then, not its latency.
+pub const GATHER_MAX_BYTES: u64 = 256 * 1024;
+/// Most groups in a row after which it does not wait because it was in vain before.
+pub const GATHER_MAX_SKIPS: u32 = 64;
 /// Fewest files that `wal_bytes` must have room for.
 pub const WAL_MIN_FILES: u64 = 4;
 /// Bytes of the WAL that are read at a time at open.

@@ -1,6 +1,7 @@
 //! Entries on their way to the writer, in the order in which they were handed over.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -59,6 +60,8 @@ impl Inner {
 pub(crate) struct Intake {
     inner: Mutex<Inner>,
     arrived: Condvar,
+    /// Entries that ever came.
+    arrivals: AtomicU64,
     limit: usize,
 }
 
@@ -75,6 +78,7 @@ impl Intake {
         Intake {
             inner: Mutex::new(inner),
             arrived: Condvar::new(),
+            arrivals: AtomicU64::new(0),
             limit,
         }
     }
@@ -95,6 +99,7 @@ impl Intake {
         inner.urgent += usize::from(pending.urgent);
         inner.entries.push_back(pending);
         drop(inner);
+        self.arrivals.fetch_add(1, Ordering::Relaxed);
         self.arrived.notify_one();
         Ok(())
     }
@@ -128,6 +133,11 @@ impl Intake {
             inner.urgent -= group.entries.len();
         }
         inner.bytes = inner.bytes.saturating_sub(taken);
+    }
+
+    /// How many entries ever came.
+    pub fn arrivals(&self) -> u64 {
+        self.arrivals.load(Ordering::Relaxed)
     }
 
     /// Whether nothing waits.

@@ -6,6 +6,7 @@ pub(crate) mod ahead;
 pub(crate) mod current;
 pub(crate) mod files;
 pub(crate) mod frame;
+mod gather;
 pub(crate) mod intake;
 pub(crate) mod recover;
 pub(crate) mod scan;

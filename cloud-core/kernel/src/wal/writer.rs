@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::current::{Current, Framed};
 use super::files::{WalFile, WalFiles};
 use super::frame::{FILE_HEADER, Format, FrameHeader};
+use super::gather::{Answered, Gather};
 use super::intake::{Group, Intake, Pending};
 use super::spares::{Spare, Spares};
 use super::{is_full, path, volatile};
@@ -91,6 +92,9 @@ pub(crate) struct Progress {
     held_since: Option<u64>,
     /// The file in which a spare was asked for.
     spare_asked_in: u64,
+    /// The last group.
+    answered: Answered,
+    gather: Gather,
 }
 
 impl Progress {
@@ -107,11 +111,20 @@ impl Writer {
     /// Drives the writer until the intake is closed and empty.
     pub fn run(mut self) {
         while self.intake.wait(self.hold_left()) {
-            while self.step() {}
+            while self.step() {
+                self.gather();
+            }
         }
         // Whoever closed the intake has asked for the last one before.
         self.snapshot(true);
         self.snapshots.close();
+    }
+
+    /// Lets those who were just answered come again, for one sync instead of two.
+    fn gather(&mut self) {
+        let last = std::mem::take(&mut self.progress.answered);
+        let gather = &mut self.progress.gather;
+        gather.wait(&last, &self.intake, &*self.ports.clock);
     }
 
     /// Writes one group; false when there was nothing to do.
@@ -261,6 +274,7 @@ impl Writer {
             stamp,
         };
         let must_sync = work.classes.contains(&Durability::QuorumFsync);
+        let started = self.ports.clock.monotonic_us();
         let current = self.file_for(wanted, work.group.urgent)?;
         current.frame(first, work.logged(), framed)?;
         let before = (current.len, current.bytes);
@@ -287,6 +301,12 @@ impl Writer {
             self.progress.synced = self.next_index - 1;
             self.written.fsyncs.fetch_add(1, Ordering::Relaxed);
         }
+        self.progress.answered = Answered {
+            entries: work.group.entries.len(),
+            bytes: len - before.0,
+            took_us: self.ports.clock.monotonic_us().saturating_sub(started),
+            arrivals: 0,
+        };
         self.written
             .bytes
             .fetch_add(len - before.0, Ordering::Relaxed);
@@ -428,6 +448,7 @@ impl Writer {
     }
 
     fn apply(&mut self, work: &mut Work, stamp: i64) {
+        self.progress.answered.arrivals = self.intake.arrivals();
         let mut places = work.framed.places.iter().copied();
         let nowhere = FrameAt {
             index: self.next_index - 1,
