@@ -9,10 +9,11 @@ use std::sync::Arc;
 use faulty_cold::FaultyCold;
 use kernel::ports::Disk;
 use kernel::{
-    ColdTierError, Kernel, KernelConfig, PartitionId, Ports, ReadError, SequenceRule, Stepper,
-    StreamSpec,
+    ColdTierError, HolderId, Kernel, KernelConfig, PartitionId, Ports, QueueSource, ReadError,
+    SequenceRule, Stepper, StreamSpec,
 };
-use sim::batches::{address, batch, produced, stamped, values};
+use record::ControlRecord;
+use sim::batches::{address, batch, produced, stamped, transactional, values};
 use sim::clock::SimClock;
 use sim::disk::SimDisk;
 use sim::spawner::SimSpawner;
@@ -803,6 +804,98 @@ fn what_is_in_the_cold_store_of_a_producer_is_not_taken_twice_after_the_disk_die
     assert_eq!(all, ["0", "1", "2", "3", "4", "5", "6", "7", "12", "13"]);
     let (mut restored, _) = restore(&world);
     assert_eq!(send(&mut restored, 8, SequenceRule::Window), Ok(false));
+}
+
+/// What a client shows that reads what is committed: it is told where aborted transactions begin, and meets their ends in the log.
+fn shown(world: &mut World, partition: PartitionId) -> Vec<String> {
+    let kernel = world.kernel.clone();
+    let mut left_out = std::collections::BTreeSet::new();
+    let mut shown = Vec::new();
+    let mut offset = 0;
+    loop {
+        let read = kernel.read_stable(partition, offset, 1 << 20);
+        let (read, mut aborted) = world.drive(read).unwrap();
+        if read.batches.is_empty() {
+            return shown;
+        }
+        offset = read.next_offset;
+        for batch in &read.batches {
+            let begun = aborted.extract_if(.., |a| a.first_offset <= batch.last_offset());
+            left_out.extend(begun.map(|aborted| aborted.producer_id));
+            let producer = batch.producer_id();
+            if let Some(ControlRecord::Abort { .. }) = ControlRecord::from_batch(batch) {
+                left_out.remove(&producer);
+            }
+            if batch.is_control() || batch.is_transactional() && left_out.contains(&producer) {
+                continue;
+            }
+            let values = batch.records().unwrap().map(|r| r.unwrap().value.unwrap());
+            shown.extend(values.map(|value| String::from_utf8(value.to_vec()).unwrap()));
+        }
+    }
+}
+
+#[test]
+fn a_transaction_that_was_open_when_the_disk_died_hides_nothing_that_its_producer_commits_later() {
+    for in_checkpoint in [false, true] {
+        let mut world = World::new();
+        let p = world.stream("s", 1).partition(0);
+        world.append(p, &["before"]);
+        let write = |world: &mut World, value| {
+            let sent = transactional(7, 3, 0, &[value]);
+            let append = world.kernel.append(p, sent, SequenceRule::Window);
+            world.drive(append).unwrap();
+        };
+        write(&mut world, "undecided");
+        world.seal_all().unwrap();
+        if in_checkpoint {
+            world.clock.advance(61_000_000);
+            world.tend().unwrap();
+        }
+        let (restored, report) = restore(&world);
+        assert_eq!(report.checkpoint.is_some(), in_checkpoint);
+        // Also when the first process is gone before anything of it is durable.
+        let mut restored = restored.crash(1);
+        write(&mut restored, "new");
+        let commit = restored.kernel.end_transaction(7, 3, vec![p], true, 0);
+        restored.drive(commit).unwrap();
+        for _ in 0..2 {
+            assert_eq!(shown(&mut restored, p), ["before", "new"]);
+            assert_eq!(restored.kernel.open_transactions(i64::MAX), []);
+            restored.seal_all().unwrap();
+            restored = restored.crash(2);
+        }
+    }
+}
+
+#[test]
+fn a_record_that_retention_takes_while_it_is_read_for_a_queue_is_not_handed_out() {
+    let mut world = World::new();
+    let p = world.stream("s", 1).partition(0);
+    world.fill(p, 60);
+    let queue = world.kernel.queue(&"q".into(), Arc::new(()));
+    let sources = vec![QueueSource {
+        partition: p,
+        from: 0,
+    }];
+    world.drive(queue.set_sources(sources)).unwrap();
+    let first = world.drive(queue.acquire(HolderId(1), 2, usize::MAX));
+    assert_eq!(first.len(), 2);
+    queue.release_holder(HolderId(1));
+    world.seal_all().unwrap();
+    world.cold.hold_reads(true);
+    let mut taking = std::pin::pin!(queue.acquire(HolderId(2), 1, usize::MAX));
+    for _ in 0..10 {
+        assert!(stepped::poll(taking.as_mut()).is_none());
+        world.stepper.step();
+    }
+    let kernel = world.kernel.clone();
+    world.drive(kernel.trim(p, 5)).unwrap();
+    world.maintain();
+    world.cold.hold_reads(false);
+    let taken = world.drive(taking);
+    let taken: Vec<_> = taken.iter().map(|t| (t.id.offset, t.redelivered)).collect();
+    assert_eq!(taken, [(5, false)]);
 }
 
 #[test]

@@ -94,3 +94,21 @@ async fn those_who_wait_for_less_are_woken_and_the_others_wait_on() {
     // The nearer of two offsets of one partition decides.
     assert_eq!(kernel.wait_stable(&[(p, 9), (p, 1)]).await, [p]);
 }
+
+/// Found by the simulator: where nothing is left there was no end of what is there, and the waiting had none either.
+#[tokio::test]
+async fn whoever_waits_below_the_log_start_of_an_empty_partition_is_told_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (kernel, partitions) = open(&dir, 1).await;
+    let p = partitions[0];
+    for _ in 0..3 {
+        put(&kernel, p).await;
+    }
+    kernel.trim(p, 3).await.unwrap();
+    let below = [(p, 1)];
+    let waiting = std::pin::pin!(kernel.wait_past(&below));
+    assert!(sim::stepped::poll(waiting).is_some());
+    let at_end = [(p, 3)];
+    let waiting = std::pin::pin!(kernel.wait_past(&at_end));
+    assert!(sim::stepped::poll(waiting).is_none());
+}

@@ -7,6 +7,8 @@ use std::task::{Context, Poll, Waker};
 use kernel::ports::MemoryColdStore;
 use kernel::{Kernel, KernelConfig, OpenError, Ports, Stepper};
 
+use rand::{RngExt, rngs::StdRng};
+
 use crate::clock::SimClock;
 use crate::disk::SimDisk;
 use crate::spawner::SimSpawner;
@@ -36,6 +38,29 @@ pub fn ports(disk: &SimDisk) -> Ports {
 /// Opens what is on that disk.
 pub fn open(disk: &SimDisk) -> Result<(Kernel, Stepper), OpenError> {
     Kernel::open_stepped(ports(disk), config())
+}
+
+/// Opens what is on a disk of which the power may go meanwhile, any number of times; `made` does the first steps, and gives `None` if it goes in these.
+pub fn open_in_the_end<W>(
+    disk: &mut SimDisk,
+    rng: &mut StdRng,
+    made: impl Fn(Kernel, Stepper) -> Option<W>,
+) -> Result<W, OpenError> {
+    loop {
+        if rng.random_bool(0.3) {
+            disk.crash_after(rng.random_range(0..30));
+        }
+        match open(disk) {
+            Ok((kernel, stepper)) => {
+                if let Some(world) = made(kernel, stepper) {
+                    return Ok(world);
+                }
+            }
+            Err(OpenError::Io { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        *disk = disk.after_crash(rng.random());
+    }
 }
 
 /// Polls once.

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kernel::{
-    Command, CursorName, CursorPosition, Entry, HolderId, Kernel, OpenError, PartitionId, Queue,
-    QueueName, QueueSource, SequenceRule, Stepper, Verdict,
+    Command, CursorName, CursorPosition, Entry, HolderId, Kernel, PartitionId, Queue, QueueName,
+    QueueSource, SequenceRule, Stepper, Verdict,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use sim::batches::{address, batch, produced, values};
 use sim::disk::SimDisk;
-use sim::stepped::{drive, open, poll};
+use sim::stepped::{drive, open, open_in_the_end, poll};
 
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Model {
@@ -320,19 +320,8 @@ fn run(seed: u64) {
     let mut counter = 0;
     for _life in 0..3 {
         // Recovery may be cut short as well, any number of times.
-        let mut world = loop {
-            if rng.random_bool(0.3) {
-                disk.crash_after(rng.random_range(0..30));
-            }
-            match open(&disk) {
-                Ok((kernel, stepper)) => match World::new(kernel, stepper) {
-                    Some(world) => break world,
-                    None => disk = disk.after_crash(rng.random()),
-                },
-                Err(OpenError::Io { .. }) => disk = disk.after_crash(rng.random()),
-                Err(error) => panic!("seed {seed}: {error}"),
-            }
-        };
+        let mut world = open_in_the_end(&mut disk, &mut rng, World::new)
+            .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         disk.crash_after(rng.random_range(20..300));
         let mut acknowledged = model.clone();
         let mut maybe: Vec<Vec<Change>> = Vec::new();

@@ -4,13 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 
-use kernel::{
-    Command, Entry, Kernel, OpenError, Outcome, SequenceRule, Stepper, StreamSpec, WriteError,
-};
+use kernel::{Command, Entry, Kernel, Outcome, SequenceRule, Stepper, StreamSpec, WriteError};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use sim::batches::{address, batch, committed, produced, transactional};
 use sim::disk::SimDisk;
-use sim::stepped::{drive, open, poll};
+use sim::stepped::{drive, open, open_in_the_end, poll};
 
 /// One thing in a log of the model.
 #[derive(Debug, Clone, PartialEq)]
@@ -337,19 +335,8 @@ fn run(seed: u64) {
     let mut model = Model::default();
     let mut counter = 0;
     for _life in 0..3 {
-        let mut world = loop {
-            if rng.random_bool(0.3) {
-                disk.crash_after(rng.random_range(0..30));
-            }
-            match open(&disk) {
-                Ok((kernel, stepper)) => match World::new(kernel, stepper) {
-                    Some(world) => break world,
-                    None => disk = disk.after_crash(rng.random()),
-                },
-                Err(OpenError::Io { .. }) => disk = disk.after_crash(rng.random()),
-                Err(error) => panic!("seed {seed}: {error}"),
-            }
-        };
+        let mut world = open_in_the_end(&mut disk, &mut rng, World::new)
+            .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         disk.crash_after(rng.random_range(20..300));
         let mut maybe: Vec<Change> = Vec::new();
         'work: for _ in 0..100 {

@@ -75,7 +75,8 @@ pub enum RestoreError {
 /// Builds the first checkpoint of an empty data directory from the cold store; open it afterwards as ever. `log`: which, if there are
 /// several. Everything is taken from the newest sound checkpoint there and from the footers of the segments that were sealed after it; hot batches
 /// are gone. Ends move on by [`RESTORED_OFFSETS`]; readers see that when something is written there, not before. Of producers only
-/// what is in the segments is known (they may go on anywhere after it), transactions that were open are aborted.
+/// what is in the segments is known (they may go on anywhere after it), transactions that were open are
+/// aborted by the first write of whoever opens it.
 pub async fn restore(ports: &Ports, log: Option<Uuid>) -> Result<Restored, RestoreError> {
     let disk = &*ports.disk;
     let _lock = empty_directory(disk)?;
@@ -378,12 +379,8 @@ fn settle(state: &State) {
         let cold_end = log.cold.back().map_or(0, |range| range.next_offset);
         log.end = log.end.max(log.reserved).max(cold_end);
         log.end = log.end.saturating_add(RESTORED_OFFSETS);
-        let last = log.end - 1;
         let producers = std::mem::take(&mut log.producers);
         for (id, producer) in producers {
-            if let Some(open) = producer.open {
-                log.transactions.abort(id, open.first_offset, last);
-            }
             let is_there = |sent: &Sent| {
                 let range = log.cold_at(sent.base_offset);
                 range.is_some_and(|range| {

@@ -400,10 +400,21 @@ fn keep_from(log: &PartitionLog, oldest: Option<i64>, bytes: Option<u64>) -> i64
     } else {
         let volatile = log.volatile.iter();
         let volatile = volatile.map(|v| (v.base_offset, v.max_timestamp, v.bytes, v.next_offset));
-        // By their beginnings: what is only in memory may lie in the middle of a cold range, and goes after that.
         let mut all: Vec<_> = logged.chain(volatile).collect();
         all.sort_unstable_by_key(|(base_offset, ..)| *base_offset);
-        Box::new(all.into_iter())
+        // What is only in memory may lie in the middle of a cold range: the two go together, or what went counted for what stays.
+        let mut together: Vec<(i64, i64, u64, i64)> = Vec::with_capacity(all.len());
+        for part in all {
+            match together.last_mut() {
+                Some((_, max_timestamp, bytes, next_offset)) if part.0 < *next_offset => {
+                    *max_timestamp = part.1.max(*max_timestamp);
+                    *bytes += part.2;
+                    *next_offset = part.3.max(*next_offset);
+                }
+                _ => together.push(part),
+            }
+        }
+        Box::new(together.into_iter())
     };
     for (_, max_timestamp, len, next_offset) in parts {
         let too_old = oldest.is_some_and(|oldest| max_timestamp >= 0 && max_timestamp < oldest);

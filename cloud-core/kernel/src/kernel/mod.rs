@@ -218,12 +218,11 @@ impl Kernel {
             writer: Mutex::new(None),
             lock: Mutex::new(Some(lock)),
         };
-        Ok((
-            Kernel {
-                core: Arc::new(core),
-            },
-            Stepper { writer },
-        ))
+        let kernel = Kernel {
+            core: Arc::new(core),
+        };
+        kernel.abort_orphans();
+        Ok((kernel, Stepper { writer }))
     }
 
     /// Writes what waits, makes a checkpoint and stops. Later writes get `Closed`.

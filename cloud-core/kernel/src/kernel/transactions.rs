@@ -10,6 +10,9 @@ use crate::error::{AppendError, ReadError};
 use crate::state::waiters::Mark;
 use crate::stream::PartitionId;
 
+/// Transactions that were open when the disk died and are aborted in one entry.
+const ABORTS_PER_ENTRY: usize = 1024;
+
 /// A transaction whose records readers leave out. Control batches in the range, and other producers' records, are not part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AbortedTransaction {
@@ -65,6 +68,36 @@ impl Kernel {
                 Some(Outcome::TransactionEnded(markers)) => Ok(markers),
                 Some(Outcome::Refused(error)) => Err(error),
                 _ => Err(AppendError::Closed),
+            }
+        }
+    }
+
+    /// Aborts what was open when the disk died, before anybody can write: a control batch must stand before anything else of the producer, for
+    /// readers that take its records for aborted until they meet one. If this does not become durable, the next open does it again.
+    pub(super) fn abort_orphans(&self) {
+        let now = self.core.ports.clock.now_ms();
+        let mut aborts = Vec::new();
+        for partition in self.core.state.directory.read().partitions.values() {
+            let log = partition.log.lock();
+            for id in log.transactions.producers() {
+                let Some(known) = log.producers.get(&id) else {
+                    continue;
+                };
+                if known.open.is_some_and(|open| open.is_orphaned()) {
+                    let at = vec![partition.id];
+                    let coordinator = known.coordinator_epoch.max(0);
+                    let abort =
+                        Command::end_transaction(id, known.epoch, at, false, coordinator, now);
+                    aborts.extend(abort.ok());
+                }
+            }
+        }
+        while !aborts.is_empty() {
+            let rest = aborts.split_off(aborts.len().min(ABORTS_PER_ENTRY));
+            let commands = std::mem::replace(&mut aborts, rest);
+            // They have their place in the log: nobody need wait for them.
+            if let Err(error) = self.submit(Entry { commands }, true) {
+                tracing::error!(%error, "transactions from before the restoration are not aborted; they are when it is opened again");
             }
         }
     }

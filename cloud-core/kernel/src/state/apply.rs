@@ -209,7 +209,9 @@ impl State {
             log.begin_append(at.volatile);
             let known = log.producers.remove(&id);
             let (now, open) = producer::end(known, marker, coordinator_epoch(marker), at.stamp);
-            log.producers.insert(id, now);
+            if !open.is_some_and(|open| open.is_orphaned()) {
+                log.producers.insert(id, now);
+            }
             match open {
                 Some(open) if aborts => {
                     let last_offset = log.end;

@@ -120,12 +120,15 @@ pub(crate) fn judge(known: Option<&Producer>, batch: &Batch, rule: SequenceRule)
 
 /// What may be relied on of a producer when the disk has died: batches that are in the cold store are not taken twice, and more is not held
 /// against it. `None`: nothing; it may go on anywhere. So it is with those that write transactions, of which the coordinator may know less than
-/// the log.
+/// the log; one that is open stays until its abort is logged, and is forgotten then.
 pub(crate) fn restored(mut known: Producer, is_there: impl Fn(&Sent) -> bool) -> Option<Producer> {
+    if let Some(open) = known.open {
+        known.open = Some(open.orphaned());
+        return Some(known);
+    }
     known.window.retain(is_there);
     let last = known.window.back()?;
-    let transactional = known.open.is_some() || known.coordinator_epoch >= 0;
-    (!transactional).then_some(Producer {
+    (known.coordinator_epoch < 0).then_some(Producer {
         last_sequence: last.last_sequence,
         restored: true,
         ..known

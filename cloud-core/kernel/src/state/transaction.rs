@@ -8,8 +8,25 @@ use crate::kernel::AbortedTransaction;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Open {
     pub first_offset: i64,
-    /// Stamp of its first batch, milliseconds since the epoch.
+    /// Stamp of its first batch, milliseconds since the epoch; [`ORPHANED`] = nobody will end it.
     pub started_at: i64,
+}
+
+/// The stamp of a transaction that was open when the disk died: its coordinator may know nothing of it.
+const ORPHANED: i64 = i64::MIN;
+
+impl Open {
+    /// The same transaction, for whoever opens the log next to abort.
+    pub fn orphaned(self) -> Open {
+        Open {
+            started_at: ORPHANED,
+            ..self
+        }
+    }
+
+    pub fn is_orphaned(&self) -> bool {
+        self.started_at == ORPHANED
+    }
 }
 
 /// An aborted transaction, and what lets a search stop early.

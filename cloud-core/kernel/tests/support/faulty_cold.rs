@@ -2,7 +2,9 @@
 #![allow(dead_code)]
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
 use bytes::Bytes;
 use kernel::ports::MemoryColdStore;
@@ -36,6 +38,8 @@ impl Faults {
 pub struct FaultyCold {
     store: MemoryColdStore,
     faults: Arc<Mutex<Faults>>,
+    /// Reads are not answered.
+    held: Arc<AtomicBool>,
 }
 
 struct FaultyUpload {
@@ -57,6 +61,11 @@ impl FaultyCold {
     /// Of creations, ends of uploads and deletions only the answer is lost.
     pub fn lose_answers(&self, lose: bool) {
         self.faults.lock().unwrap().done = lose;
+    }
+
+    /// Reads wait for their answer as long as it holds them back.
+    pub fn hold_reads(&self, hold: bool) {
+        self.held.store(hold, Ordering::Relaxed);
     }
 
     pub fn heal(&self) {
@@ -149,7 +158,18 @@ impl ColdStore for FaultyCold {
     }
 
     fn get(&self, key: &str, range: Range<u64>) -> ColdFuture<'_, Bytes> {
-        or_fail!(self, self.store.get(key, range))
+        if let Err(error) = self.operate() {
+            return Box::pin(std::future::ready(Err(error)));
+        }
+        let mut got = self.store.get(key, range);
+        // Whoever drives it polls again.
+        Box::pin(std::future::poll_fn(move |context| {
+            if self.held.load(Ordering::Relaxed) {
+                Poll::Pending
+            } else {
+                got.as_mut().poll(context)
+            }
+        }))
     }
 
     fn size(&self, key: &str) -> ColdFuture<'_, u64> {

@@ -58,6 +58,8 @@ pub struct Log {
     pub is_volatile: bool,
     /// Offsets were reserved for what is only in memory: what is logged may begin after any of them.
     pub jumps: bool,
+    /// Last offset and bytes of what was only in memory and is gone: retention counted it as long as it was there.
+    pub gone: Vec<(i64, u64)>,
 }
 
 impl Log {

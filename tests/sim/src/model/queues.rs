@@ -27,12 +27,29 @@ pub struct Queue {
     pub delivered: BTreeSet<Place>,
 }
 
+/// See [`Queue::owed`].
+#[derive(Default)]
+pub struct Owed {
+    pub must: BTreeSet<Place>,
+    /// Perhaps settled.
+    pub unless_settled: BTreeSet<Place>,
+    /// Superseded, or only in memory: they may be gone, and of what was superseded another copy may still be looked at later.
+    pub fleeting: BTreeSet<Place>,
+}
+
 impl Queue {
-    /// A new life: nobody holds anything.
-    pub fn restarted(&mut self) {
+    /// A new life: nobody holds anything. What a power cut took, the record or the end of its transaction, was not settled either: that came
+    /// after it. Its offset may be another record's.
+    pub fn restarted(&mut self, model: &Model) {
         self.held.clear();
         self.settling.clear();
         self.delivered.clear();
+        self.maybe_settled.retain(|(partition, offset)| {
+            model.log(*partition).is_none_or(|log| {
+                let stable = log.last_stable(log.log_start, log.end);
+                *offset < stable && (*offset < log.log_start || log.find(*offset).is_some())
+            })
+        });
     }
 
     /// A holder is gone: nobody has what it had.
@@ -88,9 +105,8 @@ impl Queue {
         &self,
         model: &Model,
         log_start: impl Fn(PartitionId) -> i64,
-    ) -> Result<(BTreeSet<Place>, BTreeSet<Place>), String> {
-        let mut must = BTreeSet::new();
-        let mut may = BTreeSet::new();
+    ) -> Result<Owed, String> {
+        let mut owed = Owed::default();
         for (partition, from) in &self.sources {
             let Some(log) = model.log(*partition) else {
                 continue;
@@ -116,26 +132,24 @@ impl Queue {
                         && record.key.as_ref().is_some_and(|key| {
                             record.value.is_none() || newest.get(key) != Some(&record.offset)
                         });
-                    let doubtful = superseded
-                        || kept.class == Class::Memory
-                        || self.maybe_settled.contains(&id);
-                    if doubtful {
-                        may.insert(id);
+                    if superseded || kept.class == Class::Memory {
+                        owed.fleeting.insert(id);
+                    } else if self.maybe_settled.contains(&id) {
+                        owed.unless_settled.insert(id);
                     } else {
-                        must.insert(id);
+                        owed.must.insert(id);
                     }
                 }
             }
         }
-        Ok((must, may))
+        Ok(owed)
     }
 
     /// Everything it has was handed out: what was perhaps settled is known now.
-    pub fn resolve(&mut self, there: &BTreeSet<Place>) {
-        for id in std::mem::take(&mut self.maybe_settled) {
-            if !there.contains(&id) {
-                self.settled.insert(id);
-            }
+    pub fn resolve(&mut self, owed: &Owed, there: &BTreeSet<Place>) {
+        for id in owed.unless_settled.difference(there) {
+            self.maybe_settled.remove(id);
+            self.settled.insert(*id);
         }
     }
 }

@@ -317,10 +317,12 @@ impl View {
             .filter(|kept| (log.log_start..log_start).contains(&kept.batch.last_offset()));
         for kept in removed {
             left -= kept.batch.len() as u64;
-            // What was only in memory counted as long as it was there.
-            let too_much = stream
-                .least_bytes
-                .is_some_and(|least| left >= least || log.jumps);
+            let after = log
+                .gone
+                .iter()
+                .filter(|(last_offset, _)| *last_offset > kept.batch.last_offset());
+            let gone: u64 = after.map(|(_, bytes)| bytes).sum();
+            let too_much = stream.least_bytes.is_some_and(|least| left + gone >= least);
             let latest = match &ages {
                 Some(ages) => ages.get(&kept.batch.base_offset()).copied(),
                 None => Some(kept.batch.max_timestamp()),

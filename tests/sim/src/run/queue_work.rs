@@ -232,12 +232,12 @@ pub fn purge(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
         return Ok(());
     };
     life.settle_down(sim)?;
-    // What is owed and with nobody, and of that what an earlier life has perhaps settled.
-    let (ready, perhaps): (BTreeSet<Place>, BTreeSet<Place>) = {
+    // What is owed and with nobody; what of that an earlier life has perhaps settled; what may be gone.
+    let (ready, perhaps, fleeting): (BTreeSet<Place>, BTreeSet<Place>, usize) = {
         let truth = sim.truth.borrow();
         let mut queues = sim.queues.borrow_mut();
         let model = queues.entry(name.clone()).or_default();
-        let (must, may) = model.owed(&truth.now, |partition| {
+        let owed = model.owed(&truth.now, |partition| {
             let marks = life.kernel.watermarks(partition);
             marks.map_or(0, |marks| marks.log_start)
         })?;
@@ -245,11 +245,13 @@ pub fn purge(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
             let places = places.into_iter();
             places.filter(|id| !model.held.contains_key(id)).collect()
         };
-        let (ready, perhaps) = (free(must), free(may));
+        let (ready, perhaps) = (free(owed.must), free(owed.unless_settled));
+        let fleeting = free(owed.fleeting);
         model.maybe_settled.extend(&ready);
-        (ready, perhaps)
+        model.maybe_settled.extend(&fleeting);
+        (ready, perhaps, fleeting.len())
     };
-    let (least, most) = (ready.len(), ready.len() + perhaps.len());
+    let (least, most) = (ready.len(), ready.len() + perhaps.len() + fleeting);
     sim.trace
         .note(format_args!("queue {name} purge {least} to {most}"));
     let purged = life.complete(sim, "purge", async move { queue.purge().await })?;
@@ -292,7 +294,7 @@ pub fn reopen(sim: &mut Sim, life: &mut Life, damaged: bool) -> Result<(), Stop>
         {
             let mut queues = sim.queues.borrow_mut();
             let model = queues.entry(name.clone()).or_default();
-            model.restarted();
+            model.restarted(&sim.truth.borrow().now);
             model
                 .found(&found, &sim.truth.borrow().now)
                 .map_err(|why| format!("queue {name}: {why}"))?;
@@ -329,20 +331,21 @@ fn inspect(
         .map(|got| (got.id.partition, got.id.offset))
         .collect();
     let kernel = life.kernel.clone();
-    let (must, may) = model.owed(&sim.truth.borrow().now, |partition| {
+    let owed = model.owed(&sim.truth.borrow().now, |partition| {
         kernel
             .watermarks(partition)
             .map_or(0, |marks| marks.log_start)
     })?;
-    if let Some(lost) = must.difference(&there).next() {
+    if let Some(lost) = owed.must.difference(&there).next() {
         return Err(Stop::Wrong(format!("queue {name} lost {lost:?}")));
     }
-    if let Some(extra) = there
-        .iter()
-        .find(|id| !must.contains(id) && !may.contains(id))
-    {
+    if let Some(extra) = there.iter().find(|id| {
+        ![&owed.must, &owed.unless_settled, &owed.fleeting]
+            .iter()
+            .any(|some| some.contains(id))
+    }) {
         return Err(Stop::Wrong(format!("queue {name} does not owe {extra:?}")));
     }
-    model.resolve(&there);
+    model.resolve(&owed, &there);
     Ok(())
 }

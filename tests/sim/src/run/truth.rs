@@ -8,7 +8,7 @@ use record::{Batch, StreamAddress};
 
 use crate::model::expected::Found;
 use crate::model::view::{Allowances, View};
-use crate::model::{Class, Model, compaction};
+use crate::model::{Class, Kept, Model, compaction};
 
 /// How an entry ended.
 pub type Answer = Result<Vec<Outcome>, WriteError>;
@@ -241,6 +241,12 @@ impl Truth {
                 Err(why) => mismatches.push(format!("  with {kept} of them: {why}")),
             }
         }
+        if let Some(chosen) = &mut chosen {
+            for entry in unknown.iter().filter(|e| e.class == Class::Memory) {
+                // Perhaps it was there, and is gone again.
+                chosen.forget(&entry.commands);
+            }
+        }
         let Some(mut chosen) = chosen else {
             return Err(format!(
                 "neither what must be there nor what may be ({} acknowledged entries that may be lost, {} unanswered: {:?})\n{}",
@@ -329,6 +335,25 @@ impl Model {
                 log.jumps = true;
             }
         }
+        self.forget(commands);
+    }
+
+    /// Wherever it was in memory: it counted for retention.
+    fn forget(&mut self, commands: &[Command]) {
+        for command in commands {
+            let (partitions, batch) = match command {
+                Command::Append {
+                    partition, batch, ..
+                } => (std::slice::from_ref(partition), batch),
+                Command::EndTransaction { partitions, marker } => (partitions.as_slice(), marker),
+                _ => continue,
+            };
+            for partition in partitions {
+                if let Some(log) = self.log_mut(*partition) {
+                    log.gone.push((i64::MAX, batch.len() as u64));
+                }
+            }
+        }
     }
 
     /// Takes over what only the kernel decides: where logs begin, where those end that are only in memory.
@@ -348,9 +373,12 @@ impl Model {
                     // Bound to the process that is gone: what is still there may go, what is not there stays away.
                     let there: BTreeSet<i64> =
                         found.batches.iter().map(Batch::base_offset).collect();
-                    log.batches.retain(|kept| {
-                        kept.class != Class::Memory || there.contains(&kept.batch.base_offset())
-                    });
+                    let is_gone = |kept: &mut Kept| {
+                        kept.class == Class::Memory && !there.contains(&kept.batch.base_offset())
+                    };
+                    let gone = log.batches.extract_if(.., is_gone);
+                    let gone = gone.map(|kept| (kept.batch.last_offset(), kept.batch.len() as u64));
+                    log.gone.extend(gone);
                 }
             }
         }
