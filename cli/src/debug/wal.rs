@@ -200,6 +200,7 @@ impl Found {
                     "entry": frame.index,
                     "durable": frame.durable,
                     "stamp_ms": frame.stamp,
+                    "records_damaged": !frame.damaged.is_empty(),
                 });
                 match &frame.commands {
                     Err(error) => value["error"] = json!(error),

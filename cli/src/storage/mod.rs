@@ -1,5 +1,6 @@
-//! `towline storage status|verify|seal`.
+//! `towline storage status|verify|seal|cut`.
 
+mod cut;
 mod offline;
 mod progress;
 mod seal;
@@ -23,6 +24,11 @@ pub enum StorageCommand {
     Verify(verify::Verify),
     /// Bring everything that is in the write-ahead log alone to the cold store, now: before maintenance, or before a machine is given up.
     Seal(seal::Seal),
+    /// Give up a damaged entry that keeps a stopped core from starting, and all after it.
+    ///
+    /// The last resort, when there is no copy of the damaged file: docs/reference/storage.md says what to try first. The files that hold what is
+    /// given up are moved to a directory beside, never deleted. Without --yes it only says what it would do.
+    Cut(cut::Cut),
 }
 
 impl StorageCommand {
@@ -32,6 +38,7 @@ impl StorageCommand {
             StorageCommand::Status(status) => status.run(&admin()?).await,
             StorageCommand::Verify(verify) => verify.run(admin).await,
             StorageCommand::Seal(seal) => seal.run(&admin()?).await,
+            StorageCommand::Cut(cut) => cut.run(),
         }
     }
 }

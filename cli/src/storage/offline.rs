@@ -1,13 +1,15 @@
-//! `towline storage verify --data-dir DIR`: the files of a core that is stopped.
+//! `towline storage verify|cut --data-dir DIR`: the files of a core that is stopped.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use admin_api::{Verification, VerificationState};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use cold_store::Patience;
-use kernel::ports::SystemDisk;
+use kernel::ports::{Disk, SystemDisk};
 use kernel::verify::{self, DirectoryError, Seen};
+use kernel::{Cut, CutError, cut_log};
 
 use super::progress::Progress;
 use super::verify::words;
@@ -19,11 +21,7 @@ pub async fn verify(
     progress: &mut Progress,
 ) -> Result<Verification> {
     let shown = data_dir.display();
-    if !data_dir.join("wal").is_dir() {
-        bail!("{shown} is no data directory of a core: it has no folder wal");
-    }
-    let root = std::path::absolute(data_dir).with_context(|| format!("{shown} is not a path"))?;
-    let disk = SystemDisk::new(&root).with_context(|| format!("can not open {shown}"))?;
+    let (root, disk) = open(data_dir)?;
     let url = match cold_url {
         Some(url) => url.to_owned(),
         None => format!("file://{}", root.join("cold").display()),
@@ -54,6 +52,27 @@ pub async fn verify(
     found.state = VerificationState::Done;
     found.ended_ms = Some(now_ms());
     Ok(found)
+}
+
+/// Cuts the log before the damage that keeps a core from starting, if `really`; says where. `None`: there is no such damage.
+pub fn cut(data_dir: &Path, really: bool) -> Result<Option<Cut>> {
+    let shown = data_dir.display();
+    let (_, disk) = open(data_dir)?;
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    cut_log(&disk, really).map_err(|error| match error {
+        CutError::Locked => anyhow!("a core runs in {shown}: its log is not cut, and need not be"),
+        error => anyhow::Error::from(error).context(format!("the log in {shown} was not cut")),
+    })
+}
+
+fn open(data_dir: &Path) -> Result<(PathBuf, SystemDisk)> {
+    let shown = data_dir.display();
+    if !data_dir.join("wal").is_dir() {
+        bail!("{shown} is no data directory of a core: it has no folder wal");
+    }
+    let root = std::path::absolute(data_dir).with_context(|| format!("{shown} is not a path"))?;
+    let disk = SystemDisk::new(&root).with_context(|| format!("can not open {shown}"))?;
+    Ok((root, disk))
 }
 
 fn now_ms() -> i64 {

@@ -1,7 +1,7 @@
 //! An entry as the body of a frame. Batches stand in it unchanged, so that they are written from where they are and read in place.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use record::{Batch, Namespace, StreamAddress, StreamName};
+use record::{Batch, HEADER_LEN, Namespace, StreamAddress, StreamName};
 use roaring::RoaringTreemap;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
@@ -27,6 +27,8 @@ pub(crate) struct Encoded {
     pub len: usize,
     /// CRC-32C of the body.
     pub crc: u32,
+    /// CRC-32C of the structure: the body without the records of the batches that are appended, of which nothing is needed to apply it.
+    pub structure_crc: u32,
     pub batches_at: BatchesAt,
 }
 
@@ -76,14 +78,23 @@ const RANGES_REPLACED: u8 = 26;
 pub(crate) fn encode(commands: &[Command]) -> Encoded {
     let mut batches_at = BatchesAt::new();
     let mut before = 0;
-    let mut crc = 0;
+    let (mut crc, mut structure_crc) = (0, 0);
     let mut from = 0;
     let mut out = BytesMut::with_capacity(4 + commands.iter().map(room).sum::<usize>());
-    let mut put_batch = |out: &mut BytesMut, batch: &Batch| {
+    let mut put_batch = |out: &mut BytesMut, batch: &Batch, structure: usize| {
         out.put_u32_le(len_u32(batch.len()));
+        let rest = out.get(from..).unwrap_or_default();
+        let (structure, records) = split(batch.bytes(), structure);
+        // Up to the first records both are the same.
+        let same = batches_at.is_empty();
+        crc = crc32c::crc32c_append(crc32c::crc32c_append(crc, rest), structure);
+        structure_crc = if same {
+            crc
+        } else {
+            crc32c::crc32c_append(crc32c::crc32c_append(structure_crc, rest), structure)
+        };
+        crc = crc32c::crc32c_append(crc, records);
         batches_at.push(len_u32(out.len() + before));
-        crc = crc32c::crc32c_append(crc, out.get(from..).unwrap_or_default());
-        crc = crc32c::crc32c_append(crc, batch.bytes());
         from = out.len();
         before += batch.len();
     };
@@ -102,13 +113,13 @@ pub(crate) fn encode(commands: &[Command]) -> Encoded {
                     SequenceRule::Window => 1,
                     SequenceRule::Strict => 2,
                 });
-                put_batch(&mut out, batch);
+                put_batch(&mut out, batch, HEADER_LEN);
             }
             Command::EndTransaction { partitions, marker } => {
                 out.put_u8(END_TRANSACTION);
                 out.put_u32_le(len_u32(partitions.len()));
                 partitions.iter().for_each(|p| put_partition(&mut out, *p));
-                put_batch(&mut out, marker);
+                put_batch(&mut out, marker, usize::MAX);
             }
             Command::TablePut { table, key, value } => {
                 out.put_u8(TABLE_PUT);
@@ -233,13 +244,57 @@ pub(crate) fn encode(commands: &[Command]) -> Encoded {
             }
         }
     }
-    let crc = crc32c::crc32c_append(crc, out.get(from..).unwrap_or_default());
+    let rest = out.get(from..).unwrap_or_default();
+    if batches_at.is_empty() {
+        crc = crc32c::crc32c(rest);
+        structure_crc = crc;
+    } else if !rest.is_empty() {
+        crc = crc32c::crc32c_append(crc, rest);
+        structure_crc = crc32c::crc32c_append(structure_crc, rest);
+    }
     Encoded {
         len: out.len() + before,
         rest: out,
         crc,
+        structure_crc,
         batches_at,
     }
+}
+
+/// A batch as so many bytes that are of the structure, and the rest.
+fn split(batch: &[u8], structure: usize) -> (&[u8], &[u8]) {
+    batch.split_at(structure.min(batch.len()))
+}
+
+/// Of the batch in a command: the bytes that are of the structure. How a transaction ends is told by the records of its control batch, so those
+/// are, too.
+fn structure_of(command: &Command) -> usize {
+    match command {
+        Command::Append { .. } => HEADER_LEN,
+        _ => usize::MAX,
+    }
+}
+
+/// Where the batches begin whose records are damaged, in a body that is not what its checksum says. `None`: more than records is damaged, nothing
+/// in it can be relied on.
+pub(crate) fn damaged_batches(body: &Bytes, structure_crc: u32) -> Option<BatchesAt> {
+    let (commands, batches_at) = decode(body.clone()).ok()?;
+    let (mut crc, mut from) = (0, 0);
+    let mut damaged = BatchesAt::new();
+    let batches = commands.iter().filter_map(|c| Some((c, c.batch()?)));
+    for ((command, batch), batch_at) in batches.zip(batches_at) {
+        let (at, len) = (batch_at as usize, batch.len());
+        let (structure, _) = split(batch.bytes(), structure_of(command));
+        crc = crc32c::crc32c_append(crc, body.get(from..at)?);
+        crc = crc32c::crc32c_append(crc, structure);
+        from = at + len;
+        if batch.check_crc().is_err() {
+            damaged.push(batch_at);
+        }
+    }
+    crc = crc32c::crc32c_append(crc, body.get(from..)?);
+    // The records of a control batch are of the structure: when they are damaged, that checksum says so.
+    (crc == structure_crc && !damaged.is_empty()).then_some(damaged)
 }
 
 /// Bytes that a command takes, its batch aside; exact for what is frequent, a guess for the rest.

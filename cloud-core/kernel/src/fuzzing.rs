@@ -13,7 +13,7 @@ use crate::{entry_codec, snapshot};
 pub fn frame_header(bytes: &[u8]) -> Option<Bytes> {
     // Of any file: the salt of the file that it says it belongs to.
     let salt = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
-    let format = Format::V2 { salt };
+    let format = Format::V3 { salt };
     let header = FrameHeader::decode(bytes, format)?;
     let mut out = BytesMut::new();
     header.encode(format, &mut out);
@@ -22,8 +22,12 @@ pub fn frame_header(bytes: &[u8]) -> Option<Bytes> {
 
 /// The body of a frame.
 pub fn entry(body: Bytes) -> Option<Bytes> {
-    let (commands, _) = entry_codec::decode(body).ok()?;
+    let (commands, _) = entry_codec::decode(body.clone()).ok()?;
     let encoded = entry_codec::encode(&commands);
+    // As if the checksum of the body did not hold.
+    if let Some(damaged) = entry_codec::damaged_batches(&body, encoded.structure_crc) {
+        assert!(!damaged.is_empty() && damaged.len() <= commands.len());
+    }
     let mut out = BytesMut::new();
     for (range, batch) in encoded.cut(&commands) {
         out.extend_from_slice(encoded.rest.get(range)?);

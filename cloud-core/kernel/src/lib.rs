@@ -65,3 +65,4 @@ pub use stream_config::{
     MIN_COMPACTION_LAG_MS, RETENTION_BYTES, RETENTION_MS, RETENTION_SETTLED, STREAM_SETTINGS,
     SettingValues, StreamSetting,
 };
+pub use wal::cut::{Cut, CutError, cut_log};

@@ -42,6 +42,8 @@ pub struct KernelStats {
     pub tail_misses: u64,
     /// Reads that found damaged data.
     pub corrupt_reads: u64,
+    /// Batches whose records were found damaged when their entries were replayed at open; they are not served.
+    pub recovered_damaged: u64,
     /// Streams.
     pub streams: u64,
     /// Partitions.

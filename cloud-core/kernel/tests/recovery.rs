@@ -2,11 +2,13 @@
 
 mod support;
 
-use kernel::{Entry, Kernel, KernelConfig, OpenError, PartitionId, SequenceRule, Stepper};
+use kernel::{
+    Entry, Kernel, KernelConfig, OpenError, PartitionId, ReadError, SequenceRule, Stepper,
+};
 use sim::batches::{address, batch, values};
 use sim::disk::SimDisk;
 use sim::stepped::{config, drive, open, ports};
-use support::{frames, index_at};
+use support::{BEFORE_RECORDS, frames, index_at};
 
 const MIB: usize = 1 << 20;
 
@@ -92,8 +94,8 @@ fn a_large_entry_that_was_durable_is_missed_and_one_that_was_not_is_dropped() {
     let [_, a, _, c] = &frames[..] else {
         panic!("{frames:?}")
     };
-    // Its length is not known any more, or its end is not what it was: what says that it had been durable comes 13 MiB later.
-    for at in [a.start + 9, a.end - 1] {
+    // Its length is not known any more, or its first batch: what says that it had been durable comes 13 MiB later.
+    for at in [a.start + 9, a.start + BEFORE_RECORDS - 1] {
         disk.damage(&path, |bytes| {
             bytes.clone_from(&whole);
             bytes[at] ^= 1;
@@ -109,6 +111,24 @@ fn a_large_entry_that_was_durable_is_missed_and_one_that_was_not_is_dropped() {
         }
         assert_eq!(disk.bytes(&path).len(), whole.len(), "nothing was changed");
     }
+    // Its records alone are not what they were: the entry holds.
+    disk.damage(&path, |bytes| {
+        bytes.clone_from(&whole);
+        bytes[a.end - 1] ^= 1;
+    });
+    let (kernel, mut stepper) = Kernel::open_stepped(ports(&disk), wide.clone()).unwrap();
+    assert_eq!(kernel.watermarks(p).unwrap().end, 3);
+    let read = drive(&mut stepper, kernel.read(p, 0, 1));
+    assert!(matches!(
+        read,
+        Err(ReadError::Corrupt {
+            first: 0,
+            last: 0,
+            ..
+        })
+    ));
+    assert_eq!(drive(&mut stepper, values(&kernel, p, 1)).len(), 2);
+    drop((kernel, stepper));
     for at in [c.start + 9, c.start + 7 * MIB, c.end - 1] {
         disk.damage(&path, |bytes| {
             bytes.clone_from(&whole);

@@ -4,7 +4,7 @@ use frontend::figures::{self, Figure, Kind, Read};
 use kernel::{Kernel, KernelStats};
 use prometheus::Registry;
 
-static FIGURES: [Figure<KernelStats>; 52] = [
+static FIGURES: [Figure<KernelStats>; 53] = [
     Figure::counter(
         "towline_log_records_total",
         "Records appended, over all streams.",
@@ -32,6 +32,11 @@ static FIGURES: [Figure<KernelStats>; 52] = [
         "towline_log_corrupt_reads_total",
         "Reads that found damaged data; it was not served.",
         |s| s.corrupt_reads,
+    ),
+    Figure::counter(
+        "towline_log_recovered_damaged_total",
+        "Batches found damaged when the log was replayed at the start; they are not served.",
+        |s| s.recovered_damaged,
     ),
     Figure::counter(
         "towline_wal_written_bytes_total",

@@ -6,9 +6,9 @@ use super::InspectError;
 use crate::entry::Command;
 use crate::entry_codec;
 use crate::wal::frame::{
-    FILE_HEADER, FileHeader, Format, FrameHeader, VERSION, decode_file_header,
+    FILE_HEADER, FileHeader, Format, FrameHeader, VERSION, decode_file_header, formats_at,
 };
-use crate::wal::scan::frame_at;
+use crate::wal::scan::{damaged_in, frame_at};
 
 /// The bytes of one WAL file, read from the front.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct WalFile {
 /// What stands at a place of the file.
 #[derive(Debug)]
 pub enum WalItem {
-    /// A sound frame.
+    /// A frame; of a sound entry, or of one of which only records are damaged.
     Frame(WalFrame),
     /// Bytes that had been made durable, and are damaged.
     Damage(WalDamage),
@@ -63,6 +63,8 @@ pub struct WalFrame {
     /// What it says, and where in the body the batches of the appends begin; an error when its checksum holds and its content is none of
     /// this version.
     pub commands: Result<(Vec<Command>, Vec<u32>), String>,
+    /// Of the places of batches in the body those where records are damaged; none in a sound frame.
+    pub damaged: Vec<u32>,
 }
 
 /// A damaged place.
@@ -141,10 +143,11 @@ impl WalFile {
         match self.format {
             Format::V1 => 1,
             Format::V2 { .. } => 2,
+            Format::V3 { .. } => 3,
         }
     }
 
-    fn frame(&mut self, header: &FrameHeader, body: Bytes) -> WalItem {
+    fn frame(&mut self, header: &FrameHeader, body: Bytes, damaged: Vec<u32>) -> WalItem {
         let at = self.at as u64;
         let bytes = self.format.frame_len(header.length);
         self.at += self.format.header_len() + header.length as usize;
@@ -161,7 +164,18 @@ impl WalFile {
             commands: entry_codec::decode(body)
                 .map(|(commands, batches_at)| (commands, batches_at.into_vec()))
                 .map_err(|e| e.to_string()),
+            damaged,
         })
+    }
+
+    /// The frame at a place of which at most records are damaged, and where.
+    fn readable_at(&self, place: usize) -> Option<(FrameHeader, Bytes, Vec<u32>)> {
+        let header = FrameHeader::decode(self.bytes.get(place..)?, self.format)?;
+        let from = place + self.format.header_len();
+        let to = from.checked_add(header.length as usize)?;
+        let body = (to <= self.bytes.len()).then(|| self.bytes.slice(from..to))?;
+        let damaged = damaged_in(&header, &body)?;
+        Some((header, body, damaged.into_vec()))
     }
 
     /// At a place where the next frame is not: damage, or the end.
@@ -180,19 +194,25 @@ impl WalFile {
             let header = FrameHeader::decode(after, self.format);
             // In version 1, what stands in a body may look like a header.
             let whole = frame_at(&self.bytes, place, self.format).map(|(header, _)| header);
-            if let Some(whole) = whole.filter(|whole| whole.index > index) {
-                resume.get_or_insert((place, whole.index));
+            let salted = self.format.salt().is_some();
+            let counts = if salted { header } else { whole };
+            if let Some(later) = counts.filter(|later| later.index > index)
+                && resume.is_none()
+                && self.readable_at(place).is_some()
+            {
+                resume = Some((place, later.index));
             }
-            let counts = match self.format {
-                Format::V1 => whole,
-                Format::V2 { .. } => header,
-            };
             was_durable |=
                 counts.is_some_and(|later| later.index > index && later.durable >= index);
-            begun |= matches!(self.format, Format::V2 { .. })
-                || header.is_some_and(|h| h.index >= index);
+            begun |= salted || header.is_some_and(|h| h.index >= index);
         }
         if was_durable {
+            // With its structure sound it is an entry all the same.
+            if let Some((header, body, damaged)) = self.readable_at(at)
+                && header.index == index
+            {
+                return self.frame(&header, body, damaged);
+            }
             let reason = self.reason();
             let (until, next_index) = resume.unwrap_or_else(|| {
                 let next = self.next_file.filter(|next| *next > index);
@@ -255,7 +275,7 @@ impl Iterator for WalFile {
         }
         match frame_at(&self.bytes, self.at, self.format) {
             Some((header, body)) if header.index == self.expected => {
-                Some(self.frame(&header, body))
+                Some(self.frame(&header, body, Vec::new()))
             }
             _ => Some(self.break_or_end()),
         }
@@ -265,10 +285,7 @@ impl Iterator for WalFile {
 /// First index of a file, by its first frame, or, where that is damaged, the first sound one after it.
 fn first_index_in(bytes: &Bytes) -> Option<u64> {
     let frame = bytes.get(FILE_HEADER..)?;
-    let formats = [format_at(frame)?, Format::V1];
-    let mut found = formats
-        .into_iter()
-        .filter_map(|format| FrameHeader::decode(frame, format));
+    let mut found = formats_at(frame).filter_map(|format| FrameHeader::decode(frame, format));
     if let Some(header) = found.next() {
         return Some(header.index);
     }
@@ -284,21 +301,16 @@ fn first_index_in(bytes: &Bytes) -> Option<u64> {
         .map(|(header, _)| header.index.saturating_sub(1))
 }
 
-/// The format of a frame that begins with `bytes`, by the salt that it claims.
-fn format_at(bytes: &[u8]) -> Option<Format> {
-    let salt = bytes.get(..8)?.try_into().ok()?;
-    Some(Format::V2 {
-        salt: u64::from_le_bytes(salt),
-    })
-}
-
 /// What stands in a recycled file after its end: frames with the salts of earlier uses.
 fn older(left: &[u8], first_index: u64) -> WalRest {
     let mut found: Option<(u64, u64)> = None;
     // Behind the salt, a frame is what it was in version 1.
     for fields in Format::V1.candidates(left, 0) {
         let old = fields.checked_sub(8).and_then(|at| left.get(at..));
-        let header = old.and_then(|old| FrameHeader::decode(old, format_at(old)?));
+        let header = old.and_then(|old| {
+            let mut salted = formats_at(old).filter(|format| format.salt().is_some());
+            salted.find_map(|format| FrameHeader::decode(old, format))
+        });
         if let Some(header) = header.filter(|header| header.index < first_index) {
             let (first, last) = found.unwrap_or((header.index, header.index));
             found = Some((first.min(header.index), last.max(header.index)));

@@ -269,6 +269,7 @@ impl Kernel {
             checkpoint_bytes_written: count(&core.checkpoint_bytes),
             recovery_time: Duration::from_micros(core.recovery_us),
             recovered_entries: core.recovered_entries,
+            recovered_damaged: core.recovered_damaged,
             unsealed_bytes,
             unsealed_age,
             cold_log,

@@ -72,6 +72,7 @@ pub(crate) struct Core {
     pub corrupt_reads: AtomicU64,
     pub recovery_us: u64,
     pub recovered_entries: u64,
+    pub recovered_damaged: u64,
     next_waiter: AtomicU64,
     /// Numbers the acquisitions of all queues.
     pub acquisitions: AtomicU64,
@@ -210,6 +211,7 @@ impl Kernel {
             corrupt_reads: AtomicU64::new(0),
             recovery_us,
             recovered_entries: recovered.entries,
+            recovered_damaged: recovered.damaged,
             deliveries: tokio::sync::OnceCell::new_with((!orderly).then_some(())),
             stopping: AtomicBool::new(false),
             next_waiter: AtomicU64::new(0),

@@ -13,7 +13,7 @@ use crate::limits::{CHUNK_BYTES, MAX_READ_BYTES, READ_ATTEMPTS};
 use crate::state::partition::{BatchRef, Partition, Plan};
 use crate::state::waiters::Mark;
 use crate::stream::PartitionId;
-use crate::wal::files::{FrameError, WalFiles};
+use crate::wal::files::{FrameError, Reader, WalFiles};
 
 /// What a read found.
 #[derive(Debug, Clone)]
@@ -334,11 +334,9 @@ fn fetch(
 ) -> Result<Vec<Batch>, ReadError> {
     let mut batches = Vec::with_capacity(wanted.len());
     let mut reader = files.reader();
-    let mut last_frame = None;
     let mut rest = wanted;
     while let [reference, after @ ..] = rest {
-        let read = || reader.body(rest);
-        match fetch_one(read, partition, reference, &mut last_frame) {
+        match fetch_one(&mut reader, partition, rest, reference) {
             Ok(batch) => batches.push(batch),
             Err(error) if batches.is_empty() => return Err(error),
             Err(_) => {
@@ -351,45 +349,33 @@ fn fetch(
 }
 
 fn fetch_one(
-    read: impl FnOnce() -> Result<bytes::Bytes, FrameError>,
+    reader: &mut Reader<'_>,
     partition: PartitionId,
+    rest: &[BatchRef],
     reference: &BatchRef,
-    last_frame: &mut Option<(u64, bytes::Bytes)>,
 ) -> Result<Batch, ReadError> {
-    let corrupt = |reason: String| ReadError::Corrupt {
-        partition,
-        first: reference.base_offset,
-        last: reference.last_offset(),
-        reason,
-    };
-    let body = match last_frame {
-        Some((index, body)) if *index == reference.index => body.clone(),
-        _ => read().map_err(|error| match error {
-            FrameError::Corrupt(reason) => corrupt(reason),
-            FrameError::Gone => ReadError::Io {
+    let batch = reader.batch(rest).map_err(|error| match error {
+        FrameError::Corrupt(reason) => ReadError::Corrupt {
+            partition,
+            first: reference.base_offset,
+            last: reference.last_offset(),
+            reason,
+        },
+        FrameError::Gone => ReadError::Io {
+            partition,
+            reason: "a WAL file is missing".to_owned(),
+        },
+        FrameError::Io(error) => {
+            let kind = if error.kind() == io::ErrorKind::NotFound {
+                "a WAL file is missing: "
+            } else {
+                ""
+            };
+            ReadError::Io {
                 partition,
-                reason: "a WAL file is missing".to_owned(),
-            },
-            FrameError::Io(error) => {
-                let kind = if error.kind() == io::ErrorKind::NotFound {
-                    "a WAL file is missing: "
-                } else {
-                    ""
-                };
-                ReadError::Io {
-                    partition,
-                    reason: format!("{kind}{error}"),
-                }
+                reason: format!("{kind}{error}"),
             }
-        })?,
-    };
-    let from = reference.batch_at as usize;
-    let to = from + reference.batch_len as usize;
-    if to > body.len() {
-        return Err(corrupt("the index points past the entry".to_owned()));
-    }
-    let batch =
-        Batch::from_trusted(body.slice(from..to)).map_err(|error| corrupt(error.to_string()))?;
-    *last_frame = Some((reference.index, body));
+        }
+    })?;
     Ok(batch.into_patched(reference.base_offset, partition.leader_epoch()))
 }

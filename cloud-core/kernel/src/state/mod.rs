@@ -133,6 +133,14 @@ impl State {
         directory.partitions.values().cloned().collect()
     }
 
+    /// Takes the batches of a partition below an offset out of memory; they are read from where they are stored.
+    pub fn forget_tail(&self, id: PartitionId, below: i64) {
+        if let Some(partition) = self.partition(id) {
+            let (batches, bytes) = partition.log.lock().drop_tail(below);
+            self.tail.lock().removed(batches, bytes);
+        }
+    }
+
     pub fn stream(&self, id: StreamId) -> Option<Arc<Stream>> {
         self.directory.read().by_id.get(&id).cloned()
     }

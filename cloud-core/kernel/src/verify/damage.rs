@@ -5,6 +5,7 @@ use std::fmt;
 use record::StreamAddress;
 
 use crate::state::State;
+use crate::state::partition::BatchRef;
 use crate::stream::PartitionId;
 
 /// A damaged place, with what it holds.
@@ -71,6 +72,23 @@ pub(crate) fn records(
         first_offset,
         last_offset,
     })
+}
+
+/// What batches of an entry of the WAL hold that is read from there, by their places in its body.
+pub(crate) fn records_of_batches(state: &State, index: u64, places: &[u32]) -> Vec<DamagedRecords> {
+    let mut found = Vec::new();
+    for partition in state.partitions() {
+        let batches: Vec<_> = {
+            let log = partition.log.lock();
+            let damaged = |b: &&BatchRef| b.index == index && places.contains(&b.batch_at);
+            let inside = log.batches.iter().filter(damaged);
+            inside.map(|b| (b.base_offset, b.last_offset())).collect()
+        };
+        let lost = batches.into_iter();
+        found.extend(lost.filter_map(|(first, last)| records(state, partition.id, first, last)));
+    }
+    found.sort_by_key(|r| (r.partition, r.first_offset));
+    found
 }
 
 /// What entries of the WAL hold that is read from there.

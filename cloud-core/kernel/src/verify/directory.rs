@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::damage::{Damage, records_of_entries};
+use super::damage::{Damage, records_of_batches, records_of_entries};
 use super::segment::SegmentCheck;
 use crate::checkpoint;
 use crate::error::OpenError;
@@ -242,6 +242,7 @@ impl Check<'_> {
         match item {
             WalItem::Frame(frame) => {
                 let (index, at, bytes) = (frame.index, frame.at, frame.bytes);
+                let damaged = frame.damaged.clone();
                 if let Err(reason) = &frame.commands {
                     let reason = with_outcome(reason.clone(), index > self.head.index);
                     let records = records_of_entries(&self.state, index, index);
@@ -256,6 +257,17 @@ impl Check<'_> {
                 } else if *follows && index == *next_index {
                     *next_index += 1;
                     self.apply(frame);
+                }
+                if !damaged.is_empty() {
+                    self.damage(Damage {
+                        place: path.to_owned(),
+                        at: Some(at),
+                        bytes: Some(bytes),
+                        reason: format!(
+                            "records of entry {index} are damaged; the rest of it holds"
+                        ),
+                        records: records_of_batches(&self.state, index, &damaged),
+                    });
                 }
             }
             WalItem::Damage(damage) => {

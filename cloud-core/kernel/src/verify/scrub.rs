@@ -52,6 +52,13 @@ pub struct Scrub {
     now: String,
 }
 
+/// Batches of a frame that cannot be read, one after another.
+struct Lost {
+    first: BatchRef,
+    last_offset: i64,
+    reason: String,
+}
+
 impl Kernel {
     /// Begins to verify everything that is stored now. What a start would replay is made small first, by a checkpoint: all else in the WAL
     /// that counts are batches, and they are read one by one.
@@ -167,46 +174,55 @@ impl Scrub {
         }
         let files = self.core.files.clone();
         let read = self.core.pool.run(move || {
-            let failed = |batch: &BatchRef| match files.body(batch) {
-                Ok(_) | Err(FrameError::Gone) => None,
-                Err(FrameError::Corrupt(reason)) => Some(reason),
-                Err(FrameError::Io(error)) => Some(format!("cannot be read: {error}")),
-            };
-            let mut damaged: Vec<(BatchRef, String)> = Vec::new();
-            let mut last = None;
-            for batch in batches {
-                // Batches of one entry are verified together.
-                if last != Some(batch.index) {
-                    damaged.extend(failed(&batch).map(|reason| (batch, reason)));
-                    last = Some(batch.index);
+            let mut reader = files.reader();
+            let mut damaged: Vec<Lost> = Vec::new();
+            let mut rest = &batches[..];
+            while let [batch, after @ ..] = rest {
+                let reason = match reader.batch(rest) {
+                    Ok(_) | Err(FrameError::Gone) => None,
+                    Err(FrameError::Corrupt(reason)) => Some(reason),
+                    Err(FrameError::Io(error)) => Some(format!("cannot be read: {error}")),
+                };
+                rest = after;
+                let Some(reason) = reason else {
+                    continue;
+                };
+                match damaged.last_mut() {
+                    // Neighbours in one frame are one damage.
+                    Some(before)
+                        if before.first.index == batch.index
+                            && before.last_offset + 1 == batch.base_offset =>
+                    {
+                        before.last_offset = batch.last_offset();
+                    }
+                    _ => damaged.push(Lost {
+                        first: *batch,
+                        last_offset: batch.last_offset(),
+                        reason,
+                    }),
                 }
             }
             damaged
         });
-        for (batch, reason) in read.await.ok_or(ScrubError::Closed)? {
-            step.damage.extend(self.damage(&partition, &batch, reason));
+        for lost in read.await.ok_or(ScrubError::Closed)? {
+            step.damage.extend(self.damage(&partition, lost));
         }
         Ok(step)
     }
 
     /// Nothing if the batch has left the WAL meanwhile.
-    fn damage(&self, partition: &Partition, batch: &BatchRef, reason: String) -> Option<Damage> {
-        let last = {
-            let log = partition.log.lock();
-            if !log.has(batch) {
-                return None;
-            }
-            // All batches of the entry are in the frame.
-            let entry = log.batches.iter().filter(|b| b.index == batch.index);
-            entry.map(BatchRef::last_offset).max()?
-        };
-        let (place, bytes) = self.core.files.place_of(batch)?;
-        let records = records(&self.core.state, partition.id, batch.base_offset, last);
+    fn damage(&self, partition: &Partition, lost: Lost) -> Option<Damage> {
+        if !partition.log.lock().has(&lost.first) {
+            return None;
+        }
+        let (place, bytes) = self.core.files.place_of(&lost.first)?;
+        let (first, last) = (lost.first.base_offset, lost.last_offset);
+        let records = records(&self.core.state, partition.id, first, last);
         Some(Damage {
             place,
-            at: Some(u64::from(batch.frame_at)),
+            at: Some(u64::from(lost.first.frame_at)),
             bytes,
-            reason,
+            reason: lost.reason,
             records: records.into_iter().collect(),
         })
     }

@@ -26,7 +26,7 @@ pub(crate) struct Framed {
 pub(crate) struct Current {
     pub file: Arc<dyn DiskFile>,
     pub first_index: u64,
-    /// See [`Format::V2`].
+    /// See [`Format::V3`].
     pub salt: u64,
     /// Where the next frame goes.
     pub len: u64,
@@ -36,7 +36,7 @@ pub(crate) struct Current {
 
 impl Current {
     pub fn format(&self) -> Format {
-        Format::V2 { salt: self.salt }
+        Format::V3 { salt: self.salt }
     }
 
     /// Makes frames of entries, of which the first has the index, term and so on of `first`, for the end of the file.
@@ -54,6 +54,7 @@ impl Current {
             let header = FrameHeader {
                 length: len_u32(encoded.len),
                 body_crc: encoded.crc,
+                structure_crc: Some(encoded.structure_crc),
                 index,
                 ..first
             };

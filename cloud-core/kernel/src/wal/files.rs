@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
+use record::{Batch, BatchError};
 
 use super::frame::{Format, FrameHeader};
 use super::path;
@@ -128,16 +129,12 @@ impl WalFiles {
         Ok(file)
     }
 
-    /// The body of the frame that holds a batch; both checksums are verified.
-    pub fn body(&self, batch: &BatchRef) -> Result<Bytes, FrameError> {
-        self.reader().body(std::slice::from_ref(batch))
-    }
-
     /// For reading one batch after another.
     pub fn reader(&self) -> Reader<'_> {
         Reader {
             files: self,
             span: None,
+            last: None,
         }
     }
 }
@@ -146,6 +143,16 @@ impl WalFiles {
 pub(crate) struct Reader<'a> {
     files: &'a WalFiles,
     span: Option<Span>,
+    /// The entry that the last batch was in.
+    last: Option<(u64, Body)>,
+}
+
+/// The body of a frame.
+#[derive(Clone)]
+struct Body {
+    bytes: Bytes,
+    /// Its checksum holds. If not, a batch in it can be sound all the same: it has a checksum of its own.
+    is_sound: bool,
 }
 
 /// Bytes of a file.
@@ -156,9 +163,36 @@ struct Span {
 }
 
 impl Reader<'_> {
-    /// The body of the frame that holds the first of these batches, which are in the order of the log; those after it are read ahead.
-    pub fn body(&mut self, wanted: &[BatchRef]) -> Result<Bytes, FrameError> {
-        let batch = wanted.first().ok_or(FrameError::Gone)?;
+    /// The first of these batches, which are in the order of the log; those after it are read ahead. It is as it was written: whatever else is
+    /// damaged.
+    pub fn batch(&mut self, wanted: &[BatchRef]) -> Result<Batch, FrameError> {
+        let wants = wanted.first().ok_or(FrameError::Gone)?;
+        let body = match self.last.take() {
+            Some((index, body)) if index == wants.index => body,
+            _ => self.body(wants, wanted)?,
+        };
+        let (_, body) = self.last.insert((wants.index, body));
+        let corrupt = |error: BatchError| {
+            FrameError::Corrupt(format!(
+                "the batch in entry {} is damaged: {error}",
+                wants.index
+            ))
+        };
+        let from = wants.batch_at as usize;
+        let bytes = from
+            .checked_add(wants.batch_len as usize)
+            .filter(|to| *to <= body.bytes.len())
+            .map(|to| body.bytes.slice(from..to))
+            .ok_or_else(|| FrameError::Corrupt("the index points past the entry".to_owned()))?;
+        let batch = Batch::from_trusted(bytes).map_err(corrupt)?;
+        if !body.is_sound {
+            // What its checksum does not cover, the index knows: its place, its length, its offset.
+            batch.check_crc().map_err(corrupt)?;
+        }
+        Ok(batch)
+    }
+
+    fn body(&mut self, batch: &BatchRef, wanted: &[BatchRef]) -> Result<Body, FrameError> {
         let (first, file) = self.files.holding(batch.index).ok_or(FrameError::Gone)?;
         let read = self.body_in(first, file, batch, wanted);
         // It may have become another file while it was read. Before its bytes change it is taken out, so what was found sound is.
@@ -175,7 +209,7 @@ impl Reader<'_> {
         file: WalFile,
         batch: &BatchRef,
         wanted: &[BatchRef],
-    ) -> Result<Bytes, FrameError> {
+    ) -> Result<Body, FrameError> {
         let corrupt = |reason: &str| FrameError::Corrupt(reason.to_owned());
         let format = file
             .format
@@ -196,13 +230,10 @@ impl Reader<'_> {
                 header.index, batch.index
             )));
         }
-        if !header.covers(&body) {
-            return Err(FrameError::Corrupt(format!(
-                "the checksum of entry {} does not match",
-                batch.index
-            )));
-        }
-        Ok(body)
+        Ok(Body {
+            is_sound: header.covers(&body),
+            bytes: body,
+        })
     }
 
     /// A frame, header and body, as it is in the file.

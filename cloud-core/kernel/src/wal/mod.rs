@@ -4,6 +4,7 @@ use std::io;
 
 pub(crate) mod ahead;
 pub(crate) mod current;
+pub(crate) mod cut;
 pub(crate) mod files;
 pub(crate) mod frame;
 mod gather;

@@ -1,4 +1,5 @@
-//! Reading the WAL back at open: every whole frame is applied, an unfinished write is erased, damage to what was durable is reported.
+//! Reading the WAL back at open: every whole frame is applied, an unfinished write is erased, damage to what was durable is reported. Where only
+//! records are damaged the entry is applied, and who reads them is told; with more damaged than that, nothing is opened.
 //!
 //! What stands after the last sound frame of the newest file is a write that a crash cut short, if no sound frame header after it says that
 //! the frame in question had been durable. Then all of it is erased, durably, before anything is written in its place: a frame of the lost
@@ -7,15 +8,18 @@
 use std::collections::VecDeque;
 use std::io;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::ahead::ReadAhead;
 use super::current::Current;
 use super::files::{WalFile, WalFiles};
-use super::frame::{FILE_HEADER, Format};
+use super::frame::{FILE_HEADER, Format, FrameHeader};
 use super::scan::{Found, Frame, Frames, Later, Opened, Planned};
 use super::spares::Spares;
+use super::writer::{SHARD, TERM};
 use super::{DIRECTORY, first_index, path, spare_number};
+use crate::codec::len_u32;
+use crate::entry::{Command, Outcome};
 use crate::entry_codec;
 use crate::error::OpenError;
 use crate::limits::RECOVERY_PIECE_BYTES;
@@ -23,12 +27,13 @@ use crate::pool::Pool;
 use crate::ports::Disk;
 use crate::snapshot::SnapshotHead;
 use crate::state::{FrameAt, State};
+use crate::stream::PartitionId;
 
 /// Zeros written at a time.
 const ERASE_BYTES: usize = 1024 * 1024;
 
 /// What the operator can do without a copy.
-const GIVE_UP: &str = "to give up this entry and all after it, cut the file at that byte and move the later files of its directory away";
+const GIVE_UP: &str = "`towline storage cut --data-dir DIR` gives up this entry and all after it, and keeps what it takes away";
 
 /// Where the log ends.
 pub(crate) struct Recovered {
@@ -38,6 +43,8 @@ pub(crate) struct Recovered {
     /// Entries applied, and their bytes in the WAL.
     pub entries: u64,
     pub bytes: u64,
+    /// Batches whose records are damaged, of the entries applied.
+    pub damaged: u64,
 }
 
 struct Recovery<'a> {
@@ -45,6 +52,8 @@ struct Recovery<'a> {
     state: &'a State,
     files: &'a WalFiles,
     head: SnapshotHead,
+    /// Nothing on the disk is to be changed.
+    looks_only: bool,
     /// From here on, in bytes before the end of the log, batches go into the tail: it would not keep those before.
     tail_from: u64,
     /// Whether that was reached: from then on all go there, since what is in memory of a partition has no holes.
@@ -64,39 +73,70 @@ pub(crate) fn recover(
     head: SnapshotHead,
 ) -> Result<Recovered, OpenError> {
     let names = disk.list(DIRECTORY).map_err(io_error("list", DIRECTORY))?;
+    let file_bytes = Some(spares.file_bytes());
+    let recovered = replay(disk, pool, state, files, &names, head, file_bytes)?;
+    let numbers: Vec<u64> = names.iter().filter_map(|name| spare_number(name)).collect();
+    spares
+        .find(&numbers)
+        .map_err(io_error("prepare the spare files of", DIRECTORY))?;
+    Ok(recovered)
+}
+
+/// Whether the log opens, without changing anything.
+pub(super) fn look(
+    disk: &dyn Disk,
+    pool: &Pool,
+    state: &State,
+    files: &WalFiles,
+    head: SnapshotHead,
+) -> Result<(), OpenError> {
+    let names = disk.list(DIRECTORY).map_err(io_error("list", DIRECTORY))?;
+    replay(disk, pool, state, files, &names, head, None).map(|_| ())
+}
+
+/// `file_bytes`: the size of files that are written; `None` = nothing is to be changed.
+fn replay(
+    disk: &dyn Disk,
+    pool: &Pool,
+    state: &State,
+    files: &WalFiles,
+    names: &[String],
+    head: SnapshotHead,
+    file_bytes: Option<u64>,
+) -> Result<Recovered, OpenError> {
     let mut firsts: Vec<u64> = names.iter().filter_map(|name| first_index(name)).collect();
     firsts.sort_unstable();
     state.count_live(&firsts);
     let planned = plan(&firsts, head);
+    let looks_only = file_bytes.is_none();
+    let file_bytes = file_bytes.unwrap_or_default();
     let mut recovery = Recovery {
         disk,
         state,
         files,
         head,
+        looks_only,
         // The newest file need not be full.
-        tail_from: state.tail.lock().limit() as u64 + spares.file_bytes(),
+        tail_from: state.tail.lock().limit() as u64 + file_bytes,
         in_tail: false,
-        after: spares.file_bytes() * planned.len() as u64,
+        after: file_bytes * planned.len() as u64,
         recovered: Recovered {
             current: None,
             next_index: head.index + 1,
             last_stamp: head.stamp,
             entries: 0,
             bytes: 0,
+            damaged: 0,
         },
     };
     let mut ahead = ReadAhead::new(disk, pool, &planned);
     for planned in &planned {
-        recovery.after = recovery.after.saturating_sub(spares.file_bytes());
+        recovery.after = recovery.after.saturating_sub(file_bytes);
         match ahead.next_file()? {
             Some(found) => recovery.take(planned, found, &mut ahead)?,
             None => break,
         }
     }
-    let numbers: Vec<u64> = names.iter().filter_map(|name| spare_number(name)).collect();
-    spares
-        .find(&numbers)
-        .map_err(io_error("prepare the spare files of", DIRECTORY))?;
     Ok(recovery.recovered)
 }
 
@@ -121,17 +161,30 @@ fn plan(firsts: &[u64], head: SnapshotHead) -> Vec<Planned> {
 
 /// Those of the frames so far that no later one says were durable when it was written, each with its place: what stands at the end.
 #[derive(Default)]
-struct Unsure(VecDeque<(u64, u64)>);
+struct Unsure {
+    frames: VecDeque<(u64, u64)>,
+    /// The newest frame that is damaged; it was kept for what stands behind the end of the log.
+    damaged: Option<u64>,
+}
 
 impl Unsure {
     fn add(&mut self, frame: &Frame) {
-        self.0.push_back((frame.header.index, frame.at));
+        self.frames.push_back((frame.header.index, frame.at));
         self.forget(frame.header.durable);
+        if !frame.damaged.is_empty() {
+            self.damaged = Some(frame.header.index);
+        }
+    }
+
+    /// Whether a damaged frame would be taken for an unfinished write once nothing stands behind it any more.
+    fn has_damage(&self) -> bool {
+        let first = self.frames.front();
+        first.is_some_and(|(first, _)| self.damaged >= Some(*first))
     }
 
     fn forget(&mut self, durable: u64) {
         while self
-            .0
+            .frames
             .pop_front_if(|(index, _)| *index <= durable)
             .is_some()
         {}
@@ -151,6 +204,7 @@ impl Recovery<'_> {
                 self.files.put(first, file);
                 Ok(())
             }
+            Found::Unborn if self.looks_only => Ok(()),
             Found::Unborn => self.remove(first),
             Found::Frames(opened) => self.take_frames(planned, opened, ahead),
         }
@@ -177,12 +231,22 @@ impl Recovery<'_> {
         self.files.put(first, WalFile { bytes, format });
         let mut frames = Frames::new(opened.format, opened.from, opened.expected);
         let mut unsure = Unsure::default();
+        let mut known_durable = None;
         while let Some(piece) = ahead.next_piece().map_err(io_error("read", &path))? {
             let more = frames.feed(piece.clone(), next, |frame| {
                 if next.is_none() {
+                    // A file that another follows was durable before that was begun. Of the newest, what is not whole can be damage, or
+                    // a write that a crash cut short.
+                    if !frame.damaged.is_empty()
+                        && frame.header.index > self.head.index
+                        && !was_durable(&path, &opened, &frame, &mut known_durable)?
+                    {
+                        return Ok(false);
+                    }
                     unsure.add(&frame);
                 }
-                self.apply(&path, opened.format, bytes, frame)
+                self.apply(&path, opened.format, bytes, frame)?;
+                Ok(true)
             })?;
             ahead.give_back(piece);
             if !more {
@@ -208,7 +272,12 @@ impl Recovery<'_> {
         file_bytes: u64,
         frame: Frame,
     ) -> Result<(), OpenError> {
-        let Frame { at, header, bytes } = frame;
+        let Frame {
+            at,
+            header,
+            bytes,
+            damaged,
+        } = frame;
         if header.index <= self.head.index {
             return Ok(());
         }
@@ -233,12 +302,43 @@ impl Recovery<'_> {
             volatile: false,
             in_tail,
         };
-        self.state.apply(frame, commands, &batches_at);
+        let appends = append_places(&commands, &batches_at, &damaged);
+        let outcomes = self.state.apply(frame, commands, &batches_at);
+        self.tell_damage(path, frame, &appends, &outcomes);
+        self.recovered.damaged += damaged.len() as u64;
         self.recovered.entries += 1;
         self.recovered.bytes += len;
         self.recovered.next_index = header.index + 1;
         self.recovered.last_stamp = self.recovered.last_stamp.max(header.stamp);
         Ok(())
+    }
+
+    /// Says which records of an entry are damaged, and sees to it that they are not in memory.
+    fn tell_damage(
+        &self,
+        path: &str,
+        at: FrameAt,
+        damaged: &[(usize, PartitionId)],
+        outcomes: &[Outcome],
+    ) {
+        for (command, partition) in damaged {
+            let (index, position) = (at.index, at.frame_at);
+            match outcomes.get(*command) {
+                Some(Outcome::Appended(appended)) if !appended.duplicate => {
+                    let (first, last) = (appended.base_offset, appended.last_offset);
+                    tracing::error!(
+                        path, position, index, %partition, first, last,
+                        "records are damaged in the log: they are not served, everything else is; `towline storage verify` names all damage, docs/reference/storage.md says what to do"
+                    );
+                    self.state.forget_tail(*partition, last + 1);
+                }
+                // It was refused or sent twice: nobody can ask for it.
+                _ => tracing::error!(
+                    path, position, index, %partition,
+                    "records are damaged in the log that nobody can ask for"
+                ),
+            }
+        }
     }
 
     /// Makes the newest file what it says it is: nothing after its last frame, and that on the disk.
@@ -265,27 +365,49 @@ impl Recovery<'_> {
             );
             return Err(corrupt(path, end, expected, &reason));
         }
+        if self.looks_only {
+            return Ok(());
+        }
+        let end = if unsure.has_damage() {
+            self.bear_witness(path, opened, end)?
+        } else {
+            end
+        };
         erase(path, opened, end, &later).map_err(io_error("cut an unfinished write off", path))?;
         write_again(opened, unsure, end).map_err(io_error("make the end durable of", path))?;
         match format {
-            Format::V1 if expected == first => self.remove(first),
+            Format::V1 | Format::V2 { .. } if expected == first => self.remove(first),
             // It ends here: the log goes on in a file of the new format.
             Format::V1 => {
-                let format = Some(Format::V1);
+                let format = Some(format);
                 self.files.put(first, WalFile { bytes: end, format });
                 Ok(())
             }
-            Format::V2 { salt } => {
+            Format::V2 { .. } => Ok(()),
+            Format::V3 { salt } => {
                 self.recovered.current = Some(Current {
                     file: opened.file.clone(),
                     first_index: first,
                     salt,
                     len: end,
-                    bytes: opened.bytes,
+                    bytes: opened.bytes.max(end),
                 });
                 Ok(())
             }
         }
+    }
+
+    /// Writes an entry of nothing, durably, where the log ends: it says that what stands before it was durable, as something did that is erased
+    /// now. Returns where the log ends then.
+    fn bear_witness(&mut self, path: &str, opened: &Opened, end: u64) -> Result<u64, OpenError> {
+        let index = self.recovered.next_index;
+        let frame = witness(opened.format, index, self.recovered.last_stamp);
+        let written = opened.file.write_at(end, &[&frame]);
+        written
+            .and_then(|()| opened.file.sync())
+            .map_err(io_error("write the end of", path))?;
+        self.recovered.next_index += 1;
+        Ok(end + frame.len() as u64)
     }
 
     fn remove(&mut self, first: u64) -> Result<(), OpenError> {
@@ -299,6 +421,68 @@ impl Recovery<'_> {
     }
 }
 
+/// Whether a frame of the newest file that is not whole had been durable: a later one says so. `known`: what was found out for an earlier one.
+fn was_durable(
+    path: &str,
+    opened: &Opened,
+    frame: &Frame,
+    known: &mut Option<u64>,
+) -> Result<bool, OpenError> {
+    let index = frame.header.index;
+    let durable = match *known {
+        Some(durable) => durable,
+        None => {
+            let after = frame.at + frame.bytes.len() as u64;
+            let later = Later::search(&*opened.file, opened.format, after, opened.bytes, index)
+                .map_err(io_error("read", path))?;
+            let durable = later.says_durable.map_or(0, |says| says.durable);
+            *known.insert(durable)
+        }
+    };
+    Ok(durable >= index)
+}
+
+/// Of the appends of an entry, those whose batches are damaged: place among the commands, and partition.
+fn append_places(
+    commands: &[Command],
+    batches_at: &[u32],
+    damaged: &[u32],
+) -> Vec<(usize, PartitionId)> {
+    if damaged.is_empty() {
+        return Vec::new();
+    }
+    let batches = commands.iter().enumerate();
+    let batches = batches.filter(|(_, command)| command.batch().is_some());
+    let damaged = batches
+        .zip(batches_at)
+        .filter(|(_, batch_at)| damaged.contains(batch_at));
+    damaged
+        .filter_map(|((place, command), _)| match command {
+            Command::Append { partition, .. } => Some((place, *partition)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The frame of an entry without commands, which says that all entries before it are durable.
+pub(super) fn witness(format: Format, index: u64, stamp: i64) -> BytesMut {
+    let encoded = entry_codec::encode(&[]);
+    let header = FrameHeader {
+        length: len_u32(encoded.len),
+        body_crc: encoded.crc,
+        shard: SHARD,
+        term: TERM,
+        index,
+        durable: index.saturating_sub(1),
+        stamp,
+        structure_crc: Some(encoded.structure_crc),
+    };
+    let mut frame = BytesMut::new();
+    header.encode(format, &mut frame);
+    frame.extend_from_slice(&encoded.rest);
+    frame
+}
+
 /// Makes sure that no frame begins after the end.
 fn erase(path: &str, opened: &Opened, end: u64, later: &Later) -> io::Result<()> {
     let until = match opened.format {
@@ -307,7 +491,7 @@ fn erase(path: &str, opened: &Opened, end: u64, later: &Later) -> io::Result<()>
             return opened.file.truncate(end);
         }
         Format::V1 => return Ok(()),
-        Format::V2 { .. } => match later.last {
+        Format::V2 { .. } | Format::V3 { .. } => match later.last {
             Some(last) => last + opened.format.header_len() as u64,
             None => return Ok(()),
         },
@@ -331,7 +515,7 @@ fn erase(path: &str, opened: &Opened, end: u64, later: &Later) -> io::Result<()>
 /// since what the system had in memory it may have forgotten meanwhile.
 fn write_again(opened: &Opened, unsure: &Unsure, end: u64) -> io::Result<()> {
     let file = &*opened.file;
-    if let Some((index, at)) = unsure.0.front().copied() {
+    if let Some((index, at)) = unsure.frames.front().copied() {
         let mut frames = Frames::new(opened.format, at, index);
         let mut at = at;
         while at < end {
@@ -343,7 +527,7 @@ fn write_again(opened: &Opened, unsure: &Unsure, end: u64) -> io::Result<()> {
             frames.feed(piece.into(), None, |frame| {
                 from.get_or_insert(frame.at);
                 parts.push(frame.bytes);
-                io::Result::Ok(())
+                io::Result::Ok(true)
             })?;
             if let Some(from) = from {
                 let parts: Vec<&[u8]> = parts.iter().map(|frame: &Bytes| &frame[..]).collect();
@@ -359,7 +543,10 @@ fn write_again(opened: &Opened, unsure: &Unsure, end: u64) -> io::Result<()> {
     file.sync()
 }
 
-pub(crate) fn io_error(action: &'static str, path: &str) -> impl FnOnce(io::Error) -> OpenError {
+pub(crate) fn io_error(
+    action: &'static str,
+    path: &str,
+) -> impl FnOnce(io::Error) -> OpenError + use<> {
     let path = path.to_owned();
     move |source| OpenError::Io {
         action,

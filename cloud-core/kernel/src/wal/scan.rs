@@ -9,6 +9,7 @@ use super::files::WalFile;
 use super::frame::{FILE_HEADER, FileHeader, Format, FrameHeader, PROLOGUE, VERSION};
 use super::recover::{corrupt, io_error};
 use super::{frame, path};
+use crate::entry_codec::{self, BatchesAt};
 use crate::error::OpenError;
 use crate::limits::RECOVERY_PIECE_BYTES;
 use crate::ports::{Disk, DiskFile};
@@ -66,7 +67,7 @@ pub(crate) fn open(disk: &dyn Disk, planned: &Planned) -> Result<Found, OpenErro
                 reason: "it does not begin like a WAL file".into(),
             });
         }
-        // In version 1 the header was made durable before the first frame was written, in version 2 before the file got its name.
+        // In version 1 the header was made durable before the first frame was written, since then before the file gets its name.
         FileHeader::Damaged if is_last && len <= FILE_HEADER as u64 => return Ok(Found::Unborn),
         FileHeader::Damaged if planned.from.is_none() => {
             tracing::error!(
@@ -99,7 +100,7 @@ pub(crate) fn open(disk: &dyn Disk, planned: &Planned) -> Result<Found, OpenErro
     }))
 }
 
-/// A sound frame.
+/// A frame of which everything is sound that applying it needs.
 #[derive(Debug)]
 pub(crate) struct Frame {
     /// Where it begins in its file.
@@ -107,6 +108,8 @@ pub(crate) struct Frame {
     pub header: FrameHeader,
     /// Header and body.
     pub bytes: Bytes,
+    /// Where in the body the batches begin whose records are damaged, or were never wholly written.
+    pub damaged: BatchesAt,
 }
 
 /// Takes pieces of a file, one after the other, for the frames that are in them.
@@ -130,13 +133,13 @@ impl Frames {
         }
     }
 
-    /// Hands the sound frames of a piece to `take`, up to the one before `next`, if there is such. False if no more pieces are wanted: what
-    /// follows is none.
+    /// Hands the frames of a piece to `take`, up to the one before `next`, if there is such. False if no more pieces are wanted: what follows
+    /// is none, or `take` has said that it is not one.
     pub fn feed<E>(
         &mut self,
         mut piece: Bytes,
         next: Option<u64>,
-        mut take: impl FnMut(Frame) -> Result<(), E>,
+        mut take: impl FnMut(Frame) -> Result<bool, E>,
     ) -> Result<bool, E> {
         while next != Some(self.expected) {
             let front = if self.begun.is_empty() {
@@ -166,15 +169,24 @@ impl Frames {
             } else {
                 piece.split_to(len)
             };
-            let body = bytes.get(self.format.header_len()..).unwrap_or_default();
-            let Some(header) = header.filter(|header| header.covers(body)) else {
+            let body = bytes.slice(self.format.header_len().min(bytes.len())..);
+            let sound = header.and_then(|header| Some((header, damaged_in(&header, &body)?)));
+            let Some((header, damaged)) = sound else {
                 // It is where the next frame should be, and is none.
                 return Ok(false);
             };
-            let at = self.at;
-            self.at += bytes.len() as u64;
+            let (at, len) = (self.at, bytes.len() as u64);
+            drop(body);
+            if !take(Frame {
+                at,
+                header,
+                bytes,
+                damaged,
+            })? {
+                return Ok(false);
+            }
+            self.at += len;
             self.expected += 1;
-            take(Frame { at, header, bytes })?;
         }
         Ok(false)
     }
@@ -195,7 +207,7 @@ impl Frames {
 /// What stands after the last sound frame of the newest file, where more frames may begin.
 #[derive(Debug, Default)]
 pub(crate) struct Later {
-    /// A sound header of a later frame that says that the one missing had been durable.
+    /// Of the sound headers of later frames, the one that says the most to have been durable, if that includes the one missing.
     pub says_durable: Option<FrameHeader>,
     /// The last place where a frame begins, or may.
     pub last: Option<u64>,
@@ -212,7 +224,7 @@ impl Later {
         expected: u64,
     ) -> io::Result<Later> {
         let mut later = Later::default();
-        let Format::V2 { .. } = format else {
+        if format.salt().is_none() {
             // Of version 1 anything may look like a header, so only whole frames count. Its files ended with their last frame.
             let rest = read(file, from, bytes - from)?;
             for at in format.candidates(&rest, 0) {
@@ -220,7 +232,7 @@ impl Later {
                 later.note(from + at as u64, found, expected);
             }
             return Ok(later);
-        };
+        }
         // Each piece begins with as much of the one before as may be the front of a header.
         let overlap = format.header_len() as u64 - 1;
         let mut piece = vec![0; RECOVERY_PIECE_BYTES];
@@ -247,7 +259,10 @@ impl Later {
     fn note(&mut self, at: u64, found: Option<FrameHeader>, expected: u64) {
         self.last = self.last.max(Some(at));
         let says = found.filter(|later| later.index > expected && later.durable >= expected);
-        self.says_durable = self.says_durable.or(says);
+        let known = self.says_durable.map(|known| known.durable);
+        if let Some(says) = says.filter(|says| known.is_none_or(|known| says.durable > known)) {
+            self.says_durable = Some(says);
+        }
     }
 }
 
@@ -255,6 +270,17 @@ fn read(file: &dyn DiskFile, from: u64, len: u64) -> io::Result<Bytes> {
     let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
     file.read_at(from, &mut bytes)?;
     Ok(bytes.into())
+}
+
+/// Where in the body of a frame the batches begin whose records are damaged: none, if it is sound. `None` if more is damaged than records.
+pub(crate) fn damaged_in(header: &FrameHeader, body: &Bytes) -> Option<BatchesAt> {
+    if header.covers(body) {
+        return Some(BatchesAt::new());
+    }
+    if body.len() != header.length as usize {
+        return None;
+    }
+    entry_codec::damaged_batches(body, header.structure_crc?)
 }
 
 /// The whole and sound frame at a place, if there is one.
@@ -272,7 +298,7 @@ pub(crate) fn frame_at(bytes: &Bytes, at: usize, format: Format) -> Option<(Fram
 mod tests {
     use super::*;
 
-    const FORMATS: [Format; 2] = [Format::V1, Format::V2 { salt: 77 }];
+    const FORMATS: [Format; 3] = [Format::V1, Format::V2 { salt: 77 }, Format::V3 { salt: 77 }];
 
     fn frames(format: Format, bodies: &[usize]) -> (Vec<u8>, Vec<u64>) {
         let mut out = BytesMut::new();
@@ -288,6 +314,7 @@ mod tests {
                 index,
                 durable: 0,
                 stamp: 0,
+                structure_crc: Some(0),
             };
             header.encode(format, &mut out);
             out.extend_from_slice(&body);
@@ -311,7 +338,7 @@ mod tests {
                     let at = usize::try_from(frame.at).unwrap();
                     assert_eq!(frame.bytes, bytes[at..at + frame.bytes.len()]);
                     found.push(frame.header.index);
-                    Ok::<(), ()>(())
+                    Ok::<bool, ()>(true)
                 })
                 .unwrap();
             if !more {

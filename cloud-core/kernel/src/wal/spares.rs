@@ -163,11 +163,15 @@ impl Spares {
     }
 }
 
+/// Random bits of an identity: drawn where those of streams are.
+pub(super) fn new_salt() -> u64 {
+    let (high, low) = Uuid::new_v4().as_u64_pair();
+    high ^ low.rotate_left(32)
+}
+
 /// Gives a file a new salt, durably: from now on nothing that is in it is a frame.
 fn prepare(file: &dyn DiskFile) -> io::Result<u64> {
-    // Random bits of an identity: drawn where those of streams are.
-    let (high, low) = Uuid::new_v4().as_u64_pair();
-    let salt = high ^ low.rotate_left(32);
+    let salt = new_salt();
     file.write_at(0, &[&encode_file_header(salt)])?;
     file.sync()?;
     Ok(salt)

@@ -24,9 +24,9 @@ use crate::state::{FrameAt, State};
 use crate::stream_config::Durability;
 
 /// Everything of a node is in one shard until there is a cluster.
-const SHARD: u32 = 0;
+pub(super) const SHARD: u32 = 0;
 /// Term of a log that has never had an election.
-const TERM: u64 = 1;
+pub(super) const TERM: u64 = 1;
 
 /// Spares that ordinary entries leave alone as long as a file can be made.
 const RESERVED_SPARES: usize = 1;
@@ -258,7 +258,7 @@ impl Writer {
     ) -> Result<(), Failure> {
         // All files that are written are of one format; the salt does not matter for lengths.
         let frame_len =
-            |pending: &Pending| Format::V2 { salt: 0 }.frame_len(len_u32(pending.encoded.len));
+            |pending: &Pending| Format::V3 { salt: 0 }.frame_len(len_u32(pending.encoded.len));
         let wanted: u64 = work.logged().map(frame_len).sum();
         framed.places.clear();
         if wanted == 0 {
@@ -272,6 +272,7 @@ impl Writer {
             index: self.next_index,
             durable: self.progress.synced,
             stamp,
+            structure_crc: None,
         };
         let must_sync = work.classes.contains(&Durability::QuorumFsync);
         let started = self.ports.clock.monotonic_us();

@@ -30,16 +30,16 @@ pub fn look_at_copy(sim: &mut Sim) -> Result<(), Stop> {
     let copy = sim.disk.copy(sim.rng.random());
     copy.damage(&path, |bytes| bytes[at] ^= 1 << bit);
     let sound = std::mem::replace(&mut sim.disk, copy.clone());
-    let looked = look(sim, &copy, &path, &whole);
+    let looked = look(sim, &copy, &path, &whole, at);
     sim.disk = sound;
     looked
 }
 
-fn look(sim: &mut Sim, copy: &SimDisk, path: &str, whole: &[u8]) -> Result<(), Stop> {
+fn look(sim: &mut Sim, copy: &SimDisk, path: &str, whole: &[u8], at: usize) -> Result<(), Stop> {
     let before = copy.bytes(path);
     let (kernel, stepper) = match Kernel::open_stepped(sim.ports(), sim.plan.config.clone()) {
         Ok(opened) => opened,
-        // Entries that have to be applied: it says which file, and leaves it as it is.
+        // More than records of entries that have to be applied: it says which file, and leaves it as it is.
         // A flipped version number or name of the format is believed.
         Err(
             OpenError::Corrupt { path: named, .. }
@@ -47,6 +47,10 @@ fn look(sim: &mut Sim, copy: &SimDisk, path: &str, whole: &[u8]) -> Result<(), S
             | OpenError::Foreign { path: named, .. },
         ) if named == path => {
             sim.trace.note(format_args!("it is refused"));
+            if is_in_records(&sim.truth.borrow().now, whole, at) {
+                let why = format!("{path} is refused for records alone, at byte {at}");
+                return Err(Stop::Wrong(why));
+            }
             return if copy.bytes(path) == before {
                 Ok(())
             } else {
@@ -74,6 +78,21 @@ fn look(sim: &mut Sim, copy: &SimDisk, path: &str, whole: &[u8]) -> Result<(), S
         }
     }
     Ok(())
+}
+
+/// Whether a byte of a file is one of the records of a batch that is in the log.
+fn is_in_records(model: &Model, whole: &[u8], at: usize) -> bool {
+    let logs = model.streams.values().flat_map(|stream| &stream.logs);
+    let batches = logs.flat_map(|log| &log.batches);
+    let mut records = batches
+        .filter(|kept| !kept.batch.is_control())
+        .filter_map(|kept| kept.batch.bytes().get(61..));
+    records.any(|records| {
+        let from = at.saturating_sub(records.len() - 1);
+        let near = whole.get(from..whole.len().min(at + records.len()));
+        let mut windows = near.unwrap_or_default().windows(records.len());
+        windows.any(|window| window == records)
+    })
 }
 
 /// What is reported must have been in the file.
