@@ -249,7 +249,7 @@ async fn errors_say_what_to_do_and_hide_the_secret() {
     assert!(matches!(error, ColdError::Refused(_)), "{error:?}");
     let text = message(error);
     assert!(
-        text.contains("nobucket") && text.contains("Create the bucket"),
+        text.contains("nobucket") && text.contains("Create it, or correct its name"),
         "{text}"
     );
 
