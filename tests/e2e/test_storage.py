@@ -260,7 +260,7 @@ def test_a_damaged_wal_file(tmp_path):
     data[frame["at"] + frame["bytes"] // 2] ^= 1
     victim.write_bytes(data)
     done = cli("debug", "wal", str(victim), check=False)
-    assert done.returncode == 1 and f"{frame['at']} DAMAGED" in done.stdout, done.stdout[-2000:]
+    assert done.returncode == 1 and "BATCH DAMAGED: checksum mismatch" in done.stdout, done.stdout[-2000:]
     offline = json.loads(cli("storage", "verify", "--data-dir", str(core.data), "--json", check=False).stdout)
     assert [d["at"] for d in offline["damage"]] == [frame["at"]]
     [records] = offline["damage"][0]["records"]
