@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use settings::{HostPort, Listen, Size, settings};
+use settings::{HostPort, Listen, Rate, Size, settings};
 
 use settings::logging::{LogFormat, LogLevel};
+
+use crate::lanes::LaneSettings;
 
 settings! {
     pub struct EdgeSettings {
@@ -20,8 +22,10 @@ settings! {
         pub name: Option<String>;
         /// Listener for /healthz, /readyz and /metrics
         pub listen_admin: Listen = "off";
-        /// Most bytes that the outbox takes on disk; what does not fit is refused
+        /// Most bytes on disk of each lane that has no size of its own
         pub outbox_size: Size = "1GiB";
+        /// Most bytes a second to the core, over all lanes: 64KiB/s, 2Mbit/s
+        pub link_rate: Option<Rate>;
         /// How far a persistent session of a local client may lag behind before it loses the oldest messages
         pub session_backlog: Size = "256MiB";
         /// Open MQTT connections
@@ -30,5 +34,9 @@ settings! {
         pub log: LogLevel = "warn";
         /// text, or json: one object a line
         pub log_format: LogFormat = "text";
+    }
+    lists {
+        /// Lanes of the outbox
+        pub lane: LaneSettings;
     }
 }

@@ -26,3 +26,13 @@ pub const MAX_RETRY: Duration = Duration::from_secs(30);
 pub const MAX_NAME: usize = 64;
 /// Largest MQTT packet taken from a client. A record of it, with what is added, still fits in the store and in a core.
 pub const MAX_PACKET: u32 = 7 * 1024 * 1024;
+/// Highest priority of a lane.
+pub const MAX_PRIORITY: u8 = 9;
+/// Logs of the outbox: one a lane, two with fresh-first.
+pub const MAX_LOGS: usize = 16;
+/// Longest name of a lane, in bytes.
+pub const MAX_LANE_NAME: usize = 32;
+/// Smallest bound of a lane, in bytes: room for a few segments.
+pub const MIN_LANE: u64 = 16 * 1024 * 1024;
+/// Shortest age of a lane: eviction looks at whole segments, now and then.
+pub const MIN_AGE: Duration = Duration::from_secs(1);

@@ -6,6 +6,7 @@ mod config;
 mod data_dir;
 mod downlink;
 mod identity;
+mod lanes;
 mod limits;
 mod link;
 mod listener;

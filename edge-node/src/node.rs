@@ -19,7 +19,7 @@ use crate::config::EdgeSettings;
 use crate::data_dir::DataDir;
 use crate::link::Link;
 use crate::uplink::Uplink;
-use crate::{admin, identity, limits, listener};
+use crate::{admin, identity, lanes, limits, listener};
 
 /// Runs until SIGTERM or SIGINT, or until the disk fails.
 pub async fn run(settings: EdgeSettings) -> Result<()> {
@@ -29,6 +29,11 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
         bail!("--max-connections is 0: no device could connect");
     }
 
+    let lanes = lanes::lanes(&settings.lane, settings.outbox_size)?;
+    if !settings.lane.is_empty() || settings.link_rate.is_some() {
+        bail!("[[lane]] and link-rate are read, but not yet followed: take them out");
+    }
+    tracing::debug!(?lanes, "lanes");
     let data_dir = DataDir::open(&settings.data_dir)?;
     let dir = data_dir.path.clone();
     let config = Config {

@@ -42,14 +42,36 @@ impl Key {
     }
 }
 
+/// A list of sections, `[[lane]]`: only the file can have them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct List {
+    /// What stands in the double brackets: `lane`.
+    pub name: String,
+    /// The keys of one section.
+    pub keys: Vec<Key>,
+}
+
+impl List {
+    /// `field` is the name of a Rust field, `T` what one section is read into.
+    #[must_use]
+    pub fn new<T: Declaration>(field: &str) -> List {
+        List {
+            name: field.replace('_', "-"),
+            keys: T::keys(),
+        }
+    }
+}
+
 /// A struct of settings. Implemented by [`settings!`](crate::settings!).
 pub trait Declaration: Sized {
     fn keys() -> Vec<Key>;
+    fn lists() -> Vec<List>;
     /// Parses each value; an error says which key and who set it.
     fn from_values(values: &Values) -> Result<Self, SettingsError>;
 }
 
-/// Declares a struct of settings; each field is a key. See the [crate] for an example.
+/// Declares a struct of settings; each field is a key. Each field in `lists` is a list of sections, whose type is declared in the
+/// same way. See the [crate] for an example.
 #[macro_export]
 macro_rules! settings {
     (
@@ -60,11 +82,18 @@ macro_rules! settings {
                 $field_visibility:vis $field:ident : $type:ty $(= $default:literal)?;
             )*
         }
+        $(lists {
+            $(
+                $(#[doc = $list_doc:literal])*
+                $list_visibility:vis $list:ident : $section:ty;
+            )*
+        })?
     ) => {
         $(#[$attribute])*
         #[derive(Debug, Clone)]
         $visibility struct $name {
             $( $(#[doc = $doc])* $field_visibility $field: $type, )*
+            $($( $(#[doc = $list_doc])* $list_visibility $list: ::std::vec::Vec<$crate::Section<$section>>, )*)?
         }
 
         impl $crate::Declaration for $name {
@@ -79,9 +108,14 @@ macro_rules! settings {
                 )*]
             }
 
+            fn lists() -> ::std::vec::Vec<$crate::List> {
+                ::std::vec![$($( $crate::List::new::<$section>(::core::stringify!($list)), )*)?]
+            }
+
             fn from_values(values: &$crate::Values) -> ::core::result::Result<Self, $crate::SettingsError> {
                 ::core::result::Result::Ok($name {
                     $( $field: values.get(::core::stringify!($field))?, )*
+                    $($( $list: values.list(::core::stringify!($list))?, )*)?
                 })
             }
         }

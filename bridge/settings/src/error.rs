@@ -30,6 +30,12 @@ pub enum SettingsError {
         key: String,
         found: &'static str,
     },
+    #[error("{}, line {line}: `{key}` is a list: each of its sections begins with a line [[{key}]]", path.display())]
+    NotSections {
+        path: PathBuf,
+        line: usize,
+        key: String,
+    },
     #[error("`{key}` = {value:?}, set by {origin}: {reason}")]
     Invalid {
         key: String,
@@ -41,6 +47,19 @@ pub enum SettingsError {
         "`{key}` is required: give --{key}, set {env}, or write `{key} = ...` into the configuration file"
     )]
     Missing { key: String, env: String },
+    #[error("`[[{list}]] {key}` is required: write `{key} = ...` into the section at {origin}")]
+    MissingInSection {
+        list: String,
+        key: String,
+        origin: Origin,
+    },
+    /// What a program finds wrong with a section as a whole.
+    #[error("[[{list}]] at {origin}: {reason}")]
+    Section {
+        list: String,
+        origin: Origin,
+        reason: String,
+    },
     #[error("the environment variable {name} is not valid UTF-8")]
     NotUnicode { name: String },
 }

@@ -31,6 +31,29 @@
 //! assert_eq!(loaded.origin("core").to_string(), "the flag --core");
 //! ```
 //!
+//! Lists of sections, `[[lane]]`, stand in the file only:
+//!
+//! ```
+//! settings::settings! {
+//!     pub struct LaneSettings {
+//!         pub name: String;
+//!         pub priority: u8 = "4";
+//!     }
+//! }
+//! settings::settings! {
+//!     pub struct EdgeSettings {
+//!         pub data_dir: std::path::PathBuf;
+//!     }
+//!     lists {
+//!         pub lane: LaneSettings;
+//!     }
+//! }
+//!
+//! fn names(settings: &EdgeSettings) -> Vec<&str> {
+//!     settings.lane.iter().map(|section| section.settings.name.as_str()).collect()
+//! }
+//! ```
+//!
 //! A field without a default is required unless its type is `Option`. The flag `--config` (`TOWLINE_CONFIG`) names the
 //! file; without it there is none. A variable that is set to nothing counts as not set.
 
@@ -43,11 +66,11 @@ pub mod logging;
 mod units;
 mod value;
 
-pub use declare::{Declaration, Key};
+pub use declare::{Declaration, Key, List};
 pub use error::SettingsError;
 pub use flags::Flags;
-pub use load::{Loaded, Origin, Values};
-pub use units::{HostPort, Listen, Size};
+pub use load::{Loaded, Origin, Section, Values};
+pub use units::{HostPort, Listen, Rate, Size};
 pub use value::Value;
 
 /// What the names of environment variables begin with.

@@ -95,6 +95,49 @@ impl fmt::Display for Size {
     }
 }
 
+/// Bytes a second: a size with `/s` (`64KiB/s`), or bits as providers of links write them (`128kbit/s`, `2Mbit/s`). Never 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rate(pub u64);
+
+impl Rate {
+    #[must_use]
+    pub fn bytes_per_second(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Rate, String> {
+        let wrong = || "expected a rate like 64KiB/s, 500kB/s, 128kbit/s or 2Mbit/s".to_owned();
+        let amount = text.strip_suffix("/s").ok_or_else(wrong)?.trim_end();
+        let bits = [
+            ("kbit", 1_000),
+            ("Mbit", 1_000_000),
+            ("Gbit", 1_000_000_000),
+        ];
+        let in_bits = bits.into_iter().find_map(|(unit, factor)| {
+            let number: u64 = amount.strip_suffix(unit)?.trim_end().parse().ok()?;
+            Some(number.checked_mul(factor)? / 8)
+        });
+        let rate = match in_bits {
+            Some(rate) => rate,
+            None => amount.parse::<Size>().map_err(|_| wrong())?.bytes(),
+        };
+        if rate == 0 {
+            return Err("a rate of 0 would never send anything".to_owned());
+        }
+        Ok(Rate(rate))
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", Size(self.0))
+    }
+}
+
 /// Where to listen: `off`, `host:port`, `:port` or `port` (the last two: every IPv4 address). Port 0 lets the system choose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
@@ -245,6 +288,31 @@ mod tests {
         }
         assert_eq!(Size(64 << 20).to_string(), "64MiB");
         assert_eq!(Size(1025).to_string(), "1025");
+    }
+
+    #[test]
+    fn rates() {
+        for (text, bytes) in [
+            ("64KiB/s", 65_536),
+            ("100/s", 100),
+            ("128kbit/s", 16_000),
+            ("2 Mbit/s", 250_000),
+        ] {
+            assert_eq!(text.parse(), Ok(Rate(bytes)), "{text}");
+        }
+        for text in [
+            "",
+            "/s",
+            "64KiB",
+            "0/s",
+            "1bit/s",
+            "-1kB/s",
+            "2Mbit",
+            "99999999999Gbit/s",
+        ] {
+            assert!(text.parse::<Rate>().is_err(), "{text}");
+        }
+        assert_eq!(Rate(65_536).to_string(), "64KiB/s");
     }
 
     #[test]

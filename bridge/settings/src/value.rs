@@ -73,6 +73,15 @@ macro_rules! numbers {
 }
 numbers!(u8, u16, u32, u64, usize, i32, i64);
 
+impl Value for f64 {
+    fn parse(text: &str) -> Result<Self, String> {
+        let number = text.replace('_', "").parse().ok();
+        number
+            .filter(|number: &f64| number.is_finite())
+            .ok_or_else(|| "expected a number".to_owned())
+    }
+}
+
 impl Value for Duration {
     fn parse(text: &str) -> Result<Self, String> {
         units::duration(text)
@@ -88,4 +97,30 @@ macro_rules! from_str {
         }
     )*};
 }
-from_str!(units::Size, units::Listen, units::HostPort);
+from_str!(units::Size, units::Rate, units::Listen, units::HostPort);
+
+/// An enum of which each variant is one word: `choices! { pub enum Evict { Oldest = "oldest", Newest = "newest" } }`.
+#[macro_export]
+macro_rules! choices {
+    (
+        $(#[$attribute:meta])*
+        $visibility:vis enum $name:ident {
+            $( $(#[doc = $doc:literal])* $variant:ident = $word:literal, )*
+        }
+    ) => {
+        $(#[$attribute])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        $visibility enum $name {
+            $( $(#[doc = $doc])* $variant, )*
+        }
+
+        impl $crate::Value for $name {
+            fn parse(text: &str) -> ::core::result::Result<Self, ::std::string::String> {
+                match text {
+                    $( $word => ::core::result::Result::Ok($name::$variant), )*
+                    _ => ::core::result::Result::Err(::std::format!("expected one of: {}", [$($word),*].join(", "))),
+                }
+            }
+        }
+    };
+}
