@@ -131,6 +131,8 @@ impl UpSettings {
             display(&self.data_dir.join("edge")),
             "--listen-mqtt".into(),
             self.edge_listen_mqtt.to_string(),
+            // For trying out: who opens it to the network with --edge-listen-mqtt means it.
+            "--allow-anonymous=true".into(),
             "--listen-admin".into(),
             "127.0.0.1:0".into(),
         ];

@@ -180,6 +180,18 @@ fn render(state: &State) -> String {
             "MQTT clients connected",
         ),
         (
+            "mqtt_connections_refused_total",
+            counter,
+            count(&broker.connections_refused),
+            "Connections refused in CONNACK, or closed before CONNECT was complete",
+        ),
+        (
+            "mqtt_refused_total",
+            counter,
+            count(&broker.refused),
+            "PUBLISH packets refused: not allowed, or not to be stored",
+        ),
+        (
             "mqtt_sessions",
             gauge,
             count(&broker.persistent_sessions),

@@ -7,6 +7,7 @@ use settings::{HostPort, Listen, Rate, Size, settings};
 use settings::logging::{LogFormat, LogLevel};
 
 use crate::lanes::LaneSettings;
+use crate::users::{AclSettings, UserSettings};
 
 settings! {
     pub struct EdgeSettings {
@@ -14,6 +15,16 @@ settings! {
         pub data_dir: PathBuf;
         /// MQTT 3.1.1 and 5 listener for devices
         pub listen_mqtt: Listen = "127.0.0.1:1883";
+        /// MQTT over TLS listener for devices
+        pub listen_mqtts: Listen = "off";
+        /// PEM file with the certificate of that listener, and those that lead to the root; read again when it changes
+        pub tls_cert: Option<PathBuf>;
+        /// PEM file with its private key
+        pub tls_key: Option<PathBuf>;
+        /// PEM file with the authorities whose certificates clients of that listener must have; none: they need no certificate
+        pub tls_client_ca: Option<PathBuf>;
+        /// Whether clients without a user may connect. Not set: only while there are no users and devices connect on this machine
+        pub allow_anonymous: Option<bool>;
         /// The core's sync listener, HOST:PORT; none: the edge works alone and keeps what is published
         pub core: Option<HostPort>;
         /// Enrolment token from `towline token create`; needed once
@@ -38,5 +49,9 @@ settings! {
     lists {
         /// Lanes of the outbox
         pub lane: LaneSettings;
+        /// Who may connect
+        pub user: UserSettings;
+        /// Who may publish and subscribe to what; the first that fits decides
+        pub acl: AclSettings;
     }
 }

@@ -26,6 +26,20 @@ pub const MAX_RETRY: Duration = Duration::from_secs(30);
 pub const MAX_NAME: usize = 64;
 /// Largest MQTT packet taken from a client. A record of it, with what is added, still fits in the store and in a core.
 pub const MAX_PACKET: u32 = 7 * 1024 * 1024;
+/// Time from the first byte of a TLS connection to the end of its handshake.
+pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
+/// How often the TLS files are looked at.
+pub const TLS_LOOK: Duration = Duration::from_secs(30);
+/// Connections whose password is being checked or waits for it; one more is told to come later.
+pub const PASSWORDS_WAITING: usize = 64;
+/// Wrong passwords of one user from one address, after which the next is looked at only when `PASSWORD_PAUSE` is over.
+pub const PASSWORD_TRIES: u32 = 5;
+pub const PASSWORD_PAUSE: Duration = Duration::from_secs(30);
+/// Users and addresses whose wrong passwords are remembered.
+pub const PASSWORD_FAILURES: usize = 1024;
+/// What a hash in the configuration may cost: KiB of memory, and passes over it.
+pub const MAX_HASH_MEMORY: u32 = 32 * 1024;
+pub const MAX_HASH_PASSES: u32 = 16;
 /// Highest priority of a lane.
 pub const MAX_PRIORITY: u8 = 9;
 /// Logs of the outbox: one a lane, two with fresh-first.

@@ -11,7 +11,10 @@ mod limits;
 mod link;
 mod listener;
 mod node;
+mod password;
+mod tls;
 mod uplink;
+mod users;
 
 use std::process::ExitCode;
 
@@ -26,10 +29,22 @@ use crate::config::EdgeSettings;
 struct Args {
     #[command(flatten)]
     flags: Flags<EdgeSettings>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Reads a password from the standard input and prints the hash of it for a `[[user]]`
+    HashPassword,
 }
 
 fn main() -> ExitCode {
-    let loaded = match Args::parse().flags.load() {
+    let args = Args::parse();
+    if let Some(Command::HashPassword) = args.command {
+        return ended(password::hash_from_stdin());
+    }
+    let loaded = match args.flags.load() {
         Ok(loaded) => loaded,
         Err(error) => {
             eprintln!("towline-edge: {error}");
@@ -46,6 +61,10 @@ fn main() -> ExitCode {
     let result = runtime
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(node::run(loaded.settings)));
+    ended(result)
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

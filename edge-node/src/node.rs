@@ -18,8 +18,11 @@ use crate::backend::EdgeBackend;
 use crate::config::EdgeSettings;
 use crate::data_dir::DataDir;
 use crate::link::Link;
+use crate::listener::Devices;
+use crate::tls::{Tls, TlsFiles};
 use crate::uplink::Uplink;
-use crate::{admin, identity, lanes, limits, listener};
+use crate::users::Guard;
+use crate::{admin, identity, lanes, limits};
 
 /// Runs until SIGTERM or SIGINT, or until the disk fails.
 pub async fn run(settings: EdgeSettings) -> Result<()> {
@@ -34,6 +37,9 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
         bail!("[[lane]] and link-rate are read, but not yet followed: take them out");
     }
     tracing::debug!(?lanes, "lanes");
+    let anonymous = anonymous(&settings).await?;
+    let guard = Guard::new(&settings.user, &settings.acl, anonymous)?;
+    let tls = tls_files(&settings)?.map(Tls::open).transpose()?;
     let data_dir = DataDir::open(&settings.data_dir)?;
     let dir = data_dir.path.clone();
     let config = Config {
@@ -68,8 +74,12 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     }
 
     let mqtt = bind("listen-mqtt", &settings.listen_mqtt).await?;
+    let mqtts = bind("listen-mqtts", &settings.listen_mqtts).await?;
     let admin_listener = bind("listen-admin", &settings.listen_admin).await?;
     let mut ready = format!("ready mqtt={}", shown(&mqtt)?);
+    if let Some(listener) = &mqtts {
+        ready += &format!(" mqtts={}", listener.local_addr()?);
+    }
     if let Some(listener) = &admin_listener {
         ready += &format!(" admin={}", listener.local_addr()?);
     }
@@ -86,7 +96,7 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
         maximum_packet_size: limits::MAX_PACKET,
         ..mqtt_broker::Limits::default()
     };
-    let broker = Broker::start(backend, granted, stop.clone()).await?;
+    let broker = Broker::start_with(backend, Arc::new(guard), granted, stop.clone()).await?;
     let link = Arc::new(Link::default());
     if let Some(listener) = admin_listener {
         let state = admin::State {
@@ -96,10 +106,20 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
         };
         tokio::spawn(admin::serve(listener, state, stop.clone()));
     }
-    let serving = mqtt.map(|listener| {
-        let max = settings.max_connections;
-        tokio::spawn(listener::serve(listener, broker.clone(), max, stop.clone()))
-    });
+    let devices = Devices::new(broker.clone(), settings.max_connections, stop.clone());
+    let mut serving = Vec::new();
+    if let Some(listener) = mqtt {
+        serving.push(tokio::spawn(devices.clone().serve(listener, None)));
+    }
+    if let (Some(listener), Some(tls)) = (mqtts, tls) {
+        serving.push(tokio::spawn(devices.serve(listener, Some(tls.clone()))));
+        let watching = tls.watch(stop.clone());
+        tokio::spawn(async move {
+            if let Err(error) = watching.await {
+                tracing::error!(%error, "the TLS files are not looked after any more");
+            }
+        });
+    }
     let uplink = match &settings.core {
         Some(core) => {
             let uplink = Uplink {
@@ -132,7 +152,7 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
         }
     }
     stop.cancel();
-    if let Some(serving) = serving {
+    for serving in serving {
         serving.await?;
     }
     stop_uplink.cancel();
@@ -144,16 +164,69 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     result
 }
 
-async fn bind(key: &str, listen: &Listen) -> Result<Option<TcpListener>> {
+/// Whether clients without a user may connect. An edge that would let the whole network in, and was not told to, does not start.
+async fn anonymous(settings: &EdgeSettings) -> Result<bool> {
+    if let Some(told) = settings.allow_anonymous {
+        if !told && settings.user.is_empty() && settings.tls_client_ca.is_none() {
+            bail!("allow-anonymous is false and there is no [[user]]: no device could connect");
+        }
+        return Ok(told);
+    }
+    if !settings.user.is_empty() {
+        return Ok(false);
+    }
+    let certified = settings.tls_client_ca.is_some();
+    for (key, listen, open) in [
+        ("listen-mqtt", &settings.listen_mqtt, true),
+        ("listen-mqtts", &settings.listen_mqtts, !certified),
+    ] {
+        if let Some(address) = resolve(key, listen).await?
+            && open
+            && !address.ip().is_loopback()
+        {
+            bail!(
+                "--{key} {address} is open to the network and there are no users: everybody could connect. Add a [[user]] to the configuration file \
+                 (`towline-edge hash-password` makes the hash), or say --allow-anonymous=true, or listen on 127.0.0.1"
+            );
+        }
+    }
+    Ok(true)
+}
+
+fn tls_files(settings: &EdgeSettings) -> Result<Option<TlsFiles>> {
+    let listens = settings.listen_mqtts.address().is_some();
+    match (&settings.tls_cert, &settings.tls_key) {
+        (Some(certificate), Some(key)) if listens => Ok(Some(TlsFiles {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            client_ca: settings.tls_client_ca.clone(),
+        })),
+        (None, None) if !listens && settings.tls_client_ca.is_none() => Ok(None),
+        _ if listens => bail!("--listen-mqtts needs --tls-cert and --tls-key"),
+        _ => {
+            bail!("--tls-cert, --tls-key and --tls-client-ca are for --listen-mqtts, which is off")
+        }
+    }
+}
+
+async fn resolve(key: &str, listen: &Listen) -> Result<Option<SocketAddr>> {
     let Some(address) = listen.address() else {
         return Ok(None);
     };
     let name = address.to_string();
-    let address: SocketAddr = tokio::net::lookup_host(&name)
+    let mut found = tokio::net::lookup_host(&name)
         .await
-        .with_context(|| format!("--{key}: cannot find the address of {name}"))?
-        .next()
-        .with_context(|| format!("--{key}: {name} has no address"))?;
+        .with_context(|| format!("--{key}: cannot find the address of {name}"))?;
+    let first = found.next();
+    first
+        .with_context(|| format!("--{key}: {name} has no address"))
+        .map(Some)
+}
+
+async fn bind(key: &str, listen: &Listen) -> Result<Option<TcpListener>> {
+    let Some(address) = resolve(key, listen).await? else {
+        return Ok(None);
+    };
     let open = || {
         let socket = if address.is_ipv4() {
             TcpSocket::new_v4()?

@@ -1,5 +1,6 @@
 //! From the first byte to CONNACK.
 
+use crate::access::{Login, Peer, Principal};
 use crate::backend::{Backend, ClientId, ConnectError, ReadError, StorageError};
 use crate::broker::Broker;
 use crate::deadlines::{publish_will, save};
@@ -17,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 pub(crate) struct Accepted<B, S> {
     pub broker: Arc<Broker<B>>,
     pub claim: Claim,
+    pub principal: Principal,
     pub session: Session,
     pub reader: ReadHalf<S>,
     pub writer: WriteHalf<S>,
@@ -32,7 +34,11 @@ pub(crate) struct Accepted<B, S> {
 }
 
 /// `None` = refused, and the client was told what the protocol allows to tell.
-pub(crate) async fn accept<B, S>(broker: &Arc<Broker<B>>, stream: S) -> Option<Accepted<B, S>>
+pub(crate) async fn accept<B, S>(
+    broker: &Arc<Broker<B>>,
+    stream: S,
+    peer: &Peer,
+) -> Option<Accepted<B, S>>
 where
     B: Backend,
     S: AsyncRead + AsyncWrite + Send + 'static,
@@ -62,13 +68,21 @@ where
         }
     };
     let version = connect.version;
-    match establish(broker, *connect).await {
-        Ok((claim, session, connack, feeds_generation, stored)) => {
+    match establish(broker, *connect, peer).await {
+        Ok(Established {
+            claim,
+            principal,
+            session,
+            connack,
+            feeds_generation,
+            stored,
+        }) => {
             let mut output = BytesMut::new();
             mqtt_codec::encode(&Packet::ConnAck(Box::new(connack)), version, &mut output);
             Some(Accepted {
                 broker: broker.clone(),
                 claim,
+                principal,
                 session,
                 reader,
                 writer,
@@ -138,11 +152,19 @@ fn random<const N: usize>() -> Result<[u8; N], ReasonCode> {
     Ok(bytes)
 }
 
-type Established = (Claim, Session, ConnAck, u64, bool);
+struct Established {
+    claim: Claim,
+    principal: Principal,
+    session: Session,
+    connack: ConnAck,
+    feeds_generation: u64,
+    stored: bool,
+}
 
 async fn establish<B: Backend>(
     broker: &Arc<Broker<B>>,
     connect: Connect,
+    peer: &Peer,
 ) -> Result<Established, ReasonCode> {
     check_connect(&connect)?;
     let backend = &broker.backend;
@@ -151,15 +173,32 @@ async fn establish<B: Backend>(
     } else {
         ClientId::new(&connect.client_id)
     };
-    let credentials = (connect.user_name.as_deref(), connect.password.as_deref());
-    backend
-        .authenticate(&client, credentials.0, credentials.1)
+    let login = Login {
+        client: &client,
+        user_name: connect.user_name.as_deref(),
+        password: connect.password.as_deref(),
+        peer,
+    };
+    let user = broker
+        .access
+        .authenticate(login)
         .await
         .map_err(|error| match error {
             ConnectError::BadUserNameOrPassword => ReasonCode::BAD_USER_NAME_OR_PASSWORD,
             ConnectError::NotAuthorized => ReasonCode::NOT_AUTHORIZED,
             ConnectError::ServerUnavailable => ReasonCode::SERVER_UNAVAILABLE,
+            ConnectError::RateExceeded => ReasonCode::CONNECTION_RATE_EXCEEDED,
         })?;
+    let principal = Principal {
+        user,
+        client: client.clone(),
+    };
+    if let Some(will) = &connect.will
+        && !broker.access.may_publish(&principal, &will.topic)
+    {
+        tracing::info!(%client, topic = %will.topic, "a client may not connect: it must not publish its will");
+        return Err(ReasonCode::NOT_AUTHORIZED);
+    }
     let (claim, taken_over) = broker.registry.take_over(&client).await;
     if taken_over {
         Metrics::add(&broker.metrics.takeovers, 1);
@@ -207,6 +246,12 @@ async fn establish<B: Backend>(
         .map(|(filter, _)| filter.clone())
         .collect();
     for filter in &filters {
+        // The rules may be others than when it subscribed, and so may the user.
+        if !broker.access.may_subscribe(&principal, filter) {
+            tracing::info!(%client, %filter, "a subscription of a resumed session is taken away: it is not allowed any more");
+            session.handle_unsubscribe(filter);
+            continue;
+        }
         session.add_new_feeds(backend.feeds_for(filter));
     }
     for (packet_id, source) in session.missing() {
@@ -228,7 +273,14 @@ async fn establish<B: Backend>(
         }
     }
     session.resend(backend.now_ms());
-    Ok((claim, session, connack, feeds_generation, store))
+    Ok(Established {
+        claim,
+        principal,
+        session,
+        connack,
+        feeds_generation,
+        stored: store,
+    })
 }
 
 /// A message in flight of an earlier process.

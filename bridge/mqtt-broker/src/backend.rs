@@ -47,6 +47,9 @@ pub enum ConnectError {
     NotAuthorized,
     #[error("the server is not available")]
     ServerUnavailable,
+    /// Too many attempts that failed: this one was not looked at. 0x9F; 3.1.1 has 3, not available.
+    #[error("too many attempts that failed")]
+    RateExceeded,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,23 +90,6 @@ pub struct SavedSession {
 ///
 /// Futures are dropped when a connection dies: a write that was begun must then complete or not, as a whole.
 pub trait Backend: Send + Sync + 'static {
-    /// May this client connect? The default lets everybody in.
-    fn authenticate(
-        &self,
-        client: &ClientId,
-        user_name: Option<&str>,
-        password: Option<&[u8]>,
-    ) -> impl Future<Output = Result<(), ConnectError>> + Send {
-        let _ = (client, user_name, password);
-        async { Ok(()) }
-    }
-
-    /// May this client subscribe to this filter? `false` is answered with 0x87 (3.1.1: 0x80). The default lets everybody.
-    fn may_subscribe(&self, client: &ClientId, filter: &TopicFilter) -> bool {
-        let _ = (client, filter);
-        true
-    }
-
     /// Milliseconds since the epoch, by the clock that record timestamps use.
     fn now_ms(&self) -> i64;
 

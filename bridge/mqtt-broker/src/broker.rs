@@ -1,3 +1,4 @@
+use crate::access::{Access, Everybody, Peer};
 use crate::backend::{Backend, StorageError};
 use crate::deadlines::{self, Deadlines};
 use crate::metrics::Metrics;
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 /// A broker over one backend: what its connections share.
 pub struct Broker<B> {
     pub(crate) backend: Arc<B>,
+    pub(crate) access: Arc<dyn Access>,
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
     pub(crate) registry: Arc<Registry>,
@@ -19,15 +21,26 @@ pub struct Broker<B> {
 }
 
 impl<B: Backend> Broker<B> {
-    /// Reads the stored sessions and starts the task that looks after those whose client is away. When `shutdown` is
-    /// cancelled every connection says so to its client (0x8B), saves its session and ends: the host waits for its `serve` calls.
+    /// [`Broker::start_with`] for everybody.
     pub async fn start(
         backend: Arc<B>,
         limits: Limits,
         shutdown: CancellationToken,
     ) -> Result<Arc<Broker<B>>, StorageError> {
+        Broker::start_with(backend, Arc::new(Everybody), limits, shutdown).await
+    }
+
+    /// Reads the stored sessions and starts the task that looks after those whose client is away. When `shutdown` is
+    /// cancelled every connection says so to its client (0x8B), saves its session and ends: the host waits for its `serve` calls.
+    pub async fn start_with(
+        backend: Arc<B>,
+        access: Arc<dyn Access>,
+        limits: Limits,
+        shutdown: CancellationToken,
+    ) -> Result<Arc<Broker<B>>, StorageError> {
         let broker = Arc::new(Broker {
             backend,
+            access,
             limits,
             metrics: Metrics::default(),
             registry: Arc::default(),
@@ -39,13 +52,21 @@ impl<B: Backend> Broker<B> {
         Ok(broker)
     }
 
-    /// Serves one client until its connection is over and everything it left is stored. To be spawned by the host; must not be aborted
-    /// at shutdown (it ends by itself).
+    /// [`Broker::serve_peer`] for a client of which nothing is known.
     pub async fn serve<S>(self: &Arc<Self>, stream: S)
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
-        match accept::accept(self, stream).await {
+        self.serve_peer(stream, Peer::default()).await;
+    }
+
+    /// Serves one client until its connection is over and everything it left is stored. To be spawned by the host; must not be aborted
+    /// at shutdown (it ends by itself).
+    pub async fn serve_peer<S>(self: &Arc<Self>, stream: S, peer: Peer)
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        match accept::accept(self, stream, &peer).await {
             Some(accepted) => connection::run(accepted).await,
             None => Metrics::add(&self.metrics.connections_refused, 1),
         }

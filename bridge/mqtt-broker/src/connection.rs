@@ -1,6 +1,7 @@
 //! One connected client: its task from CONNACK to the end.
 
 use crate::accept::Accepted;
+use crate::access::Principal;
 use crate::backend::{Backend, Message, SavedSession, StorageError};
 use crate::broker::Broker;
 use crate::deadlines::{publish_will, save};
@@ -53,6 +54,7 @@ type Saving = BoxFuture<'static, (u64, Result<(), StorageError>)>;
 pub(crate) struct Connection<B, S> {
     pub(crate) broker: Arc<Broker<B>>,
     claim: Claim,
+    pub(crate) principal: Principal,
     pub(crate) session: Session,
     reader: ReadHalf<S>,
     writer: WriteHalf<S>,
@@ -86,6 +88,7 @@ pub(crate) async fn run<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static>(
         delivery: Delivery::new(broker.backend.clone()),
         broker,
         claim: accepted.claim,
+        principal: accepted.principal,
         session: accepted.session,
         reader: accepted.reader,
         writer: accepted.writer,

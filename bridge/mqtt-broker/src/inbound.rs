@@ -79,6 +79,21 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             PublishAction::Store { message, packet_id } => {
                 Metrics::by_qos(&self.broker.metrics.messages_in, qos);
                 self.publishing_bytes += bytes;
+                if !self
+                    .broker
+                    .access
+                    .may_publish(&self.principal, &message.topic)
+                {
+                    let refused = Done::Stored {
+                        qos,
+                        packet_id,
+                        bytes,
+                        result: Err(PublishError::NotAuthorized),
+                    };
+                    self.publishing
+                        .push_back(Box::pin(std::future::ready(refused)));
+                    return Ok(());
+                }
                 let backend = self.broker.backend.clone();
                 let publisher = self.session.client_id().clone();
                 let exactly_once = packet_id
@@ -170,7 +185,10 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         let mut with_retained = Vec::new();
         for entry in &subscribe.filters {
             let checked = self.session.check_subscribe(entry).and_then(|()| {
-                let allowed = backend.may_subscribe(self.session.client_id(), &entry.filter);
+                let allowed = self
+                    .broker
+                    .access
+                    .may_subscribe(&self.principal, &entry.filter);
                 if allowed {
                     Ok(())
                 } else {

@@ -2,6 +2,8 @@
 //! The host opens sockets, gives each stream to [`Broker::serve`], and says where things are kept.
 
 mod accept;
+pub mod access;
+pub mod acl;
 pub mod backend;
 mod broker;
 mod connection;
@@ -13,6 +15,7 @@ pub mod limits;
 mod metrics;
 mod registry;
 
+pub use access::{Access, Peer};
 pub use backend::Backend;
 pub use broker::Broker;
 pub use metrics::Metrics;

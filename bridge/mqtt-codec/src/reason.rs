@@ -31,6 +31,7 @@ impl ReasonCode {
     pub const QUOTA_EXCEEDED: ReasonCode = ReasonCode(0x97);
     pub const PAYLOAD_FORMAT_INVALID: ReasonCode = ReasonCode(0x99);
     pub const SHARED_SUBSCRIPTIONS_NOT_SUPPORTED: ReasonCode = ReasonCode(0x9E);
+    pub const CONNECTION_RATE_EXCEEDED: ReasonCode = ReasonCode(0x9F);
 
     pub fn is_error(self) -> bool {
         self.0 >= 0x80

@@ -1,5 +1,6 @@
 //! A client that speaks real bytes, packet by packet.
 
+use crate::access::Guard;
 use crate::memory::Memory;
 use bytes::{Bytes, BytesMut};
 use mqtt_broker::{Broker, Limits};
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 pub struct Server {
     pub memory: Arc<Memory>,
+    pub guard: Arc<Guard>,
     pub broker: Arc<Broker<Memory>>,
     pub shutdown: CancellationToken,
 }
@@ -23,11 +25,13 @@ impl Server {
 
     pub async fn over(memory: Arc<Memory>, limits: Limits) -> Server {
         let shutdown = CancellationToken::new();
-        let broker = Broker::start(memory.clone(), limits, shutdown.clone())
+        let guard = Arc::new(Guard::default());
+        let broker = Broker::start_with(memory.clone(), guard.clone(), limits, shutdown.clone())
             .await
             .expect("start");
         Server {
             memory,
+            guard,
             broker,
             shutdown,
         }

@@ -1,5 +1,6 @@
 //! The broker over a backend in memory, driven by real bytes under virtual time.
 
+mod access;
 mod client;
 mod connecting;
 mod hostile;

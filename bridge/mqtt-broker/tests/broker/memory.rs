@@ -67,25 +67,6 @@ impl Memory {
 }
 
 impl Backend for Memory {
-    async fn authenticate(
-        &self,
-        _: &ClientId,
-        user_name: Option<&str>,
-        password: Option<&[u8]>,
-    ) -> Result<(), ConnectError> {
-        match (user_name, password) {
-            (Some("mallory"), _) => Err(ConnectError::NotAuthorized),
-            (Some("alice"), password) if password != Some(b"secret") => {
-                Err(ConnectError::BadUserNameOrPassword)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn may_subscribe(&self, _: &ClientId, filter: &TopicFilter) -> bool {
-        !filter.as_str().starts_with("forbidden")
-    }
-
     fn now_ms(&self) -> i64 {
         1_700_000_000_000 + self.started.elapsed().as_millis() as i64
     }
