@@ -129,6 +129,7 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
                 dir: data_dir.path.clone(),
                 store: store.clone(),
                 link: link.clone(),
+                nonce: rand::random(),
             };
             Some(tokio::spawn(uplink.run(stop_uplink.clone())))
         }

@@ -12,8 +12,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use store::{End, Frame, From, LogId, Store};
 use sync_quic::{
-    BatchFlags, BatchFrame, CloseCode, ConnectError, Connection, EnrolError, EnrolRefusal, Event,
-    Events, Hello, HelloRefusal, Identity, Lost, SendError, Timing, Token, Window,
+    AnswerFrame, AnswerStatus, BatchFlags, BatchFrame, CloseCode, ConnectError, Connection,
+    EnrolError, EnrolRefusal, Event, Events, Hello, HelloRefusal, HelloRefused, Identity, Lost,
+    SendError, Timing, Token, Window,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,8 @@ pub struct Uplink {
     pub dir: PathBuf,
     pub store: Arc<Store>,
     pub link: Arc<Link>,
+    /// Of this process, so that the core tells a reconnect from a copy of this edge.
+    pub nonce: u64,
 }
 
 /// When to try again.
@@ -174,8 +177,10 @@ impl Uplink {
             version: sync::VERSION,
             edge: identity.edge.clone(),
             producer_id,
-            epoch,
+            incarnation: epoch,
+            nonce: self.nonce,
             software: format!("towline-edge {}", env!("CARGO_PKG_VERSION")),
+            ..Hello::default()
         };
         let window = Window {
             bytes: limits::UPLINK_WINDOW,
@@ -185,10 +190,10 @@ impl Uplink {
             sync_quic::connect(&self.core, identity, hello, window, Timing::default()).await;
         let (connection, events) = match connected {
             Ok(connected) => connected,
-            Err(ConnectError::Refused {
+            Err(ConnectError::Refused(HelloRefused {
                 code: HelloRefusal::Fenced,
                 ..
-            }) if producer_id == current.id && epoch < current.epoch => {
+            })) if producer_id == current.id && epoch < current.epoch => {
                 return self.pass_over_epoch(epoch).await;
             }
             Err(error) => {
@@ -196,7 +201,7 @@ impl Uplink {
                     ConnectError::Resolve { .. } | ConnectError::Unreachable { .. } => {
                         Retry::Backoff
                     }
-                    ConnectError::Refused { code, .. } if code.is_retryable() => Retry::Backoff,
+                    ConnectError::Refused(refused) if refused.code.is_retryable() => Retry::Backoff,
                     _ => Retry::Slow,
                 };
                 self.link.set_down(error.to_string());
@@ -319,6 +324,7 @@ impl Uplink {
                     frame: frame.number,
                     stream: frame.stream.as_str().to_owned(),
                     flags,
+                    link: None,
                     batch: frame.batch.bytes().clone(),
                 });
                 match sent.await {
@@ -370,6 +376,18 @@ impl Uplink {
                     // An error = the downlink has ended and closed the connection.
                     let _ = commands.send(frame).await;
                 }
+                Event::Query(query) => {
+                    let answer = AnswerFrame {
+                        id: query.id,
+                        status: AnswerStatus::UnknownQuery,
+                        json: format!("{:?}", format!("{} is not known here", query.what)).into(),
+                    };
+                    if let Err(SendError::Lost(lost)) = connection.answer(answer).await {
+                        return Ended::Lost(lost);
+                    }
+                }
+                // Never sent to an edge that announces no lanes.
+                Event::Dictionary(_) | Event::Pace(_) => {}
                 Event::Closed(lost) => return Ended::Lost(lost),
             }
         }

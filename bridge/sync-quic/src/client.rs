@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use sync::{
-    BatchFrame, CloseCode, DownFrame, DownPosition, Frame, FrameReader, Hello, Refused, Sender,
-    Welcome, Window, limits,
+    AnswerFrame, BatchFrame, CloseCode, DictionaryFrame, DownFrame, DownPosition, Frame,
+    FrameReader, GapFrame, Hello, LaneFrame, Pace, QueryFrame, Refused, Sender, Welcome, Window,
+    limits,
 };
 use tokio::sync::{Notify, mpsc};
 
@@ -78,9 +79,7 @@ async fn handshake(
     // In TLS 1.3 a client learns only now that its certificate was not accepted.
     let welcome = match read_frame(&mut recv, &mut reader).await {
         Ok(Some(Frame::Welcome(welcome))) => welcome,
-        Ok(Some(Frame::HelloRefused { code, reason })) => {
-            return Err(ConnectError::Refused { code, reason });
-        }
+        Ok(Some(Frame::HelloRefused(refused))) => return Err(ConnectError::Refused(refused)),
         Ok(_) => return Err(ConnectError::Protocol("no welcome".to_owned())),
         Err(ReadFrameError::Connection(error)) => return Err(failed(error.into())),
         Err(error) => return Err(ConnectError::Protocol(error.to_string())),
@@ -123,7 +122,8 @@ struct Shared {
     sender: Mutex<Sender>,
     /// Rings when the window has moved or the connection is over.
     room: Notify,
-    /// Acknowledgements and refusals nobody has asked for yet: bounded by the frames in flight, since neighbours of one lane merge.
+    /// What came on the control stream and nobody has asked for yet: bounded by the frames in flight, since neighbours of one lane
+    /// merge, and by the queries that may be open.
     heard: Mutex<VecDeque<Heard>>,
     heard_more: Notify,
     lost: OnceLock<Lost>,
@@ -134,6 +134,23 @@ struct Shared {
 enum Heard {
     Ack { lane: u8, frame: u64 },
     Refused(Refused),
+    Query(QueryFrame),
+    Pace(Pace),
+}
+
+/// What comes on the downlink.
+enum Downlink {
+    Down(DownFrame),
+    Dictionary(DictionaryFrame),
+}
+
+impl From<Downlink> for Event {
+    fn from(frame: Downlink) -> Event {
+        match frame {
+            Downlink::Down(frame) => Event::Down(frame),
+            Downlink::Dictionary(frame) => Event::Dictionary(frame),
+        }
+    }
 }
 
 impl Shared {
@@ -187,9 +204,12 @@ impl Shared {
                     .map_err(|error| error.to_string())?;
                 Heard::Refused(refused)
             }
+            Frame::Query(query) => Heard::Query(query),
+            Frame::Pace(pace) => Heard::Pace(pace),
             _ => return Err("a frame that does not belong on the control stream".to_owned()),
         };
         let mut queue = self.heard();
+        let questions = open_queries(&queue);
         match (queue.back_mut(), heard) {
             (
                 Some(Heard::Ack { lane, frame }),
@@ -200,12 +220,23 @@ impl Shared {
             ) if *lane == next_lane => {
                 *frame = next;
             }
+            (Some(Heard::Pace(before)), Heard::Pace(pace)) => *before = pace,
+            (_, Heard::Query(_)) if questions >= limits::MAX_QUERIES => {
+                return Err("more questions than may be open".to_owned());
+            }
             (_, heard) => queue.push_back(heard),
         }
         drop(queue);
         self.heard_more.notify_one();
         Ok(())
     }
+}
+
+fn open_queries(heard: &VecDeque<Heard>) -> usize {
+    heard
+        .iter()
+        .filter(|heard| matches!(heard, Heard::Query(_)))
+        .count()
 }
 
 /// Every way that a QUIC connection ends, in the words of this crate.
@@ -240,16 +271,21 @@ async fn read_control(shared: Arc<Shared>, mut recv: quinn::RecvStream, mut read
     }
 }
 
-async fn read_downlink(shared: Arc<Shared>, down: mpsc::Sender<DownFrame>) {
+async fn read_downlink(shared: Arc<Shared>, down: mpsc::Sender<Downlink>) {
     // An end of the connection is noted by the control stream's reader.
     let Ok(mut recv) = shared.quic.accept_uni().await else {
         return;
     };
-    let mut reader = FrameReader::new(limits::MAX_BATCH_FRAME);
+    let mut reader = FrameReader::new(limits::MAX_LANE_FRAME);
     loop {
         match read_frame(&mut recv, &mut reader).await {
             Ok(Some(Frame::Down(frame))) => {
-                if down.send(frame).await.is_err() {
+                if down.send(Downlink::Down(frame)).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Some(Frame::Dictionary(frame))) => {
+                if down.send(Downlink::Dictionary(frame)).await.is_err() {
                     return;
                 }
             }
@@ -296,19 +332,31 @@ impl Connection {
     /// Not cancel-safe: dropping the future may leave half a frame on the lane; only do it when the connection is given up.
     pub async fn send_batch(&self, frame: BatchFrame) -> Result<(), SendError> {
         let limit = limits::MAX_BATCH.min(self.shared.welcome.max_batch as usize);
-        if frame.batch.len() > limit {
-            return Err(SendError::TooLarge {
-                size: frame.batch.len(),
-                limit,
-            });
+        let raw = frame.link.map_or(0, |link| link.raw_length as usize);
+        let size = raw.max(frame.batch.len());
+        if size > limit {
+            return Err(SendError::TooLarge { size, limit });
         }
-        let (lane, number, weight) = (frame.lane, frame.frame, frame.weight());
+        self.send_on_lane(LaneFrame::Batch(frame)).await
+    }
+
+    /// Says in its place in the lane that entries are missing; otherwise as [`Connection::send_batch`].
+    pub async fn send_gap(&self, frame: GapFrame) -> Result<(), SendError> {
+        self.send_on_lane(LaneFrame::Gap(frame)).await
+    }
+
+    async fn send_on_lane(&self, frame: LaneFrame) -> Result<(), SendError> {
+        let (lane, number, weight) = (frame.lane(), frame.number(), frame.weight());
         self.wait_for_room(weight, |sender| sender.sent(lane, number, weight))
             .await?
             .map_err(|error| SendError::Lanes(error.to_string()))?;
         let stream = self.lane(lane).await?;
         let mut stream = stream.lock().await;
-        match write_frame(&mut stream, &Frame::Batch(frame)).await {
+        let frame = match frame {
+            LaneFrame::Batch(frame) => Frame::Batch(frame),
+            LaneFrame::Gap(frame) => Frame::Gap(frame),
+        };
+        match write_frame(&mut stream, &frame).await {
             Ok(()) => Ok(()),
             Err(WriteFrameError::Frame(error)) => {
                 // Counted as sent but not sent: nothing but an end can follow.
@@ -372,6 +420,24 @@ impl Connection {
         }
     }
 
+    /// Answers a question of the core, on a stream of its own. Calls may overlap. Not cancel-safe.
+    pub async fn answer(&self, answer: AnswerFrame) -> Result<(), SendError> {
+        let size = answer.json.len();
+        let mut stream = self.shared.quic.open_uni().await.map_err(lost_from)?;
+        match write_frame(&mut stream, &Frame::Answer(answer)).await {
+            Ok(()) => {
+                // An error means that it is closed already, which only `finish` and `reset` do.
+                let _ = stream.finish();
+                Ok(())
+            }
+            Err(WriteFrameError::Frame(_)) => Err(SendError::TooLarge {
+                size,
+                limit: limits::MAX_ANSWER,
+            }),
+            Err(_) => Err(self.shared.why().await.into()),
+        }
+    }
+
     /// Closes at once. What is not acknowledged has to be sent again over the next connection.
     pub fn close(&self) {
         self.shared
@@ -384,7 +450,7 @@ impl Connection {
 /// The receiving half.
 pub struct Events {
     shared: Arc<Shared>,
-    down: mpsc::Receiver<DownFrame>,
+    down: mpsc::Receiver<Downlink>,
     _guard: Arc<CloseOnDrop>,
 }
 
@@ -397,10 +463,12 @@ impl Events {
             match self.shared.heard().pop_front() {
                 Some(Heard::Ack { lane, frame }) => return Event::Ack { lane, frame },
                 Some(Heard::Refused(refused)) => return Event::Refused(refused),
+                Some(Heard::Query(query)) => return Event::Query(query),
+                Some(Heard::Pace(pace)) => return Event::Pace(pace),
                 None => {}
             }
             if let Ok(frame) = self.down.try_recv() {
-                return Event::Down(frame);
+                return frame.into();
             }
             if let Some(lost) = self.shared.lost() {
                 return Event::Closed(lost);
@@ -408,7 +476,7 @@ impl Events {
             tokio::select! {
                 () = self.shared.heard_more.notified() => {}
                 frame = self.down.recv(), if down_open => match frame {
-                    Some(frame) => return Event::Down(frame),
+                    Some(frame) => return frame.into(),
                     None => down_open = false,
                 },
             }

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sync::{
-    BatchFrame, CloseCode, DownFrame, DownPosition, Frame, FrameReader, Receiver, RefuseCode,
-    Refused, limits,
+    AnswerFrame, CloseCode, DictionaryFrame, DownFrame, DownPosition, Frame, FrameReader,
+    LaneFrame, Pace, QueryFrame, Receiver, RefuseCode, Refused, limits,
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -14,7 +14,7 @@ use crate::listener::say_and_close;
 use crate::wire::{ReadFrameError, read_frame, write_frame};
 
 /// Bytes of batches that one connection may have between the network and their commit.
-const MAX_UNSETTLED_BYTES: usize = 2 * limits::MAX_BATCH_FRAME;
+const MAX_UNSETTLED_BYTES: usize = 2 * limits::MAX_LANE_FRAME;
 /// Batches read ahead of the caller.
 const READ_AHEAD: usize = 64;
 /// Downlink acknowledgements read ahead of the caller.
@@ -40,6 +40,8 @@ struct Shared {
 struct Outgoing {
     receiver: Receiver,
     refused: VecDeque<Refused>,
+    queries: VecDeque<QueryFrame>,
+    pace: Option<Pace>,
     last_word: Option<Refused>,
 }
 
@@ -66,20 +68,38 @@ impl Drop for CloseOnDrop {
     }
 }
 
-/// A batch that has arrived. Keep it until it is settled: dropping it makes room for the next.
-pub struct ReceivedBatch {
-    pub frame: BatchFrame,
+/// A frame of a lane that has arrived. Keep it until it is settled: dropping it makes room for the next.
+pub struct Received {
+    pub frame: LaneFrame,
     _room: OwnedSemaphorePermit,
 }
 
-/// Batches in the order of their lanes; the end is the end of the connection.
-pub struct Batches(mpsc::Receiver<ReceivedBatch>);
+/// What comes up the lanes, each lane in its order; the end is the end of the connection.
+pub struct Lanes(mpsc::Receiver<Received>);
 
-impl Batches {
+impl Lanes {
     /// Cancel-safe.
-    pub async fn next(&mut self) -> Option<ReceivedBatch> {
+    pub async fn next(&mut self) -> Option<Received> {
         self.0.recv().await
     }
+}
+
+/// What the edge says to [`EdgeConnection::query`], in the order in which it answers.
+pub struct Answers(mpsc::Receiver<AnswerFrame>);
+
+impl Answers {
+    /// Cancel-safe.
+    pub async fn next(&mut self) -> Option<AnswerFrame> {
+        self.0.recv().await
+    }
+}
+
+/// A welcome edge: the handle to its connection, and what comes from it.
+pub struct WelcomeEdge {
+    pub connection: EdgeConnection,
+    pub lanes: Lanes,
+    pub down_acks: DownAcks,
+    pub answers: Answers,
 }
 
 /// What the edge has stored of the downlink.
@@ -99,21 +119,24 @@ impl EdgeConnection {
         recv: quinn::RecvStream,
         reader: FrameReader,
         remote: SocketAddr,
-    ) -> (EdgeConnection, Batches, DownAcks) {
+    ) -> WelcomeEdge {
         let shared = Arc::new(Shared {
             quic,
             remote,
             outgoing: Mutex::new(Outgoing {
                 receiver: Receiver::new(),
                 refused: VecDeque::new(),
+                queries: VecDeque::new(),
+                pace: None,
                 last_word: None,
             }),
             outgoing_more: Notify::new(),
             unsettled: Arc::new(Semaphore::new(MAX_UNSETTLED_BYTES)),
         });
-        let (batches_tx, batches_rx) = mpsc::channel(READ_AHEAD);
+        let (lanes_tx, lanes_rx) = mpsc::channel(READ_AHEAD);
         let (acks_tx, acks_rx) = mpsc::channel(DOWN_ACK_READ_AHEAD);
-        tokio::spawn(accept_lanes(shared.clone(), batches_tx));
+        let (answers_tx, answers_rx) = mpsc::channel(limits::MAX_QUERIES);
+        tokio::spawn(accept_streams(shared.clone(), lanes_tx, answers_tx));
         tokio::spawn(read_control(shared.clone(), recv, reader, acks_tx));
         tokio::spawn(write_control(shared.clone(), send));
         let connection = EdgeConnection {
@@ -121,7 +144,12 @@ impl EdgeConnection {
             shared,
             downlink: Arc::default(),
         };
-        (connection, Batches(batches_rx), DownAcks(acks_rx))
+        WelcomeEdge {
+            connection,
+            lanes: Lanes(lanes_rx),
+            down_acks: DownAcks(acks_rx),
+            answers: Answers(answers_rx),
+        }
     }
 
     pub fn remote(&self) -> SocketAddr {
@@ -156,9 +184,30 @@ impl EdgeConnection {
         self.shared.outgoing_more.notify_one();
     }
 
+    /// Asks the edge something about itself; the answer comes from [`Answers`]. At most [`limits::MAX_QUERIES`] may be open.
+    pub fn query(&self, query: QueryFrame) {
+        self.shared.outgoing().queries.push_back(query);
+        self.shared.outgoing_more.notify_one();
+    }
+
+    /// Tells the edge how fast to send and when to come back from now on.
+    pub fn pace(&self, pace: Pace) {
+        self.shared.outgoing().pace = Some(pace);
+        self.shared.outgoing_more.notify_one();
+    }
+
     /// Sends commands or configuration; waits while the link is slow. Calls must come one after the other. An error means that
     /// the connection is over. Not cancel-safe.
     pub async fn send_down(&self, frame: DownFrame) -> Result<(), String> {
+        self.send_downlink(Frame::Down(frame)).await
+    }
+
+    /// Sends a dictionary, as [`EdgeConnection::send_down`] sends commands.
+    pub async fn send_dictionary(&self, frame: DictionaryFrame) -> Result<(), String> {
+        self.send_downlink(Frame::Dictionary(frame)).await
+    }
+
+    async fn send_downlink(&self, frame: Frame) -> Result<(), String> {
         let mut downlink = self.downlink.lock().await;
         let stream = match downlink.as_mut() {
             Some(stream) => stream,
@@ -172,7 +221,7 @@ impl EdgeConnection {
                 downlink.insert(stream)
             }
         };
-        write_frame(stream, &Frame::Down(frame))
+        write_frame(stream, &frame)
             .await
             .map_err(|error| error.to_string())
     }
@@ -188,27 +237,44 @@ impl EdgeConnection {
     }
 }
 
-async fn accept_lanes(shared: Arc<Shared>, batches: mpsc::Sender<ReceivedBatch>) {
+async fn accept_streams(
+    shared: Arc<Shared>,
+    lanes: mpsc::Sender<Received>,
+    answers: mpsc::Sender<AnswerFrame>,
+) {
     while let Ok(recv) = shared.quic.accept_uni().await {
-        tokio::spawn(read_lane(shared.clone(), recv, batches.clone()));
+        tokio::spawn(read_stream(
+            shared.clone(),
+            recv,
+            lanes.clone(),
+            answers.clone(),
+        ));
     }
 }
 
-async fn read_lane(
+/// Reads a lane, or one answer: the first frame says which.
+async fn read_stream(
     shared: Arc<Shared>,
     mut recv: quinn::RecvStream,
-    batches: mpsc::Sender<ReceivedBatch>,
+    lanes: mpsc::Sender<Received>,
+    answers: mpsc::Sender<AnswerFrame>,
 ) {
-    let mut reader = FrameReader::new(limits::MAX_BATCH_FRAME);
+    let mut reader = FrameReader::new(limits::MAX_LANE_FRAME);
     let mut lane = None;
     loop {
         let frame = match read_frame(&mut recv, &mut reader).await {
-            Ok(Some(Frame::Batch(frame))) => frame,
+            Ok(Some(Frame::Batch(frame))) => LaneFrame::Batch(frame),
+            Ok(Some(Frame::Gap(frame))) => LaneFrame::Gap(frame),
+            Ok(Some(Frame::Answer(answer))) if lane.is_none() => {
+                // An error: nobody waits for answers any more, since the connection is over.
+                let _ = answers.send(answer).await;
+                return;
+            }
             Ok(Some(_)) => return shared.violation("a frame that does not belong on a lane"),
             Ok(None) | Err(ReadFrameError::Connection(_)) => return,
             Err(error) => return shared.violation(&error.to_string()),
         };
-        if *lane.get_or_insert(frame.lane) != frame.lane {
+        if *lane.get_or_insert(frame.lane()) != frame.lane() {
             return shared.violation("two lanes on one stream");
         }
         // The semaphore is never closed; its size covers the largest frame.
@@ -219,15 +285,11 @@ async fn read_lane(
         let noted = shared
             .outgoing()
             .receiver
-            .handle_batch(frame.lane, frame.frame);
+            .handle_frame(frame.lane(), frame.number());
         if let Err(violation) = noted {
             return shared.violation(&violation.to_string());
         }
-        if batches
-            .send(ReceivedBatch { frame, _room: room })
-            .await
-            .is_err()
-        {
+        if lanes.send(Received { frame, _room: room }).await.is_err() {
             return;
         }
     }
@@ -264,6 +326,8 @@ async fn write_control(shared: Arc<Shared>, mut send: quinn::SendStream) {
             while let Some((lane, frame)) = outgoing.receiver.poll_ack() {
                 frames.push(Frame::Ack { lane, frame });
             }
+            frames.extend(outgoing.pace.take().map(Frame::Pace));
+            frames.extend(outgoing.queries.drain(..).map(Frame::Query));
             (frames, outgoing.last_word.take())
         };
         for frame in &frames {

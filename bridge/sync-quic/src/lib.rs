@@ -17,7 +17,7 @@ mod token;
 mod wire;
 
 pub use client::{Connection, Events, connect};
-pub use edge::{Batches, DownAcks, EdgeConnection, ReceivedBatch};
+pub use edge::{Answers, DownAcks, EdgeConnection, Lanes, Received, WelcomeEdge};
 pub use enrol::enrol;
 pub use identity::{Identity, IdentityError};
 pub use listener::{
@@ -28,8 +28,10 @@ pub use outcome::{ConnectError, EnrolError, Event, Lost, SendError};
 pub use token::{Token, TokenError, fingerprint};
 
 pub use sync::{
-    BatchFlags, BatchFrame, CloseCode, DownFrame, DownPosition, EnrolGrant, EnrolRefusal,
-    EnrolRequest, Hello, HelloRefusal, RefuseCode, Refused, Welcome, Window,
+    AnswerFrame, AnswerStatus, BatchFlags, BatchFrame, CloseCode, DictionaryFrame, DownFrame,
+    DownPosition, EnrolGrant, EnrolRefusal, EnrolRequest, GapFrame, Hello, HelloRefusal,
+    HelloRefused, LaneFrame, LaneInfo, LinkCompression, Pace, QueryFrame, RefuseCode, Refused,
+    Retry, TimeQuality, Welcome, Window,
 };
 
 use std::time::Duration;

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use quinn::crypto::rustls::HandshakeData;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sync::{
-    CloseCode, EnrolGrant, EnrolRefusal, EnrolRequest, Frame, FrameReader, Hello, HelloRefusal,
+    CloseCode, EnrolGrant, EnrolRefusal, EnrolRequest, Frame, FrameReader, Hello, HelloRefused,
     Welcome, limits,
 };
 
 use crate::Timing;
-use crate::edge::{Batches, DownAcks, EdgeConnection};
+use crate::edge::{EdgeConnection, WelcomeEdge};
 use crate::tls::core_config;
 use crate::wire::{read_frame, transport, write_frame};
 
@@ -69,7 +69,11 @@ impl Listener {
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(identity.key));
         let mut config = core_config(chain, key, CertificateDer::from(identity.ca))?;
         config
-            .transport_config(transport(&timing, 1, limits::MAX_LANES as u32))
+            .transport_config(transport(
+                &timing,
+                1,
+                (limits::MAX_LANES + limits::MAX_QUERIES) as u32,
+            ))
             .max_incoming(MAX_HANDSHAKES)
             .incoming_buffer_size_total(INCOMING_BUFFER);
         let endpoint = quinn::Endpoint::server(config, address)
@@ -250,10 +254,7 @@ pub struct EdgeHandshake {
 
 impl EdgeHandshake {
     /// Lets the edge in. Fails when it has gone meanwhile.
-    pub async fn welcome(
-        mut self,
-        welcome: Welcome,
-    ) -> Result<(EdgeConnection, Batches, DownAcks), AcceptError> {
+    pub async fn welcome(mut self, welcome: Welcome) -> Result<WelcomeEdge, AcceptError> {
         write_frame(&mut self.send, &Frame::Welcome(welcome))
             .await
             .map_err(|error| AcceptError::Handshake {
@@ -270,12 +271,8 @@ impl EdgeHandshake {
     }
 
     /// Sends the edge away, saying why.
-    pub async fn refuse(mut self, code: HelloRefusal, reason: &str) {
-        let frame = Frame::HelloRefused {
-            code,
-            reason: reason.to_owned(),
-        };
-        say_and_close(&self.quic, &mut self.send, frame).await;
+    pub async fn refuse(mut self, refused: HelloRefused) {
+        say_and_close(&self.quic, &mut self.send, Frame::HelloRefused(refused)).await;
     }
 }
 

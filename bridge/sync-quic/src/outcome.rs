@@ -1,6 +1,8 @@
 //! How things end and what is heard: the errors and events of the edge's side.
 
-use sync::{CloseCode, DownFrame, EnrolRefusal, HelloRefusal, Refused};
+use sync::{
+    CloseCode, DictionaryFrame, DownFrame, EnrolRefusal, HelloRefused, Pace, QueryFrame, Refused,
+};
 
 use crate::IdentityError;
 
@@ -31,8 +33,8 @@ pub enum ConnectError {
     /// The TLS handshake failed: another core, or this edge's certificate is not accepted.
     #[error("{core} and this edge do not trust each other: {reason}")]
     Untrusted { core: String, reason: String },
-    #[error("the core refused this edge: {code}: {reason}")]
-    Refused { code: HelloRefusal, reason: String },
+    #[error("the core refused this edge: {}: {}", .0.code, .0.reason)]
+    Refused(HelloRefused),
     #[error("the core's answer makes no sense: {0}")]
     Protocol(String),
     #[error(transparent)]
@@ -80,6 +82,12 @@ pub enum Event {
     /// Commands or configuration. Store durably, then [`Connection::send_down_ack`]. The same position may come again after a
     /// reconnect: see [`DownPosition`].
     Down(DownFrame),
+    /// A dictionary for the batches of a stream from now on; the one before it may be forgotten.
+    Dictionary(DictionaryFrame),
+    /// A question of the core, to be answered with [`Connection::answer`].
+    Query(QueryFrame),
+    /// How fast to send, and when to come back after this connection.
+    Pace(Pace),
     /// The connection is over; the last event. Batches without an `Ack` have to be sent again over the next one.
     Closed(Lost),
 }

@@ -45,7 +45,7 @@ codes! {
         Malformed = 1 => "malformed batch",
         /// The stream name is not a legal one, or the stream may not be created.
         InvalidStream = 2 => "invalid stream",
-        /// The producer id or epoch in the batch is not the one of the hello.
+        /// The producer id in the batch is not that of its lane under the hello, or its epoch is above the hello's incarnation.
         WrongProducer = 3 => "wrong producer",
         /// A sequence is missing before this batch. Something the edge acknowledged was not sent: an alarm, not a retry.
         OutOfOrder = 4 => "out-of-order sequence",
@@ -55,13 +55,23 @@ codes! {
         TooLarge = 6 => "batch too large",
         /// The core cannot write now (full, shutting down, failed disk). It closes the connection after this; send again later.
         Unavailable = 7 => "core unavailable",
+        /// The core does not have the dictionary that the batch was compressed with: send it again without.
+        UnknownDictionary = 8 => "unknown dictionary",
+        /// What was compressed for the link does not give a batch again: send it again without.
+        Corrupt = 9 => "damaged on the link",
     }
 }
 
 impl RefuseCode {
-    /// True when the same bytes may be taken later: keep them and reconnect. Otherwise sending them again cannot help.
+    /// True when the same batch may be taken later: keep it and reconnect. Otherwise sending it again cannot help.
     pub fn is_retryable(self) -> bool {
-        matches!(self, RefuseCode::Unavailable | RefuseCode::Other(_))
+        self.is_about_compression()
+            || matches!(self, RefuseCode::Unavailable | RefuseCode::Other(_))
+    }
+
+    /// True when the same batch, not compressed for the link, may be taken: retryable, without any dictionary known before.
+    pub fn is_about_compression(self) -> bool {
+        matches!(self, RefuseCode::UnknownDictionary | RefuseCode::Corrupt)
     }
 }
 
@@ -76,10 +86,13 @@ codes! {
         CertificateReplaced = 3 => "certificate replaced by a newer enrolment",
         /// The producer id belongs to another edge: this data directory was copied.
         ProducerTaken = 4 => "producer id belongs to another edge",
-        /// A newer epoch of this producer has connected before.
-        Fenced = 5 => "fenced by a newer epoch",
+        /// A later start of this edge has connected before, or another one of the same number: this is a copy or an old backup of
+        /// its data directory. The way out is a new enrolment.
+        Fenced = 5 => "fenced by a newer incarnation",
         /// The core cannot take connections now; try later.
         Unavailable = 6 => "core unavailable",
+        /// The hello contradicts itself: a producer id with a low byte, two lanes of one number.
+        Invalid = 7 => "invalid hello",
     }
 }
 
@@ -126,5 +139,33 @@ codes! {
         Revoked = 6 => "certificate revoked",
         /// The peer did not say what it had to in time.
         TooSlow = 7 => "handshake took too long",
+    }
+}
+
+codes! {
+    /// Whether an edge knows what time it is.
+    TimeQuality: u8 {
+        /// Its clock may be anything: what it stamps is placed in time later.
+        Unknown = 0 => "unknown",
+        Known = 1 => "known",
+    }
+}
+
+impl Default for TimeQuality {
+    fn default() -> Self {
+        TimeQuality::Unknown
+    }
+}
+
+codes! {
+    /// What became of a question to an edge.
+    AnswerStatus: u8 {
+        Answered = 0 => "answered",
+        /// This edge does not know the question: its software is of another version.
+        UnknownQuery = 1 => "unknown question",
+        /// The arguments are not what the question takes.
+        BadArguments = 2 => "bad arguments",
+        /// The edge could not find out.
+        Failed = 3 => "failed",
     }
 }

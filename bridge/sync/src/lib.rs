@@ -11,18 +11,20 @@ mod reader;
 mod receiver;
 mod sender;
 
-pub use code::{CloseCode, EnrolRefusal, HelloRefusal, RefuseCode};
+pub use code::{AnswerStatus, CloseCode, EnrolRefusal, HelloRefusal, RefuseCode, TimeQuality};
 pub use frame::{
-    BatchFlags, BatchFrame, DownFrame, DownPosition, EnrolGrant, EnrolRequest, Frame, FrameError,
-    Hello, Refused, Welcome,
+    AnswerFrame, BatchFlags, BatchFrame, DictionaryFrame, DownFrame, DownPosition, EnrolGrant,
+    EnrolRequest, Frame, FrameError, GapFrame, Hello, HelloRefused, LaneFrame, LaneInfo,
+    LinkCompression, Pace, QueryFrame, Refused, Retry, Welcome,
 };
 pub use reader::FrameReader;
 pub use receiver::{Receiver, ReceiverViolation};
 pub use sender::{Sender, SenderViolation, Window};
 
 /// The version that this code speaks; the first field of a hello.
-pub const VERSION: u16 = 1;
-/// ALPN of a connection that moves records: mutual TLS.
+pub const VERSION: u16 = 2;
+/// ALPN of a connection that moves records: mutual TLS. Names the framing, which all versions share: an edge of another version
+/// is told so in words.
 pub const ALPN_SYNC: &[u8] = b"towline-sync/1";
 /// ALPN of a connection that trades a token for a certificate: only the core shows one.
 pub const ALPN_ENROL: &[u8] = b"towline-enrol/1";

@@ -41,7 +41,7 @@ impl Receiver {
     }
 
     /// A frame has arrived; its commit starts now.
-    pub fn handle_batch(&mut self, lane: u8, frame: u64) -> Result<(), ReceiverViolation> {
+    pub fn handle_frame(&mut self, lane: u8, frame: u64) -> Result<(), ReceiverViolation> {
         if !self.lanes.contains_key(&lane) && self.lanes.len() >= limits::MAX_LANES {
             return Err(ReceiverViolation::TooManyLanes(lane));
         }

@@ -51,7 +51,7 @@ impl Link {
         Link {
             up: VecDeque::new(),
             down: VecDeque::new(),
-            at_core: FrameReader::new(limits::MAX_BATCH_FRAME),
+            at_core: FrameReader::new(limits::MAX_LANE_FRAME),
             at_edge: FrameReader::new(limits::MAX_CONTROL_FRAME),
             receiver: Receiver::new(),
             committing: BTreeMap::new(),
@@ -115,6 +115,7 @@ impl World {
             frame: number,
             stream: "s".to_owned(),
             flags: BatchFlags::empty(),
+            link: None,
             batch: Bytes::from(vec![lane; 1 + (number as usize * 37) % 300]),
         };
         if number > FRAMES || !self.sender.has_room(frame.weight()) {
@@ -136,7 +137,7 @@ impl World {
             };
             self.link
                 .receiver
-                .handle_batch(frame.lane, frame.frame)
+                .handle_frame(frame.lane, frame.frame)
                 .unwrap();
             self.link
                 .committing
@@ -218,7 +219,7 @@ proptest! {
     fn commits_in_any_order_are_acknowledged_in_order(order in Just((1_u64..=20).collect::<Vec<_>>()).prop_shuffle()) {
         let mut receiver = Receiver::new();
         for frame in 1..=20 {
-            receiver.handle_batch(0, frame).unwrap();
+            receiver.handle_frame(0, frame).unwrap();
         }
         let mut settled = std::collections::BTreeSet::new();
         for frame in order {
@@ -267,19 +268,19 @@ fn rules_of_the_lanes() {
     );
 
     let mut receiver = Receiver::new();
-    receiver.handle_batch(0, 7).unwrap();
+    receiver.handle_frame(0, 7).unwrap();
     let back = ReceiverViolation::NotIncreasing {
         lane: 0,
         frame: 7,
         last: 7,
     };
-    assert_eq!(receiver.handle_batch(0, 7), Err(back));
+    assert_eq!(receiver.handle_frame(0, 7), Err(back));
     for lane in 1..limits::MAX_LANES as u8 {
-        receiver.handle_batch(lane, 1).unwrap();
+        receiver.handle_frame(lane, 1).unwrap();
     }
     let many = limits::MAX_LANES as u8;
     assert_eq!(
-        receiver.handle_batch(many, 1),
+        receiver.handle_frame(many, 1),
         Err(ReceiverViolation::TooManyLanes(many))
     );
 }

@@ -50,6 +50,15 @@ pub fn words(command: &Command) -> String {
             partition,
             log_start,
         } => format!("{} begins at {log_start}", name(*partition)),
+        Command::AdvanceSequence {
+            partition,
+            producer_id,
+            epoch,
+            next,
+        } => format!(
+            "producer {producer_id} epoch {epoch} goes on at sequence {next} in {}",
+            name(*partition)
+        ),
         Command::SegmentSealed { segment } => {
             let parts = plural(segment.parts.len() as u64, "part");
             format!(

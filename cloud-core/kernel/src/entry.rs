@@ -170,6 +170,19 @@ pub enum Command {
         /// One past the last offset of such batches.
         end: i64,
     },
+    /// Says that what a producer of [`SequenceRule::Strict`] would have written before `next` will never come: its next batch in the
+    /// partition begins there. Never moves back, and an older epoch than the partition knows changes nothing, so a repetition has no effect.
+    /// A newer epoch begins at `next` instead of 0. In a stream that is only in memory, only a producer that is known moves.
+    AdvanceSequence {
+        /// Where.
+        partition: PartitionId,
+        /// Who.
+        producer_id: i64,
+        /// The epoch of what comes next.
+        epoch: i16,
+        /// First sequence of what comes next.
+        next: i32,
+    },
     /// Reserves producer ids.
     AllocateProducerIds {
         /// How many.

@@ -70,6 +70,7 @@ const QUEUE_SOURCES: u8 = 13;
 const QUEUE_SETTLE: u8 = 14;
 const QUEUE_DELETE: u8 = 15;
 const RESERVE: u8 = 16;
+const ADVANCE_SEQUENCE: u8 = 17;
 const END_TRANSACTION: u8 = 20;
 const COLD_CLAIM: u8 = 24;
 const SEGMENT_SEALED: u8 = 25;
@@ -189,6 +190,18 @@ pub(crate) fn encode(commands: &[Command]) -> Encoded {
                 out.put_u8(RESERVE);
                 put_partition(&mut out, *partition);
                 out.put_i64_le(*end);
+            }
+            Command::AdvanceSequence {
+                partition,
+                producer_id,
+                epoch,
+                next,
+            } => {
+                out.put_u8(ADVANCE_SEQUENCE);
+                put_partition(&mut out, *partition);
+                out.put_i64_le(*producer_id);
+                out.put_i16_le(*epoch);
+                out.put_i32_le(*next);
             }
             Command::AllocateProducerIds { count } => {
                 out.put_u8(ALLOCATE_PRODUCER_IDS);
@@ -411,6 +424,12 @@ fn decode_command(from: &mut Decoder, batches_at: &mut BatchesAt) -> Result<Comm
         RESERVE => Command::Reserve {
             partition: get_partition(from)?,
             end: from.i64()?,
+        },
+        ADVANCE_SEQUENCE => Command::AdvanceSequence {
+            partition: get_partition(from)?,
+            producer_id: from.i64()?,
+            epoch: from.i16()?,
+            next: from.i32()?,
         },
         ALLOCATE_PRODUCER_IDS => Command::AllocateProducerIds { count: from.u32()? },
         EXPIRE_PRODUCERS => Command::ExpireProducers {

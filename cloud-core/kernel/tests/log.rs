@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use kernel::{
-    AppendError, Command, CursorName, Entry, Kernel, KernelConfig, OpenError, Outcome, Ports,
-    ReadError, SequenceRule, StreamSpec, WriteError,
+    AppendError, Appended, Command, CursorName, Entry, Kernel, KernelConfig, OpenError, Outcome,
+    Ports, ReadError, SequenceRule, StreamId, StreamSpec, WriteError,
 };
 use sim::batches::{address, batch, produced, stamped, values};
 
@@ -223,6 +223,85 @@ async fn a_strict_producer_may_repeat_anything_ever_sent() {
     ));
     assert!(!send(1, 0, &["y"]).await.unwrap().duplicate);
     assert_eq!(kernel.watermarks(p).unwrap().end, 21);
+}
+
+/// What was said to be missing is passed over, once, and only forward; also after a restart.
+#[tokio::test]
+async fn a_strict_producer_goes_on_where_it_says_that_the_rest_will_never_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut kernel = open(&dir);
+    let p = kernel
+        .ensure_stream(&address("s"))
+        .await
+        .unwrap()
+        .id
+        .partition(0);
+    let advance = |producer_id, epoch, next| Command::AdvanceSequence {
+        partition: p,
+        producer_id,
+        epoch,
+        next,
+    };
+    async fn outcome(kernel: &Kernel, command: Command) -> Outcome {
+        let outcomes = kernel.write(Entry::new().with(command)).await.unwrap();
+        outcomes.into_iter().next().unwrap()
+    }
+    let expected = |result: Result<Appended, AppendError>| match result {
+        Err(AppendError::OutOfOrderSequence { expected, .. }) => expected,
+        other => panic!("not out of order: {other:?}"),
+    };
+    let send = async |kernel: &Kernel, epoch, sequence, values: &[&str]| {
+        kernel
+            .append(
+                p,
+                produced(7, epoch, sequence, values),
+                SequenceRule::Strict,
+            )
+            .await
+    };
+    send(&kernel, 3, 0, &["a", "b"]).await.unwrap();
+    assert_eq!(expected(send(&kernel, 3, 9, &["x"]).await), 2);
+    assert_eq!(outcome(&kernel, advance(7, 3, 9)).await, Outcome::Done);
+    for back in [
+        advance(7, 3, 9),
+        advance(7, 3, 2),
+        advance(7, 2, 50),
+        advance(7, 3, -1),
+    ] {
+        assert_eq!(outcome(&kernel, back).await, Outcome::NoEffect);
+    }
+    assert_eq!(expected(send(&kernel, 3, 10, &["x"]).await), 9);
+    kernel.shutdown().await;
+    drop(kernel);
+    kernel = open(&dir);
+    assert!(!send(&kernel, 3, 9, &["c"]).await.unwrap().duplicate);
+    assert!(send(&kernel, 3, 4, &["late"]).await.unwrap().duplicate);
+
+    // A newer epoch begins where it says, and the older one is over.
+    assert_eq!(outcome(&kernel, advance(7, 5, 4)).await, Outcome::Done);
+    assert_eq!(expected(send(&kernel, 5, 0, &["x"]).await), 4);
+    assert!(matches!(
+        send(&kernel, 3, 10, &["x"]).await,
+        Err(AppendError::FencedEpoch { current: 5, .. })
+    ));
+    assert!(!send(&kernel, 5, 4, &["d"]).await.unwrap().duplicate);
+
+    // In one entry with what follows, and for a producer that nobody has seen; in a stream that is not there it is nothing.
+    let both = Entry::new().with(advance(8, 0, 20)).append(
+        p,
+        produced(8, 0, 20, &["e"]),
+        SequenceRule::Strict,
+    );
+    let outcomes = kernel.write(both).await.unwrap();
+    assert!(matches!(outcomes[..], [Outcome::Done, Outcome::Appended(a)] if !a.duplicate));
+    let nowhere = Command::AdvanceSequence {
+        partition: StreamId(99).partition(0),
+        producer_id: 7,
+        epoch: 0,
+        next: 1,
+    };
+    assert_eq!(outcome(&kernel, nowhere).await, Outcome::NoEffect);
+    assert_eq!(kernel.watermarks(p).unwrap().end, 5);
 }
 
 #[tokio::test]

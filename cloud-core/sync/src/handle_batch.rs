@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use kernel::{AppendError, Appended, Command, Entry, Outcome, SequenceRule, WriteError};
 use record::{Batch, NewRecord, StreamAddress, StreamName, partition_for_key, topic_for_record};
-use sync_quic::{BatchFrame, Batches, EdgeConnection, Hello, ReceivedBatch, RefuseCode};
+use sync_quic::{BatchFrame, EdgeConnection, Hello, LaneFrame, Lanes, Received, RefuseCode};
 
 use crate::frontend::Sync;
 use crate::limits;
@@ -32,7 +32,7 @@ pub(crate) async fn run(
     sync: &Sync,
     hello: &Hello,
     connection: &EdgeConnection,
-    mut batches: Batches,
+    mut lanes: Lanes,
 ) {
     let mut in_flight = FuturesOrdered::new();
     let mut open = true;
@@ -44,15 +44,15 @@ pub(crate) async fn run(
                     return;
                 }
             }
-            received = batches.next(), if open && in_flight.len() < limits::MAX_BATCHES_IN_FLIGHT => {
+            received = lanes.next(), if open && in_flight.len() < limits::MAX_BATCHES_IN_FLIGHT => {
                 let Some(received) = received else {
                     open = false;
                     continue;
                 };
                 // The write takes its place in the kernel's order here, before the next batch is looked at.
-                let write = match append(sync, hello, &received.frame).await {
-                    Ok((batch_records, write)) => Ok((batch_records, write)),
-                    Err(refusal) => Err(refusal),
+                let write = match &received.frame {
+                    LaneFrame::Batch(frame) => append(sync, hello, frame).await,
+                    LaneFrame::Gap(_) => Err(Refusal::new(RefuseCode::Unavailable, "gaps are not kept yet")),
                 };
                 in_flight.push_back(async move {
                     let result = match write {
@@ -71,15 +71,10 @@ fn finish(
     sync: &Sync,
     hello: &Hello,
     connection: &EdgeConnection,
-    received: &ReceivedBatch,
+    received: &Received,
     result: Result<(u32, Appended), Refusal>,
 ) -> bool {
-    let BatchFrame {
-        lane,
-        frame,
-        stream,
-        ..
-    } = &received.frame;
+    let (lane, frame) = (received.frame.lane(), received.frame.number());
     match result {
         Ok((records, appended)) => {
             if appended.duplicate {
@@ -88,14 +83,14 @@ fn finish(
                 sync.metrics.batches.inc();
                 sync.metrics.records.inc_by(records.into());
             }
-            sync.registry.committed(&hello.edge, *frame);
-            connection.settle(*lane, *frame);
+            sync.registry.committed(&hello.edge, frame);
+            connection.settle(lane, frame);
             true
         }
         Err(Refusal { code, reason }) => {
             sync.metrics.refused.inc();
-            tracing::warn!(edge = %hello.edge, lane, frame, stream, %code, reason, "batch refused");
-            connection.refuse(*lane, *frame, code, &reason);
+            tracing::warn!(edge = %hello.edge, lane, frame, %code, reason, "batch refused");
+            connection.refuse(lane, frame, code, &reason);
             !code.is_retryable()
         }
     }
@@ -121,7 +116,7 @@ async fn append(
             "an edge's batch has a sequence and is neither control nor transactional",
         ));
     }
-    if (batch.producer_id(), batch.producer_epoch()) != (hello.producer_id, hello.epoch) {
+    if (batch.producer_id(), batch.producer_epoch()) != (hello.producer_id, hello.incarnation) {
         return Err(Refusal::new(
             RefuseCode::WrongProducer,
             "producer id and epoch must be those of the hello",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sync_quic::{CloseCode, EdgeHandshake, Welcome};
+use sync_quic::{CloseCode, EdgeHandshake, HelloRefused, Retry, Welcome, WelcomeEdge};
 
 use crate::downlink::Stopped;
 use crate::frontend::Sync;
@@ -14,15 +14,26 @@ pub(crate) async fn handle(sync: &Arc<Sync>, handshake: EdgeHandshake) {
     let certificate = handshake.certificate.clone();
     if let Err((code, reason)) = sync.registry.admit(&hello, &handshake.certificate).await {
         tracing::warn!(%remote, edge = %hello.edge, %code, reason, "edge refused");
-        return handshake.refuse(code, &reason).await;
+        let refused = HelloRefused {
+            code,
+            retry: Retry::default(),
+            reason,
+        };
+        return handshake.refuse(refused).await;
     }
     let welcome = Welcome {
         version: sync::VERSION,
         time_ms: now_ms(),
         max_batch: u32::try_from(kernel::limits::MAX_BATCH_BYTES.min(sync::limits::MAX_BATCH))
             .unwrap_or(u32::MAX),
+        ..Welcome::default()
     };
-    let (connection, batches, down_acks) = match handshake.welcome(welcome).await {
+    let WelcomeEdge {
+        connection,
+        lanes,
+        down_acks,
+        ..
+    } = match handshake.welcome(welcome).await {
         Ok(parts) => parts,
         Err(error) => {
             return tracing::info!(edge = %hello.edge, %error, "edge went away before it was welcome");
@@ -38,7 +49,7 @@ pub(crate) async fn handle(sync: &Arc<Sync>, handshake: EdgeHandshake) {
     tracing::info!(edge = %hello.edge, %remote, software = %hello.software, "edge connected");
     let reason = tokio::select! {
         // Ends by itself only when it has refused a batch for now; the connection closes once that is said.
-        () = handle_batch::run(sync, &hello, &connection, batches) => connection.closed().await,
+        () = handle_batch::run(sync, &hello, &connection, lanes) => connection.closed().await,
         reason = connection.closed() => reason,
         stopped = downlink::run(sync, &hello, &connection, down_acks) => {
             let (code, reason) = match stopped {

@@ -325,7 +325,7 @@ impl Registry {
                 format!("this core speaks version {}", sync::VERSION),
             ));
         }
-        if hello.producer_id < 0 || hello.epoch < 0 {
+        if hello.producer_id < 0 || hello.incarnation < 0 {
             return Err((
                 HelloRefusal::UnsupportedVersion,
                 "producer id and epoch must not be negative".to_owned(),
@@ -345,7 +345,7 @@ impl Registry {
         let now = now_ms();
         let changed = StoredEdge {
             producer_id: Some(hello.producer_id),
-            epoch: Some(hello.epoch),
+            epoch: Some(hello.incarnation),
             software: Some(hello.software.clone()),
             first_seen_ms: stored.first_seen_ms.or(Some(now)),
             last_seen_ms: Some(now),
@@ -393,7 +393,7 @@ impl Registry {
         let same_producer = stored.producer_id == Some(hello.producer_id);
         if let Some(epoch) = stored
             .epoch
-            .filter(|epoch| same_producer && hello.epoch < *epoch)
+            .filter(|epoch| same_producer && hello.incarnation < *epoch)
         {
             return Err((
                 HelloRefusal::Fenced,
@@ -524,7 +524,7 @@ fn status(name: &str, Entered { stored, live }: &Entered) -> EdgeStatus {
 /// Whether the hello says nothing that is not stored.
 fn is_known(stored: &StoredEdge, hello: &Hello) -> bool {
     stored.producer_id == Some(hello.producer_id)
-        && stored.epoch == Some(hello.epoch)
+        && stored.epoch == Some(hello.incarnation)
         && stored.software.as_deref() == Some(&hello.software)
 }
 

@@ -9,7 +9,7 @@ pub fn sync_frames(data: &[u8]) {
     let Some((cut, data)) = data.split_first() else {
         return;
     };
-    let mut reader = FrameReader::new(limits::MAX_BATCH_FRAME);
+    let mut reader = FrameReader::new(limits::MAX_LANE_FRAME);
     let (mut receiver, mut sender) = (Receiver::new(), Sender::new(Window::default()));
     for part in data.chunks(usize::from(*cut).max(1)) {
         reader.push(part);
@@ -17,12 +17,18 @@ pub fn sync_frames(data: &[u8]) {
             crate::stands_still(written, body(&frame));
             match frame {
                 Frame::Batch(batch) => {
-                    if receiver.handle_batch(batch.lane, batch.frame).is_ok()
+                    if receiver.handle_frame(batch.lane, batch.frame).is_ok()
                         && batch.batch.len() % 2 == 0
                     {
                         receiver.handle_settled(batch.lane, batch.frame);
                     }
                     let _ = sender.sent(batch.lane, batch.frame, batch.weight());
+                }
+                Frame::Gap(gap) => {
+                    if receiver.handle_frame(gap.lane, gap.frame).is_ok() {
+                        receiver.handle_settled(gap.lane, gap.frame);
+                    }
+                    let _ = sender.sent(gap.lane, gap.frame, gap.weight());
                 }
                 Frame::Ack { lane, frame } => {
                     let _ = sender.handle_ack(lane, frame);

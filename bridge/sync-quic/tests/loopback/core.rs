@@ -10,9 +10,9 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use sync_quic::{
-    Accepted, BatchFlags, BatchFrame, Batches, CORE_NAME, CoreIdentity, DownAcks, EdgeConnection,
-    EnrolError, EnrolGrant, EnrolRefusal, Hello, Identity, Listener, Timing, Token, Welcome,
-    Window,
+    Accepted, BatchFlags, BatchFrame, CORE_NAME, CoreIdentity, DownAcks, EdgeConnection,
+    EnrolError, EnrolGrant, EnrolRefusal, Hello, Identity, Lanes, Listener, Timing, Token, Welcome,
+    WelcomeEdge, Window,
 };
 
 pub struct Core {
@@ -110,7 +110,7 @@ impl Core {
         .0
     }
 
-    pub async fn let_in(&self) -> (EdgeConnection, Batches, DownAcks) {
+    pub async fn let_in(&self) -> WelcomeEdge {
         let Ok(Accepted::Edge(handshake)) = self.accept().await else {
             panic!("not an edge")
         };
@@ -119,6 +119,7 @@ impl Core {
                 version: sync::VERSION,
                 time_ms: 42,
                 max_batch: 1 << 20,
+                ..Welcome::default()
             })
             .await
             .unwrap()
@@ -130,8 +131,8 @@ pub fn hello(edge: &str) -> Hello {
         version: sync::VERSION,
         edge: edge.to_owned(),
         producer_id: 1 << 62,
-        epoch: 0,
         software: "test".to_owned(),
+        ..Hello::default()
     }
 }
 
@@ -141,6 +142,7 @@ pub fn batch(frame: u64, size: usize) -> BatchFrame {
         frame,
         stream: "s".to_owned(),
         flags: BatchFlags::empty(),
+        link: None,
         batch: Bytes::from(vec![frame as u8; size]),
     }
 }
@@ -152,14 +154,20 @@ pub async fn connected(
     sync_quic::Connection,
     sync_quic::Events,
     EdgeConnection,
-    Batches,
+    Lanes,
     DownAcks,
 ) {
     let identity = core.enrol("e1").await.unwrap();
-    let (edge, (connection, batches, acks)) = tokio::join!(
+    let (edge, welcome) = tokio::join!(
         sync_quic::connect(&core.address, &identity, hello("e1"), window, TIMING),
         core.let_in()
     );
     let (sending, events) = edge.unwrap();
-    (sending, events, connection, batches, acks)
+    (
+        sending,
+        events,
+        welcome.connection,
+        welcome.lanes,
+        welcome.down_acks,
+    )
 }

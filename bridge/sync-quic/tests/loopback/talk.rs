@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sync_quic::{
-    CloseCode, DownFrame, DownPosition, Event, Lost, RefuseCode, SendError, Timing, Window,
+    CloseCode, DownFrame, DownPosition, Event, LaneFrame, Lost, RefuseCode, SendError, Timing,
+    Window,
 };
 
 use crate::core::*;
@@ -21,7 +22,7 @@ async fn an_edge_enrols_connects_and_sends() {
     }
     for frame in 1..=100 {
         let received = batches.next().await.unwrap();
-        assert_eq!(received.frame, batch(frame, 10_000));
+        assert_eq!(received.frame, LaneFrame::Batch(batch(frame, 10_000)));
         connection.settle(0, frame);
     }
     let mut acked = 0;
@@ -80,8 +81,8 @@ async fn the_window_holds_the_sender_back_until_the_commit() {
         let edge = edge.clone();
         async move { edge.send_batch(batch(3, 10_000)).await }
     });
-    assert_eq!(batches.next().await.unwrap().frame.frame, 1);
-    assert_eq!(batches.next().await.unwrap().frame.frame, 2);
+    assert_eq!(batches.next().await.unwrap().frame.number(), 1);
+    assert_eq!(batches.next().await.unwrap().frame.number(), 2);
     assert!(!third.is_finished(), "the window is full");
     connection.settle(0, 2);
     // Frame 1 is not committed: nothing may be acknowledged. The refusal of frame 1 settles both.
@@ -92,7 +93,7 @@ async fn the_window_holds_the_sender_back_until_the_commit() {
     assert_eq!((refused.frame, refused.code), (1, RefuseCode::Malformed));
     assert_eq!(events.next().await, Event::Ack { lane: 0, frame: 2 });
     third.await.unwrap().unwrap();
-    assert_eq!(batches.next().await.unwrap().frame.frame, 3);
+    assert_eq!(batches.next().await.unwrap().frame.number(), 3);
 
     connection.refuse(0, 3, RefuseCode::Unavailable, "disk full");
     let Event::Refused(refused) = events.next().await else {
@@ -127,8 +128,8 @@ async fn what_the_sender_itself_refuses() {
         Err(SendError::Lanes(_))
     ));
     edge.send_batch(batch(2, 10)).await.unwrap();
-    assert_eq!(batches.next().await.unwrap().frame.frame, 1);
-    assert_eq!(batches.next().await.unwrap().frame.frame, 2);
+    assert_eq!(batches.next().await.unwrap().frame.number(), 1);
+    assert_eq!(batches.next().await.unwrap().frame.number(), 2);
 }
 
 /// Carries datagrams between an edge and the core until it is aborted: then the link is cut, and nobody is told.
@@ -164,13 +165,14 @@ async fn both_ends_notice_a_cut_link() {
         idle_timeout: Duration::from_millis(600),
         ..TIMING
     };
-    let (edge, (connection, mut batches, _acks)) = tokio::join!(
+    let (edge, welcome) = tokio::join!(
         sync_quic::connect(&address, &identity, hello("e1"), Window::default(), timing),
         core.let_in()
     );
+    let (connection, mut batches) = (welcome.connection, welcome.lanes);
     let (edge, mut events) = edge.unwrap();
     edge.send_batch(batch(1, 100)).await.unwrap();
-    connection.settle(0, batches.next().await.unwrap().frame.frame);
+    connection.settle(0, batches.next().await.unwrap().frame.number());
     assert_eq!(events.next().await, Event::Ack { lane: 0, frame: 1 });
 
     // Longer than the idle timeout with nothing to say: the keep-alive carries the connection over it.

@@ -143,6 +143,22 @@ impl State {
                         staged.put(partition.id, marker.producer_id(), ended);
                     }
                 }
+                Command::AdvanceSequence {
+                    partition: id,
+                    producer_id,
+                    epoch,
+                    next,
+                } => {
+                    if let Some(partition) =
+                        self.partition(*id).filter(|p| !p.log.lock().is_volatile)
+                    {
+                        let known = staged.producer(&partition, *producer_id);
+                        let now = producer::advanced(known.as_ref(), *epoch, *next, at.stamp);
+                        if let Some(now) = now {
+                            staged.put(partition.id, *producer_id, now);
+                        }
+                    }
+                }
                 _ => {}
             }
         }

@@ -115,6 +115,18 @@ impl State {
                 }
                 None => Outcome::NoEffect,
             },
+            Command::AdvanceSequence {
+                partition,
+                producer_id,
+                epoch,
+                next,
+            } => match self.partition(partition) {
+                Some(partition) => {
+                    let mut log = partition.log.lock();
+                    log.advance_sequence(producer_id, epoch, next, at.stamp)
+                }
+                None => Outcome::NoEffect,
+            },
             Command::AllocateProducerIds { count } => {
                 let mut directory = self.directory.write();
                 let first = directory.next_producer_id;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use record::Batch;
 
+use crate::entry::Outcome;
 use crate::kernel::Watermarks;
 use crate::segment::SegmentId;
 use crate::state::cold::ColdRange;
-use crate::state::producer::Producer;
+use crate::state::producer::{self, Producer};
 use crate::state::transaction::Transactions;
 use crate::state::volatile::Volatile;
 use crate::state::waiters::{Mark, Signal, Waiters};
@@ -98,6 +99,31 @@ impl PartitionLog {
             high_watermark: self.reached(Mark::End),
             last_stable: self.reached(Mark::LastStable),
             end: self.end,
+        }
+    }
+
+    /// See [`crate::Command::AdvanceSequence`].
+    pub fn advance_sequence(
+        &mut self,
+        producer_id: i64,
+        epoch: i16,
+        next: i32,
+        stamp: i64,
+    ) -> Outcome {
+        // A replay knows nothing of those that are only in memory: one that it made up would be held to what it wrote long ago.
+        let made = !self.is_volatile;
+        let producers = if self.is_volatile {
+            &mut self.volatile_producers
+        } else {
+            &mut self.producers
+        };
+        let known = producers.get(&producer_id);
+        match producer::advanced(known, epoch, next, stamp).filter(|_| made || known.is_some()) {
+            Some(now) => {
+                producers.insert(producer_id, now);
+                Outcome::Done
+            }
+            None => Outcome::NoEffect,
         }
     }
 

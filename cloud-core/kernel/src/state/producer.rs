@@ -206,6 +206,29 @@ pub(crate) fn end(
     (producer, open)
 }
 
+/// The producer after it was said that what it would have written before `next` will never come. `None`: nothing moves.
+pub(crate) fn advanced(
+    known: Option<&Producer>,
+    epoch: i16,
+    next: i32,
+    stamp: i64,
+) -> Option<Producer> {
+    // The circle of sequences is closed: before 0 there is -1 at the beginning, and the same afterwards.
+    let last_sequence = next.checked_sub(1).filter(|last| *last >= NO_SEQUENCE)?;
+    if let Some(known) = known {
+        let behind = known.epoch == epoch && at_or_below(last_sequence, known.last_sequence);
+        if known.epoch > epoch || known.open.is_some() || behind {
+            return None;
+        }
+    }
+    Some(Producer {
+        strict: true,
+        last_sequence,
+        last_used: stamp,
+        ..at_epoch(known.cloned(), epoch, stamp)
+    })
+}
+
 /// The producer at an epoch: as it was, or at the beginning of a new one.
 fn at_epoch(known: Option<Producer>, epoch: i16, stamp: i64) -> Producer {
     match known {

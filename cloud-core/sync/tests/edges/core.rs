@@ -129,8 +129,8 @@ pub async fn connect(
         version: sync::VERSION,
         edge: identity.edge.clone(),
         producer_id,
-        epoch: 0,
         software: "test".to_owned(),
+        ..Hello::default()
     };
     sync_quic::connect(core, identity, hello, Window::default(), TIMING).await
 }
@@ -162,6 +162,7 @@ pub fn frame(number: u64, batch: &Batch) -> BatchFrame {
         frame: number,
         stream: "plant".to_owned(),
         flags: BatchFlags::empty(),
+        link: None,
         batch: batch.bytes().clone(),
     }
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use sync_quic::{
-    CloseCode, ConnectError, EnrolError, EnrolRefusal, Event, HelloRefusal, Identity, Lost, Token,
+    CloseCode, ConnectError, EnrolError, EnrolRefusal, Event, HelloRefusal, HelloRefused, Identity,
+    Lost, Token,
 };
 
 use crate::core::*;
@@ -83,10 +84,10 @@ async fn an_enrolment_again_voids_the_former_certificate() {
     assert!(
         matches!(
             refused,
-            Some(ConnectError::Refused {
+            Some(ConnectError::Refused(HelloRefused {
                 code: HelloRefusal::CertificateReplaced,
                 ..
-            })
+            }))
         ),
         "{refused:?}"
     );
@@ -98,10 +99,10 @@ async fn an_enrolment_again_voids_the_former_certificate() {
     assert!(
         matches!(
             refused,
-            Some(ConnectError::Refused {
+            Some(ConnectError::Refused(HelloRefused {
                 code: HelloRefusal::ProducerTaken,
                 ..
-            })
+            }))
         ),
         "{refused:?}"
     );

@@ -97,7 +97,8 @@ async fn one_connection(core: &str, identity: &Identity, outbox: &mut Outbox, ch
                 }
             }
             Event::Refused(refused) => panic!("refused: {refused:?}"),
-            Event::Down(_) => {}
+            Event::Down(_) | Event::Pace(_) => {}
+            other @ (Event::Dictionary(_) | Event::Query(_)) => panic!("not asked for: {other:?}"),
             Event::Closed(_) => break,
         }
     }

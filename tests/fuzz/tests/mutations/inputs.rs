@@ -194,8 +194,9 @@ fn mqtt_stored() -> Vec<Vec<u8>> {
 
 fn sync_frames() -> Vec<Vec<u8>> {
     use sync::{
-        BatchFlags, BatchFrame, DownFrame, DownPosition, EnrolRequest, Frame, Hello, RefuseCode,
-        Refused, Welcome,
+        AnswerFrame, AnswerStatus, BatchFlags, BatchFrame, DictionaryFrame, DownFrame,
+        DownPosition, EnrolRequest, Frame, GapFrame, Hello, LaneInfo, LinkCompression, Pace,
+        QueryFrame, RefuseCode, Refused, Retry, TimeQuality, Welcome,
     };
     let batch = batch(Compression::None).into_bytes();
     let position = DownPosition {
@@ -203,24 +204,42 @@ fn sync_frames() -> Vec<Vec<u8>> {
         partition: 1,
         next: 12,
     };
+    let retry = Retry {
+        floor_ms: 100,
+        spread_ms: 4_000,
+    };
     let frames = [
         Frame::Hello(Hello {
-            version: 1,
+            version: sync::VERSION,
             edge: "edge-7".into(),
             producer_id: 9,
-            epoch: 1,
+            previous_producer_id: Some(4),
+            incarnation: 1,
+            nonce: 77,
+            earlier: vec![(0, 76)],
+            lanes: vec![LaneInfo {
+                number: 1,
+                name: "bulk".into(),
+                priority: 3,
+                link_compression: true,
+            }],
+            dictionaries: vec![5, 6],
             software: "0.1.0".into(),
+            time: TimeQuality::Known,
         }),
         Frame::Welcome(Welcome {
-            version: 1,
+            version: sync::VERSION,
             time_ms: 1_700_000_000_000,
             max_batch: 1 << 20,
+            retry,
+            cores: vec!["core-2:4884".into()],
         }),
         Frame::Batch(BatchFrame {
             lane: 1,
             frame: 4,
             stream: "plant".into(),
             flags: BatchFlags::HAS_RETAINED,
+            link: None,
             batch: batch.clone(),
         }),
         Frame::Batch(BatchFrame {
@@ -228,7 +247,38 @@ fn sync_frames() -> Vec<Vec<u8>> {
             frame: 6,
             stream: "plant".into(),
             flags: BatchFlags::empty(),
+            link: Some(LinkCompression {
+                dictionary: 5,
+                raw_length: 4000,
+            }),
             batch: batch.slice(..30),
+        }),
+        Frame::Gap(GapFrame {
+            lane: 1,
+            frame: 9,
+            report: "{\"reason\":\"evicted-bytes\"}".into(),
+            producer_id: 10,
+            epoch: 1,
+            next: vec![("plant".into(), 12), ("cmd".into(), 0)],
+        }),
+        Frame::Dictionary(DictionaryFrame {
+            stream: "plant".into(),
+            id: 5,
+            dictionary: batch.slice(..40),
+        }),
+        Frame::Query(QueryFrame {
+            id: 1,
+            what: "peek".into(),
+            arguments: "{\"lane\":\"bulk\"}".into(),
+        }),
+        Frame::Answer(AnswerFrame {
+            id: 1,
+            status: AnswerStatus::Answered,
+            json: "{}".into(),
+        }),
+        Frame::Pace(Pace {
+            bytes_per_second: 9_000,
+            retry,
         }),
         Frame::Ack { lane: 1, frame: 4 },
         Frame::Refused(Refused {
