@@ -28,12 +28,7 @@ impl Refusal {
 
 /// Takes batches until the connection is over, or until one had to be refused for now. Many are on their way to the disk at once;
 /// the kernel takes them in the order in which they came.
-pub(crate) async fn run(
-    sync: &Sync,
-    hello: &Hello,
-    connection: &EdgeConnection,
-    mut lanes: Lanes,
-) {
+pub(crate) async fn run(sync: &Sync, hello: &Hello, connection: &EdgeConnection, mut lanes: Lanes) {
     let mut in_flight = FuturesOrdered::new();
     let mut open = true;
     while open || !in_flight.is_empty() {

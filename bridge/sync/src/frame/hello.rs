@@ -14,7 +14,7 @@ pub struct LaneInfo {
     pub number: u8,
     /// For people, and the second half of the key of its gap reports.
     pub name: String,
-    /// 0 goes first.
+    /// 0 to 9; higher goes first.
     pub priority: u8,
     /// The edge takes dictionaries for the streams of this lane: it compresses what it sends there.
     pub link_compression: bool,
