@@ -333,4 +333,9 @@ pub enum QueueError {
     /// The write failed.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Of what was rejected some cannot be read now, and so not be sent to where dead letters go: that is in flight as before.
+    #[error(
+        "rejected records cannot be read from their stream now, so they were not sent to the dead letters; the log has the reason; reject them again later"
+    )]
+    Unreadable,
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use faulty_cold::FaultyCold;
 use kernel::ports::Disk;
 use kernel::{
-    ColdTierError, HolderId, Kernel, KernelConfig, PartitionId, Ports, QueueSource, ReadError,
-    SequenceRule, Stepper, StreamSpec,
+    ColdTierError, HolderId, Kernel, KernelConfig, PartitionId, Ports, QueueError, QueueLimits,
+    QueueSource, ReadError, SequenceRule, Stepper, StreamSpec, Verdict,
 };
 use record::ControlRecord;
 use sim::batches::{address, batch, produced, stamped, transactional, values};
@@ -117,6 +117,10 @@ impl World {
     fn maintain(&mut self) {
         let kernel = self.kernel.clone();
         self.drive(kernel.maintain());
+    }
+
+    fn end(&self, partition: PartitionId) -> i64 {
+        self.kernel.watermarks(partition).unwrap().end
     }
 
     fn read(&mut self, partition: PartitionId, from: i64) -> Result<kernel::Read, ReadError> {
@@ -896,6 +900,46 @@ fn a_record_that_retention_takes_while_it_is_read_for_a_queue_is_not_handed_out(
     let taken = world.drive(taking);
     let taken: Vec<_> = taken.iter().map(|t| (t.id.offset, t.redelivered)).collect();
     assert_eq!(taken, [(5, false)]);
+}
+
+#[test]
+fn what_is_rejected_while_the_cold_store_does_not_answer_is_no_dead_letter_yet_and_not_lost() {
+    let mut world = World::new();
+    let p = world.stream("s", 1).partition(0);
+    let dead = world.stream("dead", 1).partition(0);
+    let values = world.fill(p, 3);
+    let queue = world.kernel.queue(&"q".into(), Arc::new(()));
+    let sources = vec![QueueSource {
+        partition: p,
+        from: 0,
+    }];
+    world.drive(queue.set_sources(sources)).unwrap();
+    queue.set_limits(QueueLimits {
+        max_deliveries: Some(1),
+        dead_letter: Some(dead),
+        lease_ms: None,
+    });
+    let mine = world.drive(queue.acquire(HolderId(1), 2, usize::MAX));
+    let theirs = world.drive(queue.acquire(HolderId(2), 1, usize::MAX));
+    world.seal_all().unwrap();
+    // Nothing is left in memory that could be read instead.
+    world.fill(p, 60);
+    world.seal_all().unwrap();
+    world.maintain();
+    world.cold.fail_after(0, u32::MAX);
+    let ids: Vec<_> = mine.iter().map(|taken| taken.id).collect();
+    let rejected = world.drive(queue.settle(&ids, Verdict::Reject));
+    assert_eq!(rejected, Err(QueueError::Unreadable));
+    queue.release_holder(HolderId(2));
+    world.maintain();
+    assert_eq!(theirs.len(), 1);
+    assert_eq!((queue.in_flight(), world.end(dead)), (3, 0));
+    world.cold.heal();
+    world.maintain();
+    assert_eq!(world.values(dead, 0), values[2..3]);
+    assert_eq!(world.drive(queue.settle(&ids, Verdict::Reject)), Ok(2));
+    assert_eq!(world.values(dead, 1), values[..2]);
+    assert_eq!(queue.in_flight(), 0);
 }
 
 #[test]

@@ -453,6 +453,9 @@ fn a_holder_that_is_released_while_records_are_on_their_way_to_it_gets_none_of_t
     assert_eq!((queue.in_flight(), queue.ready()), (0, 2));
     let theirs = drive(&mut world.stepper, queue.acquire(YOU, 9, usize::MAX));
     assert_eq!(texts(&theirs), ["first", "second"]);
+    // Nobody had seen them before: that was no delivery, and kills no record.
+    let counts = theirs.iter().map(|t| (t.delivery_count, t.redelivered));
+    assert_eq!(counts.collect::<Vec<_>>(), [(1, false); 2]);
     queue.release_holder(YOU);
     // The same when it goes before anything was taken, and when the answer is not waited for.
     let asked = queue.acquire(ME, 9, usize::MAX);

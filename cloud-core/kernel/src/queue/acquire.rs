@@ -20,12 +20,10 @@ impl Acquisition<'_> {
     /// What was taken; nothing if the holder was released meanwhile, and with it all of this.
     fn finish(mut self) -> Vec<Acquired> {
         let taken = std::mem::take(&mut self.taken);
-        if self
-            .queue
-            .inner
-            .lock()
-            .end_acquisition(self.holder, self.number)
-        {
+        let now = self.queue.stop_watch_ms();
+        let mut inner = self.queue.inner.lock();
+        if inner.end_acquisition(self.holder, self.number) {
+            inner.hand_out(taken.iter().map(|taken| taken.id), now);
             taken
         } else {
             Vec::new()
@@ -38,7 +36,7 @@ impl Drop for Acquisition<'_> {
         let mut inner = self.queue.inner.lock();
         inner.end_acquisition(self.holder, self.number);
         let taken = self.taken.iter();
-        let released = taken.filter(|taken| inner.release(taken.id)).count();
+        let released = taken.filter(|taken| inner.take_back(taken.id)).count();
         drop(inner);
         if released > 0 {
             self.queue.changed.notify_waiters();
@@ -53,7 +51,7 @@ impl Queue {
     /// Looks first through what was committed before the call, so that a record whose write has been acknowledged is seen.
     ///
     /// It counts as the holder's from the call on: if [`Queue::release_holder`] comes before its answer, the answer is empty, and nothing of it
-    /// stays with the holder. So it is if the future is dropped before its end: what was taken is put back, without an answer to settle it by.
+    /// stays with the holder, nor counts as delivered. So it is if the future is dropped before its end: what was taken is put back, without an answer to settle it by.
     pub fn acquire(
         &self,
         holder: HolderId,
@@ -78,14 +76,12 @@ impl Queue {
         self.tend().await;
         let mut heads = self.gate.lock().await;
         self.kernel.begin_deliveries().await;
-        let lease = self.limits().lease_ms;
-        let until = lease.map(|ms| self.stop_watch_ms().saturating_add(ms));
         let mut bytes = 0;
         while acquisition.taken.len() < max_records && !self.is_deleted() {
             let Some(id) = self.next_ready(&mut heads).await else {
                 break;
             };
-            let Some((record, stream)) = self.record(id).await else {
+            let Ok((record, stream)) = self.record(id).await else {
                 continue;
             };
             bytes += size(&record);
@@ -101,7 +97,7 @@ impl Queue {
                 if !inner.is_acquiring(acquisition.holder, acquisition.number) {
                     break;
                 }
-                inner.take(id, acquisition.holder, until)
+                inner.take(id, acquisition.holder)
             };
             let Some((count, uncertain)) = taken else {
                 continue;

@@ -7,10 +7,11 @@ use record::{Batch, BatchBuilder, Header, NewRecord};
 
 use super::Queue;
 use super::acquire::size;
+use super::scan::Unread;
 use super::settle::{Leaving, by_source};
 use super::types::DeliveryId;
 use crate::entry::{Entry, SequenceRule};
-use crate::error::WriteError;
+use crate::error::{QueueError, WriteError};
 use crate::limits::{QUEUE_DEAD_LETTER_BYTES, QUEUE_DEAD_LETTER_RECORDS};
 use crate::stream::{PartitionId, Stream};
 
@@ -57,16 +58,29 @@ pub(super) struct Lost {
     pub records: u64,
 }
 
+/// What becomes of some records that are to be dead letters.
+#[derive(Default)]
+struct Letters {
+    batch: Option<Batch>,
+    /// Those in the batch, and those of which nothing is left.
+    ids: Vec<DeliveryId>,
+    /// Those of a source that does not answer now.
+    later: Vec<DeliveryId>,
+}
+
 /// Takes care of records whose end has begun: if it does not come to be written, they are as they were.
 struct Burial<'a> {
     queue: &'a Queue,
     ids: Vec<DeliveryId>,
+    /// Those of a source that does not answer now.
+    later: Vec<DeliveryId>,
     reason: DeadReason,
 }
 
 impl Drop for Burial<'_> {
     fn drop(&mut self) {
-        let ids = std::mem::take(&mut self.ids);
+        let mut ids = std::mem::take(&mut self.ids);
+        ids.append(&mut self.later);
         if ids.is_empty() {
             return;
         }
@@ -93,10 +107,11 @@ impl Queue {
         let burial = Burial {
             queue: self,
             ids: dying,
+            later: Vec::new(),
             reason: DeadReason::DeliveryLimit,
         };
         self.adopt();
-        let lost = self.report().await;
+        let lost = self.report().await.map_err(QueueError::from);
         let buried = self.bury_all(burial).await;
         if let Err(error) = lost.and(buried) {
             tracing::warn!(%error, queue = %self.name, "dead letters could not be written; it is tried again");
@@ -108,34 +123,42 @@ impl Queue {
         &self,
         ids: Vec<DeliveryId>,
         reason: DeadReason,
-    ) -> Result<(), WriteError> {
+    ) -> Result<(), QueueError> {
         self.bury_all(Burial {
             queue: self,
             ids,
+            later: Vec::new(),
             reason,
         })
         .await
     }
 
-    async fn bury_all(&self, mut burial: Burial<'_>) -> Result<(), WriteError> {
+    async fn bury_all(&self, mut burial: Burial<'_>) -> Result<(), QueueError> {
         let reason = burial.reason;
         while !burial.ids.is_empty() {
             let target = self.limits().dead_letter;
             let target = target.filter(|target| self.kernel.watermarks(*target).is_some());
-            let (batch, count) = match target {
-                Some(_) => self.dead_letters(&burial.ids, reason).await,
-                None => (None, burial.ids.len()),
+            let (batch, ids) = match target {
+                Some(_) => {
+                    let letters = self.dead_letters(&burial.ids, reason).await;
+                    let looked_at = letters.ids.len() + letters.later.len();
+                    burial.ids.drain(..looked_at.min(burial.ids.len()));
+                    burial.later.extend(letters.later);
+                    (letters.batch, letters.ids)
+                }
+                None => (None, std::mem::take(&mut burial.ids)),
             };
+            if ids.is_empty() {
+                continue;
+            }
             let (Some(target), Some(batch)) = (target, batch) else {
                 // Nowhere to go, or nothing there to be sent.
-                let ids: Vec<_> = burial.ids.drain(..count.min(burial.ids.len())).collect();
                 let dropped = ids.len() as u64;
                 self.end(ids).await?;
                 self.counts.dropped.fetch_add(dropped, Ordering::Relaxed);
                 tracing::warn!(queue = %self.name, reason = reason.as_str(), dropped, "dead letters were dropped: there is no stream for them, or they could not be read");
                 continue;
             };
-            let ids: Vec<_> = burial.ids.drain(..count.min(burial.ids.len())).collect();
             let written = {
                 let mut inner = self.inner.lock();
                 let entry = Entry::new().append(target, batch, SequenceRule::None);
@@ -149,25 +172,39 @@ impl Queue {
                 burial.ids.extend(self.begin_end(&again));
             }
         }
-        Ok(())
+        if burial.later.is_empty() {
+            Ok(())
+        } else {
+            Err(QueueError::Unreadable)
+        }
     }
 
-    /// The first of some records as a batch, and how many they are. Records that cannot be read are left out, but not alone: they are
-    /// settled with the others.
-    async fn dead_letters(&self, ids: &[DeliveryId], reason: DeadReason) -> (Option<Batch>, usize) {
+    /// The first of some records as a batch. Records that are gone or damaged are left out, but not alone: they are settled with the others.
+    async fn dead_letters(&self, ids: &[DeliveryId], reason: DeadReason) -> Letters {
         let mut builder = BatchBuilder::new();
-        let mut count = 0;
+        let mut letters = Letters::default();
         for id in ids.iter().take(QUEUE_DEAD_LETTER_RECORDS) {
-            let Some((record, stream)) = self.record(*id).await else {
-                count += 1;
+            if self.is_failed(id.partition) {
+                letters.later.push(*id);
                 continue;
+            }
+            let (record, stream) = match self.record(*id).await {
+                Ok(found) => found,
+                Err(Unread::Gone) => {
+                    letters.ids.push(*id);
+                    continue;
+                }
+                Err(Unread::Later) => {
+                    letters.later.push(*id);
+                    continue;
+                }
             };
             // With room for the headers added, and lengths.
             let size = size(&record) + 4096;
             if builder.len() + size > QUEUE_DEAD_LETTER_BYTES && !builder.is_empty() {
                 break;
             }
-            count += 1;
+            letters.ids.push(*id);
             if size > self.kernel.core.config.max_batch_bytes {
                 tracing::error!(queue = %self.name, offset = id.offset, "a record is too large for a dead letter and is dropped");
                 continue;
@@ -175,7 +212,11 @@ impl Queue {
             let deliveries = {
                 let inner = self.inner.lock();
                 let source = inner.sources.get(&id.partition);
-                source.map_or(0, |source| source.deliveries(id.offset))
+                source.map(|source| source.deliveries(id.offset))
+            };
+            let Some(deliveries) = deliveries else {
+                // While it was read the queue lost its source, and with it the record.
+                continue;
             };
             let mut record = NewRecord::from(record);
             record
@@ -191,7 +232,15 @@ impl Queue {
                 tracing::error!(%error, queue = %self.name, offset = id.offset, "a dead letter does not fit into a batch and is dropped");
             }
         }
-        (builder.build().ok(), count)
+        letters.batch = builder.build().ok();
+        letters
+    }
+
+    /// Whether the source did not answer, and was not told to try again since.
+    fn is_failed(&self, partition: PartitionId) -> bool {
+        let inner = self.inner.lock();
+        let source = inner.sources.get(&partition);
+        source.is_some_and(|source| source.failed)
     }
 
     fn headers(

@@ -81,13 +81,9 @@ impl Inner {
             .is_some_and(|lease| lease.epoch == id.epoch && lease.state == LeaseState::Held)
     }
 
-    /// Hands a record out. Returns how often it has been handed out, and whether it may have been in an earlier life.
-    pub fn take(
-        &mut self,
-        id: DeliveryId,
-        holder: HolderId,
-        until: Option<u64>,
-    ) -> Option<(u32, bool)> {
+    /// Takes a record for a holder, to be handed out with the answer ([`Inner::hand_out`]). Returns how often it has been handed out then, and
+    /// whether it may have been in an earlier life.
+    pub fn take(&mut self, id: DeliveryId, holder: HolderId) -> Option<(u32, bool)> {
         let place = (id.partition, id.offset);
         let source = self.source_mut(id.partition)?;
         // While it was read retention may have taken it, and with it what was known of its deliveries.
@@ -99,16 +95,38 @@ impl Inner {
             Lease {
                 holder,
                 epoch: id.epoch,
-                until,
-                state: LeaseState::Held,
+                until: None,
+                state: LeaseState::Coming,
             },
         );
         let uncertain = id.offset < source.uncertain_below;
         self.holders.entry(holder).or_default().insert(place);
-        if let Some(until) = until {
-            self.deadlines.insert((until, place));
-        }
         Some((count, uncertain))
+    }
+
+    /// The holder gets what was taken for it: its time begins now (the clock's stop watch, milliseconds).
+    pub fn hand_out(&mut self, ids: impl Iterator<Item = DeliveryId>, now: u64) {
+        let lease_ms = self.limits.lease_ms;
+        for id in ids {
+            let place = (id.partition, id.offset);
+            let Some(lease) = self.lease_mut(place).filter(|l| l.epoch == id.epoch) else {
+                continue;
+            };
+            lease.state = LeaseState::Held;
+            lease.until = lease_ms.map(|ms| now.saturating_add(ms));
+            if let Some(until) = lease.until {
+                self.deadlines.insert((until, place));
+            }
+        }
+    }
+
+    /// Puts back what was taken and not handed out; false when it is not there any more.
+    pub fn take_back(&mut self, id: DeliveryId) -> bool {
+        let place = (id.partition, id.offset);
+        let coming = self
+            .lease(place)
+            .is_some_and(|lease| lease.epoch == id.epoch && lease.state == LeaseState::Coming);
+        coming && self.put_back(place)
     }
 
     /// Begins to end a lease; false when nobody has the record by this id.
@@ -167,9 +185,10 @@ impl Inner {
         let mut released = 0;
         for place in places {
             match self.lease_mut(place) {
-                Some(lease) if lease.state != LeaseState::Held => {
+                Some(lease) if lease.state == LeaseState::Ending => {
                     lease.state = LeaseState::EndingAlone;
                 }
+                Some(lease) if lease.state == LeaseState::EndingAlone => {}
                 Some(_) => released += usize::from(self.put_back(place)),
                 None => {}
             }
@@ -200,6 +219,14 @@ impl Inner {
         let Some(source) = self.source_mut(place.0) else {
             return false;
         };
+        if lease.state == LeaseState::Coming {
+            // Nobody has seen it: it has not been delivered, and is not condemned for it.
+            source.not_handed(place.1);
+            if !source.put_back(place.1) {
+                self.gone += 1;
+            }
+            return true;
+        }
         if limit.is_some_and(|most| source.deliveries(place.1) >= most) {
             if let Some(lease) = source.out.get_mut(&place.1) {
                 lease.state = LeaseState::EndingAlone;

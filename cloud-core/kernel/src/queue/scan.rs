@@ -22,6 +22,15 @@ pub(super) struct Decoded {
     records: Vec<Record>,
 }
 
+/// Why there is no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// It is not there any more, or damaged.
+    Gone,
+    /// Its source does not answer now.
+    Later,
+}
+
 impl Queue {
     /// The first record that is ready, in commit order over all sources; looks further only as far as needed.
     pub(super) async fn next_ready(&self, heads: &mut Heads) -> Option<DeliveryId> {
@@ -119,7 +128,10 @@ impl Queue {
             .await
         {
             Ok(read) => read,
-            Err(error) => return self.cannot_read(partition, &error),
+            Err(error) => {
+                self.cannot_read(partition, &error);
+                return;
+            }
         };
         let Some(stream) = self.kernel.stream_by_id(partition.stream) else {
             return;
@@ -144,27 +156,24 @@ impl Queue {
         }
     }
 
-    /// A ready record, with its stream; `None` when it is not there any more.
-    pub(super) async fn record(&self, id: DeliveryId) -> Option<(Record, Arc<Stream>)> {
+    /// A record that is not settled, with its stream.
+    pub(super) async fn record(&self, id: DeliveryId) -> Result<(Record, Arc<Stream>), Unread> {
         let stream = self.kernel.stream_by_id(id.partition.stream);
         let Some(stream) = stream else {
             self.follow_trim(&mut self.inner.lock(), id.partition);
-            return None;
+            return Err(Unread::Gone);
         };
         if let Some(decoded) = &self.inner.lock().decoded
             && let Some(record) = decoded.find(id)
         {
-            return Some((record, stream));
+            return Ok((record, stream));
         }
         let decoded = match self.kernel.read(id.partition, id.offset, 1).await {
             Ok(read) => Decoded {
                 partition: id.partition,
                 records: read.batches.first().map(decode).unwrap_or_default(),
             },
-            Err(error) => {
-                self.cannot_read(id.partition, &error);
-                return None;
-            }
+            Err(error) => return Err(self.cannot_read(id.partition, &error)),
         };
         let record = decoded.find(id);
         let mut inner = self.inner.lock();
@@ -176,13 +185,15 @@ impl Queue {
             self.counts.dropped.fetch_add(passed, Ordering::Relaxed);
         }
         drop(inner);
-        record.map(|record| (record, stream))
+        let record = record.ok_or(Unread::Gone)?;
+        Ok((record, stream))
     }
 
-    fn cannot_read(&self, partition: PartitionId, error: &ReadError) {
+    fn cannot_read(&self, partition: PartitionId, error: &ReadError) -> Unread {
         match error {
             ReadError::OutOfRange { .. } | ReadError::UnknownPartition(_) => {
                 self.follow_trim(&mut self.inner.lock(), partition);
+                Unread::Gone
             }
             ReadError::Corrupt { first, last, .. } => {
                 tracing::error!(%error, queue = %self.name, "records are lost to the queue");
@@ -190,12 +201,14 @@ impl Queue {
                     let passed = source.pass_over(*first, *last);
                     self.counts.dropped.fetch_add(passed, Ordering::Relaxed);
                 }
+                Unread::Gone
             }
             ReadError::Unavailable { .. } | ReadError::Io { .. } | ReadError::Closed => {
                 tracing::error!(%error, queue = %self.name, "a source cannot be read; it is tried again later");
                 if let Some(source) = self.inner.lock().source_mut(partition) {
                     source.failed = true;
                 }
+                Unread::Later
             }
         }
     }

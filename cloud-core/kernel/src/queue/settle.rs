@@ -48,7 +48,7 @@ pub(super) enum Leaving {
 impl Queue {
     /// Ends deliveries. `Accept` and `Reject` resolve when durable; `Release` puts the records back to where they were. Ids that
     /// are not in flight (any more: the lease may have expired, and somebody else may have the record) are ignored; the number of those that
-    /// were is returned. After an error that is not `Failed` or `Closed` the records are in flight as before.
+    /// were is returned. After an error that is not `Failed` or `Closed` the records that are not settled are in flight as before.
     pub async fn settle(&self, ids: &[DeliveryId], verdict: Verdict) -> Result<usize, QueueError> {
         self.alive()?;
         match verdict {

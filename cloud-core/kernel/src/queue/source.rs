@@ -20,6 +20,8 @@ pub(super) struct Lease {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LeaseState {
+    /// Taken for somebody who has no answer yet: not handed out.
+    Coming,
     Held,
     /// Its end is being written; what comes of that is not known yet.
     Ending,
@@ -136,6 +138,15 @@ impl Source {
     pub fn deliveries(&self, offset: i64) -> u32 {
         let again = self.again.get(&offset).copied().unwrap_or(0);
         u32::from(self.handed.contains(offset_u64(offset))).saturating_add(again)
+    }
+
+    /// What was taken did not come to be handed out.
+    pub fn not_handed(&mut self, offset: i64) {
+        match self.again.get_mut(&offset) {
+            Some(again) if *again > 1 => *again -= 1,
+            Some(_) => drop(self.again.remove(&offset)),
+            None => drop(self.handed.remove(offset_u64(offset))),
+        }
     }
 
     /// Puts a record back in its place; false when the log does not have it any more.

@@ -71,7 +71,7 @@ pub struct QueueLimits {
     pub max_deliveries: Option<u32>,
     /// Where records go that are rejected or were handed out too often. Without it, or when it does not exist, they are dropped.
     pub dead_letter: Option<PartitionId>,
-    /// Time after which a record that is not settled is put back, milliseconds; [`crate::Kernel::maintain`] looks at the time. `None` = never.
+    /// Time from the answer of [`crate::Queue::acquire`] after which a record that is not settled is put back, milliseconds; [`crate::Kernel::maintain`] looks at the time. `None` = never.
     pub lease_ms: Option<u64>,
 }
 

@@ -2,6 +2,7 @@
 
 pub mod compaction;
 pub mod expected;
+pub mod letters;
 pub mod producer;
 pub mod queues;
 pub mod time;

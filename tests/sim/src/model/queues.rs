@@ -2,12 +2,32 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kernel::{DeliveryId, HolderId, PartitionId};
+use kernel::{DeliveryId, HolderId, PartitionId, QueueLimits};
 
+use super::letters::{LIMIT, Letter, Letters, REJECTED};
 use super::{Class, Model, compaction};
 
 /// One record of one source.
 pub type Place = (PartitionId, i64);
+/// Holds what is being settled by somebody who is gone.
+const NOBODY: HolderId = HolderId(0);
+
+/// What somebody has.
+#[derive(Debug, Clone)]
+pub struct Held {
+    pub id: DeliveryId,
+    pub holder: HolderId,
+    /// When its time is over, by the stop watch.
+    pub until_ms: Option<u64>,
+    pub letter: Letter,
+}
+
+impl Held {
+    /// Whether it may have been put back.
+    pub fn is_over(&self, now_ms: u64) -> bool {
+        self.until_ms.is_some_and(|until| until <= now_ms)
+    }
+}
 
 /// One queue.
 #[derive(Clone, Default)]
@@ -20,11 +40,16 @@ pub struct Queue {
     /// Settlements that were not acknowledged.
     pub maybe_settled: BTreeSet<Place>,
     /// Settlements of this life on their way: if they are refused, the holder has the records again, unless it was released meanwhile.
-    pub settling: BTreeMap<Place, (DeliveryId, HolderId)>,
+    pub settling: BTreeMap<Place, Held>,
     /// Handed out in this life and not settled or released.
-    pub held: BTreeMap<Place, (DeliveryId, HolderId)>,
-    /// Handed out in this life.
-    pub delivered: BTreeSet<Place>,
+    pub held: BTreeMap<Place, Held>,
+    /// How often what was handed out was, in this life.
+    pub delivered: BTreeMap<Place, u32>,
+    /// What its owner demands in this life.
+    pub limits: QueueLimits,
+    /// Handed out as often as the limit allows, and put back: not handed out again in this life.
+    pub dying: BTreeSet<Place>,
+    pub letters: Letters,
 }
 
 /// See [`Queue::owed`].
@@ -44,6 +69,8 @@ impl Queue {
         self.held.clear();
         self.settling.clear();
         self.delivered.clear();
+        self.dying.clear();
+        self.limits = QueueLimits::default();
         self.maybe_settled.retain(|(partition, offset)| {
             model.log(*partition).is_none_or(|log| {
                 let stable = log.last_stable(log.log_start, log.end);
@@ -52,18 +79,127 @@ impl Queue {
         });
     }
 
+    /// A record was handed out; returns how often it has been.
+    pub fn handed_out(&mut self, place: Place, held: Held) -> u32 {
+        let count = self.delivered.entry(place).or_insert(0);
+        *count += 1;
+        let count = *count;
+        if held.until_ms.is_some() {
+            // From then on it may be put back at any time, and nobody says so.
+            self.may_die(place, &held.letter);
+        }
+        self.held.insert(place, held);
+        count
+    }
+
+    /// A record was put back by whoever had it, or its time is over.
+    pub fn put_back(&mut self, place: Place, letter: &Letter) {
+        if self.may_die(place, letter) {
+            self.dying.insert(place);
+        }
+    }
+
+    /// Whether a record dies when it is put back.
+    fn may_die(&mut self, place: Place, letter: &Letter) -> bool {
+        let count = self.delivered.get(&place).copied().unwrap_or(0);
+        let dies = self.limits.max_deliveries.is_some_and(|most| count >= most);
+        if dies && self.limits.dead_letter.is_some() {
+            self.letters.send(place, letter.clone(), (LIMIT, count));
+        } else if dies {
+            // It is dropped.
+            self.maybe_settled.insert(place);
+        }
+        dies
+    }
+
+    /// Somebody rejects a record, and there is a place for dead letters.
+    pub fn reject(&mut self, place: Place, letter: &Letter) {
+        let count = self.delivered.get(&place).copied().unwrap_or(0);
+        self.letters.send(place, letter.clone(), (REJECTED, count));
+    }
+
     /// A holder is gone: nobody has what it had.
     pub fn released(&mut self, holder: HolderId) {
-        self.held.retain(|_, (_, by)| *by != holder);
-        self.settling.retain(|_, (_, by)| *by != holder);
+        for (place, held) in self
+            .held
+            .extract_if(.., |_, held| held.holder == holder)
+            .collect::<Vec<_>>()
+        {
+            self.put_back(place, &held.letter);
+        }
+        for held in self
+            .settling
+            .values_mut()
+            .filter(|held| held.holder == holder)
+        {
+            // If that fails it is put back.
+            held.holder = NOBODY;
+        }
     }
 
     /// A settlement was refused, and nothing of it was done.
     pub fn not_settled(&mut self, place: &Place) {
         self.maybe_settled.remove(place);
-        if let Some(held) = self.settling.remove(place) {
+        let Some(held) = self.settling.remove(place) else {
+            return;
+        };
+        self.letters.keep(&held.letter);
+        if held.holder == NOBODY {
+            self.put_back(*place, &held.letter);
+        } else {
+            if held.until_ms.is_some() {
+                self.may_die(*place, &held.letter);
+            }
             self.held.insert(*place, held);
         }
+    }
+
+    /// A settlement came too late: the record was put back before, and may have been purged since.
+    pub fn too_late(&mut self, place: &Place) {
+        if let Some(held) = self.settling.remove(place)
+            && !self.held.contains_key(place)
+        {
+            self.put_back(*place, &held.letter);
+        }
+    }
+
+    /// Of what was rejected not all could be sent, and nobody said what. The next settlement of it will.
+    pub fn perhaps_buried(&mut self, place: &Place) {
+        if let Some(mut held) = self.settling.remove(place) {
+            if held.holder == NOBODY {
+                self.put_back(*place, &held.letter);
+            } else {
+                held.until_ms = Some(0);
+                self.may_die(*place, &held.letter);
+                self.held.insert(*place, held);
+            }
+        }
+    }
+
+    /// What was held too long is put back.
+    pub fn expire(&mut self, now_ms: u64) {
+        let over: Vec<_> = self
+            .held
+            .extract_if(.., |_, held| held.is_over(now_ms))
+            .collect();
+        for (place, held) in over {
+            self.put_back(place, &held.letter);
+        }
+    }
+
+    /// A dead letter of it is there.
+    pub fn died(&mut self, place: Place, now_ms: u64) -> Result<(), String> {
+        self.maybe_settled.remove(&place);
+        self.dying.remove(&place);
+        if let Some(held) = self.held.remove(&place)
+            && !held.is_over(now_ms)
+        {
+            return Err(format!("{place:?} is a dead letter, and {held:?}"));
+        }
+        if self.sources.contains_key(&place.0) {
+            self.settled.insert(place);
+        }
+        Ok(())
     }
 
     /// The sources that the kernel has after a restart decide what became of an unanswered request.
@@ -96,8 +232,12 @@ impl Queue {
             .collect();
         let new = |place: &Place| !known.contains_key(&place.0);
         self.settled.retain(|place| !new(place));
-        self.delivered.retain(|place| !new(place));
+        self.delivered.retain(|place, _| !new(place));
         self.maybe_settled.retain(|place| !new(place));
+        let sources = &self.sources;
+        let dropped = |place: &Place| !sources.contains_key(&place.0);
+        self.dying.retain(|place| !dropped(place));
+        self.letters.drop_source(dropped);
     }
 
     /// What it must hand out, and what it may besides, if it holds nothing back. `log_start` is where a partition begins now.

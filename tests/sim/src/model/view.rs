@@ -187,6 +187,13 @@ async fn read_committed(
 }
 
 impl View {
+    /// Where a partition begins.
+    pub fn log_start(&self, partition: PartitionId) -> i64 {
+        let stream = self.streams.get(&partition.stream);
+        let found = stream.and_then(|(_, partitions)| partitions.get(partition.partition as usize));
+        found.map_or(0, |found| found.watermarks.log_start)
+    }
+
     /// Only what was damaged may be reported as that.
     pub fn check_damage(&self, damage: &[(PartitionId, i64, i64)]) -> Result<(), String> {
         for (id, (_, partitions)) in &self.streams {

@@ -173,7 +173,7 @@ impl Sim {
         if self.rng.random_bool(0.15) {
             rot::look_at_copy(self)?;
         }
-        queue_work::reopen(self, life, damaged)
+        queue_work::reopen(self, life, &view, damaged)
     }
 
     /// Reads everything. The cold store is calm meanwhile.

@@ -119,6 +119,11 @@ pub struct Plan {
     pub cold: ColdWeather,
     /// How often a stream keeps only the newest record of each key.
     pub compacted_streams: f64,
+    /// There is a place for dead letters.
+    pub dead_letters: bool,
+    /// What the owners of queues demand: one of these.
+    pub max_deliveries: [Option<u32>; 2],
+    pub lease_ms: [Option<u64>; 2],
 }
 
 impl Plan {
@@ -182,6 +187,9 @@ impl Plan {
                 local: rng.random_bool(0.5),
             },
             compacted_streams: *pick(rng, &[0.0, 0.5, 0.9]),
+            dead_letters: rng.random_bool(0.6),
+            max_deliveries: [None, *pick(rng, &[None, Some(1), Some(2), Some(4)])],
+            lease_ms: [None, *pick(rng, &[None, Some(0), Some(20), Some(10_000)])],
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use kernel::ports::Clock;
 use kernel::{
     Command, CursorName, CursorPosition, DURABILITY, Entry, PartitionId, ReadError, SequenceRule,
     StreamId,
@@ -362,9 +363,13 @@ impl Sim {
             return Ok(());
         }
         self.cold.calm(true);
+        let now_ms = self.clock.monotonic_us() / 1000;
+        let kernel = life.kernel.clone();
+        life.complete(self, "maintain", async move { kernel.maintain().await })?;
         let view = self.look(life)?;
         let damaged = !self.damage.borrow().is_empty();
         self.truth.borrow_mut().at_rest(&view, damaged)?;
+        queue_work::at_rest(self, &view, now_ms, damaged)?;
         let sealed = cold_work::at_rest(self, life);
         self.cold.calm(false);
         sealed
