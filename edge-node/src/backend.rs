@@ -34,7 +34,7 @@ const INBOX: FeedId = FeedId {
 
 fn log_of(feed: FeedId) -> Option<LogId> {
     match feed {
-        OUTBOX => Some(LogId::Outbox),
+        OUTBOX => Some(LogId::Outbox(Lane::DEFAULT)),
         INBOX => Some(LogId::Inbox),
         _ => None,
     }
@@ -42,7 +42,7 @@ fn log_of(feed: FeedId) -> Option<LogId> {
 
 fn feed_of(log: LogId) -> FeedId {
     match log {
-        LogId::Outbox => OUTBOX,
+        LogId::Outbox(_) => OUTBOX,
         LogId::Inbox => INBOX,
     }
 }
@@ -105,12 +105,13 @@ impl EdgeBackend {
         }
         match error {
             WriteError::Full(_)
+            | WriteError::NoSuchLane(_)
             | WriteError::DiskFull
             | WriteError::TooFast
             | WriteError::TooLarge(_)
             | WriteError::TooManyStreams
             | WriteError::Encode(_) => PublishError::QuotaExceeded(error.to_string()),
-            WriteError::Failed(_) | WriteError::Closed => {
+            WriteError::Dropped(_) | WriteError::Failed(_) | WriteError::Closed => {
                 PublishError::Unavailable(error.to_string())
             }
         }
@@ -137,12 +138,17 @@ impl Backend for EdgeBackend {
             record: convert::new_record(&publish, now_ms()),
             retained: publish.message.retain,
             packet,
+            blind: None,
         };
         let written = match publish.message.qos {
             QoS::AtMostOnce => self.store.publish_unacknowledged(message).await,
             QoS::AtLeastOnce | QoS::ExactlyOnce => self.store.publish(message).await,
         };
-        written.map_err(|error| self.refused(error))
+        match written {
+            // Counted and reported to the core: its publisher is done with it.
+            Err(WriteError::Dropped(_)) => Ok(()),
+            written => written.map_err(|error| self.refused(error)),
+        }
     }
 
     async fn release(&self, client: &ClientId, packet_id: PacketId) -> Result<(), StorageError> {
@@ -215,7 +221,7 @@ impl Backend for EdgeBackend {
     }
 
     fn feeds_for(&self, _filter: &TopicFilter) -> Vec<(FeedId, Position)> {
-        [LogId::Outbox, LogId::Inbox]
+        [LogId::Outbox(Lane::DEFAULT), LogId::Inbox]
             .map(|log| (feed_of(log), Position(self.store.end(log).position)))
             .into()
     }
@@ -255,7 +261,7 @@ impl Backend for EdgeBackend {
         if feeds_generation != self.feeds_generation() {
             return Vec::new();
         }
-        let mut outbox = self.store.watch(LogId::Outbox);
+        let mut outbox = self.store.watch(LogId::Outbox(Lane::DEFAULT));
         let mut inbox = self.store.watch(LogId::Inbox);
         loop {
             let ends = [
@@ -264,7 +270,7 @@ impl Backend for EdgeBackend {
             ];
             let moved = positions.iter().filter(|(feed, position)| {
                 let end = match log_of(*feed) {
-                    Some(LogId::Outbox) => ends[0],
+                    Some(LogId::Outbox(_)) => ends[0],
                     Some(LogId::Inbox) => ends[1],
                     None => return true,
                 };

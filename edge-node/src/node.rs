@@ -9,7 +9,7 @@ use mqtt_broker::Broker;
 use settings::Listen;
 use store::disk::RealDisk;
 use store::ledger::{Ledger, SledLedger};
-use store::{Config, Store};
+use store::{Config, LaneConfig, Store};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -43,7 +43,10 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     let data_dir = DataDir::open(&settings.data_dir)?;
     let dir = data_dir.path.clone();
     let config = Config {
-        outbox_bytes: settings.outbox_size.bytes(),
+        lanes: vec![LaneConfig {
+            max_bytes: settings.outbox_size.bytes(),
+            ..LaneConfig::new("data")
+        }],
         session_bytes: settings.session_backlog.bytes(),
         ..Config::new(rand::random())
     };
@@ -65,10 +68,9 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     let store = store.await??;
     let store = Arc::new(store);
     let found = store.stats();
-    if found.set_aside > 0 || found.epoch_raised {
+    if found.set_aside > 0 {
         tracing::error!(
             set_aside = found.set_aside,
-            epoch_raised = found.epoch_raised,
             "a part of the store could not be read"
         );
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use store::{End, Frame, From, LogId, Store};
+use store::{End, Frame, From, Lane, LogId, Store};
 use sync_quic::{
     AnswerFrame, AnswerStatus, BatchFlags, BatchFrame, CloseCode, ConnectError, Connection,
     EnrolError, EnrolRefusal, Event, Events, Hello, HelloRefusal, HelloRefused, Identity, Lost,
@@ -252,8 +252,11 @@ impl Uplink {
     }
 
     async fn first_unsent(&self) -> std::io::Result<Option<Arc<Frame>>> {
-        let from = From::Number(self.store.uplink().number);
-        let read = self.store.read(LogId::Outbox, from, 1).await?;
+        let from = From::Number(self.store.uplink(Lane::DEFAULT).number);
+        let read = self
+            .store
+            .read(LogId::Outbox(Lane::DEFAULT), from, 1)
+            .await?;
         Ok(read.frames.into_iter().next())
     }
 
@@ -263,10 +266,13 @@ impl Uplink {
         loop {
             match self.first_unsent().await {
                 Ok(Some(frame)) if frame.batch.producer_epoch() <= epoch => {
-                    self.store.advance_uplink(End {
-                        number: frame.number + 1,
-                        position: frame.end(),
-                    });
+                    self.store.advance_uplink(
+                        Lane::DEFAULT,
+                        End {
+                            number: frame.number + 1,
+                            position: frame.end(),
+                        },
+                    );
                 }
                 Ok(_) => return Retry::Now,
                 Err(error) => {
@@ -280,13 +286,17 @@ impl Uplink {
 
     /// Sends frames as they become durable, and as the window allows.
     async fn send(&self, connection: &Connection, flight: &Flight, epoch: i16) -> Ended {
-        let mut news = self.store.watch(LogId::Outbox);
-        let mut next = self.store.uplink().number;
+        let mut news = self.store.watch(LogId::Outbox(Lane::DEFAULT));
+        let mut next = self.store.uplink(Lane::DEFAULT).number;
         loop {
             news.mark_unchanged();
             let read = self
                 .store
-                .read(LogId::Outbox, From::Number(next), limits::UPLINK_READ)
+                .read(
+                    LogId::Outbox(Lane::DEFAULT),
+                    From::Number(next),
+                    limits::UPLINK_READ,
+                )
                 .await;
             let read = match read {
                 Ok(read) => read,
@@ -358,7 +368,7 @@ impl Uplink {
                 Event::Refused(refused) => {
                     let reason = format!("{}: {}", refused.code, refused.reason);
                     let from = From::Number(refused.frame);
-                    match self.store.read(LogId::Outbox, from, 1).await {
+                    match self.store.read(LogId::Outbox(Lane::DEFAULT), from, 1).await {
                         Ok(read) => {
                             let found = read.frames.into_iter().next();
                             if let Some(frame) = found.filter(|f| f.number == refused.frame)
@@ -409,7 +419,7 @@ impl Uplink {
             reached = Some(frame.end);
         }
         if let Some(end) = reached {
-            self.store.advance_uplink(end);
+            self.store.advance_uplink(Lane::DEFAULT, end);
         }
         if frames.is_empty() {
             flight.emptied.notify_one();

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use record::{Batch, BatchBuilder, NewRecord, Record, StreamName};
 
-use crate::frame::{Entry, Frame, PacketRef};
+use crate::frame::{Entry, Frame, Lane, PacketRef};
 use crate::ledger::{Change, Table};
 use crate::wire::{Reader, put_text};
 
@@ -14,9 +14,17 @@ pub struct Retained {
     pub record: Record,
 }
 
-pub(crate) fn packet_key(packet: &PacketRef) -> Vec<u8> {
+/// What the keys of a packet id begin with. The lane of the message follows: a packet id may be used again, in another lane, and a
+/// replay of one log must not touch what another one says.
+pub(crate) fn packet_prefix(packet: &PacketRef) -> Vec<u8> {
     let mut key = client_prefix(&packet.client);
     key.extend_from_slice(&packet.packet_id.to_be_bytes());
+    key
+}
+
+fn packet_key(packet: &PacketRef, lane: Lane) -> Vec<u8> {
+    let mut key = packet_prefix(packet);
+    key.push(lane.0);
     key
 }
 
@@ -27,18 +35,20 @@ pub(crate) fn client_prefix(client: &str) -> Vec<u8> {
     key
 }
 
-pub(crate) fn changes(entries: &[Entry], changes: &mut Vec<Change>) {
+/// What the entries of a lane (the inbox has no packet ids) change in the ledger.
+pub(crate) fn changes(lane: Lane, entries: &[Entry], changes: &mut Vec<Change>) {
     for entry in entries {
         match entry {
             Entry::Release { packet, .. } => changes.push(Change::Delete {
                 table: Table::Unreleased,
-                key: packet_key(packet),
+                key: packet_key(packet, lane),
             }),
+            Entry::Dropped { .. } => {}
             Entry::Frame(frame) => {
                 for packet in &frame.exactly_once {
                     changes.push(Change::Put {
                         table: Table::Unreleased,
-                        key: packet_key(packet),
+                        key: packet_key(packet, lane),
                         value: Vec::new(),
                     });
                 }

@@ -1,22 +1,25 @@
-//! What a log holds: frames (one record batch each) and releases of QoS 2 packet ids.
+//! What a log holds: frames (one record batch each), counts of dropped messages, and releases of QoS 2 packet ids.
 //!
 //! An entry on disk, integers big-endian:
 //!
 //! ```text
-//! u32 length of the body | u32 CRC-32C of the body | body: u8 kind | u64 number | ...
-//! kind 1, frame:   u64 position | u8 lane | u8 has origin [u64 stream, u32 partition, i64 next]
+//! u32 length of the body | u32 CRC-32C of the body | body: u8 kind | u64 number | u32 place | ...
+//! kind 1, frame:   u64 position | u8 lane | u8 flags | flag 1, origin: u64 stream, u32 partition, i64 next | flag 2, blind: u64 boot
 //!                  | u16 length, stream | u32 n, n x u32 retained | u32 n, n x (u16 length, client | u16 packet id)
 //!                  | u32 length, RecordBatch v2
-//! kind 2, gap:     reserved for ranges that were evicted and are reported to the core
+//! kind 2, dropped: u64 messages | u64 bytes | i64 first time | i64 last time
 //! kind 3, release: u16 length, client | u16 packet id
 //! ```
+//!
+//! The place is how many entries of the same write stand before it: `number - place` and everything after it became durable with one
+//! sync, everything before it earlier. So it tells a write that was torn by a power cut from damage to what was durable.
 
 use bytes::Bytes;
 use record::{Batch, StreamName};
 
 use crate::wire::{Reader, Short, put_text};
 
-/// A priority class. Each has a producer id of its own, so that order is checked within it and never across.
+/// The number of a lane: of its log, and what is added to the producer id, so that order is checked within it and never across.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lane(pub u8);
 
@@ -53,6 +56,8 @@ pub struct Frame {
     pub retained: Vec<u32>,
     pub exactly_once: Vec<PacketRef>,
     pub origin: Option<Origin>,
+    /// The boot in which its records were stamped while the time was not known.
+    pub blind: Option<u64>,
 }
 
 impl Frame {
@@ -67,18 +72,31 @@ impl Frame {
     }
 }
 
+/// Messages that were dropped because their lane was full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dropped {
+    pub records: u64,
+    pub bytes: u64,
+    pub first_time: i64,
+    pub last_time: i64,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) enum Entry {
     Frame(Frame),
+    Dropped { number: u64, dropped: Dropped },
     Release { number: u64, packet: PacketRef },
 }
 
 const FRAME: u8 = 1;
+const DROPPED: u8 = 2;
 const RELEASE: u8 = 3;
+const HAS_ORIGIN: u8 = 1;
+const IS_BLIND: u8 = 2;
 /// Bytes before the body.
 pub(crate) const PREFIX: usize = 8;
-/// Kind and number.
-pub(crate) const MIN_BODY: usize = 9;
+/// Kind, number and place.
+pub(crate) const MIN_BODY: usize = 13;
 
 /// Why bytes are not an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -105,24 +123,39 @@ impl Entry {
     pub fn number(&self) -> u64 {
         match self {
             Entry::Frame(frame) => frame.number,
-            Entry::Release { number, .. } => *number,
+            Entry::Dropped { number, .. } | Entry::Release { number, .. } => *number,
         }
     }
 
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    /// `place`: how many entries of the same write stand before it.
+    pub fn encode(&self, place: u32, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&[0; PREFIX]);
+        out.push(match self {
+            Entry::Frame(_) => FRAME,
+            Entry::Dropped { .. } => DROPPED,
+            Entry::Release { .. } => RELEASE,
+        });
+        out.extend_from_slice(&self.number().to_be_bytes());
+        out.extend_from_slice(&place.to_be_bytes());
         match self {
             Entry::Frame(frame) => {
-                out.push(FRAME);
-                out.extend_from_slice(&frame.number.to_be_bytes());
                 out.extend_from_slice(&frame.position.to_be_bytes());
                 out.push(frame.lane.0);
-                out.push(frame.origin.is_some().into());
+                let origin = if frame.origin.is_some() {
+                    HAS_ORIGIN
+                } else {
+                    0
+                };
+                let blind = if frame.blind.is_some() { IS_BLIND } else { 0 };
+                out.push(origin | blind);
                 if let Some(origin) = frame.origin {
                     out.extend_from_slice(&origin.stream.to_be_bytes());
                     out.extend_from_slice(&origin.partition.to_be_bytes());
                     out.extend_from_slice(&origin.next.to_be_bytes());
+                }
+                if let Some(boot) = frame.blind {
+                    out.extend_from_slice(&boot.to_be_bytes());
                 }
                 put_text(out, frame.stream.as_str());
                 out.extend_from_slice(&(frame.retained.len() as u32).to_be_bytes());
@@ -136,11 +169,13 @@ impl Entry {
                 out.extend_from_slice(&(frame.batch.len() as u32).to_be_bytes());
                 out.extend_from_slice(frame.batch.bytes());
             }
-            Entry::Release { number, packet } => {
-                out.push(RELEASE);
-                out.extend_from_slice(&number.to_be_bytes());
-                put_packet(out, packet);
+            Entry::Dropped { dropped, .. } => {
+                out.extend_from_slice(&dropped.records.to_be_bytes());
+                out.extend_from_slice(&dropped.bytes.to_be_bytes());
+                out.extend_from_slice(&dropped.first_time.to_be_bytes());
+                out.extend_from_slice(&dropped.last_time.to_be_bytes());
             }
+            Entry::Release { packet, .. } => put_packet(out, packet),
         }
         let body = start + PREFIX;
         let len = (out.len() - body) as u32;
@@ -149,54 +184,78 @@ impl Entry {
         out[start + 4..body].copy_from_slice(&crc.to_be_bytes());
     }
 
-    /// A body whose checksum was checked.
-    pub fn decode(body: Bytes) -> Result<Entry, Damage> {
+    /// A body whose checksum was checked, and the entry's place.
+    pub fn decode(body: Bytes) -> Result<(Entry, u32), Damage> {
         let mut r = Reader(body);
         let kind = r.get_u8()?;
         let number = r.get_u64()?;
-        match kind {
-            FRAME => {
-                let position = r.get_u64()?;
-                let lane = Lane(r.get_u8()?);
-                let origin = match r.get_u8()? {
-                    0 => None,
-                    _ => Some(Origin {
-                        stream: r.get_u64()?,
-                        partition: r.get_u32()?,
-                        next: r.get_i64()?,
-                    }),
-                };
-                let stream = StreamName::new(&r.text()?).map_err(|_| Damage::Malformed)?;
-                let n = r.get_u32()? as usize;
-                if n > r.0.len() / 4 {
-                    return Err(Damage::Malformed);
-                }
-                let retained = (0..n).map(|_| r.get_u32()).collect::<Result<_, _>>()?;
-                let n = r.get_u32()? as usize;
-                if n > r.0.len() / 4 {
-                    return Err(Damage::Malformed);
-                }
-                let exactly_once = (0..n).map(|_| packet(&mut r)).collect::<Result<_, _>>()?;
-                let len = r.get_u32()? as usize;
-                let batch = Batch::from_trusted(r.take(len)?).map_err(|_| Damage::Malformed)?;
-                Ok(Entry::Frame(Frame {
-                    number,
-                    position,
-                    lane,
-                    stream,
-                    batch,
-                    retained,
-                    exactly_once,
-                    origin,
-                }))
-            }
-            RELEASE => Ok(Entry::Release {
+        let place = r.get_u32()?;
+        let entry = match kind {
+            FRAME => Entry::Frame(frame(number, &mut r)?),
+            DROPPED => Entry::Dropped {
+                number,
+                dropped: Dropped {
+                    records: r.get_u64()?,
+                    bytes: r.get_u64()?,
+                    first_time: r.get_i64()?,
+                    last_time: r.get_i64()?,
+                },
+            },
+            RELEASE => Entry::Release {
                 number,
                 packet: packet(&mut r)?,
-            }),
-            _ => Err(Damage::Kind),
+            },
+            _ => return Err(Damage::Kind),
+        };
+        if u64::from(place) > number {
+            return Err(Damage::Malformed);
         }
+        Ok((entry, place))
     }
+}
+
+fn frame(number: u64, r: &mut Reader) -> Result<Frame, Damage> {
+    let position = r.get_u64()?;
+    let lane = Lane(r.get_u8()?);
+    let flags = r.get_u8()?;
+    let origin = if flags & HAS_ORIGIN == 0 {
+        None
+    } else {
+        Some(Origin {
+            stream: r.get_u64()?,
+            partition: r.get_u32()?,
+            next: r.get_i64()?,
+        })
+    };
+    let blind = if flags & IS_BLIND == 0 {
+        None
+    } else {
+        Some(r.get_u64()?)
+    };
+    let stream = StreamName::new(&r.text()?).map_err(|_| Damage::Malformed)?;
+    let n = r.get_u32()? as usize;
+    if n > r.0.len() / 4 {
+        return Err(Damage::Malformed);
+    }
+    let retained = (0..n).map(|_| r.get_u32()).collect::<Result<_, _>>()?;
+    let n = r.get_u32()? as usize;
+    if n > r.0.len() / 4 {
+        return Err(Damage::Malformed);
+    }
+    let exactly_once = (0..n).map(|_| packet(r)).collect::<Result<_, _>>()?;
+    let len = r.get_u32()? as usize;
+    let batch = Batch::from_trusted(r.take(len)?).map_err(|_| Damage::Malformed)?;
+    Ok(Frame {
+        number,
+        position,
+        lane,
+        stream,
+        batch,
+        retained,
+        exactly_once,
+        origin,
+        blind,
+    })
 }
 
 fn put_packet(out: &mut Vec<u8>, packet: &PacketRef) {

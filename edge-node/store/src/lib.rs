@@ -1,9 +1,9 @@
 //! The edge's store: what is acknowledged to a device is in here, on the disk.
 //!
-//! Two logs of the same kind, *outbox* (published here, on its way to the core) and *inbox* (from the core, for local
-//! subscribers): append-only files with checksums, written by one thread each with group commit. Beside them the *ledger*, on
-//! sled: cursors, sessions, retained messages, QoS 2 packet ids. The ledger is never waited for by an acknowledgement; what it
-//! has not got yet is read from the segments again after a crash.
+//! Logs of one kind: the *outbox* has one for each lane (published here, on its way to the core), the *inbox* is one (from the core,
+//! for local subscribers). Append-only files with checksums, written by one thread each with group commit. Beside them the *ledger*,
+//! on sled: cursors, gaps, sessions, retained messages, QoS 2 packet ids. The ledger is never waited for by an acknowledgement; what
+//! it has not got yet is read from the segments again after a crash.
 //!
 //! This crate knows records and batches, and no protocol. It is the only one that names sled.
 //!
@@ -13,7 +13,9 @@ mod apply;
 mod config;
 pub mod disk;
 mod frame;
+mod gap;
 mod keeper;
+mod lanes;
 pub mod ledger;
 pub mod limits;
 mod log;
@@ -27,14 +29,15 @@ mod wire;
 mod writer;
 
 pub use apply::Retained;
-pub use config::Config;
+pub use config::{Config, Eviction, LaneConfig, is_lane_name};
 pub use frame::{Frame, Lane, Origin, PacketRef};
+pub use gap::{Gap, GapReason};
 pub use log::{End, FrameRead, From, LogId, WriteError};
 pub use recovery::OpenError;
 pub use segment::{FORMAT_VERSION, Producer};
 pub use sessions::{Checkpoint, Session, SessionError};
-pub use stats::Stats;
-pub use store::{NewMessage, Store};
+pub use stats::{LaneStats, Stats};
+pub use store::{LaneInfo, NewMessage, OutboxRead, Store};
 
 #[cfg(test)]
 mod tests;

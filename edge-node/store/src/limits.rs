@@ -28,6 +28,10 @@ pub const MAX_ORIGINS: usize = 1024;
 pub const MAX_SEGMENT_HEADER: usize = 2 * 1024 * 1024;
 /// QoS 2 packet ids of one client that wait for their release (a number: all that the protocol has).
 pub const MAX_UNRELEASED: usize = 65_535;
+/// Lanes that can be configured (a number of lanes). Each is a log with a thread of its own.
+pub const MAX_LANES: usize = 16;
+/// Longest name of a lane.
+pub const MAX_LANE_NAME: usize = 64;
 /// Longest client identifier.
 pub const MAX_CLIENT_ID: usize = 65_535;
 /// A ledger value above this is kept in pieces of this size: sled puts larger ones to files that it never gives back.

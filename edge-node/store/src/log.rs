@@ -6,37 +6,43 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{oneshot, watch};
 
+use record::Compression;
+
+use crate::config::Eviction;
 use crate::disk::{Disk, DiskFile};
-use crate::frame::{Entry, Frame};
+use crate::frame::{Entry, Frame, Lane};
 use crate::limits;
-use crate::segment::{LogState, Producer, ReadEntryError, SegmentReader};
+use crate::segment::{LogState, ReadEntryError, SegmentReader};
 use crate::writer::{Item, Waiting, Writer};
 
-/// Which of the two logs.
+/// Which log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LogId {
-    /// What local clients published, on its way to the core.
-    Outbox,
+    /// What local clients published, on its way to the core: one log a lane.
+    Outbox(Lane),
     /// What came from the core for local subscribers.
     Inbox,
+}
+
+impl std::fmt::Display for LogId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LogId::Outbox(lane) => write!(f, "outbox/{}", lane.0),
+            LogId::Inbox => f.write_str("inbox"),
+        }
+    }
 }
 
 impl LogId {
     pub(crate) fn kind(self) -> u8 {
         match self {
-            LogId::Outbox => 1,
+            LogId::Outbox(_) => 1,
             LogId::Inbox => 2,
-        }
-    }
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            LogId::Outbox => "outbox",
-            LogId::Inbox => "inbox",
         }
     }
 }
@@ -44,9 +50,14 @@ impl LogId {
 /// Why something was not written. It is not in the log, and will not appear in it later, unless `Failed` says that this is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
-    /// The bound on bytes is reached; there is room again when the core has taken something.
-    #[error("the {0} is full")]
-    Full(&'static str),
+    /// The lane's bound on bytes is reached; there is room again when the core has taken something.
+    #[error("lane {0} is full")]
+    Full(Arc<str>),
+    /// The lane is full and drops what comes. The message is counted, and the core will be told: a success for its publisher.
+    #[error("lane {0} is full: the message is dropped and reported")]
+    Dropped(Arc<str>),
+    #[error("there is no lane {0}")]
+    NoSuchLane(u8),
     #[error("the file system is full")]
     DiskFull,
     #[error("the disk does not keep up with what is published")]
@@ -87,11 +98,16 @@ pub struct FrameRead {
     pub next: End,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct LogConfig {
     pub id: LogId,
+    /// Of the lane, or `inbox`.
+    pub name: Arc<str>,
     pub segment_bytes: u64,
     pub max_bytes: u64,
+    pub max_age: Option<Duration>,
+    pub eviction: Eviction,
+    pub compression: Compression,
 }
 
 /// A segment as the log knows it.
@@ -160,7 +176,6 @@ pub(crate) struct Shared {
 pub(crate) struct Log {
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    pub producer: Producer,
 }
 
 pub(crate) fn segment_name(first_number: u64) -> String {
@@ -179,11 +194,8 @@ impl Log {
         on_durable: OnDurable,
     ) -> io::Result<Log> {
         let bytes = segments.values().map(|s| s.len).sum();
-        let end = End {
-            number: state.next_number,
-            position: state.next_position,
-        };
-        let producer = state.producer;
+        let end = state.end();
+        let thread_name = format!("{}-writer", config.name);
         let shared = Arc::new(Shared {
             config,
             disk,
@@ -202,12 +214,11 @@ impl Log {
         });
         let writer = Writer::new(shared.clone(), state, active);
         let thread = std::thread::Builder::new()
-            .name(format!("{}-writer", config.id.name()))
+            .name(thread_name)
             .spawn(move || writer.run())?;
         Ok(Log {
             shared,
             writer: Mutex::new(Some(thread)),
-            producer,
         })
     }
 
@@ -270,7 +281,7 @@ impl Log {
             return Err(WriteError::TooFast);
         }
         if bounded && self.bytes() + pending as u64 > self.shared.config.max_bytes {
-            return Err(WriteError::Full(self.shared.config.id.name()));
+            return Err(WriteError::Full(self.shared.config.name.clone()));
         }
         queue.weight += weight;
         queue.waiting.push_back(Waiting { item, weight, done });
@@ -356,7 +367,7 @@ impl Log {
                             frames.push(Arc::new(frame));
                         }
                     }
-                    Ok(Some(Entry::Release { .. })) => {}
+                    Ok(Some(Entry::Release { .. } | Entry::Dropped { .. })) => {}
                     Err(ReadEntryError::Io(error)) => return Err(error),
                     Err(ReadEntryError::Damage(damage)) => break Some(damage),
                 }
@@ -372,7 +383,7 @@ impl Log {
             }
             if let Some(damage) = damage {
                 self.shared.counters.damaged.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(log = self.shared.config.id.name(), segment = place.segment, offset = place.reader.offset(), %damage,
+                tracing::error!(log = %self.shared.config.name, segment = place.segment, offset = place.reader.offset(), %damage,
                     "damage in a segment: the rest of the segment can not be read and is skipped");
             }
             // Only releases, or damage: go on with the next segment.

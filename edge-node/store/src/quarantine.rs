@@ -29,9 +29,11 @@ impl Quarantine {
 
     /// Stores a frame durably, as one entry a file. The oldest ones go when there are too many.
     pub fn put(&self, frame: &Frame) -> io::Result<()> {
-        let path = self.dir.join(format!("{:020}.frame", frame.number));
+        // The number before the lane: the names sort about as they came.
+        let name = format!("{:020}-{}.frame", frame.number, frame.lane.0);
+        let path = self.dir.join(&name);
         let mut bytes = Vec::new();
-        Entry::Frame(frame.clone()).encode(&mut bytes);
+        Entry::Frame(frame.clone()).encode(0, &mut bytes);
         let file = match self.disk.create(&path) {
             // Refused once more after a reconnect.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
@@ -45,10 +47,10 @@ impl Quarantine {
         let mut names = self.disk.list(&self.dir)?;
         names.sort();
         let mut kept = 0;
-        for name in names.iter().rev() {
-            let path = self.dir.join(name);
+        for found in names.iter().rev() {
+            let path = self.dir.join(found);
             kept += read_len(&*self.disk, &path)?;
-            if kept > limits::QUARANTINE && !name.starts_with(&format!("{:020}", frame.number)) {
+            if kept > limits::QUARANTINE && *found != name {
                 tracing::error!(file = %path.display(), "too many refused batches are kept: the oldest is deleted");
                 self.disk.remove(&path)?;
             }

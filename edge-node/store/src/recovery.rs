@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile};
-use crate::frame::Entry;
+use crate::frame::{Entry, Lane};
 use crate::log::{End, LogId, Segment};
-use crate::segment::{HeaderError, LogState, Producer, ReadEntryError, SegmentReader, read_header};
-use crate::writer::create_segment;
+use crate::segment::{
+    HeaderError, LogState, Producer, ReadEntryError, SegmentReader, Stamp, read_header,
+};
+use crate::writer::{DRAFT, create_segment};
 
-/// Why a store does not open.
+/// Why a store does not open. Damage is no reason: it is set aside and reported.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("{file}: {reason}")]
@@ -22,6 +24,8 @@ pub enum OpenError {
         #[source]
         error: io::Error,
     },
+    #[error("lanes: {0}")]
+    Lanes(String),
     #[error(transparent)]
     Ledger(#[from] crate::ledger::LedgerError),
 }
@@ -31,62 +35,60 @@ pub(crate) fn io_error(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -
     move |error| OpenError::Io { what, error }
 }
 
-/// What the ledger says of a log: a point that was durable once.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Known {
-    pub producer: Producer,
-    pub end: End,
-}
-
-pub(crate) struct Recovered {
-    pub state: LogState,
-    pub segments: BTreeMap<u64, Segment>,
-    pub active: Arc<dyn DiskFile>,
+/// The segments of a log by their headers.
+pub(crate) struct Survey {
+    dir: PathBuf,
+    segments: BTreeMap<u64, Segment>,
+    newest: Option<(LogState, Arc<dyn DiskFile>)>,
     /// Segments that could not be read and were set aside.
     pub set_aside: u32,
-    /// Bytes that were cut off the newest segment: a write that was never acknowledged, or damage.
-    pub cut: u64,
-    /// Whether the producer's epoch was raised since sequences may have been lost.
-    pub epoch_raised: bool,
+    /// Who wrote here, oldest first.
+    pub producers: Vec<Producer>,
+    /// Which lane it says it is.
+    pub lane: Option<Lane>,
 }
 
-/// Entry numbers and positions skipped after a loss: more than can have been given since the ledger was last written.
-const SKIP: u64 = 1 << 32;
-
-/// Opens a log. `fresh_id` is the producer id if there is none yet.
-pub(crate) fn recover(
-    disk: &dyn Disk,
-    dir: &Path,
-    id: LogId,
-    known: Option<Known>,
-    fresh_id: i64,
-) -> Result<Recovered, OpenError> {
+/// Reads the headers of a log, and sets aside what has none.
+pub(crate) fn survey(disk: &dyn Disk, dir: &Path, kind: u8) -> Result<Survey, OpenError> {
     disk.create_dir(dir).map_err(io_error(dir.display()))?;
     let mut names = disk.list(dir).map_err(io_error(dir.display()))?;
-    names.retain(|name| name.ends_with(".seg"));
     names.sort();
-
-    let mut segments = BTreeMap::new();
-    let mut newest: Option<(u64, LogState, Arc<dyn DiskFile>)> = None;
-    let mut set_aside = 0;
-    let last = names.last().cloned();
+    let mut survey = Survey {
+        dir: dir.to_owned(),
+        segments: BTreeMap::new(),
+        newest: None,
+        set_aside: 0,
+        producers: Vec::new(),
+        lane: None,
+    };
     for name in names {
         let path = dir.join(&name);
         let what = path.display().to_string();
-        let file = disk.open(&path).map_err(io_error(&what))?;
-        match read_header(&*file, id.kind()) {
-            Ok((state, data_start)) => {
+        if path.extension().is_some_and(|end| end == DRAFT) {
+            // Never had a name that counts.
+            disk.remove(&path).map_err(io_error(&what))?;
+        }
+        if path.extension().is_none_or(|end| end != "seg") {
+            continue;
+        }
+        let read = disk
+            .open(&path)
+            .map_err(HeaderError::Io)
+            .and_then(|file| Ok((read_header(&*file, kind)?, file.len()?, file)));
+        match read {
+            Ok(((state, data_start), len, file)) => {
                 let segment = Segment {
                     path,
                     first_position: state.next_position,
                     data_start,
-                    len: file.len().map_err(io_error(&what))?,
+                    len,
                 };
-                segments.insert(state.next_number, segment);
-                newest = Some((state.next_number, state, file));
-            }
-            Err(HeaderError::Torn) if Some(&name) == last.as_ref() => {
-                disk.remove(&path).map_err(io_error(&what))?;
+                survey.segments.insert(state.next_number, segment);
+                if survey.producers.last() != Some(&state.producer) {
+                    survey.producers.push(state.producer);
+                }
+                survey.lane = Some(state.lane);
+                survey.newest = Some((state, file));
             }
             Err(HeaderError::Newer(version)) => {
                 return Err(OpenError::Newer {
@@ -94,90 +96,125 @@ pub(crate) fn recover(
                     reason: HeaderError::Newer(version).to_string(),
                 });
             }
+            Err(HeaderError::Io(error)) if is_of_the_medium(&error) => {
+                tracing::error!(segment = %what, %error, "the disk can not read a segment: it is left out");
+                survey.set_aside += 1;
+            }
             Err(HeaderError::Io(error)) => return Err(io_error(&what)(error)),
             Err(error @ (HeaderError::Torn | HeaderError::Damaged)) => {
                 tracing::error!(segment = %what, %error, "a segment can not be read and is set aside");
                 let aside = dir.join(format!("{name}.broken"));
                 disk.rename(&path, &aside).map_err(io_error(&what))?;
-                set_aside += 1;
+                survey.set_aside += 1;
             }
         }
     }
+    Ok(survey)
+}
 
+/// Whether the error belongs to this file's place on the disk, so that trying again would not help (EIO, EBADMSG, EUCLEAN).
+pub(crate) fn is_of_the_medium(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EIO | libc::EBADMSG | libc::EUCLEAN)
+    )
+}
+
+/// The incarnation after all that are known; its id is `fresh_id` where there is none yet or the epochs are used up.
+pub(crate) fn next_incarnation(known: &[Producer], fresh_id: i64) -> Producer {
+    // An id that another one took the place of is older, whatever its epoch.
+    let newest = known
+        .iter()
+        .filter(|one| !known.iter().any(|other| other.previous == Some(one.id)))
+        .max_by_key(|one| one.epoch);
+    match newest {
+        None => Producer {
+            id: fresh_id,
+            previous: None,
+            epoch: 0,
+        },
+        Some(newest) => match newest.epoch.checked_add(1) {
+            Some(epoch) => Producer { epoch, ..*newest },
+            None => Producer {
+                id: fresh_id,
+                previous: Some(newest.id),
+                epoch: 0,
+            },
+        },
+    }
+}
+
+pub(crate) struct Recovered {
+    pub state: LogState,
+    pub segments: BTreeMap<u64, Segment>,
+    pub active: Arc<dyn DiskFile>,
+    /// Bytes that were cut off the newest segment: a write that was never acknowledged, or damage.
+    pub cut: u64,
+    /// Where the log ended, if the ledger knew of a later end.
+    pub lost_from: Option<End>,
+}
+
+/// Entry numbers and positions skipped after a loss: more than can have been given since the ledger was last written.
+const SKIP: u64 = 1 << 32;
+
+/// Makes a log of what was found, and begins a segment for the new incarnation. `known` is an end that was durable once.
+pub(crate) fn recover(
+    disk: &dyn Disk,
+    survey: Survey,
+    id: LogId,
+    known: Option<End>,
+    producer: Producer,
+) -> Result<Recovered, OpenError> {
+    let Survey {
+        dir,
+        mut segments,
+        newest,
+        ..
+    } = survey;
     let mut cut = 0;
-    let (state, active) = match newest {
-        Some((first, mut state, file)) => {
-            if let Some(segment) = segments.get_mut(&first) {
-                cut = scan_newest(&file, segment, &mut state)
-                    .map_err(io_error(segment.path.display()))?;
-            }
-            (Some(state), Some(file))
-        }
-        None => (None, None),
-    };
-    if cut > 0 {
-        tracing::warn!(
-            log = id.name(),
-            bytes = cut,
-            "cut an incomplete write off the newest segment"
-        );
-    }
-
-    let behind = match (&state, known) {
-        (Some(state), Some(known)) => known.end.number > state.next_number,
-        (None, Some(_)) => true,
-        (_, None) => false,
-    };
-    let epoch_raised = set_aside > 0 || behind;
-    if let (Some(state), Some(active), false) = (&state, &active, epoch_raised) {
-        return Ok(Recovered {
-            state: state.clone(),
-            segments,
-            active: active.clone(),
-            set_aside,
-            cut,
-            epoch_raised,
-        });
-    }
-
-    let fresh = Producer {
-        id: fresh_id,
-        epoch: 0,
-    };
-    let mut next = state.unwrap_or_else(|| LogState {
+    let mut state = LogState {
+        lane: match id {
+            LogId::Outbox(lane) => lane,
+            LogId::Inbox => Lane::DEFAULT,
+        },
         next_number: 1,
         next_position: 0,
-        producer: known.map_or(fresh, |known| known.producer),
+        producer,
+        last: Stamp::NONE,
         sequences: HashMap::new(),
         origins: HashMap::new(),
-    });
-    if epoch_raised {
-        // Sequences may have been given that nothing here remembers: begin an epoch in which none has been.
-        let end = known.map(|known| known.end).unwrap_or_default();
-        next.next_number = next.next_number.max(end.number) + SKIP;
-        next.next_position = next.next_position.max(end.position) + SKIP;
-        next.sequences.clear();
-        if let Some(known) = known {
-            next.producer.epoch = next.producer.epoch.max(known.producer.epoch);
+    };
+    if let Some((found, file)) = newest {
+        let first = found.next_number;
+        state = found;
+        if let Some(segment) = segments.get_mut(&first) {
+            cut = scan_newest(&file, segment, &mut state)
+                .map_err(io_error(segment.path.display()))?;
         }
-        next.producer = match next.producer.epoch.checked_add(1) {
-            Some(epoch) => Producer {
-                epoch,
-                ..next.producer
-            },
-            None => fresh,
-        };
     }
+    if cut > 0 {
+        tracing::warn!(log = %id, bytes = cut, "cut an incomplete write off the newest segment");
+    }
+    let end = state.end();
+    let lost_from = known
+        .filter(|known| known.number > end.number)
+        .map(|known| {
+            state.next_number = known.number + SKIP;
+            state.next_position = end.position.max(known.position) + SKIP;
+            end
+        });
+    // Sequences of an incarnation begin at 0, whatever came before it.
+    state.producer = producer;
+    state.sequences.clear();
     let (active, segment) =
-        create_segment(disk, dir, id.kind(), &next).map_err(io_error(dir.display()))?;
-    segments.insert(next.next_number, segment);
+        create_segment(disk, &dir, id.kind(), &state).map_err(io_error(dir.display()))?;
+    segments.insert(state.next_number, segment);
     Ok(Recovered {
-        state: next,
+        state,
         segments,
         active,
-        set_aside,
         cut,
-        epoch_raised,
+        lost_from,
     })
 }
 

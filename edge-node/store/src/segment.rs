@@ -3,8 +3,9 @@
 //!
 //! ```text
 //! "TOWLSEG\n" | u16 format version | u8 kind of log | u32 length of the state | u32 CRC-32C of the state | state
-//! state: u64 first entry number | u64 first record position | i64 producer id | i16 producer epoch
-//!        | u32 n, n x (u8 lane | u16 length, stream | i32 next sequence) | u32 n, n x (u64 stream | u32 partition | i64 next)
+//! state: u8 lane | u64 first entry number | u64 first record position | i64 producer id | i64 id before that, -1: none
+//!        | i16 producer epoch | i64 last time | u64 boot of the last time if it is blind, 0: it is not
+//!        | u32 n, n x (u16 length, stream | i32 next sequence) | u32 n, n x (u64 stream | u32 partition | i64 next)
 //! ```
 
 use std::collections::HashMap;
@@ -17,28 +18,51 @@ use record::StreamName;
 use crate::disk::DiskFile;
 use crate::frame::{Damage, Entry, Lane, MIN_BODY, PREFIX};
 use crate::limits;
+use crate::log::End;
 use crate::wire::{Reader, Short, put_text};
 
 /// The format that is written. A newer one is refused.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 const MAGIC: &[u8; 8] = b"TOWLSEG\n";
 const FIXED: usize = 19;
+/// A producer that took nobody's place.
+const NO_ID: i64 = -1;
 
-/// Who writes a log: the identity under which the core knows the batches.
+/// Who writes: the identity under which the core knows the batches, one for all lanes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Producer {
-    /// Of lane 0; lane L writes with `id + L`.
+    /// Its low byte is 0; lane L writes with `id + L`.
     pub id: i64,
+    /// The id that this one took the place of, for the core: what has the old id is older.
+    pub previous: Option<i64>,
+    /// The incarnation: one more at each start.
     pub epoch: i16,
+}
+
+/// When the last record was stamped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    /// Milliseconds since 1970; -1: there was none.
+    pub ms: i64,
+    pub blind: Option<u64>,
+}
+
+impl Stamp {
+    pub const NONE: Stamp = Stamp {
+        ms: -1,
+        blind: None,
+    };
 }
 
 /// What a log knows at some point between two entries.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LogState {
+    pub lane: Lane,
     pub next_number: u64,
     pub next_position: u64,
     pub producer: Producer,
-    pub sequences: HashMap<(Lane, StreamName), i32>,
+    pub last: Stamp,
+    pub sequences: HashMap<StreamName, i32>,
     pub origins: HashMap<(u64, u32), i64>,
 }
 
@@ -48,13 +72,24 @@ impl LogState {
         self.next_number = entry.number() + 1;
         let Entry::Frame(frame) = entry else { return };
         self.next_position = frame.end();
+        self.last = Stamp {
+            ms: frame.batch.max_timestamp(),
+            blind: frame.blind,
+        };
         if let Some(origin) = frame.origin {
             self.origins
                 .insert((origin.stream, origin.partition), origin.next);
         } else if frame.batch.producer_epoch() == self.producer.epoch {
             let next = record::next_sequence(frame.batch.last_sequence());
-            self.sequences
-                .insert((frame.lane, frame.stream.clone()), next);
+            self.sequences.insert(frame.stream.clone(), next);
+        }
+    }
+
+    /// The end of a log in this state.
+    pub fn end(&self) -> End {
+        End {
+            number: self.next_number,
+            position: self.next_position,
         }
     }
 }
@@ -79,14 +114,16 @@ impl From<Short> for HeaderError {
 }
 
 pub(crate) fn encode_header(kind: u8, state: &LogState) -> Vec<u8> {
-    let mut s = Vec::new();
+    let mut s = vec![state.lane.0];
     s.extend_from_slice(&state.next_number.to_be_bytes());
     s.extend_from_slice(&state.next_position.to_be_bytes());
     s.extend_from_slice(&state.producer.id.to_be_bytes());
+    s.extend_from_slice(&state.producer.previous.unwrap_or(NO_ID).to_be_bytes());
     s.extend_from_slice(&state.producer.epoch.to_be_bytes());
+    s.extend_from_slice(&state.last.ms.to_be_bytes());
+    s.extend_from_slice(&state.last.blind.unwrap_or(0).to_be_bytes());
     s.extend_from_slice(&(state.sequences.len() as u32).to_be_bytes());
-    for ((lane, stream), next) in &state.sequences {
-        s.push(lane.0);
+    for (stream, next) in &state.sequences {
         put_text(&mut s, stream.as_str());
         s.extend_from_slice(&next.to_be_bytes());
     }
@@ -135,19 +172,24 @@ pub(crate) fn read_header(file: &dyn DiskFile, kind: u8) -> Result<(LogState, u6
     }
     let mut r = Reader(state.into());
     let mut state = LogState {
+        lane: Lane(r.get_u8()?),
         next_number: r.get_u64()?,
         next_position: r.get_u64()?,
         producer: Producer {
             id: r.get_i64()?,
+            previous: Some(r.get_i64()?).filter(|id| *id != NO_ID),
             epoch: r.get_i16()?,
+        },
+        last: Stamp {
+            ms: r.get_i64()?,
+            blind: Some(r.get_u64()?).filter(|boot| *boot != 0),
         },
         sequences: HashMap::new(),
         origins: HashMap::new(),
     };
     for _ in 0..r.get_u32()? {
-        let lane = Lane(r.get_u8()?);
         let stream = StreamName::new(&r.text()?).map_err(|_| HeaderError::Damaged)?;
-        state.sequences.insert((lane, stream), r.get_i32()?);
+        state.sequences.insert(stream, r.get_i32()?);
     }
     for _ in 0..r.get_u32()? {
         let key = (r.get_u64()?, r.get_u32()?);
@@ -175,7 +217,10 @@ pub(crate) struct SegmentReader {
     offset: u64,
     end: u64,
     buffer: BytesMut,
+    /// Number after the last entry that was read.
     expected: Option<u64>,
+    /// Number of the first entry of the last one's write.
+    group: u64,
 }
 
 pub(crate) enum ReadEntryError {
@@ -203,7 +248,13 @@ impl SegmentReader {
             end,
             buffer: BytesMut::new(),
             expected,
+            group: 0,
         }
+    }
+
+    /// Number of the first entry that became durable together with the last one that was read.
+    pub fn group(&self) -> u64 {
+        self.group
     }
 
     /// Where the next entry begins.
@@ -233,11 +284,13 @@ impl SegmentReader {
         let mut bytes = self.buffer.split_to(PREFIX + len);
         self.offset += (PREFIX + len) as u64;
         // A copy, so that a kept frame does not keep the whole chunk.
-        let entry = Entry::decode(Bytes::copy_from_slice(&bytes.split_off(PREFIX)))?;
+        let body = Bytes::copy_from_slice(&bytes.split_off(PREFIX));
+        let (entry, place) = Entry::decode(body)?;
         if self.expected.is_some_and(|number| number != entry.number()) {
             return Err(Damage::Number.into());
         }
-        self.expected = Some(entry.number() + 1);
+        self.expected = entry.number().checked_add(1);
+        self.group = entry.number() - u64::from(place);
         Ok(Some(entry))
     }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::frame::Lane;
 use crate::ledger::{Change, Ledger, LedgerError, Table};
 use crate::log::LogId;
 use crate::wire::{Reader, Short};
@@ -62,7 +63,7 @@ pub(crate) struct Sessions {
     holds: Mutex<HashMap<String, Hold>>,
 }
 
-const SESSION_VERSION: u8 = 1;
+const SESSION_VERSION: u8 = 2;
 
 fn encode(session: &Session) -> Vec<u8> {
     let mut out = vec![SESSION_VERSION];
@@ -70,6 +71,10 @@ fn encode(session: &Session) -> Vec<u8> {
     out.extend_from_slice(&(session.checkpoints.len() as u32).to_be_bytes());
     for checkpoint in &session.checkpoints {
         out.push(checkpoint.log.kind());
+        out.push(match checkpoint.log {
+            LogId::Outbox(lane) => lane.0,
+            LogId::Inbox => 0,
+        });
         out.extend_from_slice(&checkpoint.position.to_be_bytes());
     }
     out.extend_from_slice(&session.bytes);
@@ -84,9 +89,9 @@ fn decode(value: Bytes) -> Result<Session, Short> {
     let epoch = r.get_u64()?;
     let mut checkpoints = Vec::new();
     for _ in 0..r.get_u32()? {
-        let log = match r.get_u8()? {
-            1 => LogId::Outbox,
-            2 => LogId::Inbox,
+        let log = match (r.get_u8()?, r.get_u8()?) {
+            (1, lane) => LogId::Outbox(Lane(lane)),
+            (2, _) => LogId::Inbox,
             _ => return Err(Short),
         };
         let position = r.get_u64()?;

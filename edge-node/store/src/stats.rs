@@ -20,7 +20,18 @@ pub struct Stats {
     pub cut: u64,
     /// Segments that were set aside when the store was opened.
     pub set_aside: u64,
-    pub epoch_raised: bool,
     pub quarantined: u64,
     pub sessions_lagging: u64,
+}
+
+/// What a lane of the outbox looks like now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LaneStats {
+    /// Stored since the start.
+    pub messages_in: u64,
+    /// Messages that the core has not acknowledged, and bytes of the segments that hold them.
+    pub messages: u64,
+    pub bytes: u64,
+    /// Bytes of all its segments: also of those that a local session has not read.
+    pub disk_bytes: u64,
 }

@@ -10,18 +10,20 @@ use parking_lot::Mutex;
 use record::{Batch, NewRecord, StreamName};
 use tokio::sync::watch;
 
-use crate::apply::{self, Retained, client_prefix, decode_retained};
-use crate::config::Config;
+use crate::apply::{self, Retained, client_prefix, decode_retained, packet_prefix};
+use crate::config::{Config, Eviction, LaneConfig};
 use crate::disk::Disk;
 use crate::frame::{Entry, Frame, Lane, Origin, PacketRef};
+use crate::gap::Gap;
 use crate::keeper::Keeper;
+use crate::lanes;
 use crate::ledger::{Change, Ledger, LedgerError, Table};
 use crate::log::{End, FrameRead, From, Log, LogConfig, LogId, OnDurable, WriteError};
 use crate::quarantine::Quarantine;
-use crate::recovery::{Known, OpenError, Recovered, io_error, recover, replay};
+use crate::recovery::{OpenError, Recovered, io_error, next_incarnation, recover, replay, survey};
 use crate::segment::Producer;
 use crate::sessions::{Checkpoint, Session, SessionError, Sessions};
-use crate::stats::Stats;
+use crate::stats::{LaneStats, Stats};
 use crate::wire::Reader;
 use crate::writer::Item;
 
@@ -35,32 +37,40 @@ pub struct NewMessage {
     pub retained: bool,
     /// Stored in the same write.
     pub packet: Option<PacketRef>,
+    /// The boot (not 0) whose clock stamped the record while the time was not known.
+    pub blind: Option<u64>,
 }
 
 /// Up to which entry the ledger has got each log (before its next flush).
 #[derive(Default)]
 struct Applied {
-    outbox: u64,
-    inbox: u64,
+    logs: HashMap<LogId, u64>,
     /// The ledger refused a change: from then on segments are kept, and read again at the next start.
     failed: bool,
 }
 
-impl Applied {
-    fn of(&mut self, id: LogId) -> &mut u64 {
-        match id {
-            LogId::Outbox => &mut self.outbox,
-            LogId::Inbox => &mut self.inbox,
-        }
-    }
+/// What is said of a lane to those who did not configure it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneInfo {
+    pub lane: Lane,
+    pub name: Arc<str>,
+    /// False: it is not in the configuration any more, and is only drained.
+    pub configured: bool,
+}
+
+struct LaneLog {
+    info: LaneInfo,
+    log: Log,
+    uplink: Mutex<End>,
 }
 
 struct Inner {
-    outbox: Log,
+    /// In the order of their numbers.
+    lanes: Vec<LaneLog>,
     inbox: Log,
+    producer: Producer,
     ledger: Arc<dyn Ledger>,
     sessions: Sessions,
-    uplink: Mutex<End>,
     applied: Arc<Mutex<Applied>>,
     config: Config,
     sessions_lagging: AtomicU64,
@@ -72,16 +82,26 @@ pub struct Store {
     keeper: Keeper,
     quarantine: Quarantine,
     origins: Mutex<HashMap<(u64, u32), i64>>,
+    /// The end of a log that is not there: never moves.
+    nothing: watch::Sender<End>,
     cut: u64,
     set_aside: u32,
-    epoch_raised: bool,
+}
+
+/// Frames of a lane for the core, and before them the gap that stands there.
+#[derive(Debug, Clone, Default)]
+pub struct OutboxRead {
+    /// Comes before the frames.
+    pub gap: Option<Gap>,
+    pub frames: Vec<Arc<Frame>>,
+    /// Where to read on.
+    pub next: End,
 }
 
 const PRODUCER: &[u8] = b"producer";
-const UPLINK: &[u8] = b"uplink";
 
 fn log_key(id: LogId, what: &str) -> Vec<u8> {
-    format!("{what}/{}", id.name()).into_bytes()
+    format!("{what}/{id}").into_bytes()
 }
 
 fn encode_end(end: End) -> Vec<u8> {
@@ -104,8 +124,22 @@ fn get_producer(ledger: &dyn Ledger) -> Result<Option<Producer>, LedgerError> {
         Some(Producer {
             id: r.get_i64().ok()?,
             epoch: r.get_i16().ok()?,
+            previous: Some(r.get_i64().ok()?).filter(|id| *id >= 0),
         })
     }))
+}
+
+fn producer_row(producer: Producer) -> Change {
+    Change::Put {
+        table: Table::Identity,
+        key: PRODUCER.to_vec(),
+        value: [
+            &producer.id.to_be_bytes()[..],
+            &producer.epoch.to_be_bytes()[..],
+            &producer.previous.unwrap_or(-1).to_be_bytes()[..],
+        ]
+        .concat(),
+    }
 }
 
 /// A row that says that the ledger has got all entries before `number`.
@@ -124,24 +158,17 @@ fn open_log(
     applied: &Arc<Mutex<Applied>>,
     dir: &Path,
     config: LogConfig,
-    fresh_id: i64,
-) -> Result<(Log, Recovered), OpenError> {
+    recovered: &Recovered,
+) -> Result<Log, OpenError> {
     let id = config.id;
-    let dir = dir.join(id.name());
-    let end = get_end(&**ledger, Table::Cursor, &log_key(id, "end"))?;
-    let producer = get_producer(&**ledger)?;
-    let known = end
-        .zip(producer)
-        .map(|(end, producer)| Known { producer, end });
-    let recovered = recover(&**disk, &dir, id, known, fresh_id)?;
-
     let from = ledger.get(Table::Cursor, &log_key(id, "applied"))?;
     let from = from.and_then(|v| Reader(v).get_u64().ok()).unwrap_or(0);
+    let lane = recovered.state.lane;
     let mut failed = None;
     replay(&**disk, &recovered.segments, from, &mut |entry| {
         let number = entry.number();
         let mut rows = Vec::new();
-        apply::changes(std::slice::from_ref(&entry), &mut rows);
+        apply::changes(lane, std::slice::from_ref(&entry), &mut rows);
         if !rows.is_empty() {
             rows.push(applied_row(id, number + 1));
             if let Err(error) = ledger.apply(rows) {
@@ -153,7 +180,8 @@ fn open_log(
         return Err(error.into());
     }
 
-    *applied.lock().of(id) = recovered.state.next_number;
+    let next = recovered.state.next_number;
+    applied.lock().logs.insert(id, next);
     let theirs = (ledger.clone(), applied.clone());
     let on_durable: OnDurable = Box::new(move |entries: &[Entry]| {
         let (ledger, applied) = &theirs;
@@ -161,7 +189,7 @@ fn open_log(
             return;
         };
         let mut rows = Vec::new();
-        apply::changes(entries, &mut rows);
+        apply::changes(lane, entries, &mut rows);
         // Held over both steps, so that a checkpoint never says less than the ledger has got.
         let mut applied = applied.lock();
         if applied.failed {
@@ -175,19 +203,18 @@ fn open_log(
                 return;
             }
         }
-        *applied.of(id) = next;
+        applied.logs.insert(id, next);
     });
-    let log = Log::start(
+    Log::start(
         config,
         disk.clone(),
-        &dir,
+        dir,
         recovered.state.clone(),
         recovered.segments.clone(),
         recovered.active.clone(),
         on_durable,
     )
-    .map_err(io_error(dir.display()))?;
-    Ok((log, recovered))
+    .map_err(io_error(dir.display()))
 }
 
 impl Store {
@@ -198,42 +225,103 @@ impl Store {
         dir: &Path,
         config: Config,
     ) -> Result<Store, OpenError> {
+        let outbox_dir = dir.join("outbox");
+        let inbox_dir = dir.join("inbox");
+        let found = lanes::survey_all(&*disk, &*ledger, &outbox_dir, &config)?;
+        let inbox_survey = survey(&*disk, &inbox_dir, LogId::Inbox.kind())?;
+
+        let mut known: Vec<Producer> = get_producer(&*ledger)?.into_iter().collect();
+        known.extend(inbox_survey.producers.iter());
+        known.extend(found.iter().flat_map(|lane| &lane.survey.producers));
         // Bit 62: never an id that a core gives out. The low byte is for the lanes.
         let fresh_id = ((config.random & (i64::MAX as u64) & !0xff) | 1 << 62) as i64;
+        let producer = next_incarnation(&known, fresh_id);
+        // In both places before anything is written under it: here, and in the headers of the new segments.
+        let mut rows = vec![producer_row(producer)];
+        rows.extend(found.iter().map(lanes::FoundLane::row));
+        ledger.apply(rows)?;
+        ledger.flush()?;
+
         let applied = Arc::new(Mutex::new(Applied::default()));
-        let log_config = |id| LogConfig {
-            id,
+        let mut lanes = Vec::new();
+        let mut cut = 0;
+        let mut set_aside = 0;
+        for lane in found {
+            let id = LogId::Outbox(lane.number);
+            let dir = outbox_dir.join(&*lane.name);
+            set_aside += lane.survey.set_aside;
+            let end = get_end(&*ledger, Table::Cursor, &log_key(id, "end"))?;
+            let recovered = recover(&*disk, lane.survey, id, end, producer)?;
+            cut += recovered.cut;
+            let bounds = lane.config.clone();
+            let bounds = bounds.unwrap_or_else(|| LaneConfig::new(&lane.name));
+            let log_config = LogConfig {
+                id,
+                name: lane.name.clone(),
+                segment_bytes: config.segment_bytes,
+                max_bytes: bounds.max_bytes,
+                max_age: bounds.max_age,
+                eviction: bounds.eviction,
+                compression: bounds.compression,
+            };
+            let log = open_log(&disk, &ledger, &applied, &dir, log_config, &recovered)?;
+            let start = log.oldest();
+            let uplink = get_end(&*ledger, Table::Cursor, &log_key(id, "uplink"))?;
+            let uplink = uplink.unwrap_or(start);
+            // A cursor from an older ledger or from before a loss: never outside of the log.
+            let uplink = if uplink.number < start.number {
+                start
+            } else if uplink.number > log.end().number {
+                log.end()
+            } else {
+                uplink
+            };
+            lanes.push(LaneLog {
+                info: LaneInfo {
+                    lane: lane.number,
+                    name: lane.name,
+                    configured: lane.config.is_some(),
+                },
+                log,
+                uplink: Mutex::new(uplink),
+            });
+        }
+
+        set_aside += inbox_survey.set_aside;
+        let end = get_end(&*ledger, Table::Cursor, &log_key(LogId::Inbox, "end"))?;
+        let inbox_found = recover(&*disk, inbox_survey, LogId::Inbox, end, producer)?;
+        cut += inbox_found.cut;
+        let log_config = LogConfig {
+            id: LogId::Inbox,
+            name: "inbox".into(),
             segment_bytes: config.segment_bytes,
-            max_bytes: config.outbox_bytes,
+            max_bytes: u64::MAX,
+            max_age: None,
+            eviction: Eviction::Reject,
+            compression: record::Compression::None,
         };
-        let open = |id| open_log(&disk, &ledger, &applied, dir, log_config(id), fresh_id);
-        let (outbox, found) = open(LogId::Outbox)?;
-        let (inbox, inbox_found) = open(LogId::Inbox)?;
+        let inbox = open_log(
+            &disk,
+            &ledger,
+            &applied,
+            &inbox_dir,
+            log_config,
+            &inbox_found,
+        )?;
         let quarantine = dir.join("quarantine");
         let quarantine =
             Quarantine::open(disk.clone(), &quarantine).map_err(io_error(quarantine.display()))?;
 
-        let start = outbox.oldest();
-        let uplink = get_end(&*ledger, Table::Cursor, UPLINK)?.unwrap_or(start);
-        // A cursor from before what was lost, or from an older ledger: never outside of the log.
-        let uplink = if uplink.number < start.number {
-            start
-        } else if uplink.number > outbox.end().number {
-            outbox.end()
-        } else {
-            uplink
-        };
         let inner = Arc::new(Inner {
-            outbox,
+            lanes,
             inbox,
+            producer,
             sessions: Sessions::load_all(&*ledger)?,
             ledger,
-            uplink: Mutex::new(uplink),
             applied,
             config,
             sessions_lagging: AtomicU64::new(0),
         });
-        // The producer's identity is in both places before anything is written under it.
         inner.checkpoint()?;
         let theirs = inner.clone();
         let keeper =
@@ -243,22 +331,32 @@ impl Store {
             keeper,
             quarantine,
             origins: Mutex::new(inbox_found.state.origins),
-            cut: found.cut + inbox_found.cut,
-            set_aside: found.set_aside + inbox_found.set_aside,
-            epoch_raised: found.epoch_raised,
+            nothing: watch::Sender::new(End::default()),
+            cut,
+            set_aside,
         })
     }
 
-    fn log(&self, id: LogId) -> &Log {
-        match id {
-            LogId::Outbox => &self.inner.outbox,
-            LogId::Inbox => &self.inner.inbox,
-        }
+    /// All lanes that have a log, in the order of their numbers.
+    pub fn lanes(&self) -> Vec<LaneInfo> {
+        let lanes = self.inner.lanes.iter();
+        lanes.map(|lane| lane.info.clone()).collect()
+    }
+
+    /// The lane of that name in the configuration.
+    pub fn lane(&self, name: &str) -> Option<Lane> {
+        let mut lanes = self.inner.lanes.iter();
+        let found = lanes.find(|lane| lane.info.configured && *lane.info.name == *name);
+        found.map(|lane| lane.info.lane)
+    }
+
+    fn log(&self, id: LogId) -> Option<&Log> {
+        self.inner.log(id)
     }
 
     /// Under which id and epoch batches are written now.
     pub fn producer(&self) -> Producer {
-        self.inner.outbox.producer
+        self.inner.producer
     }
 
     /// Stores a message. It takes its place in the log at the first poll; resolves when it is durable.
@@ -269,8 +367,10 @@ impl Store {
 
     /// Stores a message without waiting, unless the disk is behind.
     pub async fn publish_unacknowledged(&self, message: NewMessage) -> Result<(), WriteError> {
+        let lane = message.lane;
         let written = self.enqueue(message)?;
-        if self.inner.outbox.is_behind() {
+        let log = self.log(LogId::Outbox(lane));
+        if log.is_some_and(Log::is_behind) {
             return written.await.unwrap_or(Err(WriteError::Closed));
         }
         Ok(())
@@ -281,21 +381,45 @@ impl Store {
         message: NewMessage,
     ) -> Result<tokio::sync::oneshot::Receiver<Result<(), WriteError>>, WriteError> {
         let item = Item::Record {
-            lane: message.lane,
             stream: message.stream,
             record: message.record,
             retained: message.retained,
             packet: message.packet,
+            blind: message.blind,
         };
-        let written = self.inner.outbox.enqueue(item, true)?;
+        let log = self.log(LogId::Outbox(message.lane));
+        let log = log.ok_or(WriteError::NoSuchLane(message.lane.0))?;
+        let written = log.enqueue(item, true)?;
         self.keeper.touch();
         Ok(written)
     }
 
     /// Takes a packet id from the client's unreleased ones; resolves when that is durable.
     pub async fn release(&self, packet: PacketRef) -> Result<(), WriteError> {
-        let written = self.inner.outbox.enqueue(Item::Release(packet), false)?;
-        written.await.unwrap_or(Err(WriteError::Closed))
+        let prefix = packet_prefix(&packet);
+        let mut lanes = Vec::new();
+        let ledger = &self.inner.ledger;
+        let scanned = ledger.scan(Table::Unreleased, &prefix, &mut |key, _| {
+            lanes.extend(key.get(prefix.len()).map(|lane| Lane(*lane)));
+            true
+        });
+        scanned.map_err(|error| WriteError::Failed(error.to_string()))?;
+        if self.inner.applied.lock().failed {
+            // The ledger does not know; a release of nothing does no harm.
+            lanes = self.inner.lanes.iter().map(|lane| lane.info.lane).collect();
+        }
+        // To the log of its message, where a replay finds the two in their order.
+        let mut releases = Vec::new();
+        for log in lanes
+            .iter()
+            .filter_map(|lane| self.log(LogId::Outbox(*lane)))
+        {
+            releases.push(log.enqueue(Item::Release(packet.clone()), false)?);
+        }
+        for release in releases {
+            release.await.unwrap_or(Err(WriteError::Closed))?;
+        }
+        Ok(())
     }
 
     /// Packet ids that were stored with messages of this client and not released.
@@ -304,10 +428,13 @@ impl Store {
         let mut ids = Vec::new();
         let ledger = &self.inner.ledger;
         ledger.scan(Table::Unreleased, &prefix, &mut |key, _| {
-            let id = key.get(prefix.len()..).and_then(|id| id.try_into().ok());
+            let id = key.get(prefix.len()..prefix.len() + 2);
+            let id = id.and_then(|id| id.try_into().ok());
             ids.extend(id.map(u16::from_be_bytes));
             true
         })?;
+        // One that was used again in another lane is there twice.
+        ids.dedup();
         Ok(ids)
     }
 
@@ -349,7 +476,6 @@ impl Store {
             }
         }
         let item = Item::Batch {
-            lane: Lane::DEFAULT,
             stream,
             batch,
             retained,
@@ -363,48 +489,81 @@ impl Store {
     }
 
     pub fn end(&self, log: LogId) -> End {
-        self.log(log).end()
+        self.log(log).map(Log::end).unwrap_or_default()
     }
 
     /// The oldest place that can still be read.
     pub fn oldest(&self, log: LogId) -> End {
-        self.log(log).oldest()
+        self.log(log).map(Log::oldest).unwrap_or_default()
     }
 
     /// Moves when something new is durable.
     pub fn watch(&self, log: LogId) -> watch::Receiver<End> {
-        self.log(log).subscribe()
+        let log = self.log(log);
+        log.map_or_else(|| self.nothing.subscribe(), Log::subscribe)
     }
 
-    /// Reads whole frames of about `max_bytes`, at least one if there is one. Reading the disk is done on tokio's blocking threads.
+    /// Reads whole frames of about `max_bytes`, at least one if there is one; what is missing is passed over. Reading the disk is
+    /// done on tokio's blocking threads.
     pub async fn read(
         self: &Arc<Self>,
         log: LogId,
         from: From,
         max_bytes: usize,
     ) -> io::Result<FrameRead> {
-        if let Some(read) = self.log(log).read_tail(from, max_bytes) {
+        let Some(found) = self.log(log) else {
+            return Ok(FrameRead::default());
+        };
+        if let Some(read) = found.read_tail(from, max_bytes) {
             return Ok(read);
         }
         let store = self.clone();
-        tokio::task::spawn_blocking(move || store.log(log).read(from, max_bytes))
-            .await
-            .map_err(io::Error::other)?
+        let read = tokio::task::spawn_blocking(move || {
+            let log = store.log(log);
+            log.map_or_else(|| Ok(FrameRead::default()), |log| log.read(from, max_bytes))
+        });
+        read.await.map_err(io::Error::other)?
     }
 
-    /// Where the uplink goes on after a reconnect: all before it is committed in the core.
-    pub fn uplink(&self) -> End {
-        *self.inner.uplink.lock()
+    /// Reads a lane for the core, from an entry number on: a gap if one is there, then whole frames up to the next gap, about
+    /// `max_bytes`, at least one if there is one.
+    pub async fn read_outbox(
+        self: &Arc<Self>,
+        lane: Lane,
+        from: u64,
+        max_bytes: usize,
+    ) -> io::Result<OutboxRead> {
+        let log = LogId::Outbox(lane);
+        let read = self.read(log, From::Number(from), max_bytes).await?;
+        Ok(OutboxRead {
+            gap: None,
+            frames: read.frames,
+            next: read.next,
+        })
     }
 
-    /// The core has committed everything before `to`. Never goes back.
-    pub fn advance_uplink(&self, to: End) {
-        let mut uplink = self.inner.uplink.lock();
+    /// Where the uplink of a lane goes on after a reconnect: all before it is committed in the core.
+    pub fn uplink(&self, lane: Lane) -> End {
+        let lane = self.inner.lane(lane);
+        lane.map(|lane| *lane.uplink.lock()).unwrap_or_default()
+    }
+
+    /// The core has committed everything of the lane before `to`. Never goes back.
+    pub fn advance_uplink(&self, lane: Lane, to: End) {
+        let Some(lane) = self.inner.lane(lane) else {
+            return;
+        };
+        let mut uplink = lane.uplink.lock();
         if to.number > uplink.number {
             *uplink = to;
             drop(uplink);
             self.keeper.touch();
         }
+    }
+
+    /// Gaps that the core has not been told of yet, by lane and place.
+    pub fn gaps(&self) -> Result<Vec<Gap>, LedgerError> {
+        Ok(Vec::new())
     }
 
     /// Makes the cursors durable now.
@@ -463,42 +622,51 @@ impl Store {
 
     /// True after a failed sync: only opening the store again tells what is on the disk.
     pub fn failed(&self) -> bool {
-        self.inner.outbox.failed() || self.inner.inbox.failed()
+        self.inner.logs().any(|(_, log)| log.failed())
     }
 
     pub fn stats(&self) -> Stats {
         let inner = &self.inner;
-        let (out, down) = (inner.outbox.counters(), inner.inbox.counters());
-        let uplink = self.uplink();
         let count = |value: &AtomicU64| value.load(Ordering::Relaxed);
-        let pending = inner.outbox.end().position.saturating_sub(uplink.position);
-        Stats {
-            messages_in: count(&out.records),
-            messages_down: count(&down.records),
-            outbox_messages: pending,
-            outbox_bytes: if pending == 0 {
-                0
-            } else {
-                inner.outbox.bytes_from(uplink.position)
-            },
-            disk_bytes: inner.outbox.bytes() + inner.inbox.bytes(),
-            payload_bytes: count(&out.payload_bytes) + count(&down.payload_bytes),
-            bytes_written: count(&out.bytes_written) + count(&down.bytes_written),
-            syncs: count(&out.syncs) + count(&down.syncs),
-            refused: count(&out.refused) + count(&down.refused),
-            damaged: count(&out.damaged) + count(&down.damaged),
+        let mut stats = Stats {
+            messages_down: count(&inner.inbox.counters().records),
             cut: self.cut,
             set_aside: self.set_aside.into(),
-            epoch_raised: self.epoch_raised,
             quarantined: count(&self.quarantine.frames),
             sessions_lagging: count(&inner.sessions_lagging),
+            ..Stats::default()
+        };
+        for (_, log) in inner.logs() {
+            let counters = log.counters();
+            stats.disk_bytes += log.bytes();
+            stats.payload_bytes += count(&counters.payload_bytes);
+            stats.bytes_written += count(&counters.bytes_written);
+            stats.syncs += count(&counters.syncs);
+            stats.refused += count(&counters.refused);
+            stats.damaged += count(&counters.damaged);
         }
+        for lane in &inner.lanes {
+            let lane = lane.stats();
+            stats.messages_in += lane.messages_in;
+            stats.outbox_messages += lane.messages;
+            stats.outbox_bytes += lane.bytes;
+        }
+        stats
+    }
+
+    /// What one lane looks like, in the order of [`Store::lanes`].
+    pub fn lane_stats(&self) -> Vec<(LaneInfo, LaneStats)> {
+        let lanes = self.inner.lanes.iter();
+        lanes
+            .map(|lane| (lane.info.clone(), lane.stats()))
+            .collect()
     }
 
     /// Writes what waits and stops the threads. Blocks on the disk. Later writes are refused.
     pub fn close(&self) {
-        self.inner.outbox.close();
-        self.inner.inbox.close();
+        for (_, log) in self.inner.logs() {
+            log.close();
+        }
         self.keeper.close();
     }
 }
@@ -509,69 +677,93 @@ impl Drop for Store {
     }
 }
 
+impl LaneLog {
+    fn stats(&self) -> LaneStats {
+        let uplink = *self.uplink.lock();
+        let messages = self.log.end().position.saturating_sub(uplink.position);
+        LaneStats {
+            messages_in: self.log.counters().records.load(Ordering::Relaxed),
+            messages,
+            bytes: if messages == 0 {
+                0
+            } else {
+                self.log.bytes_from(uplink.position)
+            },
+            disk_bytes: self.log.bytes(),
+        }
+    }
+}
+
 impl Inner {
+    fn lane(&self, lane: Lane) -> Option<&LaneLog> {
+        self.lanes.iter().find(|found| found.info.lane == lane)
+    }
+
+    fn log(&self, id: LogId) -> Option<&Log> {
+        match id {
+            LogId::Outbox(lane) => self.lane(lane).map(|lane| &lane.log),
+            LogId::Inbox => Some(&self.inbox),
+        }
+    }
+
+    fn logs(&self) -> impl Iterator<Item = (LogId, &Log)> {
+        let lanes = self.lanes.iter();
+        let lanes = lanes.map(|lane| (LogId::Outbox(lane.info.lane), &lane.log));
+        lanes.chain([(LogId::Inbox, &self.inbox)])
+    }
+
     /// Brings the ledger up to the logs, durably, then lets go of segments.
     fn checkpoint(&self) -> Result<(), LedgerError> {
-        let uplink = *self.uplink.lock();
-        let producer = self.outbox.producer;
-        let mut rows = vec![
-            Change::Put {
-                table: Table::Identity,
-                key: PRODUCER.to_vec(),
-                value: [
-                    &producer.id.to_be_bytes()[..],
-                    &producer.epoch.to_be_bytes()[..],
-                ]
-                .concat(),
-            },
-            Change::Put {
-                table: Table::Cursor,
-                key: UPLINK.to_vec(),
-                value: encode_end(uplink),
-            },
-        ];
-        for (id, log) in [(LogId::Outbox, &self.outbox), (LogId::Inbox, &self.inbox)] {
+        let mut rows = Vec::new();
+        let mut put_end = |what: &str, id: LogId, end: End| {
             rows.push(Change::Put {
                 table: Table::Cursor,
-                key: log_key(id, "end"),
-                value: encode_end(log.end()),
+                key: log_key(id, what),
+                value: encode_end(end),
             });
-        }
-        let (outbox, inbox) = {
-            let applied = self.applied.lock();
-            let (outbox, inbox) = (applied.outbox, applied.inbox);
-            rows.push(applied_row(LogId::Outbox, outbox));
-            rows.push(applied_row(LogId::Inbox, inbox));
-            self.ledger.apply(rows)?;
-            (outbox, inbox)
         };
+        // How far each log is done with, but for sessions and the ledger.
+        let mut done: Vec<(LogId, End)> = Vec::new();
+        for lane in &self.lanes {
+            let id = LogId::Outbox(lane.info.lane);
+            let uplink = *lane.uplink.lock();
+            put_end("uplink", id, uplink);
+            put_end("end", id, lane.log.end());
+            done.push((id, uplink));
+        }
+        put_end("end", LogId::Inbox, self.inbox.end());
+        done.push((LogId::Inbox, self.inbox.end()));
+        {
+            let applied = self.applied.lock();
+            for (id, end) in &mut done {
+                let number = applied.logs.get(id).copied().unwrap_or(0);
+                rows.push(applied_row(*id, number));
+                // A segment goes when the ledger durably has what is to be remembered of it.
+                end.number = end.number.min(number);
+            }
+            self.ledger.apply(rows)?;
+        }
         self.ledger.flush()?;
-        // A segment goes when the core has it, and when the ledger durably has what is to be remembered of it.
-        let number = uplink.number.min(outbox);
-        self.trim(LogId::Outbox, End { number, ..uplink });
-        let number = inbox;
-        let position = self.inbox.end().position;
-        self.trim(LogId::Inbox, End { number, position });
+        for (id, keep) in done {
+            self.trim(id, keep);
+        }
         Ok(())
     }
 
     /// Deletes segments before `keep` that no session needs.
     fn trim(&self, id: LogId, mut keep: End) {
-        let log = match id {
-            LogId::Outbox => &self.outbox,
-            LogId::Inbox => &self.inbox,
-        };
+        let Some(log) = self.log(id) else { return };
         let oldest = log.position_before_end(self.config.session_bytes);
         let (lowest, lagging) = self.sessions.lowest(id, oldest);
         for client in lagging {
             self.sessions_lagging.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(%client, log = id.name(), "a session is too far behind: it loses the oldest messages that it has not read");
+            tracing::warn!(%client, log = %id, "a session is too far behind: it loses the oldest messages that it has not read");
         }
         if let Some(lowest) = lowest {
             keep.position = keep.position.min(lowest);
         }
         if let Err(error) = log.trim(keep) {
-            tracing::warn!(log = id.name(), %error, "a segment can not be deleted");
+            tracing::warn!(log = %id, %error, "a segment can not be deleted");
         }
     }
 }

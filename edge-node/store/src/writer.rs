@@ -12,24 +12,23 @@ use record::{Batch, BatchBuilder, NewRecord, StreamName};
 use tokio::sync::oneshot;
 
 use crate::disk::DiskFile;
-use crate::frame::{Entry, Frame, Lane, Origin, PacketRef};
+use crate::frame::{Entry, Frame, Origin, PacketRef};
 use crate::limits;
-use crate::log::{End, Segment, Shared, WriteError, segment_name};
+use crate::log::{Segment, Shared, WriteError, segment_name};
 use crate::segment::{LogState, encode_header};
 
 /// What can be put into a log.
 pub(crate) enum Item {
     /// A record that is still to be put into a batch.
     Record {
-        lane: Lane,
         stream: StreamName,
         record: NewRecord,
         retained: bool,
         packet: Option<PacketRef>,
+        blind: Option<u64>,
     },
     /// A batch that is encoded already.
     Batch {
-        lane: Lane,
         stream: StreamName,
         batch: Batch,
         retained: Vec<u32>,
@@ -74,8 +73,8 @@ pub(crate) struct Writer {
 
 /// A batch that still takes records.
 struct OpenBatch {
-    lane: Lane,
     stream: StreamName,
+    blind: Option<u64>,
     builder: BatchBuilder,
     retained: Vec<u32>,
     packets: Vec<PacketRef>,
@@ -153,9 +152,11 @@ impl Writer {
     fn build(&self, items: Vec<Waiting>) -> Group {
         let mut group = Group::default();
         let mut batches: Vec<Result<OpenBatch, Frame>> = Vec::new();
-        let mut open: HashMap<(Lane, StreamName), usize> = HashMap::new();
+        let lane = self.state.lane;
+        // The newest batch of each stream.
+        let mut open: HashMap<StreamName, usize> = HashMap::new();
         // Sequences after the batches of this group; they count only if it is written.
-        let mut sequences: HashMap<(Lane, StreamName), i32> = HashMap::new();
+        let mut sequences: HashMap<StreamName, i32> = HashMap::new();
         let mut number = self.state.next_number;
 
         for Waiting { item, done, .. } in items {
@@ -168,7 +169,6 @@ impl Writer {
                     group.done.push(done);
                 }
                 Item::Batch {
-                    lane,
                     stream,
                     batch,
                     retained,
@@ -186,20 +186,21 @@ impl Writer {
                         retained,
                         exactly_once: Vec::new(),
                         origin: Some(origin),
+                        blind: None,
                     }));
                 }
                 Item::Record {
-                    lane,
-                    stream,
+                    stream: key,
                     record,
                     retained,
                     packet,
+                    blind,
                 } => {
-                    let key = (lane, stream);
                     let payload = record.value.as_ref().map_or(0, |value| value.len())
                         + record.key.as_ref().map_or(0, |key| key.len());
                     let place = open.get(&key).copied().filter(|&at| {
-                        matches!(&batches[at], Ok(batch) if batch.builder.count() < limits::BATCH_RECORDS
+                        matches!(&batches[at], Ok(batch) if batch.blind == blind
+                            && batch.builder.count() < limits::BATCH_RECORDS
                             && batch.builder.len() + payload <= limits::BATCH_TARGET)
                     });
                     let at = match place {
@@ -223,13 +224,15 @@ impl Writer {
                             sequences.insert(key.clone(), sequence);
                             let producer = self.state.producer;
                             batches.push(Ok(OpenBatch {
-                                lane,
-                                stream: key.1.clone(),
-                                builder: BatchBuilder::new().producer(
-                                    producer.id + i64::from(lane.0),
-                                    producer.epoch,
-                                    sequence,
-                                ),
+                                stream: key.clone(),
+                                blind,
+                                builder: BatchBuilder::new()
+                                    .compression(self.shared.config.compression)
+                                    .producer(
+                                        producer.id + i64::from(lane.0),
+                                        producer.epoch,
+                                        sequence,
+                                    ),
                                 retained: Vec::new(),
                                 packets: Vec::new(),
                                 payload: 0,
@@ -259,12 +262,12 @@ impl Writer {
 
         let mut position = self.state.next_position;
         // Streams of which a batch could not be encoded: what follows it would leave a hole in the sequence.
-        let mut broken: HashSet<(Lane, StreamName)> = HashSet::new();
+        let mut broken: HashSet<StreamName> = HashSet::new();
         for batch in batches {
             let mut frame = match batch {
                 Err(frame) => frame,
                 Ok(open) if open.builder.is_empty() => continue,
-                Ok(open) if broken.contains(&(open.lane, open.stream.clone())) => {
+                Ok(open) if broken.contains(&open.stream) => {
                     for done in open.done {
                         let _ =
                             done.send(Err(WriteError::Encode("a batch before it failed".into())));
@@ -281,16 +284,17 @@ impl Writer {
                             Frame {
                                 number: 0,
                                 position: 0,
-                                lane: open.lane,
+                                lane,
                                 stream: open.stream,
                                 batch,
                                 retained: open.retained,
                                 exactly_once: open.packets,
                                 origin: None,
+                                blind: open.blind,
                             }
                         }
                         Err(error) => {
-                            broken.insert((open.lane, open.stream));
+                            broken.insert(open.stream);
                             for done in open.done {
                                 let _ = done.send(Err(WriteError::Encode(error.to_string())));
                             }
@@ -318,8 +322,8 @@ impl Writer {
         }
         let (first, len) = self.active_segment();
         self.buffer.clear();
-        for entry in &group.entries {
-            entry.encode(&mut self.buffer);
+        for (place, entry) in (0..).zip(&group.entries) {
+            entry.encode(place, &mut self.buffer);
         }
         if let Err(error) = self.active.append(&self.buffer) {
             // Part of it may stand there; it must go before anything else is written behind it.
@@ -364,10 +368,7 @@ impl Writer {
             }
         }
         // Under the lock, so that a reader who sees the end finds the frames before it.
-        self.shared.end.send_replace(End {
-            number: self.state.next_number,
-            position: self.state.next_position,
-        });
+        self.shared.end.send_replace(self.state.end());
     }
 
     fn active_segment(&self) -> (u64, u64) {
@@ -397,7 +398,7 @@ impl Writer {
     }
 
     fn fail(&self, error: &io::Error) {
-        tracing::error!(log = self.shared.config.id.name(), %error, "the disk failed: nothing is taken until a restart");
+        tracing::error!(log = %self.shared.config.name, %error, "the disk failed: nothing is taken until a restart");
         self.shared.failed.store(true, Ordering::Relaxed);
     }
 }
@@ -409,6 +410,9 @@ fn write_error(error: &io::Error) -> WriteError {
     }
 }
 
+/// What ends the name of a segment that is being made.
+pub(crate) const DRAFT: &str = "new";
+
 /// Makes the segment that begins with `state`, durably: header and name are synced before anything is written behind it.
 pub(crate) fn create_segment(
     disk: &dyn crate::disk::Disk,
@@ -417,17 +421,21 @@ pub(crate) fn create_segment(
     state: &LogState,
 ) -> io::Result<(Arc<dyn DiskFile>, Segment)> {
     let path = dir.join(segment_name(state.next_number));
-    let file = match disk.create(&path) {
-        // Left by an attempt that found the disk full.
+    // Made under another name: a segment that begins at the same place, because nothing was written since, stays until its
+    // successor is whole.
+    let draft = path.with_extension(DRAFT);
+    let file = match disk.create(&draft) {
+        // Left by an attempt that found the disk full, or the power cut.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            disk.remove(&path)?;
-            disk.create(&path)?
+            disk.remove(&draft)?;
+            disk.create(&draft)?
         }
         result => result?,
     };
     let header = encode_header(kind, state);
     file.append(&header)?;
     file.sync()?;
+    disk.rename(&draft, &path)?;
     disk.sync_dir(dir)?;
     let len = header.len() as u64;
     let segment = Segment {

@@ -19,6 +19,8 @@ pub trait Disk: Send + Sync + 'static {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Names of the files of a directory, in no order.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Names of the directories in a directory, in no order.
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Makes a directory and those above it, durably.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;

@@ -176,6 +176,18 @@ impl Disk for SimulatedDisk {
             .collect())
     }
 
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let state = self.0.lock();
+        let inside = state.names.keys().filter_map(|path| path.parent());
+        let inside = inside.filter(|path| path.parent() == Some(dir));
+        let mut names: Vec<String> = inside
+            .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
+            .collect();
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
     fn create_dir(&self, _dir: &Path) -> io::Result<()> {
         Ok(())
     }
