@@ -53,7 +53,8 @@ pub struct Gap {
     /// Between which times they were stamped, in milliseconds since 1970, about; -1 = not known.
     pub first_time: i64,
     pub last_time: i64,
-    /// The epoch of what follows.
+    /// Under which id (that of the lane) and epoch what follows was written.
+    pub producer_id: i64,
     pub epoch: i16,
     /// The next sequence of each stream in that epoch. One that is not named begins at 0, or has nothing missing.
     pub sequences: Vec<(StreamName, i32)>,

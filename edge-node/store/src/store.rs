@@ -525,16 +525,16 @@ impl Store {
         read.await.map_err(io::Error::other)?
     }
 
-    /// Reads a lane for the core, from an entry number on: a gap if one is there, then whole frames up to the next gap, about
+    /// Reads a lane for the core, from the end of what was read before: a gap if one is there, then whole frames up to the next gap, about
     /// `max_bytes`, at least one if there is one.
     pub async fn read_outbox(
         self: &Arc<Self>,
         lane: Lane,
-        from: u64,
+        from: End,
         max_bytes: usize,
     ) -> io::Result<OutboxRead> {
         let log = LogId::Outbox(lane);
-        let read = self.read(log, From::Number(from), max_bytes).await?;
+        let read = self.read(log, From::Number(from.number), max_bytes).await?;
         Ok(OutboxRead {
             gap: None,
             frames: read.frames,
