@@ -1,0 +1,218 @@
+"""What is measured: each figure for each system, over the same link, with the same load, one after the other."""
+
+import json
+import os
+import subprocess
+import tempfile
+import threading
+import time
+
+from systems import wait_until
+
+# Lanes and rules of the edge, for figures that are about them.
+ALARMS = (
+    '[[lane]]\nname = "data"\nsize = "8GiB"\n',
+    '[[lane]]\nname = "alarms"\npriority = 9\n',
+    '[[rule]]\nfilter = "bench/alarm/#"\nlane = "alarms"\n',
+)
+FRESH = ('[[lane]]\nname = "data"\nsize = "8GiB"\nfresh-first = true\n',)
+LARGE = ('[[lane]]\nname = "data"\nsize = "8GiB"\n',)
+COMPRESSED = ('[[lane]]\nname = "data"\nlink-compression = true\n',)
+
+
+class Load:
+    """The load generator, in a process of its own."""
+
+    def __init__(self, options, *words):
+        self.child = subprocess.Popen([options.load, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def ready(self):
+        """A receiver is subscribed."""
+        line = self.child.stderr.readline()
+        assert line.startswith("subscribed"), line + self.child.stderr.read()
+        return self
+
+    def result(self):
+        out, err = self.child.communicate()
+        if self.child.returncode != 0:
+            raise SystemExit(f"the load generator failed: {err}")
+        return json.loads(out)
+
+
+class Peak(threading.Thread):
+    """The most memory and disk that a site took while it ran."""
+
+    def __init__(self, system):
+        super().__init__(daemon=True)
+        self.system, self.over = system, threading.Event()
+        self.resident = self.disk = 0.0
+        self.start()
+
+    def run(self):
+        while not self.over.wait(0.2):
+            try:
+                self.resident = max(self.resident, self.system.resident_mib())
+                self.disk = max(self.disk, self.system.disk_mib())
+            except (FileNotFoundError, ProcessLookupError):
+                return
+
+    def stop(self):
+        self.over.set()
+        self.join()
+
+
+def sync_us(folder, turns=300):
+    """What one 4 KiB write with fdatasync costs on this device now: p50 and p99."""
+    times = []
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        for _ in range(turns):
+            begun = time.perf_counter()
+            os.pwrite(file.fileno(), b"x" * 4096, 0)
+            os.fdatasync(file.fileno())
+            times.append((time.perf_counter() - begun) * 1e6)
+    times.sort()
+    return {"p50_us": round(times[len(times) // 2]), "p99_us": round(times[int(len(times) * 0.99)])}
+
+
+def publish(system, options, messages, *words):
+    return Load(options, "publish", "--to", system.site, "--messages", messages, *words)
+
+
+def receive(system, options, messages, *words, filter=None):
+    load = Load(options, "receive", "--from", system.centre, "--filter", filter or system.filter, "--messages", messages, "--qos", system.qos_at_centre, *words)
+    return load.ready()
+
+
+def ingest(system, options):
+    """What devices see: QoS 1, acknowledged when it is kept."""
+    system.start(LARGE)
+    device = sync_us(system.folder)
+    one = publish(system, options, options.scale(3_000), "--window", 1).result()
+    before = system.written()
+    count = options.scale(400_000)
+    many = publish(system, options, count, "--clients", 64, "--window", 32, "--first", 100).result()
+    if hasattr(system, "waiting"):
+        wait_until("everything is sent", lambda: system.waiting() == 0, 120)
+    written = system.written() - before
+    return {
+        "durability": system.durability,
+        "device": device,
+        "one client": one["puback"],
+        "64 clients, messages/s": round(many["per_second"]),
+        "64 clients": many["puback"],
+        "bytes written per payload byte": round(written / (count * 256), 2),
+        "errors": one["errors"] + many["errors"],
+    }
+
+
+def outage(system, options):
+    """The link is gone while devices go on."""
+    system.start(LARGE)
+    idle = system.resident_mib()
+    count = options.scale(2_000_000)
+    reader = receive(system, options, count, "--patience", 60)
+    system.net.shape(dead=True)
+    time.sleep(1)
+    peak = Peak(system)
+    sent = publish(system, options, count, "--clients", 16, "--window", 64, "--size", 200).result()
+    time.sleep(1)
+    kept = system.disk_mib()
+    begun = time.time_ns()
+    system.net.shape()
+    got = reader.result()
+    peak.stop()
+    # Whoever gives space back does it soon.
+    time.sleep(5)
+    return {
+        "idle MiB": round(idle, 1),
+        "peak MiB": round(peak.resident, 1),
+        "disk MiB": round(kept),
+        "disk MiB after": round(system.disk_mib()),
+        "taken": sent["acknowledged"],
+        "delivered": got["received"],
+        "lost": sent["acknowledged"] - got["received"],
+        "repeated": got["repeated"],
+        "disordered": got["disordered"],
+        "drained in s": round((got["last_ns"] - begun) / 1e9, 1),
+    }
+
+
+def drain(system, options):
+    """A backlog goes up as fast as it can, while new messages come in."""
+    result = {}
+    mbit = 40
+    for where, shape, count in (
+        ("loopback", {}, options.scale(1_000_000)),
+        (f"{mbit} Mbit/s, 200 ms, 2 % loss", {"rtt_ms": 200, "loss": 0.02, "mbit": mbit}, options.scale(300_000)),
+    ):
+        system.start(FRESH)
+        system.net.shape(dead=True)
+        time.sleep(1)
+        sent = publish(system, options, count, "--clients", 16, "--window", 64, "--topic", "bench/backlog/{client}").result()
+        prefix = system.filter.removesuffix("bench/#")
+        reader = receive(system, options, count, "--patience", 60, filter=f"{prefix}bench/backlog/#")
+        live_reader = receive(system, options, 1 << 40, "--patience", 20, filter=f"{prefix}bench/live/#")
+        begun = time.time_ns()
+        system.net.shape(**shape)
+        # From the moment on at which the link is back for somebody who just publishes.
+        seconds = 20 if options.quick else 40
+        live = publish(system, options, 50 * seconds, "--rate", 50, "--topic", "bench/live/{client}", "--first", 900)
+        got = reader.result()
+        live.result()
+        live_got = live_reader.result()
+        system.net.shape()
+        took = max(got["last_ns"] - begun, 1) / 1e9
+        result[where] = {
+            "first after s": round((got["first_ns"] - begun) / 1e9, 2),
+            "all after s": round(took, 1),
+            "messages/s": round(got["received"] / took),
+            "lost": sent["acknowledged"] - got["received"],
+            "repeated": got["repeated"],
+            "live": live_got["latency"],
+            "live lost": 50 * seconds - live_got["received"],
+        }
+        if shape:
+            result[where]["of the link"] = round(got["received"] * 256 * 8 / took / (mbit * 1e6), 2)
+        system.stop()
+    return result
+
+
+def alarm(system, options):
+    """One urgent message behind a backlog that takes hours."""
+    system.start(ALARMS)
+    system.net.shape(dead=True)
+    time.sleep(1)
+    count = options.scale(262_144)
+    publish(system, options, count, "--clients", 4, "--window", 32, "--size", 4096, "--topic", "bench/bulk/{client}").result()
+    prefix = system.filter.removesuffix("bench/#")
+    seconds = 30
+    reader = receive(system, options, seconds, "--patience", 60, filter=f"{prefix}bench/alarm/#")
+    system.net.shape(rtt_ms=60, mbit=1)
+    # Time to connect again and to fill the link.
+    time.sleep(15)
+    publish(system, options, seconds, "--rate", 1, "--size", 64, "--topic", "bench/alarm/{client}", "--first", 900).result()
+    got = reader.result()
+    system.net.shape()
+    return {"backlog MiB": round(count * 4096 / 1048576), "round trip ms": 60, "came": f"{got['received']} of {seconds}", "latency": got["latency"]}
+
+
+def wire(system, options):
+    """Bytes on the link for one JSON reading of about 100 bytes, everything included."""
+    system.start(COMPRESSED)
+    result = {}
+    # The first readings teach those who learn.
+    warm = 20_000
+    reader = receive(system, options, warm, "--patience", 30)
+    publish(system, options, warm, "--clients", 10, "--rate", 4_000, "--reading", "--window", 256).result()
+    reader.result()
+    for rate, count in ((1_000, 20_000), (10, 200)):
+        reader = receive(system, options, count, "--patience", 30)
+        before = system.net.sent_bytes()
+        publish(system, options, count, "--clients", 10, "--rate", rate, "--reading", "--window", 256, "--from", warm * 2).result()
+        reader.result()
+        warm += count
+        result[f"{rate} readings/s"] = round((system.net.sent_bytes() - before) / count, 1)
+    return result
+
+
+ALL = {"ingest": ingest, "outage": outage, "drain": drain, "alarm": alarm, "wire": wire}

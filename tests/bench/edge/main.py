@@ -1,0 +1,114 @@
+"""`tests/bench/run edge`: the edge beside Mosquitto's bridge and a NATS leaf node, on the same machine, over the same link."""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import re
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+import figures  # noqa: E402
+import network  # noqa: E402
+import systems  # noqa: E402
+
+PAGE = pathlib.Path(__file__).resolve().parents[3] / "docs" / "reference" / "performance.md"
+
+
+def flat(value, path=()):
+    """Path and value of everything that is not a table of its own; a latency is one value."""
+    if isinstance(value, dict) and "p99_us" in value:
+        shown = " / ".join(f"{value[key] / 1000:.1f}" for key in ("p50_us", "p99_us", "p999_us") if key in value)
+        yield path, shown + " ms"
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from flat(inner, (*path, key))
+    elif isinstance(value, list):
+        yield path, "; ".join(value) or "none"
+    else:
+        yield path, str(value)
+
+
+def table(results):
+    """Rows of (figure, what, one cell a system)."""
+    rows = []
+    for figure, by_system in results["figures"].items():
+        cells = {name: dict(flat(value)) for name, value in by_system.items()}
+        order = list(dict.fromkeys(path for one in cells.values() for path in one))
+        for path in order:
+            rows.append((figure, ", ".join(path), *(cells.get(name, {}).get(path, "") for name in results["systems"])))
+    return rows
+
+
+def markdown(results):
+    names = [f"{name} {version}" for name, version in results["systems"].items()]
+    lines = [f"Taken {results['taken']} on {results['machine']}. Latencies are p50 / p99 / p99.9.", ""]
+    lines += ["| | | " + " | ".join(names) + " |", "|---|---|" + "---:|" * len(names)]
+    lines += ["| " + " | ".join(row) + " |" for row in table(results)]
+    return "\n".join(lines) + "\n"
+
+
+def put_on_page(text):
+    begin, end = "<!-- edge -->\n", "<!-- /edge -->"
+    page = PAGE.read_text()
+    if begin not in page:
+        raise SystemExit(f"{PAGE} has no {begin.strip()} mark")
+    before, rest = page.split(begin, 1)
+    PAGE.write_text(before + begin + text + end + rest.split(end, 1)[1])
+
+
+def machine():
+    cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    load = os.getloadavg()[0]
+    return f"{os.cpu_count()} x {cpu.group(1) if cpu else platform.machine()}, Linux {platform.release()}, load before {load:.1f}"
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="tests/bench/run edge", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the data")
+    parser.add_argument("--only", action="append", choices=figures.ALL, help="only this figure (may be given several times)")
+    parser.add_argument("--system", action="append", choices=[s.name for s in systems.SYSTEMS], help="only this system (may be given several times)")
+    parser.add_argument("--json", metavar="FILE", help="writes all figures to this file")
+    parser.add_argument("--markdown", action="store_true", help="puts the table into docs/reference/performance.md")
+    parser.add_argument("--dir", default=tempfile.gettempdir(), help="where data goes: at most 4 GB, removed at the end")
+    parser.add_argument("--peers", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--load", required=True, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.scale = lambda count: count // 10 if options.quick else count
+    if os.geteuid() != 0:
+        raise SystemExit("tests/bench/run edge makes a network namespace: run it as root")
+
+    results = {"taken": time.strftime("%Y-%m-%d"), "machine": machine(), "quick": options.quick, "systems": {}, "figures": {}}
+    with network.network() as net:
+        for name in options.only or figures.ALL:
+            for system in systems.SYSTEMS:
+                if options.system and system.name not in options.system:
+                    continue
+                print(f"{name}: {system.name} ...", file=sys.stderr, flush=True)
+                one = system(pathlib.Path(options.dir) / "towline-bench-edge", net, options)
+                try:
+                    figure = figures.ALL[name](one, options)
+                except (AssertionError, OSError) as error:
+                    # Something that did not manage a load is a result, too.
+                    figure = {"failed": str(error).splitlines()[0]}
+                finally:
+                    net.shape()
+                    one.stop()
+                results["systems"][one.name] = one.version
+                results["figures"].setdefault(name, {})[one.name] = figure
+    rows = table(results)
+    head = ("", "", *(f"{name} {version}" for name, version in results["systems"].items()))
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    for row in (head, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    if options.json:
+        pathlib.Path(options.json).write_text(json.dumps(results, indent=1))
+    if options.markdown:
+        put_on_page(markdown(results))
+
+
+main()
