@@ -4,29 +4,28 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use futures_util::future::select_all;
 use mqtt_broker::backend::{
     ClientId, FeedId, FeedRead, Message, Position, Publish, PublishError, ReadError, SavedSession,
     StorageError,
 };
 use mqtt_broker::{Backend, convert};
-use mqtt_codec::{PacketId, QoS, TopicFilter};
-use record::stream_for_topic;
-use store::{
-    Checkpoint, Frame, From, Lane, LogId, NewMessage, PacketRef, Session, Store, WriteError,
-};
+use mqtt_codec::{PacketId, QoS, TopicFilter, TopicName};
+use store::{Checkpoint, Frame, From, Lane, LogId, PacketRef, Session, Store, View, WriteError};
 use tokio_util::sync::CancellationToken;
+
+use crate::outbox::Outbox;
+use crate::reducer;
 
 pub struct EdgeBackend {
     pub store: Arc<Store>,
+    pub outbox: Arc<Outbox>,
     /// Cancelled when the disk has failed and only a restart can tell what is on it.
     pub disk_failed: CancellationToken,
 }
 
-/// The two logs are the feeds, whatever the filter.
-const OUTBOX: FeedId = FeedId {
-    stream: 0,
-    partition: 0,
-};
+/// The logs are the feeds, whatever the filter: those of the lanes by their numbers, and the inbox.
+const OUTBOX: u64 = 0;
 const INBOX: FeedId = FeedId {
     stream: 1,
     partition: 0,
@@ -34,15 +33,21 @@ const INBOX: FeedId = FeedId {
 
 fn log_of(feed: FeedId) -> Option<LogId> {
     match feed {
-        OUTBOX => Some(LogId::Outbox(Lane::DEFAULT)),
         INBOX => Some(LogId::Inbox),
+        FeedId {
+            stream: OUTBOX,
+            partition,
+        } => Some(LogId::Outbox(Lane(partition.try_into().ok()?))),
         _ => None,
     }
 }
 
 fn feed_of(log: LogId) -> FeedId {
     match log {
-        LogId::Outbox(_) => OUTBOX,
+        LogId::Outbox(lane) => FeedId {
+            stream: OUTBOX,
+            partition: lane.0.into(),
+        },
         LogId::Inbox => INBOX,
     }
 }
@@ -79,21 +84,33 @@ pub fn now_ms() -> i64 {
     })
 }
 
-/// The messages of a frame for MQTT, each with its position. Positions before `from` are left out.
+/// The messages of a frame for local readers, each with its position and the time of its record. Positions before `from` are left out.
 pub fn messages(
     frame: &Frame,
     from: u64,
-    out: &mut Vec<(Position, Message)>,
+    out: &mut Vec<(Position, i64, Message)>,
 ) -> Result<(), String> {
     let records = frame.batch.records().map_err(|error| error.to_string())?;
-    for (position, record) in (frame.position..).zip(records) {
+    for (index, record) in (0..).zip(records) {
         let record = record.map_err(|error| error.to_string())?;
+        let position = frame.position + u64::from(index);
         if position < from {
             continue;
         }
-        if let Some(message) = convert::message(&frame.stream, &record) {
-            out.push((Position(position), message));
+        let Some(mut message) = convert::message(&frame.stream, &record) else {
+            continue;
+        };
+        match frame.view(index) {
+            None => {}
+            Some(View::Hidden) => continue,
+            Some(View::Key(topic)) => match TopicName::new(topic) {
+                Ok(topic) => message.topic = topic,
+                Err(_) => continue,
+            },
         }
+        // Upstream it may be another thing.
+        message.retain |= frame.retained.binary_search(&index).is_ok();
+        out.push((Position(position), record.timestamp, message));
     }
     Ok(())
 }
@@ -128,18 +145,7 @@ impl Backend for EdgeBackend {
         publish: Publish,
         exactly_once: Option<(ClientId, PacketId)>,
     ) -> Result<(), PublishError> {
-        let packet = exactly_once.map(|(client, packet_id)| PacketRef {
-            client: client.as_str().to_owned(),
-            packet_id: packet_id.get(),
-        });
-        let message = NewMessage {
-            lane: Lane::DEFAULT,
-            stream: stream_for_topic(publish.message.topic.as_str()),
-            record: convert::new_record(&publish, now_ms()),
-            retained: publish.message.retain,
-            packet,
-            blind: None,
-        };
+        let message = self.outbox.message(&publish, exactly_once, now_ms())?;
         let written = match publish.message.qos {
             QoS::AtMostOnce => self.store.publish_unacknowledged(message).await,
             QoS::AtLeastOnce | QoS::ExactlyOnce => self.store.publish(message).await,
@@ -191,6 +197,7 @@ impl Backend for EdgeBackend {
     async fn sessions(&self) -> Result<Vec<(ClientId, SavedSession)>, StorageError> {
         let sessions = self.store.sessions().map_err(failed)?;
         let named = sessions.into_iter();
+        let named = named.filter(|(client, _)| client != reducer::SESSION);
         Ok(named
             .map(|(client, session)| (ClientId::new(&client), to_saved(session)))
             .collect())
@@ -207,7 +214,13 @@ impl Backend for EdgeBackend {
         let prefix = literal_prefix(filter.as_str());
         self.store
             .retained(prefix, &mut |retained| {
-                let message = convert::message(&retained.stream, &retained.record);
+                let mut message = convert::message(&retained.stream, &retained.record);
+                if retained.record.key.as_deref() != Some(retained.key.as_bytes()) {
+                    message = message.and_then(|message| {
+                        let topic = TopicName::new(&retained.key).ok()?;
+                        Some(Message { topic, ..message })
+                    });
+                }
                 messages.extend(message.filter(|message| {
                     filter.matches(&message.topic) && message.expires_at.is_none_or(|at| at > now)
                 }));
@@ -221,9 +234,9 @@ impl Backend for EdgeBackend {
     }
 
     fn feeds_for(&self, _filter: &TopicFilter) -> Vec<(FeedId, Position)> {
-        [LogId::Outbox(Lane::DEFAULT), LogId::Inbox]
-            .map(|log| (feed_of(log), Position(self.store.end(log).position)))
-            .into()
+        let logs = self.store.logs().into_iter();
+        logs.map(|log| (feed_of(log), Position(self.store.end(log).position)))
+            .collect()
     }
 
     fn feeds_generation(&self) -> u64 {
@@ -251,7 +264,10 @@ impl Backend for EdgeBackend {
             }
         }
         Ok(FeedRead {
-            messages,
+            messages: messages
+                .into_iter()
+                .map(|(at, _, message)| (at, message))
+                .collect(),
             next,
             lost: first.saturating_sub(from.0),
         })
@@ -261,31 +277,28 @@ impl Backend for EdgeBackend {
         if feeds_generation != self.feeds_generation() {
             return Vec::new();
         }
-        let mut outbox = self.store.watch(LogId::Outbox(Lane::DEFAULT));
-        let mut inbox = self.store.watch(LogId::Inbox);
+        let mut waited = Vec::new();
+        for (feed, position) in positions {
+            match log_of(*feed) {
+                Some(log) => waited.push((*feed, position.0, self.store.watch(log))),
+                None => return vec![*feed],
+            }
+        }
         loop {
-            let ends = [
-                outbox.borrow_and_update().position,
-                inbox.borrow_and_update().position,
-            ];
-            let moved = positions.iter().filter(|(feed, position)| {
-                let end = match log_of(*feed) {
-                    Some(LogId::Outbox(_)) => ends[0],
-                    Some(LogId::Inbox) => ends[1],
-                    None => return true,
-                };
-                end > position.0
+            let moved = waited.iter_mut().filter_map(|(feed, position, end)| {
+                (end.borrow_and_update().position > *position).then_some(*feed)
             });
-            let moved: Vec<_> = moved.map(|(feed, _)| *feed).collect();
+            let moved: Vec<_> = moved.collect();
             if !moved.is_empty() {
                 return moved;
             }
-            let moved = tokio::select! {
-                moved = outbox.changed() => moved,
-                moved = inbox.changed() => moved,
-            };
+            if waited.is_empty() {
+                return pending().await;
+            }
+            let changes = waited.iter_mut().map(|(_, _, end)| Box::pin(end.changed()));
+            let (changed, _, _) = select_all(changes).await;
             // The store is gone, and nothing will come any more.
-            if moved.is_err() {
+            if changed.is_err() {
                 pending::<()>().await;
             }
         }

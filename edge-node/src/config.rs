@@ -7,6 +7,7 @@ use settings::{HostPort, Listen, Rate, Size, settings};
 use settings::logging::{LogFormat, LogLevel};
 
 use crate::lanes::LaneSettings;
+use crate::rules::RuleSettings;
 use crate::users::{AclSettings, UserSettings};
 
 settings! {
@@ -49,6 +50,8 @@ settings! {
     lists {
         /// Lanes of the outbox
         pub lane: LaneSettings;
+        /// What becomes of what devices publish; the first whose filter matches decides
+        pub rule: RuleSettings;
         /// Who may connect
         pub user: UserSettings;
         /// Who may publish and subscribe to what; the first that fits decides

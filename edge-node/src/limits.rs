@@ -42,11 +42,35 @@ pub const MAX_HASH_MEMORY: u32 = 32 * 1024;
 pub const MAX_HASH_PASSES: u32 = 16;
 /// Highest priority of a lane.
 pub const MAX_PRIORITY: u8 = 9;
-/// Logs of the outbox: one a lane, two with fresh-first.
-pub const MAX_LOGS: usize = 16;
+/// Logs of the outbox: one a lane, two with fresh-first. The store takes one more, for local readers.
+pub const MAX_LOGS: usize = 15;
 /// Longest name of a lane, in bytes.
 pub const MAX_LANE_NAME: usize = 32;
 /// Smallest bound of a lane, in bytes: room for a few segments.
 pub const MIN_LANE: u64 = 16 * 1024 * 1024;
 /// Shortest age of a lane: eviction looks at whole segments, now and then.
 pub const MIN_AGE: Duration = Duration::from_secs(1);
+/// Topic rules.
+pub const MAX_RULES: usize = 1000;
+/// Shortest and longest interval or window of a reduction.
+pub const MIN_INTERVAL: Duration = Duration::from_millis(100);
+pub const MAX_INTERVAL: Duration = Duration::from_secs(7 * 86_400);
+/// Topics with a reduction whose state is kept. One more ends the window or interval of the one that was silent longest.
+pub const REDUCED_TOPICS: usize = 4096;
+/// Payload bytes of messages that wait for the end of their interval (`every`), all together. Above it the longest silent are sent early.
+pub const REDUCED_WAITING_BYTES: usize = 2 * 1024 * 1024;
+/// How long after its end a window is closed: messages that were stamped before it may still be on their way to the disk.
+pub const REDUCTION_GRACE: Duration = Duration::from_millis(500);
+/// Bytes read from the local log at a time for reductions.
+pub const REDUCTION_READ: usize = 256 * 1024;
+/// How often the state of reductions is written to the ledger at most; and bytes a second that this may cost.
+pub const REDUCTION_SAVE: Duration = Duration::from_secs(10);
+pub const REDUCTION_SAVE_RATE: usize = 1024;
+/// Pause before a reduced message is offered again to a lane that refuses what does not fit.
+pub const REDUCTION_RETRY: Duration = Duration::from_secs(1);
+/// Longest sleep of what waits for the system's clock: it may be set.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Messages of a fresh-first lane that may wait for the link before new ones go to the backfill.
+pub const FRESH: u64 = 1000;
+/// Bytes of the local log beyond what sessions may hold: what is written before it is looked at again.
+pub const LOCAL_ROOM: u64 = 256 * 1024 * 1024;

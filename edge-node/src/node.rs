@@ -9,7 +9,7 @@ use mqtt_broker::Broker;
 use settings::Listen;
 use store::disk::RealDisk;
 use store::ledger::{Ledger, SledLedger};
-use store::{Config, LaneConfig, Store};
+use store::{Config, Store};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -19,10 +19,13 @@ use crate::config::EdgeSettings;
 use crate::data_dir::DataDir;
 use crate::link::Link;
 use crate::listener::Devices;
+use crate::outbox::Outbox;
+use crate::reducer::Reductions;
+use crate::rules::Rules;
 use crate::tls::{Tls, TlsFiles};
 use crate::uplink::Uplink;
 use crate::users::Guard;
-use crate::{admin, identity, lanes, limits};
+use crate::{admin, identity, lanes, limits, outbox};
 
 /// Runs until SIGTERM or SIGINT, or until the disk fails.
 pub async fn run(settings: EdgeSettings) -> Result<()> {
@@ -36,17 +39,15 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     if !settings.lane.is_empty() || settings.link_rate.is_some() {
         bail!("[[lane]] and link-rate are read, but not yet followed: take them out");
     }
-    tracing::debug!(?lanes, "lanes");
     let anonymous = anonymous(&settings).await?;
     let guard = Guard::new(&settings.user, &settings.acl, anonymous)?;
     let tls = tls_files(&settings)?.map(Tls::open).transpose()?;
     let data_dir = DataDir::open(&settings.data_dir)?;
+    let name = edge_name(&settings, &data_dir)?;
+    let rules = Arc::new(Rules::new(&settings.rule, &lanes, &name)?);
     let dir = data_dir.path.clone();
     let config = Config {
-        lanes: vec![LaneConfig {
-            max_bytes: settings.outbox_size.bytes(),
-            ..LaneConfig::new("data")
-        }],
+        lanes: outbox::logs(&lanes, &rules, settings.session_backlog),
         session_bytes: settings.session_backlog.bytes(),
         ..Config::new(rand::random())
     };
@@ -90,8 +91,18 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     let stop = CancellationToken::new();
     let stop_uplink = CancellationToken::new();
     let disk_failed = CancellationToken::new();
+    let link = Arc::new(Link::default());
+    let outbox = Outbox::new(store.clone(), rules.clone(), &lanes, link.clone())?;
+    let outbox = Arc::new(outbox);
+    let reductions = match outbox.local() {
+        Some(local) if rules.reduce() => {
+            Some(Reductions::open(outbox.clone(), rules, local).await?)
+        }
+        _ => None,
+    };
     let backend = Arc::new(EdgeBackend {
         store: store.clone(),
+        outbox,
         disk_failed: disk_failed.clone(),
     });
     let granted = mqtt_broker::Limits {
@@ -99,7 +110,9 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
         ..mqtt_broker::Limits::default()
     };
     let broker = Broker::start_with(backend, Arc::new(guard), granted, stop.clone()).await?;
-    let link = Arc::new(Link::default());
+    let stop_reductions = CancellationToken::new();
+    let reducing =
+        reductions.map(|reductions| tokio::spawn(reductions.run(stop_reductions.clone())));
     if let Some(listener) = admin_listener {
         let state = admin::State {
             store: store.clone(),
@@ -127,7 +140,7 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
             let uplink = Uplink {
                 core: core.to_string(),
                 token: settings.token.clone(),
-                name: settings.name.clone().unwrap_or_else(identity::default_name),
+                name,
                 dir: data_dir.path.clone(),
                 store: store.clone(),
                 link: link.clone(),
@@ -157,6 +170,11 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     stop.cancel();
     for serving in serving {
         serving.await?;
+    }
+    // After the devices, so that what they brought is in it.
+    stop_reductions.cancel();
+    if let Some(reducing) = reducing {
+        reducing.await?;
     }
     stop_uplink.cancel();
     if let Some(uplink) = uplink {
@@ -194,6 +212,14 @@ async fn anonymous(settings: &EdgeSettings) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// The name that the core knows this edge by, or will.
+fn edge_name(settings: &EdgeSettings, data_dir: &DataDir) -> Result<String> {
+    Ok(match identity::load(&data_dir.path)? {
+        Some(identity) => identity.edge,
+        None => settings.name.clone().unwrap_or_else(identity::default_name),
+    })
 }
 
 fn tls_files(settings: &EdgeSettings) -> Result<Option<TlsFiles>> {

@@ -1,6 +1,8 @@
 """The edge as the broker of its site: users, access rules, TLS, sessions, wills, retained messages, rules; with and without a core."""
 
 import os
+import json
+import os
 import pathlib
 import signal
 import socket
@@ -8,6 +10,7 @@ import ssl
 import subprocess
 import time
 
+import confluent_kafka
 import paho.mqtt.client as mqtt
 import pytest
 from daemons import BINARIES, Core, Edge, wait_until
@@ -324,3 +327,208 @@ def test_tls_with_and_without_client_certificates(tmp_path):
     edge = configured(tmp_path / "bad", f'listen-mqtts = "127.0.0.1:0"\ntls-cert = "{crt}"\ntls-key = "{device[1]}"\n')
     with pytest.raises(AssertionError, match="can not be used together"):
         edge.start()
+
+
+# Rules.
+
+RULES = """
+[[rule]]
+filter = "site/private/#"
+forward = false
+
+[[rule]]
+filter = "site/+/log"
+stream = "logs"
+key = "{2}"
+
+[[rule]]
+filter = "site/state/#"
+retain = "drop"
+
+[[rule]]
+filter = "press/#"
+on-change = 1
+
+[[rule]]
+filter = "flow/#"
+every = "4s"
+
+[[rule]]
+filter = "vib/#"
+window = "2s"
+field = "g"
+
+[[rule]]
+filter = "site/#"
+topic = "{1}/{edge}/{rest}"
+"""
+
+
+def read_keyed(core, stream, count, within=30.0):
+    """(key, value) of the first `count` records of a stream."""
+    consumer = confluent_kafka.Consumer({"bootstrap.servers": core.address("kafka"), "group.id": "none", "enable.auto.commit": False})
+    consumer.assign([confluent_kafka.TopicPartition(stream, 0, confluent_kafka.OFFSET_BEGINNING)])
+    records, end = [], time.monotonic() + within
+    while time.monotonic() < end and len(records) < count:
+        message = consumer.poll(0.5)
+        if message is not None and message.error() is None:
+            records.append(((message.key() or b"").decode(), message.value().decode()))
+    consumer.close()
+    assert len(records) == count, (stream, records)
+    return records
+
+
+def test_rules_decide_what_the_core_gets_and_local_readers_get_all(core, tmp_path):
+    edge = configured(tmp_path, RULES, core.address("sync"), core.token()).start()
+    edge.wait_connected()
+    local = Client(edge.port("mqtt"), client_id="display", clean=False)
+    for topic in ("site/#", "press/#", "flow/#", "vib/#"):
+        local.subscribe(topic, 1)
+    device = Client(edge.port("mqtt"))
+    sent = []
+
+    def publish(topic, payload, qos=1, retain=False):
+        device.publish(topic, payload, qos, retain)
+        sent.append((topic, payload.encode()))
+
+    publish("site/private/key", "secret", qos=2)
+    publish("site/line1/log", "started")
+    publish("site/line1/temp", "21.5", retain=True)
+    publish("site/state/door", "open", retain=True)
+    for value in ("10", "10.5", "11", "11.5", "8", "8"):
+        publish("press/p1", value)
+    for value in ("a", "b", "c"):
+        publish("flow/f1", value)
+    for value in (1, 5, 3):
+        publish("vib/v1", json.dumps({"g": value}))
+    got = [local.next() for _ in sent]
+    # Order holds for each topic; topics of other lanes may come between.
+    for topic in {topic for topic, _ in sent}:
+        assert [m.payload for m in got if m.topic == topic] == [payload for name, payload in sent if name == topic]
+    local.nothing_more()
+
+    assert read_keyed(core, "logs", 1) == [("line1", "started")]
+    assert read_keyed(core, "site", 2) == [("site/edge-1/line1/temp", "21.5"), ("site/state/door", "open")]
+    assert read_keyed(core, "press", 3) == [("press/p1", "10"), ("press/p1", "11.5"), ("press/p1", "8")]
+    assert read_keyed(core, "flow", 2) == [("flow/f1", "a"), ("flow/f1", "c")]
+    reports = []
+    wait_until("all of the windows", lambda: sum(r["count"] for r in reports) == 3 or reports.append(json.loads(read_keyed(core, "vib", len(reports) + 1)[-1][1])))
+    assert {"topic", "start", "end", "count", "min", "max", "mean", "last", "ignored"} == set(reports[0])
+    assert all(r["end"] - r["start"] == 2000 and r["topic"] == "vib/v1" and r["ignored"] == 0 for r in reports)
+    assert (min(r["min"] for r in reports), max(r["max"] for r in reports), reports[-1]["last"]) == (1, 5, 3)
+
+    # Retained under the local topic here, under the upstream topic there, and only where the rule keeps it.
+    fresh = Client(edge.port("mqtt"))
+    fresh.subscribe("site/#", 1)
+    assert {(m.topic, m.payload) for m in (fresh.next(), fresh.next())} == {("site/line1/temp", b"21.5"), ("site/state/door", b"open")}
+    fresh.nothing_more()
+    upstream = Client(core.port("mqtt"))
+    upstream.subscribe("site/#", 1)
+    message = upstream.next()
+    assert (message.topic, message.payload, message.retain) == ("site/edge-1/line1/temp", b"21.5", True)
+    upstream.nothing_more()
+    streams = {stream["name"] for stream in core.cli_json("get", "streams")}
+    assert "logs" in streams
+    for client in (local, device, fresh, upstream):
+        client.close()
+    edge.stop()
+
+
+def test_what_stays_on_the_edge_and_what_waits_survive_a_kill(tmp_path):
+    core = Core(tmp_path / "core").start()
+    edge = configured(tmp_path / "edge", RULES, core.address("sync"), core.token()).start()
+    edge.wait_connected()
+    local = Client(edge.port("mqtt"), client_id="display", clean=False)
+    local.subscribe("#", 1)
+    local.close()
+    device = Client(edge.port("mqtt"))
+    for n in range(10):
+        device.publish("site/private/x", str(n))
+    for value in ("first", "between", "last"):
+        device.publish("flow/f1", value)
+    device.publish("vib/v1", json.dumps({"g": 7}))
+    # At once: the interval and the window are still open.
+    edge.kill()
+    edge.start()
+    local = Client(edge.port("mqtt"), client_id="display", clean=False)
+    got = [local.next() for _ in range(14)]
+    assert [m.payload for m in got if m.topic == "site/private/x"] == [str(n).encode() for n in range(10)]
+    assert [m.payload for m in got if m.topic == "flow/f1"] == [b"first", b"between", b"last"]
+    local.nothing_more()
+    values = read_keyed(core, "flow", 2)
+    assert values[0][1] == "first"
+    # What was sent since the last save comes again after a kill; the last value is never left out.
+    if values[-1][1] != "last":
+        assert read_keyed(core, "flow", 3)[-1][1] == "last"
+    report = json.loads(read_keyed(core, "vib", 1)[0][1])
+    assert (report["count"], report["last"]) == (1, 7)
+    local.close(), edge.stop(), core.stop()
+
+
+def test_reductions_go_on_over_a_restart(tmp_path):
+    """An orderly stop sends nothing twice."""
+    core = Core(tmp_path / "core").start()
+    edge = configured(tmp_path / "edge", RULES, core.address("sync"), core.token()).start()
+    edge.wait_connected()
+    device = Client(edge.port("mqtt"))
+    for value in ("10", "10.2"):
+        device.publish("press/p1", value)
+    for value in ("a", "b"):
+        device.publish("flow/f1", value)
+    device.close()
+    edge.stop()
+    edge.start()
+    device = Client(edge.port("mqtt"))
+    for value in ("10.4", "12"):
+        device.publish("press/p1", value)
+    assert read_keyed(core, "press", 2) == [("press/p1", "10"), ("press/p1", "12")]
+    assert read_keyed(core, "flow", 2) == [("flow/f1", "a"), ("flow/f1", "b")]
+    time.sleep(1)
+    assert read_stream(core, "flow", 2) == [b"a", b"b"]
+    assert read_stream(core, "press", 2) == [b"10", b"12"]
+    device.close(), edge.stop(), core.stop()
+
+
+def test_a_full_lane_says_so(tmp_path):
+    edge = Edge(tmp_path, arguments=["--outbox-size", "1MiB"]).start()
+    device = Codes(edge.port("mqtt"))
+    payload = "x" * 50_000
+    codes = [device.publish("a/b", payload) for _ in range(40)]
+    stored = codes.count(0)
+    assert 0 < stored < 40 and codes[-1] == 0x97 and set(codes) == {0, 0x97}
+    assert device.publish("a/b", payload, qos=2) in (0x97, 0x92), "PUBREC 0x97; paho goes on to PUBREL"
+    assert device.ended == []
+    device.close()
+    # 3.1.1 can not refuse: the connection is closed, nothing is acknowledged, and the client has its message still.
+    old = mosquitto("pub", edge.port("mqtt"), "-V", "311", "-q", "1", "-t", "a/b", "-m", payload)
+    assert old.returncode != 0, old
+    edge.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+def test_a_full_file_system_is_a_state(tmp_path):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)], check=True)
+    try:
+        edge = Edge(tmp_path)
+        edge.data = folder / "data"
+        edge.start()
+        device = Codes(edge.port("mqtt"))
+        codes = [device.publish("a/b", "x" * 200_000) for _ in range(80)]
+        assert codes[0] == 0 and codes[-1] == 0x97 and set(codes) == {0, 0x97}
+        stored = codes.count(0)
+        # Who only reads is served all the while; with room again it goes on, and what was acknowledged is there.
+        reader = Client(edge.port("mqtt"))
+        reader.subscribe("a/b", 1)
+        subprocess.run(["mount", "-o", "remount,size=32m", str(folder)], check=True)
+        assert device.publish("a/b", "room") == 0
+        assert reader.next().payload == b"room"
+        reader.close(), device.close()
+        assert edge.waiting() == stored + 1
+        edge.stop()
+        edge.start()
+        assert edge.waiting() == stored + 1
+        edge.stop()
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

@@ -3,13 +3,15 @@
 use bytes::Bytes;
 use record::{Batch, BatchBuilder, NewRecord, Record, StreamName};
 
-use crate::frame::{Entry, Frame, Lane, PacketRef};
+use crate::frame::{Entry, Frame, Lane, PacketRef, View};
 use crate::ledger::{Change, Table};
 use crate::wire::{Reader, put_text};
 
 /// A retained message: the record that set it, and its stream.
 #[derive(Debug, Clone)]
 pub struct Retained {
+    /// Under which local readers know it; the record's own key may be another one.
+    pub key: String,
     pub stream: StreamName,
     pub record: Record,
 }
@@ -70,9 +72,12 @@ fn retained_changes(frame: &Frame, changes: &mut Vec<Change>) {
         if frame.retained.binary_search(&(index as u32)).is_err() {
             continue;
         }
-        let Some(key) = record.key.clone().map(|key| key.to_vec()) else {
-            continue;
+        let key = match frame.view(index as u32) {
+            Some(View::Key(key)) => Some(key.clone().into_bytes()),
+            Some(View::Hidden) => None,
+            None => record.key.as_ref().map(|key| key.to_vec()),
         };
+        let Some(key) = key else { continue };
         let table = Table::Retained;
         if record.value.as_ref().is_none_or(|value| value.is_empty()) {
             changes.push(Change::Delete { table, key });
@@ -99,9 +104,14 @@ fn encode_retained(stream: &StreamName, record: Record) -> Option<Vec<u8>> {
 }
 
 /// `None` = damaged.
-pub(crate) fn decode_retained(value: Bytes) -> Option<Retained> {
+pub(crate) fn decode_retained(key: &[u8], value: Bytes) -> Option<Retained> {
+    let key = String::from_utf8(key.to_vec()).ok()?;
     let mut r = Reader(value);
     let stream = StreamName::new(&r.text().ok()?).ok()?;
     let record = Batch::parse(r.0).ok()?.records().ok()?.next()?.ok()?;
-    Some(Retained { stream, record })
+    Some(Retained {
+        key,
+        stream,
+        record,
+    })
 }

@@ -18,6 +18,9 @@ pub enum Eviction {
     Reject,
 }
 
+/// The name of the lane of what only local readers get. Nothing of it is for the core: it lets go of what no session needs.
+pub const LOCAL: &str = "local";
+
 /// One lane of the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneConfig {

@@ -5,6 +5,7 @@
 //! ```text
 //! u32 length of the body | u32 CRC-32C of the body | body: u8 kind | u64 number | u32 place | ...
 //! kind 1, frame:   u64 position | u8 lane | u8 flags | flag 1, origin: u64 stream, u32 partition, i64 next | flag 2, blind: u64 boot
+//!                  | flag 4, views: u32 n, n x (u32 index, u8 0 hidden or u8 1, u16 length, key)
 //!                  | u16 length, stream | u32 n, n x u32 retained | u32 n, n x (u16 length, client | u16 packet id)
 //!                  | u32 length, RecordBatch v2
 //! kind 2, dropped: u64 messages | u64 bytes | i64 first time | i64 last time
@@ -42,6 +43,16 @@ pub struct PacketRef {
     pub packet_id: u16,
 }
 
+/// What local readers see of a record of a lane, where that is not the record itself. It is kept beside the batch: the core does not
+/// get it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum View {
+    /// Nothing: it is for the core alone.
+    Hidden,
+    /// The record under this key, which also is the key of the retained message.
+    Key(String),
+}
+
 /// One record batch in a log.
 #[derive(Debug, Clone)]
 pub struct Frame {
@@ -58,6 +69,8 @@ pub struct Frame {
     pub origin: Option<Origin>,
     /// The boot in which its records were stamped while the time was not known.
     pub blind: Option<u64>,
+    /// By index into the batch, ascending: the records that local readers see in another way.
+    pub views: Vec<(u32, View)>,
 }
 
 impl Frame {
@@ -68,7 +81,24 @@ impl Frame {
 
     /// About what the frame costs in memory, in bytes.
     pub fn weight(&self) -> usize {
-        self.batch.len() + 128 + self.retained.len() * 4 + self.exactly_once.len() * 64
+        let views = self.views.iter().map(|(_, view)| match view {
+            View::Hidden => 32,
+            View::Key(key) => 32 + key.len(),
+        });
+        self.batch.len()
+            + 128
+            + self.retained.len() * 4
+            + self.exactly_once.len() * 64
+            + views.sum::<usize>()
+    }
+
+    /// How local readers see a record, by its index in the batch. `None` = as it is.
+    pub fn view(&self, index: u32) -> Option<&View> {
+        let found = self.views.binary_search_by_key(&index, |(index, _)| *index);
+        found
+            .ok()
+            .and_then(|at| self.views.get(at))
+            .map(|(_, view)| view)
     }
 }
 
@@ -93,6 +123,9 @@ const DROPPED: u8 = 2;
 const RELEASE: u8 = 3;
 const HAS_ORIGIN: u8 = 1;
 const IS_BLIND: u8 = 2;
+const HAS_VIEWS: u8 = 4;
+const HIDDEN: u8 = 0;
+const KEY: u8 = 1;
 /// Bytes before the body.
 pub(crate) const PREFIX: usize = 8;
 /// Kind, number and place.
@@ -148,7 +181,8 @@ impl Entry {
                     0
                 };
                 let blind = if frame.blind.is_some() { IS_BLIND } else { 0 };
-                out.push(origin | blind);
+                let views = if frame.views.is_empty() { 0 } else { HAS_VIEWS };
+                out.push(origin | blind | views);
                 if let Some(origin) = frame.origin {
                     out.extend_from_slice(&origin.stream.to_be_bytes());
                     out.extend_from_slice(&origin.partition.to_be_bytes());
@@ -156,6 +190,9 @@ impl Entry {
                 }
                 if let Some(boot) = frame.blind {
                     out.extend_from_slice(&boot.to_be_bytes());
+                }
+                if views != 0 {
+                    put_views(out, &frame.views);
                 }
                 put_text(out, frame.stream.as_str());
                 out.extend_from_slice(&(frame.retained.len() as u32).to_be_bytes());
@@ -232,6 +269,11 @@ fn frame(number: u64, r: &mut Reader) -> Result<Frame, Damage> {
     } else {
         Some(r.get_u64()?)
     };
+    let views = if flags & HAS_VIEWS == 0 {
+        Vec::new()
+    } else {
+        views(r)?
+    };
     let stream = StreamName::new(&r.text()?).map_err(|_| Damage::Malformed)?;
     let n = r.get_u32()? as usize;
     if n > r.0.len() / 4 {
@@ -255,7 +297,39 @@ fn frame(number: u64, r: &mut Reader) -> Result<Frame, Damage> {
         exactly_once,
         origin,
         blind,
+        views,
     })
+}
+
+fn put_views(out: &mut Vec<u8>, views: &[(u32, View)]) {
+    out.extend_from_slice(&(views.len() as u32).to_be_bytes());
+    for (index, view) in views {
+        out.extend_from_slice(&index.to_be_bytes());
+        match view {
+            View::Hidden => out.push(HIDDEN),
+            View::Key(key) => {
+                out.push(KEY);
+                put_text(out, key);
+            }
+        }
+    }
+}
+
+fn views(r: &mut Reader) -> Result<Vec<(u32, View)>, Damage> {
+    let n = r.get_u32()? as usize;
+    if n > r.0.len() / 5 {
+        return Err(Damage::Malformed);
+    }
+    let view = |r: &mut Reader| {
+        let index = r.get_u32()?;
+        let view = match r.get_u8()? {
+            HIDDEN => View::Hidden,
+            KEY => View::Key(r.text()?),
+            _ => return Err(Damage::Malformed),
+        };
+        Ok((index, view))
+    };
+    (0..n).map(|_| view(r)).collect()
 }
 
 fn put_packet(out: &mut Vec<u8>, packet: &PacketRef) {

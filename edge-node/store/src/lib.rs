@@ -29,8 +29,8 @@ mod wire;
 mod writer;
 
 pub use apply::Retained;
-pub use config::{Config, Eviction, LaneConfig, is_lane_name};
-pub use frame::{Frame, Lane, Origin, PacketRef};
+pub use config::{Config, Eviction, LOCAL, LaneConfig, is_lane_name};
+pub use frame::{Frame, Lane, Origin, PacketRef, View};
 pub use gap::{Gap, GapReason};
 pub use log::{End, FrameRead, From, LogId, WriteError};
 pub use recovery::OpenError;

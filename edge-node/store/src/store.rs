@@ -11,9 +11,9 @@ use record::{Batch, NewRecord, StreamName};
 use tokio::sync::watch;
 
 use crate::apply::{self, Retained, client_prefix, decode_retained, packet_prefix};
-use crate::config::{Config, Eviction, LaneConfig};
+use crate::config::{Config, Eviction, LOCAL, LaneConfig};
 use crate::disk::Disk;
-use crate::frame::{Entry, Frame, Lane, Origin, PacketRef};
+use crate::frame::{Entry, Frame, Lane, Origin, PacketRef, View};
 use crate::gap::Gap;
 use crate::keeper::Keeper;
 use crate::lanes;
@@ -39,6 +39,8 @@ pub struct NewMessage {
     pub packet: Option<PacketRef>,
     /// The boot (not 0) whose clock stamped the record while the time was not known.
     pub blind: Option<u64>,
+    /// What local readers see of it. `None` = the record.
+    pub view: Option<View>,
 }
 
 /// Up to which entry the ledger has got each log (before its next flush).
@@ -337,10 +339,15 @@ impl Store {
         })
     }
 
-    /// All lanes that have a log, in the order of their numbers.
+    /// All lanes for the core that have a log, in the order of their numbers.
     pub fn lanes(&self) -> Vec<LaneInfo> {
-        let lanes = self.inner.lanes.iter();
+        let lanes = self.inner.lanes.iter().filter(|lane| !lane.is_local());
         lanes.map(|lane| lane.info.clone()).collect()
+    }
+
+    /// All logs that local readers read.
+    pub fn logs(&self) -> Vec<LogId> {
+        self.inner.logs().map(|(id, _)| id).collect()
     }
 
     /// The lane of that name in the configuration.
@@ -386,6 +393,7 @@ impl Store {
             retained: message.retained,
             packet: message.packet,
             blind: message.blind,
+            view: message.view,
         };
         let log = self.log(LogId::Outbox(message.lane));
         let log = log.ok_or(WriteError::NoSuchLane(message.lane.0))?;
@@ -446,7 +454,7 @@ impl Store {
     ) -> Result<(), LedgerError> {
         let ledger = &self.inner.ledger;
         ledger.scan(Table::Retained, prefix.as_bytes(), &mut |key, value| {
-            match decode_retained(value) {
+            match decode_retained(key, value) {
                 Some(retained) => visit(retained),
                 None => {
                     tracing::warn!(key = %String::from_utf8_lossy(key), "a retained message can not be read");
@@ -545,7 +553,7 @@ impl Store {
     /// Where the uplink of a lane goes on after a reconnect: all before it is committed in the core.
     pub fn uplink(&self, lane: Lane) -> End {
         let lane = self.inner.lane(lane);
-        lane.map(|lane| *lane.uplink.lock()).unwrap_or_default()
+        lane.map(LaneLog::sent).unwrap_or_default()
     }
 
     /// The core has committed everything of the lane before `to`. Never goes back.
@@ -656,7 +664,7 @@ impl Store {
 
     /// What one lane looks like, in the order of [`Store::lanes`].
     pub fn lane_stats(&self) -> Vec<(LaneInfo, LaneStats)> {
-        let lanes = self.inner.lanes.iter();
+        let lanes = self.inner.lanes.iter().filter(|lane| !lane.is_local());
         lanes
             .map(|lane| (lane.info.clone(), lane.stats()))
             .collect()
@@ -678,8 +686,21 @@ impl Drop for Store {
 }
 
 impl LaneLog {
+    fn is_local(&self) -> bool {
+        &*self.info.name == LOCAL
+    }
+
+    /// Everything before is no matter of the core's any more.
+    fn sent(&self) -> End {
+        if self.is_local() {
+            self.log.end()
+        } else {
+            *self.uplink.lock()
+        }
+    }
+
     fn stats(&self) -> LaneStats {
-        let uplink = *self.uplink.lock();
+        let uplink = self.sent();
         let messages = self.log.end().position.saturating_sub(uplink.position);
         LaneStats {
             messages_in: self.log.counters().records.load(Ordering::Relaxed),
@@ -726,7 +747,7 @@ impl Inner {
         let mut done: Vec<(LogId, End)> = Vec::new();
         for lane in &self.lanes {
             let id = LogId::Outbox(lane.info.lane);
-            let uplink = *lane.uplink.lock();
+            let uplink = lane.sent();
             put_end("uplink", id, uplink);
             put_end("end", id, lane.log.end());
             done.push((id, uplink));

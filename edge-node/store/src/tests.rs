@@ -12,6 +12,8 @@ use crate::ledger::{Change, Ledger, MemoryLedger, SledLedger, Table};
 use crate::segment::Producer;
 use crate::*;
 
+mod local;
+
 const OUTBOX: LogId = LogId::Outbox(Lane::DEFAULT);
 
 /// A place where a store can be opened again and again.
@@ -83,6 +85,7 @@ fn message(stream_name: &str, key: &str, value: &str) -> NewMessage {
         retained: false,
         packet: None,
         blind: None,
+        view: None,
     }
 }
 

@@ -12,7 +12,7 @@ use record::{Batch, BatchBuilder, NewRecord, StreamName};
 use tokio::sync::oneshot;
 
 use crate::disk::DiskFile;
-use crate::frame::{Entry, Frame, Origin, PacketRef};
+use crate::frame::{Entry, Frame, Origin, PacketRef, View};
 use crate::limits;
 use crate::log::{Segment, Shared, WriteError, segment_name};
 use crate::segment::{LogState, encode_header};
@@ -26,6 +26,7 @@ pub(crate) enum Item {
         retained: bool,
         packet: Option<PacketRef>,
         blind: Option<u64>,
+        view: Option<View>,
     },
     /// A batch that is encoded already.
     Batch {
@@ -78,6 +79,7 @@ struct OpenBatch {
     builder: BatchBuilder,
     retained: Vec<u32>,
     packets: Vec<PacketRef>,
+    views: Vec<(u32, View)>,
     payload: usize,
     done: Vec<Done>,
 }
@@ -187,6 +189,7 @@ impl Writer {
                         exactly_once: Vec::new(),
                         origin: Some(origin),
                         blind: None,
+                        views: Vec::new(),
                     }));
                 }
                 Item::Record {
@@ -195,6 +198,7 @@ impl Writer {
                     retained,
                     packet,
                     blind,
+                    view,
                 } => {
                     let payload = record.value.as_ref().map_or(0, |value| value.len())
                         + record.key.as_ref().map_or(0, |key| key.len());
@@ -235,6 +239,7 @@ impl Writer {
                                     ),
                                 retained: Vec::new(),
                                 packets: Vec::new(),
+                                views: Vec::new(),
                                 payload: 0,
                                 done: Vec::new(),
                             }));
@@ -254,6 +259,7 @@ impl Writer {
                         batch.retained.push(index);
                     }
                     batch.packets.extend(packet);
+                    batch.views.extend(view.map(|view| (index, view)));
                     batch.payload += payload;
                     batch.done.push(done);
                 }
@@ -291,6 +297,7 @@ impl Writer {
                                 exactly_once: open.packets,
                                 origin: None,
                                 blind: open.blind,
+                                views: open.views,
                             }
                         }
                         Err(error) => {

@@ -1,0 +1,248 @@
+//! Runs the reductions: reads the local log behind the devices' acknowledgements, and stores what is to be forwarded in its lane.
+//!
+//! What is acknowledged is durable in the local log, and the place up to which it is reduced is kept with the state of the reductions.
+//! After a crash it goes on from there: nothing is left out, and what was sent since the last save is sent again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use store::{Checkpoint, From, Lane, LogId, Session, Store, WriteError};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::{self, now_ms};
+use crate::limits;
+use crate::outbox::Outbox;
+use crate::rules::{Output, Reducer, Rules};
+
+/// Under which name the state is kept among the sessions. No client is called so: client ids have no null character.
+pub const SESSION: &str = "\0reductions";
+
+pub struct Reductions {
+    outbox: Arc<Outbox>,
+    store: Arc<Store>,
+    log: LogId,
+    reducer: Reducer,
+    epoch: u64,
+    /// Up to here the local log is reduced.
+    cursor: u64,
+    saved: Instant,
+    changed: bool,
+}
+
+impl Reductions {
+    /// Takes up the state of the last run. To be called before devices connect.
+    pub async fn open(
+        outbox: Arc<Outbox>,
+        rules: Arc<Rules>,
+        local: Lane,
+    ) -> anyhow::Result<Reductions> {
+        let store = outbox.store.clone();
+        let log = LogId::Outbox(local);
+        let session = store.load_session(SESSION)?;
+        let mut opened = Reductions {
+            cursor: store.end(log).position,
+            outbox,
+            store,
+            log,
+            reducer: Reducer::new(rules.clone()),
+            epoch: 1,
+            saved: Instant::now(),
+            changed: true,
+        };
+        if let Some(session) = session {
+            opened.epoch = session.epoch + 1;
+            match Saved::decode(&session.bytes) {
+                Some(saved) => opened.restore(rules, &saved).await,
+                None => tracing::error!(
+                    "the state of the reductions can not be read: windows begin anew"
+                ),
+            }
+        }
+        opened.save().await;
+        Ok(opened)
+    }
+
+    async fn restore(&mut self, rules: Arc<Rules>, saved: &Saved<'_>) {
+        self.cursor = saved.cursor.min(self.cursor);
+        let (reducer, places) = match Reducer::restore(rules, saved.state) {
+            Ok(restored) => restored,
+            Err(error) => {
+                tracing::error!(%error, "windows begin anew");
+                return;
+            }
+        };
+        self.reducer = reducer;
+        let mut out = Vec::new();
+        for place in places {
+            let read = self.store.read(self.log, From::Position(place), 1).await;
+            let mut messages = Vec::new();
+            for frame in read.iter().flat_map(|read| &read.frames) {
+                // What can not be read is passed over by every reader.
+                let _ = backend::messages(frame, place, &mut messages);
+            }
+            match messages.into_iter().next() {
+                Some((at, time, message)) if at.0 == place => {
+                    self.reducer.supply(place, &message, time, &mut out);
+                }
+                _ => tracing::warn!(
+                    place,
+                    "a message that waited for the end of its interval is not there any more"
+                ),
+            }
+        }
+        self.forward(out, &CancellationToken::new()).await;
+    }
+
+    /// Runs until `stop`, then saves.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut news = self.store.watch(self.log);
+        while !stop.is_cancelled() {
+            let mut out = Vec::new();
+            news.borrow_and_update();
+            let more = match self.take(&mut out).await {
+                Ok(more) => more,
+                Err(error) => {
+                    tracing::error!(%error, "the local log can not be read: nothing is reduced until the next start");
+                    return;
+                }
+            };
+            if !more {
+                // Only at the end of the log: what was stamped before the end of a window must have been read.
+                let grace = i64::try_from(limits::REDUCTION_GRACE.as_millis()).unwrap_or(0);
+                self.reducer.due(now_ms().saturating_sub(grace), &mut out);
+            }
+            if !self.forward(out, &stop).await {
+                break;
+            }
+            if self.changed && self.saved.elapsed() >= limits::REDUCTION_SAVE {
+                self.save().await;
+            }
+            if more {
+                continue;
+            }
+            tokio::select! {
+                moved = news.changed() => {
+                    if moved.is_err() {
+                        return;
+                    }
+                }
+                () = tokio::time::sleep(self.pause()) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        self.save().await;
+    }
+
+    /// Until something is due or is to be saved.
+    fn pause(&self) -> Duration {
+        let save = if self.changed {
+            limits::REDUCTION_SAVE.saturating_sub(self.saved.elapsed())
+        } else {
+            limits::LONGEST_PAUSE
+        };
+        let Some(due) = self.reducer.next_due() else {
+            return save;
+        };
+        let left = due.saturating_sub(now_ms()).max(0).unsigned_abs();
+        // The clock may be set: it is looked at now and then.
+        let due = Duration::from_millis(left).min(limits::LONGEST_PAUSE) + limits::REDUCTION_GRACE;
+        save.min(due)
+    }
+
+    /// Reads on. `true`: there may be more.
+    async fn take(&mut self, out: &mut Vec<Output>) -> std::io::Result<bool> {
+        let from = From::Position(self.cursor);
+        let read = self
+            .store
+            .read(self.log, from, limits::REDUCTION_READ)
+            .await?;
+        let mut messages = Vec::new();
+        for frame in &read.frames {
+            if let Err(error) = backend::messages(frame, self.cursor, &mut messages) {
+                tracing::error!(frame = frame.number, %error, "a stored batch can not be read and is not reduced");
+            }
+        }
+        for (at, time, message) in messages {
+            self.reducer.offer(at.0, &message, time, out);
+        }
+        let moved = read.next.position > self.cursor;
+        self.cursor = read.next.position.max(self.cursor);
+        self.changed |= moved;
+        Ok(moved)
+    }
+
+    /// Stores what is to be forwarded, in order. A lane that is full and refuses holds up the reductions, and with them nobody else: the local log is bounded
+    /// by itself. `false`: stopped.
+    async fn forward(&mut self, out: Vec<Output>, stop: &CancellationToken) -> bool {
+        let messages: Vec<_> = out
+            .into_iter()
+            .filter_map(|output| self.outbox.reduced(output))
+            .collect();
+        self.changed |= !messages.is_empty();
+        // All at once, so that they share a sync; each takes its place in its log in this order.
+        let stored = messages
+            .iter()
+            .map(|message| self.store.publish(message.clone()));
+        let stored = futures_util::future::join_all(stored).await;
+        for (message, mut result) in messages.into_iter().zip(stored) {
+            while matches!(
+                result,
+                Err(WriteError::Full(_) | WriteError::DiskFull | WriteError::TooFast)
+            ) {
+                tokio::select! {
+                    () = tokio::time::sleep(limits::REDUCTION_RETRY) => {}
+                    () = stop.cancelled() => return false,
+                }
+                result = self.store.publish(message.clone()).await;
+            }
+            match result {
+                Ok(()) | Err(WriteError::Dropped(_)) => {}
+                Err(error) => tracing::error!(%error, "a reduced message can not be stored"),
+            }
+        }
+        true
+    }
+
+    async fn save(&mut self) {
+        let state = self.reducer.snapshot();
+        let oldest = self.reducer.oldest_waiting().unwrap_or(self.cursor);
+        let bytes = Saved {
+            cursor: self.cursor,
+            state: &state,
+        };
+        let session = Session {
+            epoch: self.epoch,
+            checkpoints: vec![Checkpoint {
+                log: self.log,
+                position: oldest.min(self.cursor),
+            }],
+            bytes: bytes.encode().into(),
+        };
+        // A large state is written less often: it costs flash.
+        let pause = Duration::from_secs((session.bytes.len() / limits::REDUCTION_SAVE_RATE) as u64);
+        if let Err(error) = self.store.save_session(SESSION, session).await {
+            tracing::warn!(%error, "the state of the reductions can not be saved");
+        }
+        self.saved = Instant::now() + pause;
+        self.changed = false;
+    }
+}
+
+/// The cursor, 8 bytes, and the state of the reducer.
+struct Saved<'a> {
+    cursor: u64,
+    state: &'a [u8],
+}
+
+impl<'a> Saved<'a> {
+    fn encode(&self) -> Vec<u8> {
+        [&self.cursor.to_be_bytes()[..], self.state].concat()
+    }
+
+    fn decode(bytes: &'a [u8]) -> Option<Saved<'a>> {
+        let (cursor, state) = bytes.split_first_chunk()?;
+        let cursor = u64::from_be_bytes(*cursor);
+        Some(Saved { cursor, state })
+    }
+}
