@@ -41,7 +41,8 @@ impl Reductions {
         let log = LogId::Outbox(local);
         let session = store.load_session(SESSION)?;
         let mut opened = Reductions {
-            cursor: store.end(log).position,
+            // Without a state of its own (the ledger was rebuilt) everything that is there counts as new.
+            cursor: store.oldest(log).position,
             outbox,
             store,
             log,
@@ -64,7 +65,8 @@ impl Reductions {
     }
 
     async fn restore(&mut self, rules: Arc<Rules>, saved: &Saved<'_>) {
-        self.cursor = saved.cursor.min(self.cursor);
+        let end = self.store.end(self.log).position;
+        self.cursor = saved.cursor.max(self.cursor).min(end);
         let (reducer, places) = match Reducer::restore(rules, saved.state) {
             Ok(restored) => restored,
             Err(error) => {
