@@ -767,6 +767,22 @@ fn streams_come_back_as_they_were_set_up_and_deleted_ones_do_not() {
 }
 
 #[test]
+fn the_last_stream_does_not_come_back_if_it_was_deleted_after_a_restart() {
+    let mut world = World::new();
+    let stream = world.stream("s", 1);
+    world.fill(stream.partition(0), 5);
+    world.seal_all().unwrap();
+    world.tend().unwrap();
+    let mut world = world.crash(1);
+    let kernel = world.kernel.clone();
+    let name = address("s");
+    world.drive(kernel.delete_stream(&name)).unwrap();
+    world.tend().unwrap();
+    let (restored, _) = restore(&world);
+    assert!(restored.kernel.stream(&address("s")).is_none());
+}
+
+#[test]
 fn what_is_in_the_cold_store_of_a_producer_is_not_taken_twice_after_the_disk_died() {
     let mut world = World::new();
     let p = world.stream("s", 1).partition(0);

@@ -31,6 +31,15 @@ pub struct ColdWeather {
     pub local: bool,
 }
 
+/// What becomes of an object at rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Harm {
+    Flip,
+    Truncate,
+    Remove,
+}
+
+#[derive(Clone)]
 struct Object {
     bytes: Bytes,
     /// By the clock of the store, in ms since the epoch.
@@ -139,6 +148,48 @@ impl SimCold {
             trace,
             clock,
         })))
+    }
+
+    /// Another store with the same objects, where nothing fails.
+    pub fn fork(&self, seed: u64) -> SimCold {
+        let inner = self.0.lock();
+        let weather = ColdWeather {
+            local: inner.weather.local,
+            ..ColdWeather::default()
+        };
+        let fork = SimCold::new(weather, seed, inner.clock.clone(), inner.trace.clone());
+        fork.0.lock().objects = inner.objects.clone();
+        fork
+    }
+
+    /// The keys with that in them.
+    pub fn keys(&self, part: &str) -> Vec<String> {
+        let inner = self.0.lock();
+        let keys = inner.objects.keys().filter(|key| key.contains(part));
+        keys.cloned().collect()
+    }
+
+    /// Harms an object.
+    pub fn harm(&self, key: &str, harm: Harm) {
+        let inner = &mut *self.0.lock();
+        inner
+            .trace
+            .note(format_args!("cold: {harm:?} {}", plain(key)));
+        let Some(object) = inner.objects.get_mut(key) else {
+            return;
+        };
+        let mut bytes = BytesMut::from(&object.bytes[..]);
+        let at = inner.rng.random_range(0..bytes.len().max(1));
+        match harm {
+            Harm::Flip => bytes[at] ^= 1 << inner.rng.random_range(0..8),
+            Harm::Truncate => bytes.truncate(at),
+            Harm::Remove => {}
+        }
+        object.damaged = true;
+        object.bytes = bytes.freeze();
+        if harm == Harm::Remove {
+            inner.objects.remove(key);
+        }
     }
 
     /// The next requests come from a process on that machine.

@@ -129,7 +129,9 @@ impl Kernel {
         let index = self.core.written.applied.load(Ordering::Acquire);
         let list = {
             let directory = self.core.state.directory.read();
-            let none = kept.is_none() && directory.by_id.is_empty();
+            // Without a stream ever nothing is claimed for it; but that the last one is gone has to be known there.
+            let unclaimed = || self.core.state.cold.lock().log.is_none();
+            let none = kept.is_none() && directory.by_id.is_empty() && unclaimed();
             (!none).then(|| encode(&directory))
         };
         if let Some(list) = list {

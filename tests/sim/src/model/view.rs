@@ -187,6 +187,34 @@ async fn read_committed(
 }
 
 impl View {
+    /// The next offset of a partition.
+    pub fn end(&self, partition: PartitionId) -> i64 {
+        let stream = self.streams.get(&partition.stream);
+        let found = stream.and_then(|(_, partitions)| partitions.get(partition.partition as usize));
+        found.map_or(0, |found| found.watermarks.end)
+    }
+
+    /// What was found of a partition, for people.
+    pub fn summary(&self, partition: PartitionId) -> String {
+        let stream = self.streams.get(&partition.stream);
+        let found = stream.and_then(|(_, partitions)| partitions.get(partition.partition as usize));
+        let Some(found) = found else {
+            return "nothing".to_owned();
+        };
+        let bases: Vec<i64> = found.batches.iter().map(Batch::base_offset).collect();
+        format!(
+            "{:?}, batches {bases:?}, damaged {:?}",
+            found.watermarks, found.corrupt
+        )
+    }
+
+    /// Whether there is a batch at that offset.
+    pub fn has(&self, partition: PartitionId, offset: i64) -> bool {
+        let stream = self.streams.get(&partition.stream);
+        let found = stream.and_then(|(_, partitions)| partitions.get(partition.partition as usize));
+        found.is_some_and(|found| found.batches.iter().any(|b| b.base_offset() == offset))
+    }
+
     /// Where a partition begins.
     pub fn log_start(&self, partition: PartitionId) -> i64 {
         let stream = self.streams.get(&partition.stream);

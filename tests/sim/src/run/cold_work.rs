@@ -42,10 +42,10 @@ pub fn begin(sim: &mut Sim, life: &mut Life, work: Work) {
     });
 }
 
-/// Nothing is in flight, and nothing fails: everything can be sealed.
-pub fn at_rest(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
+/// Nothing is in flight, and nothing fails: everything can be sealed. True if it was.
+pub fn at_rest(sim: &mut Sim, life: &mut Life) -> Result<bool, Stop> {
     if sim.rng.random_bool(0.7) {
-        return Ok(());
+        return Ok(false);
     }
     let kernel = life.kernel.clone();
     let sealed = life.complete(sim, "seal all", async move { kernel.seal_all().await })?;
@@ -61,7 +61,7 @@ pub fn at_rest(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
             let why = format!("the cold store is well, and sealing says: {error}");
             Err(Stop::Wrong(why))
         }
-        _ => Ok(()),
+        sealed => Ok(sealed.is_ok()),
     }
 }
 

@@ -3,6 +3,7 @@
 mod class_work;
 mod clients;
 mod cold_work;
+mod disaster;
 mod life;
 mod plan;
 mod queue_work;

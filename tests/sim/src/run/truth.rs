@@ -300,6 +300,40 @@ impl Truth {
         view.check(&self.now, allow)
     }
 
+    /// The same of a process that went on: there may be more.
+    pub fn is_there_at_least(&self, view: &View) -> Result<(), String> {
+        for partition in self.now.partitions() {
+            let Some(log) = self.now.log(partition) else {
+                continue;
+            };
+            let stream = &self.now.streams[&partition.stream];
+            let Some((_, found)) = view.streams.get(&partition.stream) else {
+                return Err(format!("stream {} is not there", partition.stream));
+            };
+            let Some(found) = found.get(partition.partition as usize) else {
+                return Err(format!("partition {partition} is not there"));
+            };
+            let start = found.watermarks.log_start;
+            for kept in &log.batches {
+                let is_lasting = kept.class != Class::Memory && !stream.compacts;
+                let offset = kept.batch.base_offset();
+                if is_lasting
+                    && kept.batch.last_offset() >= start
+                    && !found
+                        .batches
+                        .iter()
+                        .any(|b| b.bytes() == kept.batch.bytes())
+                    && !found.is_reported(&kept.batch)
+                {
+                    return Err(format!(
+                        "partition {partition}: the batch at {offset} is missing"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Nothing is in flight: the kernel must be what the model says.
     pub fn at_rest(&mut self, view: &View, damaged: bool) -> Result<(), String> {
         let allow = Allowances {

@@ -14,7 +14,7 @@ use record::{BatchBuilder, ControlRecord};
 use super::clients::{Client, filled};
 use super::life::{Life, Stop};
 use super::plan::{Kind, Work, pick};
-use super::{Sim, class_work, cold_work, queue_work};
+use super::{Sim, class_work, cold_work, disaster, queue_work};
 use crate::batches::address;
 use crate::model::Stream;
 use crate::model::view::is_within;
@@ -370,9 +370,12 @@ impl Sim {
         let damaged = !self.damage.borrow().is_empty();
         self.truth.borrow_mut().at_rest(&view, damaged)?;
         queue_work::at_rest(self, &view, now_ms, damaged)?;
-        let sealed = cold_work::at_rest(self, life);
+        let mut done = cold_work::at_rest(self, life);
+        if matches!(done, Ok(true)) && self.rng.random_bool(0.3) {
+            done = disaster::look_at_fork(self, life).map(|()| true);
+        }
         self.cold.calm(false);
-        sealed
+        done.map(drop)
     }
 }
 
