@@ -53,7 +53,7 @@ def markdown(results):
 
 
 def put_on_page(text):
-    begin, end = "<!-- edge -->\n", "<!-- /edge -->"
+    begin, end = "<!-- begin edge -->\n", "<!-- end edge -->"
     page = PAGE.read_text()
     if begin not in page:
         raise SystemExit(f"{PAGE} has no {begin.strip()} mark")

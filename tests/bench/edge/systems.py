@@ -120,7 +120,7 @@ class Towline(System):
         self.core = core.start()
         self.centre = core.address("mqtt")
         config = self.folder / "edge.toml"
-        config.write_text("\n".join(lanes))
+        config.write_text("\n".join(("allow-anonymous = true", *lanes)))
         edge = daemons.Edge(self.folder / "site", core.address("sync"), core.token(), arguments=["--config", str(config)])
         edge.listeners = {"mqtt": self.site, "admin": f"{SIDE[1]}:18832"}
         command = edge.command
