@@ -18,6 +18,7 @@ mod rules;
 mod tls;
 mod uplink;
 mod users;
+mod watchdog;
 
 use std::process::ExitCode;
 

@@ -25,6 +25,7 @@ use crate::rules::Rules;
 use crate::tls::{Tls, TlsFiles};
 use crate::uplink::Uplink;
 use crate::users::Guard;
+use crate::watchdog::Supervisor;
 use crate::{admin, identity, lanes, limits, outbox};
 
 /// Runs until SIGTERM or SIGINT, or until the disk fails.
@@ -158,6 +159,13 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     std::io::stdout()
         .flush()
         .context("cannot write to stdout")?;
+    let supervisor = Supervisor::from_environment().context("NOTIFY_SOCKET can not be used")?;
+    let supervisor = supervisor.map(Arc::new);
+    if let Some(supervisor) = supervisor.clone() {
+        let (store, stop) = (store.clone(), stop.clone());
+        supervisor.ready();
+        tokio::spawn(async move { supervisor.watch(store, stop).await });
+    }
 
     let mut result = Ok(());
     tokio::select! {
@@ -166,6 +174,9 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
         () = disk_failed.cancelled() => {
             result = Err(anyhow::anyhow!("the disk under {} failed: nothing can be stored; see the log", data_dir.path.display()));
         }
+    }
+    if let Some(supervisor) = &supervisor {
+        supervisor.stopping();
     }
     stop.cancel();
     for serving in serving {

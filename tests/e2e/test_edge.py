@@ -10,6 +10,7 @@ from log import read_stream
 from test_mqtt import Client
 
 
+@pytest.mark.every_edge
 def test_a_reading_reaches_the_log(core, edge):
     stream = "e" + uuid.uuid4().hex[:8]
     device = Client(edge.port("mqtt"))
@@ -20,6 +21,7 @@ def test_a_reading_reaches_the_log(core, edge):
     edge.wait_drained()
 
 
+@pytest.mark.every_edge
 def test_a_command_reaches_the_devices_of_that_edge_only(core, edge, tmp_path):
     other = Edge(tmp_path, core.address("sync"), core.token(), name="edge-other").start()
     other.wait_connected()
@@ -38,6 +40,7 @@ def test_a_command_reaches_the_devices_of_that_edge_only(core, edge, tmp_path):
     other.stop()
 
 
+@pytest.mark.every_edge
 def test_commands_wait_for_an_edge_that_is_away_and_for_its_devices(tmp_path):
     core = Core(tmp_path / "core").start()
     edge = Edge(tmp_path / "edge", core.address("sync"), core.token()).start()
@@ -61,6 +64,7 @@ def test_commands_wait_for_an_edge_that_is_away_and_for_its_devices(tmp_path):
     core.stop()
 
 
+@pytest.mark.every_edge
 def test_devices_on_site_talk_without_a_core(tmp_path):
     edge = Edge(tmp_path).start()
     reader, writer = Client(edge.port("mqtt")), Client(edge.port("mqtt"))
@@ -71,6 +75,7 @@ def test_devices_on_site_talk_without_a_core(tmp_path):
     edge.stop()
 
 
+@pytest.mark.every_edge
 def test_an_outage_is_stored_and_drained_in_order(tmp_path):
     core = Core(tmp_path / "core").start()
     link = Link(core.address("sync"))
@@ -95,6 +100,7 @@ def test_an_outage_is_stored_and_drained_in_order(tmp_path):
     link.close()
 
 
+@pytest.mark.every_edge
 def test_retained_and_wills_cross_to_the_core(core, edge):
     topic = f"state/{uuid.uuid4().hex}"
     device = Client(edge.port("mqtt"), will=(topic + "/alive", "dead", 1, True))

@@ -6,6 +6,7 @@ import os
 import pathlib
 import queue
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,6 +17,8 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 BINARIES = TARGET / os.environ.get("TOWLINE_TEST_PROFILE", "debug")
+# The edge under test, when it is another than that of the profile: a program built for another processor, with its emulator before it.
+EDGE = shlex.split(os.environ.get("TOWLINE_EDGE_COMMAND", "")) or [str(BINARIES / "towline-edge")]
 READY_WITHIN = 60.0
 STOP_WITHIN = 30.0
 
@@ -160,7 +163,7 @@ class Edge(Daemon):
         self.core, self.token, self.name = core, token, name
 
     def command(self):
-        command = [str(BINARIES / self.program), "--data-dir", str(self.data), "--name", self.name]
+        command = EDGE + ["--data-dir", str(self.data), "--name", self.name]
         for listener in ("mqtt", "admin"):
             command += [f"--listen-{listener}", self.listeners.get(listener, "127.0.0.1:0")]
         if self.core:

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::ledger::LedgerError;
 use crate::limits;
+use crate::progress::Progress;
 
 type Waiter = oneshot::Sender<Result<(), LedgerError>>;
 
@@ -18,6 +19,10 @@ struct Work {
     dirty: bool,
     waiters: Vec<Waiter>,
     closing: bool,
+    /// A checkpoint is being made.
+    busy: bool,
+    /// Checkpoints made, or tried.
+    done: u64,
 }
 
 #[derive(Default)]
@@ -71,6 +76,14 @@ impl Keeper {
         flushed.await.map_err(|_| closed())?
     }
 
+    pub fn progress(&self) -> Progress {
+        let work = self.shared.work.lock();
+        Progress {
+            done: work.done,
+            working: work.busy || work.dirty || !work.waiters.is_empty(),
+        }
+    }
+
     /// Does a last checkpoint and stops.
     pub fn close(&self) {
         {
@@ -99,9 +112,15 @@ fn run(shared: &Shared, checkpoint: impl Fn() -> Result<(), LedgerError>) {
                 }
             }
             work.dirty = false;
+            work.busy = true;
             (std::mem::take(&mut work.waiters), work.closing)
         };
         let result = checkpoint();
+        {
+            let mut work = shared.work.lock();
+            work.busy = false;
+            work.done += 1;
+        }
         if let Err(error) = &result {
             tracing::error!(%error, "the checkpoint failed");
         }
@@ -111,5 +130,34 @@ fn run(shared: &Shared, checkpoint: impl Fn() -> Result<(), LedgerError>) {
         if closing {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_that_hangs_is_seen_and_one_that_ends_too() {
+        let (go_on, waits) = std::sync::mpsc::channel::<()>();
+        let waits = Mutex::new(waits);
+        let keeper = Keeper::start(move || {
+            // Ends as well when nobody is left who could say so.
+            let _ = waits.lock().recv();
+            Ok(())
+        })
+        .unwrap();
+        let idle = keeper.progress();
+        assert!(!keeper.progress().is_stuck_since(&idle));
+        keeper.touch();
+        let before = keeper.progress();
+        assert!(keeper.progress().is_stuck_since(&before));
+        go_on.send(()).unwrap();
+        while keeper.progress().done == before.done {
+            std::thread::yield_now();
+        }
+        assert!(!keeper.progress().is_stuck_since(&before));
+        drop(go_on);
+        keeper.close();
     }
 }

@@ -17,6 +17,7 @@ use crate::config::Eviction;
 use crate::disk::{Disk, DiskFile};
 use crate::frame::{Entry, Frame, Lane};
 use crate::limits;
+use crate::progress::Progress;
 use crate::segment::{LogState, ReadEntryError, SegmentReader};
 use crate::writer::{Item, Waiting, Writer};
 
@@ -152,6 +153,8 @@ pub struct LogCounters {
     pub bytes_written: AtomicU64,
     pub syncs: AtomicU64,
     pub refused: AtomicU64,
+    /// Groups that the writer is done with, one way or the other.
+    pub groups: AtomicU64,
     pub damaged: AtomicU64,
 }
 
@@ -241,6 +244,14 @@ impl Log {
 
     pub fn failed(&self) -> bool {
         self.shared.failed.load(Ordering::Relaxed)
+    }
+
+    pub fn progress(&self) -> Progress {
+        let queue = self.shared.queue.lock();
+        Progress {
+            done: self.shared.counters.groups.load(Ordering::Relaxed),
+            working: queue.weight > 0,
+        }
     }
 
     /// Puts an item in line, in the order of calls; the receiver resolves when it is durable. `bounded` items are refused when the

@@ -19,6 +19,7 @@ use crate::keeper::Keeper;
 use crate::lanes;
 use crate::ledger::{Change, Ledger, LedgerError, Table};
 use crate::log::{End, FrameRead, From, Log, LogConfig, LogId, OnDurable, WriteError};
+use crate::progress::Progress;
 use crate::quarantine::Quarantine;
 use crate::recovery::{OpenError, Recovered, io_error, next_incarnation, recover, replay, survey};
 use crate::segment::Producer;
@@ -631,6 +632,14 @@ impl Store {
     /// True after a failed sync: only opening the store again tells what is on the disk.
     pub fn failed(&self) -> bool {
         self.inner.logs().any(|(_, log)| log.failed())
+    }
+
+    /// Of every thread that writes, in the same order at each call.
+    pub fn writers(&self) -> Vec<Progress> {
+        let logs = self.inner.logs();
+        logs.map(|(_, log)| log.progress())
+            .chain([self.keeper.progress()])
+            .collect()
     }
 
     pub fn stats(&self) -> Stats {

@@ -120,6 +120,8 @@ impl Writer {
                     .refused
                     .fetch_add(refused, Ordering::Relaxed);
             }
+            let counters = &self.shared.counters;
+            counters.groups.fetch_add(1, Ordering::Relaxed);
             self.shared.queue.lock().weight -= weight;
             for done in group.done {
                 // The publisher may be gone; what it published is stored all the same.

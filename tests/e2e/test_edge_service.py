@@ -1,0 +1,89 @@
+"""The edge as a service of a gateway: what it tells systemd, and the Debian package that brings it."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+
+import pytest
+from daemons import EDGE, Edge
+
+PACKAGE = os.environ.get("TOWLINE_PACKAGE")
+needs_package = pytest.mark.skipif(not PACKAGE, reason="no package was built: tests/run arm does")
+# Exposure, in tenths, that `systemd-analyze security` may find at most; 100 is a service without any protection.
+MOST_EXPOSED = 15
+
+
+@pytest.mark.every_edge
+def test_systemd_hears_when_it_is_ready_that_it_lives_and_when_it_stops(tmp_path):
+    path = str(tmp_path / "notify")
+    systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    systemd.bind(path)
+    systemd.settimeout(30)
+    edge = Edge(tmp_path, environment={"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "400000"}).start()
+    assert systemd.recv(4096) == b"READY=1"
+    assert [systemd.recv(4096) for _ in range(5)] == [b"WATCHDOG=1"] * 5
+    edge.stop()
+    last = systemd.recv(4096)
+    while last == b"WATCHDOG=1":
+        last = systemd.recv(4096)
+    assert last == b"STOPPING=1"
+
+
+def test_a_watchdog_that_is_meant_for_another_process_hears_nothing(tmp_path):
+    path = str(tmp_path / "notify")
+    systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    systemd.bind(path)
+    systemd.settimeout(30)
+    edge = Edge(tmp_path, environment={"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}).start()
+    edge.stop()
+    assert [systemd.recv(4096), systemd.recv(4096)] == [b"READY=1", b"STOPPING=1"]
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("package")
+    subprocess.run(["dpkg-deb", "--raw-extract", PACKAGE, folder], check=True)
+    return folder
+
+
+@pytest.mark.every_edge
+@needs_package
+def test_the_package_holds_this_program_and_says_what_is_configuration(unpacked):
+    assert (unpacked / "usr/bin/towline-edge").read_bytes() == open(EDGE[-1], "rb").read()
+    assert (unpacked / "DEBIAN/conffiles").read_text().split() == ["/etc/towline/edge.toml"]
+    for script in ("postinst", "prerm", "postrm"):
+        subprocess.run(["sh", "-n", unpacked / "DEBIAN" / script], check=True)
+    subprocess.run(["md5sum", "--check", "--quiet", "DEBIAN/md5sums"], cwd=unpacked, check=True)
+    owners = subprocess.run(["dpkg-deb", "--contents", PACKAGE], check=True, capture_output=True, text=True).stdout
+    assert all(line.split()[1] == "root/root" for line in owners.splitlines())
+
+
+@pytest.mark.every_edge
+@needs_package
+def test_the_edge_starts_with_the_packaged_configuration_and_with_every_key_that_it_suggests(unpacked, tmp_path):
+    packaged = (unpacked / "etc/towline/edge.toml").read_text()
+    suggested = re.sub(r"(?m)^#(?=[a-z-]+ = )(?!token)", "", packaged)
+    assert suggested != packaged
+    for n, text in enumerate((packaged, suggested)):
+        config = tmp_path / f"{n}.toml"
+        config.write_text(text)
+        # Flags win: the tests keep to their own folder and ports.
+        edge = Edge(tmp_path / str(n), name=f"plant-{n}", arguments=["--config", str(config)]).start()
+        edge.stop()
+
+
+@pytest.mark.every_edge
+@needs_package
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
+def test_systemd_takes_the_unit_and_finds_little_exposed(unpacked, tmp_path):
+    unit = (unpacked / "lib/systemd/system/towline-edge.service").read_text()
+    assert "ExecStart=/usr/bin/towline-edge " in unit
+    here = tmp_path / "towline-edge.service"
+    here.write_text(unit.replace("/usr/bin/towline-edge", str(unpacked / "usr/bin/towline-edge")))
+    verified = subprocess.run(["systemd-analyze", "verify", "--man=no", here], capture_output=True, text=True)
+    # It also looks at the units of this machine that ours touches; only what it says of ours counts.
+    complaints = [line for line in verified.stderr.splitlines() if "towline" in line]
+    assert complaints == []
+    subprocess.run(["systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSED}", "--no-pager", here], check=True)
