@@ -225,7 +225,7 @@ def test_a_damaged_segment(tmp_path):
     assert victim.name in words.stdout and f"at byte {chunk['at']}" in words.stdout and named in words.stdout, words.stdout
     core.start()
     error, records = fetch(core, "d", lost[0])
-    assert (error, records) == (56, b""), "KAFKA_STORAGE_ERROR, and no record"
+    assert (error, records) == (2, b""), "CORRUPT_MESSAGE, and no record"
     consumer = confluent_kafka.Consumer({"bootstrap.servers": core.address("kafka"), "group.id": "none", "enable.auto.commit": False})
     for first, last in ((0, lost[0]), (lost[-1] + 1, len(sent))):
         consumer.assign([confluent_kafka.TopicPartition("d", 0, first)])
@@ -268,9 +268,53 @@ def test_a_damaged_wal_file(tmp_path):
     core.start()
     online = json.loads(core.cli("storage", "verify", "--json", check=False).stdout)
     assert [(d["at"], d["records"]) for d in online["damage"]] == [(frame["at"], [records])]
-    assert fetch(core, "w", records["first_offset"])[0] == 56
+    for _ in range(3):
+        assert fetch(core, "w", records["first_offset"])[0] == 2, "CORRUPT_MESSAGE"
+    assert core.log.read_text().count("is not served") == 1, "said once"
+    reader = confluent_kafka.Consumer({"bootstrap.servers": core.address("kafka"), "group.id": "none", "enable.auto.commit": False})
+    reader.assign([confluent_kafka.TopicPartition("w", 0, records["first_offset"])])
+    told = [reader.poll(WITHIN) for _ in range(2)]
+    assert [(m.error() and m.error().code(), m.offset()) for m in told] == [(2, records["first_offset"])] * 2, "the application is told, and may seek"
+    reader.close()
     error, found = fetch(core, "w", records["last_offset"] + 1)
     assert error == 0 and sent[records["last_offset"] + 1] in found
+    core.stop()
+
+
+def test_a_damaged_entry_of_the_wal_and_the_way_past_it(tmp_path):
+    """More than records: no start; `cut` says what it would give up, then gives that up and keeps it; what was before is there."""
+    core = Core(tmp_path, ["--seal-after", "7d"]).start()
+    sent = values("s", 100)
+    for at in range(0, 100, 10):
+        produce(core, "s", sent[at : at + 10])
+    # Without an orderly stop there is no checkpoint, so all of it is replayed.
+    core.kill()
+    [victim] = (core.data / "wal").glob("*.wal")
+    frames = [i["frame"] for i in json.loads(cli("debug", "wal", str(victim), "--json").stdout)["items"] if "frame" in i]
+    appends = [(f, c["append"]["batch"]["records"]) for f in frames for c in f["commands"] if "append" in c]
+    frame = appends[6][0]
+    left = sum(records for f, records in appends if f["entry"] < frame["entry"])
+    data = bytearray(victim.read_bytes())
+    # Behind the 56 bytes in front of an entry's body: what its commands are.
+    data[frame["at"] + 60] ^= 1
+    victim.write_bytes(data)
+    with pytest.raises(AssertionError):
+        core.start()
+    words = core.log_tail()
+    assert f"wal/{victim.name}" in words and f"byte {frame['at']}" in words and "towline storage cut" in words, words
+    offline = cli("storage", "verify", "--data-dir", str(core.data), check=False)
+    assert offline.returncode == 1 and f"at byte {frame['at']}" in offline.stdout, offline
+    dry = cli("storage", "cut", "--data-dir", str(core.data)).stdout
+    assert "Nothing was changed" in dry and f"before entry {frame['entry']}" in dry and victim.read_bytes() == data, dry
+    done = cli("storage", "cut", "--data-dir", str(core.data), "--yes").stdout
+    kept = victim.with_name(victim.name + ".cut-1")
+    assert kept.name in done and kept.read_bytes() == data, done
+    assert "there is nothing to cut" in cli("storage", "cut", "--data-dir", str(core.data), "--yes").stdout
+    core.start()
+    assert read_stream(core, "s", left) == sent[:left]
+    assert "every checksum holds" in core.cli("storage", "verify").stdout
+    produce(core, "s", [b"after"])
+    assert read_stream(core, "s", left + 1) == [*sent[:left], b"after"]
     core.stop()
 
 

@@ -76,10 +76,11 @@ pub fn of_read(error: &ReadError) -> i16 {
     match error {
         ReadError::UnknownPartition(_) => UNKNOWN_TOPIC_OR_PARTITION,
         ReadError::OutOfRange { .. } => OFFSET_OUT_OF_RANGE,
-        // Clients try again after this one.
-        ReadError::Corrupt { .. } | ReadError::Io { .. } | ReadError::Unavailable { .. } => {
-            KAFKA_STORAGE_ERROR
-        }
+        // Clients tell their application, as they do when a batch of Kafka's fails their own checksum, and stay where they are: whether to go
+        // on behind what is damaged is not theirs to decide.
+        ReadError::Corrupt { .. } => CORRUPT_MESSAGE,
+        // Clients try again after this one, and say nothing.
+        ReadError::Io { .. } | ReadError::Unavailable { .. } => KAFKA_STORAGE_ERROR,
         ReadError::Closed => NOT_LEADER_OR_FOLLOWER,
     }
 }

@@ -162,15 +162,15 @@ async fn one(
         Ok(read) => read,
         Err(error) => {
             match &error {
-                ReadError::OutOfRange { .. }
+                // Of damage the log has told, once; a client that stands before it asks for ever.
+                ReadError::Corrupt { .. }
+                | ReadError::OutOfRange { .. }
                 | ReadError::UnknownPartition(_)
                 | ReadError::Closed => {}
                 ReadError::Unavailable { .. } => {
                     tracing::warn!(%error, "cannot serve a fetch now");
                 }
-                ReadError::Corrupt { .. } | ReadError::Io { .. } => {
-                    tracing::error!(%error, "cannot serve a fetch")
-                }
+                ReadError::Io { .. } => tracing::error!(%error, "cannot serve a fetch"),
             }
             return failure(
                 asked,

@@ -42,7 +42,7 @@ pub fn entry(body: Bytes) -> Option<Bytes> {
 pub fn checkpoint(body: Bytes) -> Option<Bytes> {
     let state = State::new(0);
     let head = snapshot::decode(body, crate::checkpoint::VERSION, &state).ok()?;
-    let snapshot = snapshot::take(&state, head);
+    let snapshot = snapshot::take(&state, head, bytes::BytesMut::new());
     Some(snapshot.encode().into_iter().flatten().collect())
 }
 
@@ -157,7 +157,7 @@ pub fn example_checkpoint(batch: record::Batch) -> Bytes {
         stamp: 1000,
         ..Default::default()
     };
-    let snapshot = snapshot::take(&state, head);
+    let snapshot = snapshot::take(&state, head, bytes::BytesMut::new());
     snapshot.encode().into_iter().flatten().collect()
 }
 

@@ -65,6 +65,8 @@ pub const RECOVERY_PIECE_BYTES: usize = 4 * 1024 * 1024;
 pub const RECOVERY_PIECES: usize = 4;
 /// Bytes of footers of segments that are kept in memory (the newest one whatever its size).
 pub const FOOTER_CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// Damaged ranges that are remembered so that each is logged once; with more, some are logged again.
+pub const MAX_DAMAGE_TOLD: usize = 10_000;
 /// How often a read looks again when what it wanted to read was moved meanwhile.
 pub const READ_ATTEMPTS: u32 = 8;
 /// Requests to the cold store at a time, for chunks.

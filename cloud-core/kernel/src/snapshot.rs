@@ -49,8 +49,14 @@ pub(crate) struct SnapshotHead {
     pub wal_position: u64,
 }
 
-/// Whether it shall be the last one, and who waits for it.
-type Request = (bool, oneshot::Sender<Snapshot>);
+/// A wish for a snapshot.
+struct Request {
+    /// It shall be the last one.
+    last: bool,
+    /// Memory for what is encoded at once: see [`room`].
+    room: BytesMut,
+    sender: oneshot::Sender<Snapshot>,
+}
 
 /// Wishes for a snapshot; the writer answers between two groups.
 #[derive(Default)]
@@ -66,9 +72,10 @@ impl SnapshotRequests {
         }
     }
 
-    pub fn request(&self, last: bool) -> Option<oneshot::Receiver<Snapshot>> {
+    pub fn request(&self, last: bool, room: BytesMut) -> Option<oneshot::Receiver<Snapshot>> {
         let (sender, receiver) = oneshot::channel();
-        self.waiting.lock().as_mut()?.push((last, sender));
+        let request = Request { last, room, sender };
+        self.waiting.lock().as_mut()?.push(request);
         Some(receiver)
     }
 
@@ -76,19 +83,19 @@ impl SnapshotRequests {
     pub fn is_wanted(&self, idle: bool) -> bool {
         let waiting = self.waiting.lock();
         let mut requests = waiting.iter().flatten();
-        requests.any(|(last, _)| idle || !*last)
+        requests.any(|request| idle || !request.last)
     }
 
     /// Answers what can be answered; true if there was anything.
-    pub fn answer(&self, idle: bool, make: impl Fn(bool) -> Snapshot) -> bool {
+    pub fn answer(&self, idle: bool, make: impl Fn(bool, BytesMut) -> Snapshot) -> bool {
         let mut ready = Vec::new();
         if let Some(waiting) = self.waiting.lock().as_mut() {
-            ready.extend(waiting.extract_if(.., |(last, _)| idle || !*last));
+            ready.extend(waiting.extract_if(.., |r| idle || !r.last));
         }
         let any = !ready.is_empty();
-        for (last, sender) in ready {
+        for Request { last, room, sender } in ready {
             // Whoever asked may have left.
-            let _ = sender.send(make(last));
+            let _ = sender.send(make(last, room));
         }
         any
     }
@@ -98,10 +105,31 @@ impl SnapshotRequests {
     }
 }
 
-/// Copies the state; the caller is the only one who changes it.
-pub(crate) fn take(state: &State, head: SnapshotHead) -> Snapshot {
+/// Memory for what [`take`] encodes, as far as that can be told beforehand. It is written to here, where nobody waits: pages that are new to the
+/// process cost several times what is then put in them.
+pub(crate) fn room(state: &State) -> BytesMut {
+    let mut bytes = 4096 + state.cold.lock().segments.len() * SEGMENT;
+    let directory = state.directory.read();
+    for partition in directory.partitions.values() {
+        let log = partition.log.lock();
+        bytes += LOG
+            + log.cold.len() * RANGE
+            + log.batches.len() * BATCH
+            + log.producers.len() * PRODUCER;
+    }
+    bytes += directory.by_id.len() * STREAM;
+    drop(directory);
+    // What comes meanwhile.
+    bytes += bytes / 8;
+    let mut room = BytesMut::with_capacity(bytes);
+    room.resize(bytes, 1);
+    room.clear();
+    room
+}
+
+/// Copies the state, part of it as bytes that are put to `out`; the caller is the only one who changes it.
+pub(crate) fn take(state: &State, head: SnapshotHead, mut out: BytesMut) -> Snapshot {
     let index = head.index;
-    let mut out = BytesMut::new();
     out.put_u64_le(index);
     out.put_i64_le(head.stamp);
     out.put_u8(u8::from(head.last));
@@ -267,6 +295,15 @@ pub(crate) fn get_stream(from: &mut Decoder) -> Result<Stream, Malformed> {
     })
 }
 
+/// Bytes of a hot batch.
+const BATCH: usize = 44;
+/// About the bytes of others: a stream, a partition without what follows, a cold range, a producer, a segment.
+const STREAM: usize = 256;
+const LOG: usize = 64;
+const RANGE: usize = 57;
+const PRODUCER: usize = 192;
+const SEGMENT: usize = 24;
+
 /// What is said of a producer in one byte: never expires, and from a restoration.
 const STRICT: u8 = 1;
 const RESTORED: u8 = 2;
@@ -287,14 +324,17 @@ fn put_log(out: &mut BytesMut, log: &PartitionLog) {
     }
     out.put_u32_le(len_u32(log.batches.len()));
     for batch in &log.batches {
-        out.put_i64_le(batch.base_offset);
-        out.put_i64_le(batch.max_timestamp);
-        out.put_u64_le(batch.index);
-        out.put_u32_le(batch.frame_at);
-        out.put_u32_le(batch.body_len);
-        out.put_u32_le(batch.batch_at);
-        out.put_u32_le(batch.batch_len);
-        out.put_u32_le(batch.last_offset_delta);
+        let mut fields = [0; BATCH];
+        let mut to = &mut fields[..];
+        to.put_i64_le(batch.base_offset);
+        to.put_i64_le(batch.max_timestamp);
+        to.put_u64_le(batch.index);
+        to.put_u32_le(batch.frame_at);
+        to.put_u32_le(batch.body_len);
+        to.put_u32_le(batch.batch_at);
+        to.put_u32_le(batch.batch_len);
+        to.put_u32_le(batch.last_offset_delta);
+        out.put_slice(&fields);
     }
     out.put_u32_le(len_u32(log.producers.len()));
     for (id, producer) in &log.producers {

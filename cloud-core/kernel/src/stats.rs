@@ -54,6 +54,8 @@ pub struct KernelStats {
     pub producers: u64,
     /// Checkpoints written.
     pub checkpoints: u64,
+    /// Longest time since the start in which nothing was written because a checkpoint was begun.
+    pub checkpoint_pause: Duration,
     /// Bytes of them.
     pub checkpoint_bytes_written: u64,
     /// How long the recovery took at open.

@@ -278,6 +278,85 @@ fn everything(disk: &SimDisk) -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
+/// Damages more than the record of `value n`: its producer's sequence. Returns the file.
+fn damage_structure(disk: &SimDisk, n: usize) -> String {
+    let needle = format!("value {n}");
+    let place = |path: &String| {
+        let bytes = disk.bytes(path);
+        let at = bytes
+            .windows(needle.len())
+            .position(|w| w == needle.as_bytes())?;
+        frames(&bytes).into_iter().find(|f| f.contains(&at))
+    };
+    let mut files = log_files(disk).into_iter();
+    let (path, frame) = files
+        .find_map(|path| place(&path).map(|f| (path, f)))
+        .unwrap();
+    disk.damage(&path, |bytes| bytes[frame.start + 82 + 55] ^= 1);
+    path
+}
+
+/// The power goes at each operation of a cut: the log is as it was, or cut; nothing is lost, and the cut can be made again.
+#[test]
+fn a_cut_that_the_power_ends_can_be_made_again() {
+    for (small_files, n) in [(false, 0), (false, 4), (true, 0), (true, 4)] {
+        let config = if small_files { config() } else { wide(0) };
+        let base = SimDisk::default();
+        let p = killed(&base, config.clone());
+        damage_structure(&base, n);
+        let before = everything(&base);
+        let (mut ends, mut refused, mut opened) = (0, 0, 0);
+        for operations in 0.. {
+            let disk = base.copy(0);
+            disk.crash_after(operations);
+            let made = cut(&disk, true);
+            if !disk.is_off() {
+                assert!(made.unwrap().is_some());
+                break;
+            }
+            ends += 1;
+            for seed in 0..4 {
+                let at = format!("{small_files}, {n}, operation {operations}, seed {seed}");
+                let disk = disk.after_crash(seed);
+                let after = everything(&disk);
+                for (path, bytes) in &before {
+                    let kept = |(other, now): &(String, Vec<u8>)| {
+                        let aside = other.strip_prefix(path.as_str());
+                        let aside = aside.is_some_and(|s| s.is_empty() || s.starts_with(".cut-"));
+                        aside && now == bytes
+                    };
+                    assert!(after.iter().any(kept), "{at}: {path} is lost");
+                }
+                // A look on a copy: opening writes.
+                let is_cut = match open(&disk.copy(0), config.clone()) {
+                    Ok(_) => true,
+                    Err(OpenError::Corrupt { index, .. }) => {
+                        assert_eq!(index, n as u64 + 2, "{at}");
+                        false
+                    }
+                    Err(error) => panic!("{at}: {error}"),
+                };
+                *(if is_cut { &mut opened } else { &mut refused }) += 1;
+                let again = cut(&disk, true).unwrap();
+                assert_eq!(again.is_none(), is_cut, "{at}");
+                for life in 0..2 {
+                    let (kernel, mut stepper) = open(&disk, config.clone()).unwrap();
+                    let looked = read_all(&kernel, &mut stepper, p);
+                    assert_eq!(looked, (but(usize::MAX, n + life), Vec::new()), "{at}");
+                    let next = n + life;
+                    let sent = produced(7, 0, i32::try_from(next).unwrap(), &[&value(next)]);
+                    let sent = drive(&mut stepper, kernel.append(p, sent, SequenceRule::Window));
+                    assert_eq!(sent.unwrap().base_offset, next as i64, "{at}");
+                }
+            }
+        }
+        assert!(
+            ends > 5 && refused > 0 && opened > 0,
+            "{ends} {refused} {opened}"
+        );
+    }
+}
+
 #[test]
 fn a_log_with_damage_to_more_than_records_is_refused_and_can_be_cut() {
     for small_files in [false, true] {
@@ -285,21 +364,7 @@ fn a_log_with_damage_to_more_than_records_is_refused_and_can_be_cut() {
         for n in 0..8 {
             let disk = SimDisk::default();
             let p = killed(&disk, config.clone());
-            let needle = format!("value {n}");
-            let holds = |path: &String| {
-                let bytes = disk.bytes(path);
-                bytes.windows(needle.len()).any(|w| w == needle.as_bytes())
-            };
-            let path = log_files(&disk).into_iter().find(holds).unwrap();
-            let bytes = disk.bytes(&path);
-            let at = bytes
-                .windows(needle.len())
-                .position(|w| w == needle.as_bytes());
-            let frame = frames(&bytes)
-                .into_iter()
-                .find(|f| f.contains(&at.unwrap()));
-            // The producer's sequence.
-            disk.damage(&path, |bytes| bytes[frame.unwrap().start + 82 + 55] ^= 1);
+            let path = damage_structure(&disk, n);
             // Damaged records before it are of no consequence.
             if n > 0 {
                 flip(&disk, &log_files(&disk)[0], "value 0");

@@ -180,6 +180,37 @@ fn producers_in_memory_have_no_say_in_what_is_logged() {
     }
 }
 
+/// Found by the simulator: a replay remembered what happened to be logged of such a producer, and held it against what came after.
+#[test]
+fn after_a_restart_a_producer_of_a_stream_in_memory_goes_on_anywhere() {
+    for (epoch, sequence) in [(0, 4), (0, 0), (1, 4)] {
+        let disk = SimDisk::default();
+        let (kernel, mut stepper) = open(&disk).unwrap();
+        let p = stream(&kernel, &mut stepper, "memory");
+        // Beside something durable it is logged.
+        let logged = Entry::new()
+            .append(p, produced(7, 0, 0, &["logged"]), SequenceRule::Window)
+            .put("t", "k", "v");
+        drive(&mut stepper, kernel.write(logged)).unwrap();
+        for sequence in 1..4 {
+            let only = produced(7, 0, sequence, &["in memory"]);
+            drive(&mut stepper, kernel.append(p, only, SequenceRule::Window)).unwrap();
+        }
+        drop((kernel, stepper));
+        let (kernel, mut stepper) = open(&disk.after_kill(1)).unwrap();
+        let next = produced(7, epoch, sequence, &["next"]);
+        let next = drive(&mut stepper, kernel.append(p, next, SequenceRule::Window));
+        assert!(!next.unwrap().duplicate);
+        // From here on the sequence counts again.
+        let gap = produced(7, epoch, sequence + 5, &["x"]);
+        let gap = drive(&mut stepper, kernel.append(p, gap, SequenceRule::Window));
+        assert!(matches!(
+            gap,
+            Err(kernel::AppendError::OutOfOrderSequence { .. })
+        ));
+    }
+}
+
 #[test]
 fn only_known_classes_are_accepted() {
     let disk = SimDisk::default();

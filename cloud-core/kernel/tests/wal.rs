@@ -277,3 +277,63 @@ fn a_held_write_goes_on_by_itself_when_room_is_made() {
     }
     assert!(matches!(poll(waiting.as_mut()), Some(Ok(_))));
 }
+
+#[test]
+fn that_writes_are_held_back_is_over_when_there_is_room_also_if_nobody_writes() {
+    let disk = SimDisk::default();
+    let (kernel, mut stepper, clock) = bounded(&disk);
+    let p = partition(&kernel, &mut stepper);
+    let settle = |stepper: &mut Stepper| {
+        for _ in 0..6 {
+            drive(stepper, kernel.maintain());
+            while stepper.step() {}
+        }
+    };
+    // At its bound, and nothing waits any more.
+    let sent: Vec<_> = (0..40)
+        .map(|_| kernel.append(p, batch(&[&"z".repeat(700)]), SequenceRule::None))
+        .collect();
+    while stepper.step() {}
+    clock.advance(600_000);
+    while stepper.step() {}
+    drop(sent);
+    assert!(kernel.stats().held_back);
+    set_retention(&kernel, &mut stepper, 100);
+    settle(&mut stepper);
+    assert!(!kernel.stats().held_back);
+    // The disk is full.
+    disk.fill(true);
+    for _ in 0..40 {
+        let mut sent = Box::pin(kernel.append(p, batch(&[&"z".repeat(700)]), SequenceRule::None));
+        while stepper.step() {}
+        if poll(sent.as_mut()) == Some(Err(AppendError::Full)) {
+            break;
+        }
+    }
+    let full = kernel.stats().held_back;
+    disk.fill(false);
+    settle(&mut stepper);
+    assert!(full && !kernel.stats().held_back);
+}
+
+#[test]
+fn a_group_is_no_larger_than_a_file_so_the_bound_holds() {
+    let disk = SimDisk::default();
+    let config = KernelConfig {
+        wal_bytes: 4 * 4096,
+        group_bytes: 1 << 20,
+        ..config()
+    };
+    let (kernel, mut stepper) = Kernel::open_stepped(ports(&disk), config).unwrap();
+    let p = partition(&kernel, &mut stepper);
+    for size in [0, 100, 700] {
+        let sent: Vec<_> = (0..60)
+            .map(|_| kernel.append(p, batch(&[&"z".repeat(size)]), SequenceRule::None))
+            .collect();
+        while stepper.step() {
+            assert!(disk.used_in("wal") <= 4 * 4096, "{}", disk.used_in("wal"));
+        }
+        drop(sent);
+    }
+    assert!(kernel.stats().held_back);
+}

@@ -61,6 +61,11 @@ static FIGURES: [Figure<KernelStats>; 53] = [
         "Batches read from disk.",
         |s| s.tail_misses,
     ),
+    Figure::gauge(
+        "towline_checkpoint_pause_microseconds",
+        "Longest time since the start in which nothing was written because a checkpoint was begun.",
+        |s| u64::try_from(s.checkpoint_pause.as_micros()).unwrap_or(u64::MAX),
+    ),
     Figure::counter("towline_checkpoints_total", "Checkpoints written.", |s| {
         s.checkpoints
     }),

@@ -143,7 +143,7 @@ pub async fn restore(ports: &Ports, log: Option<Uuid>) -> Result<Restored, Resto
         stamp: ports.clock.now_ms(),
         ..SnapshotHead::default()
     };
-    let snapshot = snapshot::take(&state, head_now);
+    let snapshot = snapshot::take(&state, head_now, snapshot::room(&state));
     checkpoint::save(disk, index, &snapshot.encode()).map_err(io_error("write", "checkpoint"))?;
     let cold = state.cold.lock();
     let directory = state.directory.read();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Core, Kernel};
 use crate::entry::{Command, Entry};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{self, Snapshot};
 use crate::state::partition::PartitionLog;
 use crate::state::{Directory, State};
 use crate::stats::KernelStats;
@@ -24,6 +24,8 @@ pub(crate) struct Checkpoints {
     replayed: u64,
     /// When that was, by [`crate::ports::Clock::monotonic_us`]; of one from before the start: the start.
     at_us: u64,
+    /// Why the last one could not be written.
+    failure: Option<String>,
 }
 
 impl Checkpoints {
@@ -33,6 +35,7 @@ impl Checkpoints {
             at_bytes: 0,
             at_us,
             replayed,
+            failure: None,
         }
     }
 }
@@ -68,10 +71,7 @@ impl Kernel {
                 || (since >= config.wal_file_bytes || wants_room) && uncovered()
         };
         if due {
-            self.persist_deliveries().await;
-            if let Err(error) = self.checkpoint(false).await {
-                tracing::error!(%error, "cannot write a checkpoint; the log grows until it can be");
-            }
+            self.checkpoint_or_say_why().await;
         }
         let mut checkpoints = self.core.checkpoints.lock().await;
         if let Some(error) = self.keep_one_checkpoint(&mut checkpoints).await.err() {
@@ -166,12 +166,24 @@ impl Kernel {
         let grown = self.core.written.applied.load(Ordering::Acquire) > newest.unwrap_or(0);
         if grown && i64::try_from(age_us / 1000).unwrap_or(i64::MAX) >= self.core.config.seal_age_ms
         {
-            self.persist_deliveries().await;
-            if let Err(error) = self.checkpoint(false).await {
-                tracing::error!(%error, "cannot write a checkpoint for the cold store");
-            }
+            self.checkpoint_or_say_why().await;
         }
         self.core.checkpoints.lock().await.kept.last().copied()
+    }
+
+    /// It is tried again each second: what keeps it from being written is said when it changes.
+    async fn checkpoint_or_say_why(&self) {
+        self.persist_deliveries().await;
+        let failure = self.checkpoint(false).await.err().map(|e| e.to_string());
+        let mut checkpoints = self.core.checkpoints.lock().await;
+        let before = std::mem::replace(&mut checkpoints.failure, failure);
+        match &checkpoints.failure {
+            Some(error) if before.as_ref() != Some(error) => {
+                tracing::error!(%error, "cannot write a checkpoint; the log grows until it can be");
+            }
+            None if before.is_some() => tracing::info!("checkpoints are written again"),
+            _ => {}
+        }
     }
 
     /// Writes a checkpoint: the state is copied between two writes, and brought to disk beside them.
@@ -179,7 +191,11 @@ impl Kernel {
         let mut checkpoints = self.core.checkpoints.lock().await;
         let closed = || io::Error::other("the log is closed");
         let at_bytes = self.core.written.bytes.load(Ordering::Relaxed);
-        let receiver = self.core.snapshots.request(last).ok_or_else(closed)?;
+        let state = self.core.state.clone();
+        let room = self.core.pool.run(move || snapshot::room(&state)).await;
+        let room = room.ok_or_else(closed)?;
+        let receiver = self.core.snapshots.request(last, room);
+        let receiver = receiver.ok_or_else(closed)?;
         if last {
             // Not before the request: the writer ends when the intake is closed and empty.
             self.core.intake.close();
@@ -266,6 +282,7 @@ impl Kernel {
             cursors: core.state.cursors.read().size() as u64,
             producers,
             checkpoints: count(&core.checkpoints_written),
+            checkpoint_pause: Duration::from_micros(count(&core.written.pause_us)),
             checkpoint_bytes_written: count(&core.checkpoint_bytes),
             recovery_time: Duration::from_micros(core.recovery_us),
             recovered_entries: core.recovered_entries,

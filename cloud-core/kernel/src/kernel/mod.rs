@@ -7,7 +7,7 @@ mod streams;
 mod transactions;
 mod watch;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -70,6 +70,8 @@ pub(crate) struct Core {
     pub tail_hits: AtomicU64,
     pub tail_misses: AtomicU64,
     pub corrupt_reads: AtomicU64,
+    /// Damaged ranges that the log tells of already, by their first offsets.
+    pub damage_told: Mutex<BTreeSet<(PartitionId, i64)>>,
     pub recovery_us: u64,
     pub recovered_entries: u64,
     pub recovered_damaged: u64,
@@ -209,6 +211,7 @@ impl Kernel {
             tail_hits: AtomicU64::new(0),
             tail_misses: AtomicU64::new(0),
             corrupt_reads: AtomicU64::new(0),
+            damage_told: Mutex::default(),
             recovery_us,
             recovered_entries: recovered.entries,
             recovered_damaged: recovered.damaged,

@@ -9,7 +9,7 @@ use super::{Core, Kernel};
 use crate::cold::ColdReadError;
 use crate::entry::{Command, Entry};
 use crate::error::{ReadError, TrimError};
-use crate::limits::{CHUNK_BYTES, MAX_READ_BYTES, READ_ATTEMPTS};
+use crate::limits::{CHUNK_BYTES, MAX_DAMAGE_TOLD, MAX_READ_BYTES, READ_ATTEMPTS};
 use crate::state::partition::{BatchRef, Partition, Plan};
 use crate::state::waiters::Mark;
 use crate::stream::PartitionId;
@@ -317,11 +317,22 @@ impl Core {
                 end: watermarks.end,
             };
         }
-        if matches!(error, ReadError::Corrupt { .. }) {
+        if let ReadError::Corrupt { first, .. } = error {
             self.corrupt_reads.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(%error, "damaged data was found and is not served");
+            if self.is_news(partition.id, first) {
+                tracing::error!(%error, "damaged data was found and is not served; this is said once");
+            }
         }
         error
+    }
+
+    /// Whether damage was met for the first time: readers that stand before it ask again and again.
+    fn is_news(&self, partition: PartitionId, first: i64) -> bool {
+        let mut told = self.damage_told.lock();
+        if told.len() >= MAX_DAMAGE_TOLD {
+            told.clear();
+        }
+        told.insert((partition, first))
     }
 }
 

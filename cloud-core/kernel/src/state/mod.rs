@@ -12,7 +12,7 @@ pub(crate) mod volatile;
 pub(crate) mod waiters;
 pub(crate) mod wal_use;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -20,6 +20,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use record::{Namespace, StreamAddress, StreamName};
 use roaring::RoaringTreemap;
+use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, watch};
 
 use crate::entry::{Command, CursorName, CursorPosition};
@@ -38,7 +39,8 @@ pub(crate) use apply::FrameAt;
 pub(crate) struct Directory {
     pub by_id: BTreeMap<StreamId, Arc<Stream>>,
     pub by_name: BTreeMap<Namespace, BTreeMap<StreamName, StreamId>>,
-    pub partitions: HashMap<PartitionId, Arc<Partition>>,
+    /// Ids are given out here, so their hash need not withstand anybody.
+    pub partitions: FxHashMap<PartitionId, Arc<Partition>>,
     pub next_stream: u64,
     pub next_producer_id: i64,
     /// Streams that ask for less than the default.
@@ -105,7 +107,7 @@ impl State {
             directory: RwLock::new(Directory {
                 by_id: BTreeMap::new(),
                 by_name: BTreeMap::new(),
-                partitions: HashMap::new(),
+                partitions: FxHashMap::default(),
                 next_stream: 1,
                 next_producer_id: 1,
                 relaxed: BTreeMap::new(),

@@ -85,8 +85,10 @@ impl PartitionLog {
         self.volatile.get(place)
     }
 
-    /// What was only in memory is lost: the log goes on where no offset has been.
+    /// What was only in memory is lost: the log goes on where no offset has been, and a producer anywhere. What a replay remembered of its
+    /// sequence is what happened to be logged of it, not what it sent last.
     fn resume(&mut self) {
+        self.volatile_producers = BTreeMap::new();
         if self.reserved < self.end || self.reserved == 0 {
             return;
         }

@@ -7,9 +7,13 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use super::frame::Format;
 use crate::entry::{Command, Outcome};
 use crate::entry_codec::Encoded;
 use crate::error::WriteError;
+
+/// Bytes of a frame that are not its body.
+const HEADER: usize = Format::V3 { salt: 0 }.header_len();
 
 /// Entries that are written together.
 #[derive(Default)]
@@ -104,11 +108,11 @@ impl Intake {
         Ok(())
     }
 
-    /// Takes the next entries into an empty group: at least one if there is one, up to `max_bytes`, all of them urgent or none. While the
-    /// others are held back, the urgent ones pass them by.
+    /// Takes the next entries into an empty group: at least one if there is one, up to `max_bytes` as frames, all of them urgent or none. While
+    /// the others are held back, the urgent ones pass them by.
     pub fn drain(&self, max_bytes: usize, held: bool, group: &mut Group) {
         let mut inner = self.inner.lock();
-        let mut taken = 0;
+        let (mut taken, mut framed) = (0, 0);
         if held {
             if inner.urgent > 0 {
                 group.entries = inner.split(true);
@@ -116,7 +120,7 @@ impl Intake {
             }
         } else {
             while let Some(next) = inner.entries.front() {
-                let bytes = taken + next.encoded.len;
+                let bytes = framed + next.encoded.len + HEADER;
                 let other = group
                     .entries
                     .last()
@@ -124,7 +128,8 @@ impl Intake {
                 if other || bytes > max_bytes && !group.entries.is_empty() {
                     break;
                 }
-                taken = bytes;
+                framed = bytes;
+                taken += next.encoded.len;
                 group.entries.extend(inner.entries.pop_front());
             }
         }

@@ -1,8 +1,7 @@
 //! Entries that are not written: appends to streams of durability `memory`, and the offsets that must be reserved for them.
 
-use std::collections::HashMap;
-
 use record::Batch;
+use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use super::intake::Pending;
@@ -31,7 +30,7 @@ struct Offsets {
 
 /// Plans a group; `classes` are those of its entries.
 pub(crate) fn plan(state: &State, entries: &[Pending], classes: &[Durability]) -> Planned {
-    let mut partitions: HashMap<PartitionId, Offsets> = HashMap::new();
+    let mut partitions: FxHashMap<PartitionId, Offsets> = FxHashMap::default();
     let mut reserve = Vec::new();
     let mut take = entries.len();
     'entries: for (place, (pending, class)) in entries.iter().zip(classes).enumerate() {

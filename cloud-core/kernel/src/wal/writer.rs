@@ -39,6 +39,8 @@ pub(crate) struct Written {
     pub entries: AtomicU64,
     /// Newest index that is durable and applied.
     pub applied: AtomicU64,
+    /// Longest time in which nothing was written because a checkpoint was begun, in microseconds.
+    pub pause_us: AtomicU64,
     /// Writes are held back or refused until files of the WAL are freed.
     pub wants_room: AtomicBool,
 }
@@ -137,9 +139,16 @@ impl Writer {
 
     fn step_with(&mut self, work: &mut Work) -> bool {
         let held = self.is_held();
-        self.intake
-            .drain(self.config.group_bytes, held, &mut work.group);
+        // A group is in one file, so that a file does not become larger than the WAL's bound reckons with.
+        let room = self.spares.file_bytes() - FILE_HEADER as u64;
+        let most = usize::try_from(room).map_or(self.config.group_bytes, |room| {
+            self.config.group_bytes.min(room)
+        });
+        self.intake.drain(most, held, &mut work.group);
         if work.group.entries.is_empty() {
+            if !held {
+                self.look_for_room();
+            }
             // While entries are held back there is more to come.
             return self.sync_if_asked() | self.snapshot(!held || self.intake.is_empty());
         }
@@ -202,7 +211,8 @@ impl Writer {
         }
         let wal = self.current.as_ref().map(|c| (c.first_index, c.len));
         let (wal_file, wal_position) = wal.unwrap_or_default();
-        self.snapshots.answer(idle, |last| {
+        let started = self.ports.clock.monotonic_us();
+        let answered = self.snapshots.answer(idle, |last, room| {
             let head = SnapshotHead {
                 index: self.next_index - 1,
                 stamp: self.last_stamp,
@@ -210,8 +220,11 @@ impl Writer {
                 wal_file,
                 wal_position,
             };
-            snapshot::take(&self.state, head)
-        })
+            snapshot::take(&self.state, head, room)
+        });
+        let took = self.ports.clock.monotonic_us().saturating_sub(started);
+        self.written.pause_us.fetch_max(took, Ordering::Relaxed);
+        answered
     }
 
     /// Syncs what was written without; true if there was any.
@@ -438,6 +451,21 @@ impl Writer {
             refuse(self.intake.take_all(), &WriteError::Full);
         }
         true
+    }
+
+    /// Writes were held back or refused, and none has come since: whether the next one would be.
+    fn look_for_room(&mut self) {
+        if self.progress.failed || !self.written.wants_room.load(Ordering::Relaxed) {
+            return;
+        }
+        let leave = if self.at_bound() { 0 } else { RESERVED_SPARES };
+        // On a disk that is full nothing but a try tells; what it makes is the next file.
+        if self.spares.count().0 <= leave && (leave == 0 || self.spares.top_up().is_err()) {
+            return;
+        }
+        if self.spares.count().0 > leave {
+            self.written.wants_room.store(false, Ordering::Relaxed);
+        }
     }
 
     /// How long writes are held back still; `None` if they are not, or not any more.

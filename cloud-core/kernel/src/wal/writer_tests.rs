@@ -43,11 +43,19 @@ fn the_last_checkpoint_is_made_after_what_is_held_back() {
     while stepper.step() {}
     let (_, bytes) = kernel.core.intake.depth();
     assert!(bytes > 0, "nothing is held back");
-    let mut last = kernel.core.snapshots.request(true).unwrap();
+    let mut last = kernel
+        .core
+        .snapshots
+        .request(true, bytes::BytesMut::new())
+        .unwrap();
     while stepper.step() {}
     assert_eq!(last.try_recv().err(), Some(TryRecvError::Empty));
     // Others need not wait.
-    let mut other = kernel.core.snapshots.request(false).unwrap();
+    let mut other = kernel
+        .core
+        .snapshots
+        .request(false, bytes::BytesMut::new())
+        .unwrap();
     while stepper.step() {}
     assert!(other.try_recv().is_ok());
     // What waits is answered, with a refusal here, and then it is made.

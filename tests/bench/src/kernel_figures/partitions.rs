@@ -1,4 +1,4 @@
-//! Ten thousand partitions: opening them.
+//! Ten thousand partitions: opening them, and how long a checkpoint keeps the writer from writing.
 
 use anyhow::Result;
 
@@ -60,6 +60,53 @@ pub fn measure(run: &mut Run) -> Result<()> {
         if orderly {
             std::fs::remove_dir_all(&dir)?;
         }
+    }
+    pauses(run, GROUP)
+}
+
+/// Batches in the index of what is not sealed.
+const HOT: u64 = 100_000;
+
+fn pauses(run: &mut Run, group: &'static str) -> Result<()> {
+    let template = Template::new(1, 16)?;
+    for (streams, batches) in [(STREAMS, 1), (1, HOT), (STREAMS, HOT)] {
+        let dir = run.scratch.fresh(group)?;
+        let kernel = load::open(&dir, |config| {
+            // Each call of `maintain` after so much makes one; nothing is sealed.
+            config.checkpoint_wal_bytes = 1 << 20;
+            config.segment_bytes = 1 << 30;
+        })?;
+        let (mut worst, mut partitions) = (0_f64, 0);
+        run.runtime.block_on(async {
+            let mut all = Vec::new();
+            for stream in 0..streams {
+                all.extend(load::stream(&kernel, &format!("s{stream}"), PARTITIONS, &[]).await?);
+            }
+            partitions = all.len();
+            // A record in each, so that none is empty, and the rest in the first ones.
+            for some in all.chunks(PRODUCERS.count) {
+                load::produce(&kernel, some, &template, PRODUCERS, some.len() as u64).await?;
+            }
+            load::produce(&kernel, &all, &template, PRODUCERS, batches).await?;
+            for _ in 0..5 {
+                let made = kernel.stats().checkpoints;
+                while kernel.stats().checkpoints == made {
+                    load::produce(&kernel, &all, &template, PRODUCERS, 2000).await?;
+                    kernel.maintain().await;
+                }
+            }
+            worst = kernel.stats().checkpoint_pause.as_secs_f64() * 1e3;
+            kernel.shutdown().await;
+            anyhow::Ok(())
+        })?;
+        run.add(Figure::new(
+            group,
+            format!("longest pause of the writer for a checkpoint: {partitions} partitions, {batches} batches not sealed"),
+            worst,
+            "ms",
+        ));
+        drop(kernel);
+        std::fs::remove_dir_all(&dir)?;
     }
     Ok(())
 }
