@@ -4,7 +4,7 @@ use frontend::figures::{self, Figure, Kind, Read};
 use kernel::{Kernel, KernelStats};
 use prometheus::Registry;
 
-static FIGURES: [Figure<KernelStats>; 53] = [
+static FIGURES: [Figure<KernelStats>; 54] = [
     Figure::counter(
         "towline_log_records_total",
         "Records appended, over all streams.",
