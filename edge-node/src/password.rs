@@ -82,6 +82,17 @@ impl PasswordHash {
         Ok(made)
     }
 
+    /// No password's hash, that takes as long to compare with as one that was made here.
+    pub fn of_nobody() -> PasswordHash {
+        PasswordHash {
+            memory: MEMORY,
+            passes: PASSES,
+            lanes: 1,
+            salt: vec![0; SALT],
+            hash: vec![0; HASH],
+        }
+    }
+
     /// Takes as long as the hash was made to take: not to be called on a thread that others wait for.
     pub fn verify(&self, password: &[u8]) -> bool {
         self.compute(password)
@@ -179,6 +190,7 @@ mod tests {
         let hash = PasswordHash::parse(FOREIGN).unwrap();
         assert!(hash.verify(b"secret"));
         assert!(!hash.verify(b"secreT"));
+        assert!(!PasswordHash::of_nobody().verify(b""));
         assert_eq!(hash.to_string(), FOREIGN);
     }
 

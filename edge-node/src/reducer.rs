@@ -23,6 +23,8 @@ pub struct Reductions {
     store: Arc<Store>,
     log: LogId,
     reducer: Reducer,
+    /// To be forwarded before anything else.
+    first: Vec<Output>,
     epoch: u64,
     /// Up to here the local log is reduced.
     cursor: u64,
@@ -47,10 +49,12 @@ impl Reductions {
             store,
             log,
             reducer: Reducer::new(rules.clone()),
+            first: Vec::new(),
             epoch: 1,
             saved: Instant::now(),
             changed: true,
         };
+        let first_start = session.is_none();
         if let Some(session) = session {
             opened.epoch = session.epoch + 1;
             match Saved::decode(&session.bytes) {
@@ -60,7 +64,10 @@ impl Reductions {
                 ),
             }
         }
-        opened.save().await;
+        if first_start {
+            // From here on the local log is kept for it.
+            opened.save().await;
+        }
         Ok(opened)
     }
 
@@ -93,14 +100,14 @@ impl Reductions {
                 ),
             }
         }
-        self.forward(out, &CancellationToken::new()).await;
+        self.first = out;
     }
 
     /// Runs until `stop`, then saves.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut news = self.store.watch(self.log);
         while !stop.is_cancelled() {
-            let mut out = Vec::new();
+            let mut out = std::mem::take(&mut self.first);
             news.borrow_and_update();
             let more = match self.take(&mut out).await {
                 Ok(more) => more,
@@ -115,7 +122,8 @@ impl Reductions {
                 self.reducer.due(now_ms().saturating_sub(grace), &mut out);
             }
             if !self.forward(out, &stop).await {
-                break;
+                // Not saved: what is not stored yet is read again at the next start.
+                return;
             }
             if self.changed && self.saved.elapsed() >= limits::REDUCTION_SAVE {
                 self.save().await;
@@ -175,7 +183,7 @@ impl Reductions {
     }
 
     /// Stores what is to be forwarded, in order. A lane that is full and refuses holds up the reductions, and with them nobody else: the local log is bounded
-    /// by itself. `false`: stopped.
+    /// by itself. `false`: stopped, or the disk failed.
     async fn forward(&mut self, out: Vec<Output>, stop: &CancellationToken) -> bool {
         let messages: Vec<_> = out
             .into_iter()
@@ -200,6 +208,7 @@ impl Reductions {
             }
             match result {
                 Ok(()) | Err(WriteError::Dropped(_)) => {}
+                Err(WriteError::Failed(_) | WriteError::Closed) => return false,
                 Err(error) => tracing::error!(%error, "a reduced message can not be stored"),
             }
         }

@@ -136,11 +136,9 @@ impl Guard {
             [] => None,
             rules => Some(acl(rules, &known_users)?),
         };
-        let nobody = match known_users.values().next() {
-            // Of the same cost as the others' most likely are.
-            Some(user) => user.hash.clone(),
-            None => PasswordHash::of(&rand::random::<[u8; 16]>())?,
-        };
+        // Of the same cost as the others' most likely are.
+        let nobody = known_users.values().next();
+        let nobody = nobody.map_or_else(PasswordHash::of_nobody, |user| user.hash.clone());
         Ok(Guard {
             users: known_users,
             acl,
