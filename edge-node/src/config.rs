@@ -1,8 +1,10 @@
 //! What can be set. `docs/reference/configuration-edge.md` says the same in prose.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use settings::{HostPort, Listen, Rate, Size, settings};
+use settings::{Listen, Rate, Size, Value, settings};
+use sync_quic::CoreAddress;
 
 use settings::logging::{LogFormat, LogLevel};
 
@@ -26,8 +28,11 @@ settings! {
         pub tls_client_ca: Option<PathBuf>;
         /// Whether clients without a user may connect. Not set: only while there are no users and devices connect on this machine
         pub allow_anonymous: Option<bool>;
-        /// The core's sync listener, HOST:PORT; none: the edge works alone and keeps what is published
-        pub core: Option<HostPort>;
+        /// The core's sync listener, HOST:PORT, or several with commas; quic:// or tls:// before one takes that transport only;
+        /// none: the edge works alone and keeps what is published
+        pub core: Option<Cores>;
+        /// How often the edge shows the core that it is alive when there is nothing else to say
+        pub keep_alive: Duration = "25s";
         /// Enrolment token from `towline token create`; needed once
         pub token: Option<String>;
         /// Name of this edge in the core; none: the host name
@@ -56,5 +61,17 @@ settings! {
         pub user: UserSettings;
         /// Who may publish and subscribe to what; the first that fits decides
         pub acl: AclSettings;
+    }
+}
+
+/// Where the core is: one address, or several.
+#[derive(Debug, Clone)]
+pub struct Cores(pub Vec<CoreAddress>);
+
+impl Value for Cores {
+    fn parse(text: &str) -> Result<Cores, String> {
+        CoreAddress::parse_list(text)
+            .map(Cores)
+            .map_err(|error| error.to_string())
     }
 }

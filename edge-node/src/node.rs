@@ -139,7 +139,8 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     let uplink = match &settings.core {
         Some(core) => {
             let uplink = Uplink {
-                core: core.to_string(),
+                cores: core.0.clone(),
+                timing: sync_quic::Timing::edge(settings.keep_alive),
                 token: settings.token.clone(),
                 name,
                 dir: data_dir.path.clone(),

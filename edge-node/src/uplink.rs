@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use store::{End, Frame, From, Lane, LogId, Store};
 use sync_quic::{
     AnswerFrame, AnswerStatus, BatchFlags, BatchFrame, CloseCode, ConnectError, Connection,
-    EnrolError, EnrolRefusal, Event, Events, Hello, HelloRefusal, HelloRefused, Identity, Lost,
-    SendError, Timing, Token, Window,
+    CoreAddress, Dialer, EnrolError, EnrolRefusal, Event, Events, Hello, HelloRefusal,
+    HelloRefused, Identity, Lost, SendError, Timing, Token, Transport, Window, system_now,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,8 @@ use crate::link::Link;
 use crate::{downlink, identity, limits};
 
 pub struct Uplink {
-    pub core: String,
+    pub cores: Vec<CoreAddress>,
+    pub timing: Timing,
     pub token: Option<String>,
     pub name: String,
     pub dir: PathBuf,
@@ -73,9 +74,16 @@ impl Uplink {
             // Nothing to be done without a restart.
             None => return std::future::pending().await,
         };
+        let dialer = match Dialer::new(self.cores.clone(), &identity, system_now(), self.timing) {
+            Ok(dialer) => dialer,
+            Err(error) => {
+                self.link.set_down(error.to_string());
+                return std::future::pending().await;
+            }
+        };
         let mut pause = limits::MIN_RETRY;
         loop {
-            match self.connection(&identity).await {
+            match self.connection(&identity, &dialer).await {
                 Retry::Now => {
                     pause = limits::MIN_RETRY;
                 }
@@ -128,10 +136,12 @@ impl Uplink {
         let mut pause = limits::MIN_RETRY;
         loop {
             let error =
-                match sync_quic::enrol(&self.core, &token, &self.name, Timing::default()).await {
+                match sync_quic::enrol(&self.cores, &token, &self.name, system_now(), self.timing)
+                    .await
+                {
                     Ok(identity) => match identity::save(&self.dir, &identity) {
                         Ok(()) => {
-                            tracing::info!(edge = %identity.edge, core = %self.core, "enrolled");
+                            tracing::info!(edge = %identity.edge, "enrolled");
                             return Some(identity);
                         }
                         Err(error) => {
@@ -159,7 +169,7 @@ impl Uplink {
     }
 
     /// One connection, from its beginning to its end.
-    async fn connection(&self, identity: &Identity) -> Retry {
+    async fn connection(&self, identity: &Identity, dialer: &Dialer) -> Retry {
         let current = self.store.producer();
         let (producer_id, epoch) = match self.first_unsent().await {
             Ok(Some(frame)) => (
@@ -186,9 +196,7 @@ impl Uplink {
             bytes: limits::UPLINK_WINDOW,
             ..Window::default()
         };
-        let connected =
-            sync_quic::connect(&self.core, identity, hello, window, Timing::default()).await;
-        let (connection, events) = match connected {
+        let (connection, events) = match dialer.connect(hello, window).await {
             Ok(connected) => connected,
             Err(ConnectError::Refused(HelloRefused {
                 code: HelloRefusal::Fenced,
@@ -208,8 +216,8 @@ impl Uplink {
                 return retry;
             }
         };
-        tracing::info!(core = %self.core, "connected");
-        self.link.set_up(&self.core);
+        tracing::info!(core = connection.core(), "connected");
+        self.link.set_up(connection.core());
         let flight = Flight {
             frames: Mutex::default(),
             emptied: tokio::sync::Notify::new(),
@@ -217,6 +225,7 @@ impl Uplink {
         let ended = tokio::select! {
             ended = self.send(&connection, &flight, epoch) => ended,
             ended = self.listen(&connection, events, &flight) => ended,
+            () = dialer.quic_is_back(), if connection.transport() == Transport::Tls => Ended::BetterWay,
         };
         connection.close();
         match ended {
@@ -229,6 +238,7 @@ impl Uplink {
                 }
                 Retry::Now
             }
+            Ended::BetterWay => Retry::Now,
             Ended::Lost(lost) => {
                 let retry = match &lost {
                     Lost::ByCore {
@@ -455,6 +465,8 @@ impl Uplink {
 /// Why a connection ended.
 enum Ended {
     Lost(Lost),
+    /// QUIC gets through again, while this connection is over TLS.
+    BetterWay,
     /// Everything of this epoch is acknowledged, and the next frame is of another one.
     NextEpoch,
     /// The outbox can not be read, or not be written to.

@@ -2,90 +2,77 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use sync::{
     AnswerFrame, BatchFrame, CloseCode, DictionaryFrame, DownFrame, DownPosition, Frame,
-    FrameReader, GapFrame, Hello, LaneFrame, Pace, QueryFrame, Refused, Sender, Welcome, Window,
-    limits,
+    FrameReader, GapFrame, LaneFrame, Pace, QueryFrame, Refused, Sender, Welcome, Window, limits,
 };
 use tokio::sync::{Notify, mpsc};
 
-use crate::dial::{DialError, dial};
+use crate::Transport;
+use crate::carrier::{CONTROL_PRIORITY, Carrier, CloseOnDrop, Closed, RecvPipe, SendPipe};
+use crate::dial::{DialError, Dialled};
 use crate::outcome::{ConnectError, Event, Lost, SendError};
-use crate::tls::edge_config;
 use crate::wire::{ReadFrameError, WriteFrameError, read_frame, write_frame};
-use crate::{Identity, Timing};
 
 /// Downlink frames read ahead of the caller.
 const DOWN_READ_AHEAD: usize = 4;
 
-/// Connects, shows the certificate, says hello and waits for the welcome. Takes at most `timing.handshake`.
-///
-/// `hello.version` and `hello.edge` have to be [`sync::VERSION`] and `identity.edge`.
-/// The two halves may be used from different tasks; acknowledgements are read and the window is freed in the background, even
-/// when nobody asks for events.
-pub async fn connect(
-    core: &str,
-    identity: &Identity,
-    hello: Hello,
-    window: Window,
-    timing: Timing,
-) -> Result<(Connection, Events), ConnectError> {
-    match tokio::time::timeout(
-        timing.handshake,
-        handshake(core, identity, hello, window, &timing),
-    )
-    .await
-    {
-        Ok(result) => result,
-        Err(_) => Err(ConnectError::Unreachable {
-            core: core.to_owned(),
-            reason: format!("no answer within {:?}", timing.handshake),
-        }),
+/// Why an established transport did not become a connection.
+pub(crate) enum HandshakeError {
+    Dial(DialError),
+    Connect(ConnectError),
+}
+
+impl From<ConnectError> for HandshakeError {
+    fn from(error: ConnectError) -> Self {
+        HandshakeError::Connect(error)
     }
 }
 
-async fn handshake(
-    core: &str,
-    identity: &Identity,
-    hello: Hello,
+fn failed(closed: Closed) -> HandshakeError {
+    HandshakeError::Dial(closed.into())
+}
+
+fn protocol(error: impl ToString) -> HandshakeError {
+    ConnectError::Protocol(error.to_string()).into()
+}
+
+/// Says hello and waits for the welcome.
+pub(crate) async fn establish(
+    mut dialled: Dialled,
+    hello: Frame,
     window: Window,
-    timing: &Timing,
-) -> Result<(Connection, Events), ConnectError> {
-    let failed = |error: DialError| match error {
-        DialError::Resolve(reason) => ConnectError::Resolve {
-            core: core.to_owned(),
-            reason,
-        },
-        DialError::Unreachable(reason) => ConnectError::Unreachable {
-            core: core.to_owned(),
-            reason,
-        },
-        DialError::Untrusted(reason) => ConnectError::Untrusted {
-            core: core.to_owned(),
-            reason,
-        },
+) -> Result<(Connection, Events), HandshakeError> {
+    let (send, mut recv) = match dialled.say(&hello).await {
+        Ok(control) => control,
+        Err(WriteFrameError::Connection(closed)) => return Err(failed(closed)),
+        Err(error) => return Err(protocol(error)),
     };
-    let (endpoint, quic) = dial(core, edge_config(identity)?, timing)
-        .await
-        .map_err(failed)?;
-    let (mut send, mut recv) = quic.open_bi().await.map_err(|error| failed(error.into()))?;
-    match write_frame(&mut send, &Frame::Hello(hello)).await {
-        Ok(()) => {}
-        Err(WriteFrameError::Connection(error)) => return Err(failed(error.into())),
-        Err(error) => return Err(ConnectError::Protocol(error.to_string())),
-    }
     let mut reader = FrameReader::new(limits::MAX_CONTROL_FRAME);
     // In TLS 1.3 a client learns only now that its certificate was not accepted.
     let welcome = match read_frame(&mut recv, &mut reader).await {
         Ok(Some(Frame::Welcome(welcome))) => welcome,
-        Ok(Some(Frame::HelloRefused(refused))) => return Err(ConnectError::Refused(refused)),
-        Ok(_) => return Err(ConnectError::Protocol("no welcome".to_owned())),
-        Err(ReadFrameError::Connection(error)) => return Err(failed(error.into())),
-        Err(error) => return Err(ConnectError::Protocol(error.to_string())),
+        Ok(Some(Frame::HelloRefused(refused))) => {
+            return Err(ConnectError::Refused(refused).into());
+        }
+        Ok(_) => return Err(protocol("no welcome")),
+        Err(ReadFrameError::Connection(closed)) => return Err(failed(closed)),
+        Err(error) => return Err(protocol(error)),
     };
+    let Dialled {
+        carrier,
+        endpoint,
+        candidate,
+        resumed,
+        guard,
+        ..
+    } = dialled;
     let shared = Arc::new(Shared {
-        quic,
+        carrier,
+        core: candidate.to_string(),
+        resumed,
         welcome,
         sender: Mutex::new(Sender::new(window)),
         room: Notify::new(),
@@ -94,12 +81,14 @@ async fn handshake(
         lost: OnceLock::new(),
         control: tokio::sync::Mutex::new(send),
         lanes: tokio::sync::Mutex::new(BTreeMap::new()),
+        priorities: Mutex::new(BTreeMap::new()),
     });
     let (down_tx, down_rx) = mpsc::channel(DOWN_READ_AHEAD);
     tokio::spawn(read_control(shared.clone(), recv, reader));
     tokio::spawn(read_downlink(shared.clone(), down_tx));
-    let guard = Arc::new(CloseOnDrop {
-        shared: shared.clone(),
+    tokio::spawn(crate::silence::watch(shared.clone(), endpoint.clone()));
+    let guard = Arc::new(Guard {
+        _close: guard,
         _endpoint: endpoint,
     });
     let connection = Connection {
@@ -116,8 +105,10 @@ async fn handshake(
     ))
 }
 
-struct Shared {
-    quic: quinn::Connection,
+pub(crate) struct Shared {
+    pub(crate) carrier: Carrier,
+    core: String,
+    resumed: bool,
     welcome: Welcome,
     sender: Mutex<Sender>,
     /// Rings when the window has moved or the connection is over.
@@ -127,8 +118,9 @@ struct Shared {
     heard: Mutex<VecDeque<Heard>>,
     heard_more: Notify,
     lost: OnceLock<Lost>,
-    control: tokio::sync::Mutex<quinn::SendStream>,
-    lanes: tokio::sync::Mutex<BTreeMap<u8, Arc<tokio::sync::Mutex<quinn::SendStream>>>>,
+    control: tokio::sync::Mutex<SendPipe>,
+    lanes: tokio::sync::Mutex<BTreeMap<u8, Arc<tokio::sync::Mutex<SendPipe>>>>,
+    priorities: Mutex<BTreeMap<u8, i32>>,
 }
 
 enum Heard {
@@ -163,21 +155,28 @@ impl Shared {
     }
 
     /// Notes why it is over (the first reason stays), closes, and wakes everybody who waits.
-    fn end(&self, lost: Lost) {
-        if let Lost::Protocol(reason) = &lost {
-            self.quic
-                .close(CloseCode::Protocol.to_wire().into(), reason.as_bytes());
+    pub(crate) fn end(&self, lost: Lost) {
+        match &lost {
+            Lost::Protocol(reason) => self.carrier.close(CloseCode::Protocol, reason),
+            // Nobody hears it, but what was opened here ends.
+            Lost::Link(_) => self.carrier.close(CloseCode::Normal, ""),
+            Lost::ByCore { .. } | Lost::ByEdge => {}
         }
         let _ = self.lost.set(lost);
         self.room.notify_waiters();
         self.heard_more.notify_one();
     }
 
-    fn end_of_quic(&self, error: quinn::ConnectionError) {
-        self.end(lost_from(error));
+    fn end_of_carrier(&self, closed: Closed) {
+        self.end(closed.into());
     }
 
-    fn lost(&self) -> Option<Lost> {
+    /// Whether an answer of the core is owed.
+    pub(crate) fn waits_for_core(&self) -> bool {
+        self.sender().in_flight_frames() > 0
+    }
+
+    pub(crate) fn lost(&self) -> Option<Lost> {
         self.lost.get().cloned()
     }
 
@@ -185,7 +184,7 @@ impl Shared {
     async fn why(&self) -> Lost {
         match self.lost() {
             Some(lost) => lost,
-            None => lost_from(self.quic.closed().await),
+            None => self.carrier.closed().await.into(),
         }
     }
 
@@ -239,23 +238,17 @@ fn open_queries(heard: &VecDeque<Heard>) -> usize {
         .count()
 }
 
-/// Every way that a QUIC connection ends, in the words of this crate.
-fn lost_from(error: quinn::ConnectionError) -> Lost {
-    match error {
-        quinn::ConnectionError::ApplicationClosed(close) => {
-            let code = u32::try_from(close.error_code.into_inner()).unwrap_or(u32::MAX);
-            let reason = String::from_utf8_lossy(&close.reason).into_owned();
-            Lost::ByCore {
-                code: CloseCode::from_wire(code),
-                reason,
-            }
+impl From<Closed> for Lost {
+    fn from(closed: Closed) -> Lost {
+        match closed {
+            Closed::ByPeer { code, reason } => Lost::ByCore { code, reason },
+            Closed::ByUs => Lost::ByEdge,
+            Closed::Link(reason) | Closed::Untrusted(reason) => Lost::Link(reason),
         }
-        quinn::ConnectionError::LocallyClosed => Lost::ByEdge,
-        other => Lost::Link(other.to_string()),
     }
 }
 
-async fn read_control(shared: Arc<Shared>, mut recv: quinn::RecvStream, mut reader: FrameReader) {
+async fn read_control(shared: Arc<Shared>, mut recv: RecvPipe, mut reader: FrameReader) {
     loop {
         match read_frame(&mut recv, &mut reader).await {
             Ok(Some(frame)) => {
@@ -264,8 +257,8 @@ async fn read_control(shared: Arc<Shared>, mut recv: quinn::RecvStream, mut read
                 }
             }
             // The core says no more; its close follows, or the idle timeout.
-            Ok(None) => return shared.end_of_quic(shared.quic.closed().await),
-            Err(ReadFrameError::Connection(error)) => return shared.end_of_quic(error),
+            Ok(None) => return shared.end_of_carrier(shared.carrier.closed().await),
+            Err(ReadFrameError::Connection(error)) => return shared.end_of_carrier(error),
             Err(error) => return shared.end(Lost::Protocol(error.to_string())),
         }
     }
@@ -273,7 +266,7 @@ async fn read_control(shared: Arc<Shared>, mut recv: quinn::RecvStream, mut read
 
 async fn read_downlink(shared: Arc<Shared>, down: mpsc::Sender<Downlink>) {
     // An end of the connection is noted by the control stream's reader.
-    let Ok(mut recv) = shared.quic.accept_uni().await else {
+    let Ok(mut recv) = shared.carrier.accept_uni().await else {
         return;
     };
     let mut reader = FrameReader::new(limits::MAX_LANE_FRAME);
@@ -300,24 +293,17 @@ async fn read_downlink(shared: Arc<Shared>, down: mpsc::Sender<Downlink>) {
     }
 }
 
-struct CloseOnDrop {
-    shared: Arc<Shared>,
-    _endpoint: quinn::Endpoint,
-}
-
-impl Drop for CloseOnDrop {
-    fn drop(&mut self) {
-        self.shared
-            .quic
-            .close(CloseCode::Normal.to_wire().into(), b"");
-    }
+/// Closes when the last handle is dropped.
+struct Guard {
+    _close: CloseOnDrop,
+    _endpoint: Option<quinn::Endpoint>,
 }
 
 /// The sending half. Cheap to clone; the connection closes when all clones and the events are dropped.
 #[derive(Clone)]
 pub struct Connection {
     shared: Arc<Shared>,
-    _guard: Arc<CloseOnDrop>,
+    _guard: Arc<Guard>,
 }
 
 impl Connection {
@@ -326,8 +312,37 @@ impl Connection {
         &self.shared.welcome
     }
 
-    /// Sends one batch on its lane's QUIC stream. Waits while the window is full or the link is slow: this is the backpressure.
-    /// Returns when the bytes are handed to QUIC, which is not an acknowledgement. Calls for one lane must come one after the other.
+    pub fn transport(&self) -> Transport {
+        self.shared.carrier.transport()
+    }
+
+    /// Where the core was reached: `quic://HOST:PORT` or `tls://HOST:PORT`.
+    pub fn core(&self) -> &str {
+        &self.shared.core
+    }
+
+    /// Whether the hello was taken as early data, one round trip sooner (RFC 9001, 4.6).
+    pub fn resumed(&self) -> bool {
+        self.shared.resumed
+    }
+
+    /// The smoothed round-trip time, where it is known.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.shared.carrier.rtt()
+    }
+
+    /// What a lane's stream is worth among the others of this connection; to be called before the lane's first frame. 0 where
+    /// nothing is said.
+    pub fn prioritise(&self, lane: u8, priority: i32) {
+        self.shared
+            .priorities
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(lane, priority);
+    }
+
+    /// Sends one batch on its lane's stream. Waits while the window is full or the link is slow: this is the backpressure.
+    /// Returns when the bytes are handed to the transport, which is not an acknowledgement. Calls for one lane must come one after the other.
     ///
     /// Not cancel-safe: dropping the future may leave half a frame on the lane; only do it when the connection is given up.
     pub async fn send_batch(&self, frame: BatchFrame) -> Result<(), SendError> {
@@ -398,15 +413,18 @@ impl Connection {
         }
     }
 
-    async fn lane(&self, lane: u8) -> Result<Arc<tokio::sync::Mutex<quinn::SendStream>>, Lost> {
+    async fn lane(&self, lane: u8) -> Result<Arc<tokio::sync::Mutex<SendPipe>>, Lost> {
         let mut lanes = self.shared.lanes.lock().await;
         if let Some(stream) = lanes.get(&lane) {
             return Ok(stream.clone());
         }
-        let stream = match self.shared.quic.open_uni().await {
-            Ok(stream) => Arc::new(tokio::sync::Mutex::new(stream)),
-            Err(error) => return Err(lost_from(error)),
+        let priority = {
+            let priorities = &self.shared.priorities;
+            let priorities = priorities.lock().unwrap_or_else(PoisonError::into_inner);
+            priorities.get(&lane).copied().unwrap_or_default()
         };
+        let stream = self.shared.carrier.open_uni(priority).await?;
+        let stream = Arc::new(tokio::sync::Mutex::new(stream));
         lanes.insert(lane, stream.clone());
         Ok(stream)
     }
@@ -423,11 +441,11 @@ impl Connection {
     /// Answers a question of the core, on a stream of its own. Calls may overlap. Not cancel-safe.
     pub async fn answer(&self, answer: AnswerFrame) -> Result<(), SendError> {
         let size = answer.json.len();
-        let mut stream = self.shared.quic.open_uni().await.map_err(lost_from)?;
+        let opened = self.shared.carrier.open_uni(CONTROL_PRIORITY).await;
+        let mut stream = opened.map_err(Lost::from)?;
         match write_frame(&mut stream, &Frame::Answer(answer)).await {
             Ok(()) => {
-                // An error means that it is closed already, which only `finish` and `reset` do.
-                let _ = stream.finish();
+                stream.finish().await;
                 Ok(())
             }
             Err(WriteFrameError::Frame(_)) => Err(SendError::TooLarge {
@@ -440,9 +458,7 @@ impl Connection {
 
     /// Closes at once. What is not acknowledged has to be sent again over the next connection.
     pub fn close(&self) {
-        self.shared
-            .quic
-            .close(CloseCode::Normal.to_wire().into(), b"");
+        self.shared.carrier.close(CloseCode::Normal, "");
         self.shared.end(Lost::ByEdge);
     }
 }
@@ -451,7 +467,7 @@ impl Connection {
 pub struct Events {
     shared: Arc<Shared>,
     down: mpsc::Receiver<Downlink>,
-    _guard: Arc<CloseOnDrop>,
+    _guard: Arc<Guard>,
 }
 
 impl Events {

@@ -1,68 +1,350 @@
-//! From `HOST:PORT` to a QUIC connection: shared by enrolment and sync.
+//! From a core's addresses to one established connection, over whatever gets through first.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
 
-use crate::wire::transport;
-use crate::{CORE_NAME, Timing};
+use rustls::pki_types::ServerName;
+use sync::Frame;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::carrier::{Carrier, CloseOnDrop, Closed, RecvPipe, SendPipe, Transport, control};
+use crate::mux::{Mux, Peer};
+use crate::tls::ClientTls;
+use crate::wire::{WriteFrameError, write_frame};
+use crate::{CORE_NAME, CoreAddress, Timing, quic};
 
 /// Streams that the core may open towards an edge: the downlink.
 const CORE_STREAMS: u32 = 1;
+/// Head start of each attempt over the next: QUIC first, and TLS joins when it has not got through by then. An attempt that
+/// fails at once ends it. After the last one it begins again from the first, so that somebody always asks about once a second
+/// and a link that comes back is found.
+const HEAD_START: Duration = Duration::from_secs(1);
+/// The same, where TLS was what got through the last time.
+const SHORT_START: Duration = Duration::from_millis(300);
+/// Between two addresses of one name.
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+/// Unsent bytes that the kernel holds for a TLS connection: what waits there can not be overtaken.
+const NOT_SENT: u32 = 16 * 1024;
 
-/// TLS alerts are carried as transport errors 0x100 to 0x1ff (RFC 9001, 4.8).
-const CRYPTO_ERRORS: std::ops::Range<u64> = 0x100..0x200;
-
+#[derive(Debug)]
 pub(crate) enum DialError {
     Resolve(String),
     Unreachable(String),
     Untrusted(String),
 }
 
-impl From<quinn::ConnectionError> for DialError {
-    fn from(error: quinn::ConnectionError) -> Self {
-        let code = match &error {
-            quinn::ConnectionError::TransportError(error) => Some(u64::from(error.code)),
-            quinn::ConnectionError::ConnectionClosed(close) => Some(u64::from(close.error_code)),
-            _ => None,
-        };
-        match code {
-            Some(code) if CRYPTO_ERRORS.contains(&code) => DialError::Untrusted(error.to_string()),
-            _ => DialError::Unreachable(error.to_string()),
+impl From<Closed> for DialError {
+    fn from(closed: Closed) -> Self {
+        match closed {
+            Closed::Untrusted(reason) => DialError::Untrusted(reason),
+            other => DialError::Unreachable(other.to_string()),
         }
     }
 }
 
-/// Tries the addresses of `core` one after the other. The endpoint has to be kept as long as the connection.
-pub(crate) async fn dial(
-    core: &str,
-    mut config: quinn::ClientConfig,
+/// One host, one transport.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    pub(crate) host_port: String,
+    pub(crate) transport: Transport,
+}
+
+impl std::fmt::Display for Candidate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}", self.transport, self.host_port)
+    }
+}
+
+/// In the order of the addresses; QUIC before TLS where both may be.
+pub(crate) fn candidates(addresses: &[CoreAddress]) -> Vec<Candidate> {
+    let both = [Transport::Quic, Transport::Tls];
+    let pairs = addresses.iter().flat_map(|address| {
+        let may = move |transport: &Transport| address.transport.is_none_or(|t| t == *transport);
+        both.into_iter().filter(may).map(|transport| Candidate {
+            host_port: address.host_port.clone(),
+            transport,
+        })
+    });
+    pairs.collect()
+}
+
+/// An established connection, on which nothing was said yet but what is in `control`.
+pub(crate) struct Dialled {
+    pub(crate) carrier: Carrier,
+    /// QUIC's endpoint, which has to be kept as long as the connection.
+    pub(crate) endpoint: Option<quinn::Endpoint>,
+    pub(crate) candidate: Candidate,
+    /// The control stream, when the first frame has been sent on it as early data.
+    pub(crate) control: Option<(SendPipe, RecvPipe)>,
+    pub(crate) resumed: bool,
+    pub(crate) guard: CloseOnDrop,
+}
+
+impl Dialled {
+    /// The control stream with `first` on it.
+    pub(crate) async fn say(
+        &mut self,
+        first: &Frame,
+    ) -> Result<(SendPipe, RecvPipe), WriteFrameError> {
+        if let Some(control) = self.control.take() {
+            return Ok(control);
+        }
+        let (mut send, recv) = self
+            .carrier
+            .open_control()
+            .await
+            .map_err(WriteFrameError::Connection)?;
+        write_frame(&mut send, first).await?;
+        Ok((send, recv))
+    }
+}
+
+/// What an attempt ends with: TLS's tasks are started for the winner only.
+enum Reached {
+    Quic(
+        quinn::Endpoint,
+        quinn::Connection,
+        Option<(SendPipe, RecvPipe)>,
+    ),
+    Tls(Box<TlsStream<TcpStream>>, SocketAddr),
+}
+
+type Attempt<T> = Pin<Box<dyn Future<Output = Result<T, DialError>> + Send>>;
+
+/// Tries the candidates, each with a head start over the next, until one is established; `early` goes out as early data where
+/// an earlier connection has left a ticket. Fails when all have failed; else runs until it is dropped.
+pub(crate) async fn race(
+    candidates: &[Candidate],
+    tls_was_last: bool,
+    tls: &ClientTls,
     timing: &Timing,
-) -> Result<(quinn::Endpoint, quinn::Connection), DialError> {
-    config.transport_config(transport(timing, 0, CORE_STREAMS));
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host(core)
+    early: Option<&Frame>,
+) -> Result<Dialled, DialError> {
+    let count = candidates.len();
+    let Some(first) = candidates.first() else {
+        return Err(DialError::Resolve("no address is given".to_owned()));
+    };
+    let begin = |index: usize| {
+        let candidate = candidates.get(index % count)?.clone();
+        let (tls, timing, early) = (tls.clone(), *timing, early.cloned());
+        let attempt: Attempt<_> = Box::pin(async move {
+            let reached = attempt(&candidate, tls, timing, early).await?;
+            Ok((candidate, reached))
+        });
+        Some(attempt)
+    };
+    let one_host = candidates
+        .iter()
+        .all(|candidate| candidate.host_port == first.host_port);
+    let step = |index: usize| {
+        if index == 0 && tls_was_last {
+            SHORT_START
+        } else {
+            HEAD_START
+        }
+    };
+    let (candidate, reached) = staggered(begin, step, count, one_host).await?;
+    Ok(match reached {
+        Reached::Quic(endpoint, connection, control) => {
+            let carrier = Carrier::Quic(connection);
+            Dialled {
+                guard: CloseOnDrop(carrier.clone()),
+                carrier,
+                endpoint: Some(endpoint),
+                candidate,
+                resumed: control.is_some(),
+                control,
+            }
+        }
+        Reached::Tls(stream, remote) => {
+            let peer = Peer {
+                remote,
+                certificate: None,
+            };
+            let mux = Mux::start(
+                *stream,
+                peer,
+                Some(timing.keep_alive),
+                timing.idle_timeout,
+                None,
+            );
+            let carrier = Carrier::Tls(mux);
+            Dialled {
+                guard: CloseOnDrop(carrier.clone()),
+                carrier,
+                endpoint: None,
+                candidate,
+                resumed: false,
+                control: None,
+            }
+        }
+    })
+}
+
+/// Starts one attempt after the other, `step` apart or as soon as one fails, and takes the first that succeeds. It has failed
+/// when nothing is left that runs and `enough` have been started, and with `trust_or_end` as soon as somebody is not trusted.
+async fn staggered<T: Send + 'static>(
+    begin: impl Fn(usize) -> Option<Attempt<T>>,
+    step: impl Fn(usize) -> Duration,
+    enough: usize,
+    trust_or_end: bool,
+) -> Result<T, DialError> {
+    // Dropping it ends what still runs.
+    let mut running = JoinSet::new();
+    let mut started = 0;
+    let mut more = true;
+    let mut next = Instant::now();
+    let mut worst: Option<DialError> = None;
+    loop {
+        tokio::select! {
+            biased;
+            Some(ended) = running.join_next() => match ended {
+                Ok(Ok(reached)) => return Ok(reached),
+                Ok(Err(error @ DialError::Untrusted(_))) if trust_or_end => return Err(error),
+                Ok(Err(error)) => {
+                    // That somebody is there and is not trusted says more than that somebody is not there.
+                    if !matches!(worst, Some(DialError::Untrusted(_))) {
+                        worst = Some(error);
+                    }
+                    if running.is_empty() && started >= enough {
+                        break;
+                    }
+                    if started < enough {
+                        next = Instant::now();
+                    }
+                }
+                Err(error) => worst = Some(DialError::Unreachable(error.to_string())),
+            },
+            () = tokio::time::sleep_until(next), if more => {
+                match begin(started) {
+                    Some(attempt) => {
+                        running.spawn(attempt);
+                        next = Instant::now() + step(started);
+                        started += 1;
+                    }
+                    None => more = false,
+                }
+                if running.is_empty() && !more {
+                    break;
+                }
+            }
+        }
+    }
+    Err(worst.unwrap_or_else(|| DialError::Resolve("the name has no address".to_owned())))
+}
+
+/// One candidate: its name is looked up now, since the address of a core may have changed since the last attempt.
+async fn attempt(
+    candidate: &Candidate,
+    tls: ClientTls,
+    timing: Timing,
+    early: Option<Frame>,
+) -> Result<Reached, DialError> {
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host(&candidate.host_port)
         .await
         .map_err(|error| DialError::Resolve(error.to_string()))?
         .collect();
-    let mut last = DialError::Resolve("the name has no address".to_owned());
-    for address in addresses {
-        let local: IpAddr = if address.is_ipv4() {
-            Ipv4Addr::UNSPECIFIED.into()
-        } else {
-            Ipv6Addr::UNSPECIFIED.into()
+    let count = addresses.len();
+    let transport = candidate.transport;
+    let begin = |index: usize| {
+        let address = *addresses.get(index)?;
+        let (tls, early) = (tls.clone(), early.clone());
+        let attempt: Attempt<_> = match transport {
+            Transport::Quic => Box::pin(attempt_quic(address, tls, timing, early)),
+            Transport::Tls => Box::pin(attempt_tls(address, tls)),
         };
-        let endpoint = match quinn::Endpoint::client((local, 0).into()) {
-            Ok(endpoint) => endpoint,
-            Err(error) => {
-                last = DialError::Unreachable(format!("{address}: {error}"));
-                continue;
+        Some(attempt)
+    };
+    // The others are the same host's.
+    staggered(begin, |_| NEXT_ADDRESS, count, true).await
+}
+
+/// `early` is the hello. It is the only frame that goes out as early data, before the core has proved that it is there now: it
+/// changes nothing in the core that saying it twice would not, and the core takes early data of one ticket only once. Batches and
+/// gap reports could follow it there (their sequences make repetitions harmless) but have to wait for the welcome, which says how
+/// large they may be; confirmations of commands must wait.
+async fn attempt_quic(
+    address: SocketAddr,
+    tls: ClientTls,
+    timing: Timing,
+    early: Option<Frame>,
+) -> Result<Reached, DialError> {
+    let unreachable =
+        |error: &dyn std::fmt::Display| DialError::Unreachable(format!("{address}: {error}"));
+    // QUIC does not hear that there is no way: it would try until its time is over.
+    quic::local_address(address).map_err(|error| unreachable(&error))?;
+    let endpoint = quic::client_endpoint(address).map_err(|error| unreachable(&error))?;
+    let mut config = quinn::ClientConfig::new(tls.quic);
+    config.transport_config(quic::edge_transport(&timing, CORE_STREAMS));
+    let connecting = endpoint
+        .connect_with(config, address, CORE_NAME)
+        .map_err(|error| unreachable(&error))?;
+    let connecting = match early {
+        Some(first) => match connecting.into_0rtt() {
+            Ok((connection, accepted)) => {
+                let early = say_early(&connection, &first).await;
+                // Resolves when the handshake is over, and so when it is known that the core is there.
+                let accepted = accepted.await;
+                if let Some(reason) = connection.close_reason() {
+                    return Err(quic::closed(reason).into());
+                }
+                let control = early.filter(|_| accepted);
+                return Ok(Reached::Quic(endpoint, connection, control));
             }
-        };
-        match endpoint.connect_with(config.clone(), address, CORE_NAME) {
-            Ok(connecting) => match connecting.await {
-                Ok(connection) => return Ok((endpoint, connection)),
-                Err(error) => last = DialError::from(error),
-            },
-            Err(error) => last = DialError::Unreachable(format!("{address}: {error}")),
-        }
+            Err(connecting) => connecting,
+        },
+        None => connecting,
+    };
+    let connection = connecting
+        .await
+        .map_err(|error| DialError::from(quic::closed(error)))?;
+    Ok(Reached::Quic(endpoint, connection, None))
+}
+
+/// `None` = it has to be said again once the handshake is over.
+async fn say_early(connection: &quinn::Connection, first: &Frame) -> Option<(SendPipe, RecvPipe)> {
+    let (send, recv) = connection.open_bi().await.ok()?;
+    let (mut send, recv) = control(send, recv);
+    write_frame(&mut send, first).await.ok()?;
+    Some((send, recv))
+}
+
+async fn attempt_tls(address: SocketAddr, tls: ClientTls) -> Result<Reached, DialError> {
+    let unreachable =
+        |error: &dyn std::fmt::Display| DialError::Unreachable(format!("{address}: {error}"));
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(|error| unreachable(&error))?;
+    tune(&stream);
+    let name = ServerName::try_from(CORE_NAME).map_err(|error| unreachable(&error))?;
+    let stream = TlsConnector::from(tls.tls)
+        .connect(name, stream)
+        .await
+        .map_err(|error| {
+            let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
+            match tls {
+                Some(error @ rustls::Error::InvalidCertificate(_))
+                | Some(error @ rustls::Error::AlertReceived(_)) => {
+                    DialError::Untrusted(error.to_string())
+                }
+                _ => unreachable(&error),
+            }
+        })?;
+    Ok(Reached::Tls(Box::new(stream), address))
+}
+
+/// Small packets go at once, and little waits in the kernel where nothing can overtake it.
+pub(crate) fn tune(stream: &TcpStream) {
+    let tuned = stream
+        .set_nodelay(true)
+        .and_then(|()| socket2::SockRef::from(stream).set_tcp_notsent_lowat(NOT_SENT));
+    if let Err(error) = tuned {
+        tracing::debug!(%error, "a socket could not be tuned");
     }
-    Err(last)
 }

@@ -10,8 +10,9 @@ use sync::{
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::listener::say_and_close;
-use crate::wire::{ReadFrameError, read_frame, write_frame};
+use crate::Transport;
+use crate::carrier::{CONTROL_PRIORITY, Carrier, CloseOnDrop, RecvPipe, SendPipe};
+use crate::wire::{ReadFrameError, read_frame, say_and_close, write_frame};
 
 /// Bytes of batches that one connection may have between the network and their commit.
 const MAX_UNSETTLED_BYTES: usize = 2 * limits::MAX_LANE_FRAME;
@@ -24,12 +25,12 @@ const DOWN_ACK_READ_AHEAD: usize = 16;
 #[derive(Clone)]
 pub struct EdgeConnection {
     shared: Arc<Shared>,
-    downlink: Arc<tokio::sync::Mutex<Option<quinn::SendStream>>>,
+    downlink: Arc<tokio::sync::Mutex<Option<SendPipe>>>,
     _guard: Arc<CloseOnDrop>,
 }
 
 struct Shared {
-    quic: quinn::Connection,
+    carrier: Carrier,
     remote: SocketAddr,
     outgoing: Mutex<Outgoing>,
     outgoing_more: Notify,
@@ -51,20 +52,12 @@ impl Shared {
     }
 
     fn close(&self, code: CloseCode, reason: &str) {
-        self.quic.close(code.to_wire().into(), reason.as_bytes());
+        self.carrier.close(code, reason);
     }
 
     fn violation(&self, reason: &str) {
         tracing::warn!(remote = %self.remote, reason, "an edge broke the sync protocol");
         self.close(CloseCode::Protocol, reason);
-    }
-}
-
-struct CloseOnDrop(Arc<Shared>);
-
-impl Drop for CloseOnDrop {
-    fn drop(&mut self) {
-        self.0.close(CloseCode::Normal, "");
     }
 }
 
@@ -114,14 +107,14 @@ impl DownAcks {
 
 impl EdgeConnection {
     pub(crate) fn start(
-        quic: quinn::Connection,
-        send: quinn::SendStream,
-        recv: quinn::RecvStream,
+        guard: CloseOnDrop,
+        send: SendPipe,
+        recv: RecvPipe,
         reader: FrameReader,
         remote: SocketAddr,
     ) -> WelcomeEdge {
         let shared = Arc::new(Shared {
-            quic,
+            carrier: guard.0.clone(),
             remote,
             outgoing: Mutex::new(Outgoing {
                 receiver: Receiver::new(),
@@ -140,7 +133,7 @@ impl EdgeConnection {
         tokio::spawn(read_control(shared.clone(), recv, reader, acks_tx));
         tokio::spawn(write_control(shared.clone(), send));
         let connection = EdgeConnection {
-            _guard: Arc::new(CloseOnDrop(shared.clone())),
+            _guard: Arc::new(guard),
             shared,
             downlink: Arc::default(),
         };
@@ -153,8 +146,11 @@ impl EdgeConnection {
     }
 
     pub fn remote(&self) -> SocketAddr {
-        // The edge may have moved to another network since the handshake.
-        self.shared.quic.remote_address()
+        self.shared.carrier.remote()
+    }
+
+    pub fn transport(&self) -> Transport {
+        self.shared.carrier.transport()
     }
 
     /// The frame is committed (or was before): the acknowledgement goes out once everything before it in its lane is settled too.
@@ -214,8 +210,8 @@ impl EdgeConnection {
             None => {
                 let stream = self
                     .shared
-                    .quic
-                    .open_uni()
+                    .carrier
+                    .open_uni(CONTROL_PRIORITY)
                     .await
                     .map_err(|error| error.to_string())?;
                 downlink.insert(stream)
@@ -233,7 +229,7 @@ impl EdgeConnection {
 
     /// Resolves with the reason when the connection is over. Cancel-safe.
     pub async fn closed(&self) -> String {
-        self.shared.quic.closed().await.to_string()
+        self.shared.carrier.closed().await.to_string()
     }
 }
 
@@ -242,7 +238,7 @@ async fn accept_streams(
     lanes: mpsc::Sender<Received>,
     answers: mpsc::Sender<AnswerFrame>,
 ) {
-    while let Ok(recv) = shared.quic.accept_uni().await {
+    while let Ok(recv) = shared.carrier.accept_uni().await {
         tokio::spawn(read_stream(
             shared.clone(),
             recv,
@@ -255,7 +251,7 @@ async fn accept_streams(
 /// Reads a lane, or one answer: the first frame says which.
 async fn read_stream(
     shared: Arc<Shared>,
-    mut recv: quinn::RecvStream,
+    mut recv: RecvPipe,
     lanes: mpsc::Sender<Received>,
     answers: mpsc::Sender<AnswerFrame>,
 ) {
@@ -297,7 +293,7 @@ async fn read_stream(
 
 async fn read_control(
     shared: Arc<Shared>,
-    mut recv: quinn::RecvStream,
+    mut recv: RecvPipe,
     mut reader: FrameReader,
     acks: mpsc::Sender<DownPosition>,
 ) {
@@ -318,7 +314,7 @@ async fn read_control(
 }
 
 /// The only task that writes to the control stream. It ends with the connection.
-async fn write_control(shared: Arc<Shared>, mut send: quinn::SendStream) {
+async fn write_control(shared: Arc<Shared>, mut send: SendPipe) {
     loop {
         let (frames, last_word) = {
             let mut outgoing = shared.outgoing();
@@ -336,11 +332,11 @@ async fn write_control(shared: Arc<Shared>, mut send: quinn::SendStream) {
             }
         }
         if let Some(refused) = last_word {
-            return say_and_close(&shared.quic, &mut send, Frame::Refused(refused)).await;
+            return say_and_close(&shared.carrier, &mut send, Frame::Refused(refused)).await;
         }
         tokio::select! {
             () = shared.outgoing_more.notified() => {}
-            _ = shared.quic.closed() => return,
+            _ = shared.carrier.closed() => return,
         }
     }
 }

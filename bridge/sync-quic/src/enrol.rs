@@ -4,36 +4,47 @@ use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::CertificateDer;
 use sync::{EnrolGrant, EnrolRequest, Frame, FrameReader, limits};
 
-use crate::dial::{DialError, dial};
+use crate::dial::{DialError, candidates, race};
 use crate::outcome::EnrolError;
 use crate::tls::enrol_config;
 use crate::token::fingerprint;
-use crate::wire::{ReadFrameError, read_frame, write_frame};
-use crate::{Identity, Timing, Token};
+use crate::wire::{ReadFrameError, read_frame};
+use crate::{CoreAddress, Identity, Now, Timing, Token};
 
 /// Trades a token for an identity. Takes at most `timing.handshake`.
 ///
-/// `core` is `HOST:PORT`. The private key is made here and never leaves. A name that is enrolled already is taken over: the
-/// certificate that it had before is no longer accepted.
+/// The private key is made here and never leaves. A name that is enrolled already is taken over: the certificate that it had before is
+/// no longer accepted.
 pub async fn enrol(
-    core: &str,
+    cores: &[CoreAddress],
     token: &Token,
     name: &str,
+    now: Now,
     timing: Timing,
 ) -> Result<Identity, EnrolError> {
-    match tokio::time::timeout(timing.handshake, exchange(core, token, name, &timing)).await {
+    let core = shown(cores);
+    let exchange = exchange(cores, &core, token, name, now, &timing);
+    match tokio::time::timeout(timing.handshake, exchange).await {
         Ok(result) => result,
         Err(_) => Err(EnrolError::Unreachable {
-            core: core.to_owned(),
+            core,
             reason: format!("no answer within {:?}", timing.handshake),
         }),
     }
 }
 
+/// As they were given.
+pub(crate) fn shown(cores: &[CoreAddress]) -> String {
+    let texts: Vec<String> = cores.iter().map(CoreAddress::to_string).collect();
+    texts.join(", ")
+}
+
 async fn exchange(
+    cores: &[CoreAddress],
     core: &str,
     token: &Token,
     name: &str,
+    now: Now,
     timing: &Timing,
 ) -> Result<Identity, EnrolError> {
     let broken = |error: rcgen::Error| {
@@ -44,34 +55,29 @@ async fn exchange(
     params.distinguished_name.push(DnType::CommonName, name);
     let request = params.serialize_request(&key).map_err(broken)?;
 
-    let config = enrol_config(token.ca_fingerprint)
+    let config = enrol_config(token.ca_fingerprint, now)
         .map_err(|error| EnrolError::Protocol(error.to_string()))?;
     // The handshake verifies the core's chain against the token's fingerprint: the secret goes out only after it.
-    let (_endpoint, connection) =
-        dial(core, config, timing)
-            .await
-            .map_err(|error| match error {
-                DialError::Resolve(reason) => EnrolError::Resolve {
-                    core: core.to_owned(),
-                    reason,
-                },
-                DialError::Unreachable(reason) => EnrolError::Unreachable {
-                    core: core.to_owned(),
-                    reason,
-                },
-                DialError::Untrusted(reason) => EnrolError::WrongCore {
-                    core: core.to_owned(),
-                    reason,
-                },
-            })?;
+    let mut dialled = race(&candidates(cores), false, &config, timing, None)
+        .await
+        .map_err(|error| match error {
+            DialError::Resolve(reason) => EnrolError::Resolve {
+                core: core.to_owned(),
+                reason,
+            },
+            DialError::Unreachable(reason) => EnrolError::Unreachable {
+                core: core.to_owned(),
+                reason,
+            },
+            DialError::Untrusted(reason) => EnrolError::WrongCore {
+                core: core.to_owned(),
+                reason,
+            },
+        })?;
     let unreachable = |reason: String| EnrolError::Unreachable {
         core: core.to_owned(),
         reason,
     };
-    let (mut send, mut recv) = connection
-        .open_bi()
-        .await
-        .map_err(|error| unreachable(error.to_string()))?;
     let request = Frame::EnrolRequest(EnrolRequest {
         version: sync::VERSION,
         token_id: token.id.clone(),
@@ -79,7 +85,8 @@ async fn exchange(
         name: name.to_owned(),
         request: request.der().to_vec().into(),
     });
-    write_frame(&mut send, &request)
+    let (_send, mut recv) = dialled
+        .say(&request)
         .await
         .map_err(|error| unreachable(error.to_string()))?;
     let mut reader = FrameReader::new(limits::MAX_ENROL_FRAME);
@@ -89,7 +96,6 @@ async fn exchange(
         Err(ReadFrameError::Connection(error)) => return Err(unreachable(error.to_string())),
         Err(error) => return Err(EnrolError::Protocol(error.to_string())),
     };
-    connection.close(sync::CloseCode::Normal.to_wire().into(), b"");
     match answer {
         Frame::EnrolGrant(grant) => identity(grant, &key, token),
         Frame::EnrolRefused { code, reason } => Err(EnrolError::Refused { code, reason }),
@@ -110,7 +116,8 @@ fn identity(grant: EnrolGrant, key: &KeyPair, token: &Token) -> Result<Identity,
         ca_pem: to_pem(&grant.ca),
     };
     // What cannot be used is better found here than at every later start.
-    crate::tls::edge_config(&identity).map_err(|error| EnrolError::Protocol(error.to_string()))?;
+    crate::tls::edge_config(&identity, crate::tls::system_now())
+        .map_err(|error| EnrolError::Protocol(error.to_string()))?;
     Ok(identity)
 }
 

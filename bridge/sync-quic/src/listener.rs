@@ -1,4 +1,4 @@
-//! The core's side: from a bound socket to an edge that has said hello, or that wants to be enrolled.
+//! The core's side: from bound sockets to an edge that has said hello, or that wants to be enrolled.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,11 +10,18 @@ use sync::{
     CloseCode, EnrolGrant, EnrolRefusal, EnrolRequest, Frame, FrameReader, Hello, HelloRefused,
     Welcome, limits,
 };
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 use crate::Timing;
+use crate::carrier::{Carrier, CloseOnDrop, Closed, RecvPipe, SendPipe};
+use crate::dial::tune;
 use crate::edge::{EdgeConnection, WelcomeEdge};
+use crate::mux::{Mux, Peer};
+use crate::quic;
 use crate::tls::core_config;
-use crate::wire::{read_frame, transport, write_frame};
+use crate::wire::{read_frame, say_and_close, write_frame};
 
 /// Handshakes at once above which a client must prove its address first (RFC 9000, 8.1.2).
 const UNVALIDATED_HANDSHAKES: usize = 64;
@@ -22,10 +29,14 @@ const UNVALIDATED_HANDSHAKES: usize = 64;
 const MAX_HANDSHAKES: usize = 1024;
 /// Bytes of datagrams held for connections that are not accepted yet.
 const INCOMING_BUFFER: u64 = 8 * 1024 * 1024;
-/// How long a refusal may take to arrive before the connection is closed over it.
-const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
+/// Connections that the kernel holds before they are accepted.
+const BACKLOG: u32 = 1024;
+/// Tries to find a port that is free for UDP and TCP, where the system chooses it.
+const PORT_TRIES: usize = 16;
+/// Pause after an error of `accept` (no file descriptors left): the next one would fail as well.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// The core's certificate as DER.
+/// What a core proves itself with.
 pub struct CoreIdentity {
     /// The core's certificate (for [`crate::CORE_NAME`]), then the authority: enrolling edges look for it in the chain.
     pub chain: Vec<Vec<u8>>,
@@ -33,31 +44,48 @@ pub struct CoreIdentity {
     pub key: Vec<u8>,
     /// The authority that signs the edges' certificates.
     pub ca: Vec<u8>,
+    /// Known to nobody else, and the same after a restart: with it the core tells edges at once that their connection to the process
+    /// before is gone (a stateless reset, RFC 9000, 10.3), where they would wait for their idle timeout.
+    pub reset_secret: [u8; 32],
+}
+
+/// Where TLS over TCP is served, beside QUIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsListen {
+    Off,
+    /// The address and port of QUIC.
+    Same,
+    On(SocketAddr),
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     #[error("the core's certificate cannot be used: {0}")]
     Identity(#[from] rustls::Error),
-    #[error("cannot listen on udp {address}: {error}")]
+    #[error("cannot listen on {protocol} {address}: {error}")]
     Socket {
+        protocol: &'static str,
         address: SocketAddr,
         error: std::io::Error,
     },
 }
 
-/// A bound UDP socket. Cheap to clone.
+/// Bound sockets. Cheap to clone.
 #[derive(Clone)]
 pub struct Listener {
     endpoint: quinn::Endpoint,
+    tcp: Option<Arc<TcpListener>>,
+    acceptor: TlsAcceptor,
     timing: Timing,
     handshakes: Arc<AtomicUsize>,
+    closing: Arc<watch::Sender<bool>>,
 }
 
 impl Listener {
     /// Binds inside a tokio runtime.
     pub fn bind(
         address: SocketAddr,
+        tls: TlsListen,
         identity: CoreIdentity,
         timing: Timing,
     ) -> Result<Listener, BindError> {
@@ -67,21 +95,34 @@ impl Listener {
             .map(CertificateDer::from)
             .collect();
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(identity.key));
-        let mut config = core_config(chain, key, CertificateDer::from(identity.ca))?;
+        let settings = core_config(chain, key, CertificateDer::from(identity.ca))?;
+        let mut config = quinn::ServerConfig::with_crypto(settings.quic);
         config
-            .transport_config(transport(
+            .transport_config(quic::core_transport(
                 &timing,
-                1,
                 (limits::MAX_LANES + limits::MAX_QUERIES) as u32,
             ))
+            .migration(true)
             .max_incoming(MAX_HANDSHAKES)
             .incoming_buffer_size_total(INCOMING_BUFFER);
-        let endpoint = quinn::Endpoint::server(config, address)
-            .map_err(|error| BindError::Socket { address, error })?;
+        let (udp, tcp) = bind_both(address, tls)?;
+        let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &identity.reset_secret);
+        let mut endpoint = quinn::EndpointConfig::new(Arc::new(reset_key));
+        endpoint.cid_generator(|| Box::new(quic::PlainIds));
+        let endpoint =
+            quinn::Endpoint::new(endpoint, Some(config), udp, Arc::new(quinn::TokioRuntime))
+                .map_err(|error| BindError::Socket {
+                    protocol: "udp",
+                    address,
+                    error,
+                })?;
         Ok(Listener {
             endpoint,
+            tcp: tcp.map(Arc::new),
+            acceptor: TlsAcceptor::from(settings.tls),
             timing,
             handshakes: Arc::default(),
+            closing: Arc::new(watch::Sender::new(false)),
         })
     }
 
@@ -89,38 +130,113 @@ impl Listener {
         self.endpoint.local_addr()
     }
 
+    /// Where TLS is served; `None` = it is off.
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok())
+    }
+
     /// The next client, before any cryptography; `None` after [`Listener::close`]. Cancel-safe.
     pub async fn accept(&self) -> Option<Pending> {
         loop {
-            let incoming = self.endpoint.accept().await?;
+            let client = tokio::select! {
+                incoming = self.endpoint.accept() => Client::Quic(incoming?),
+                accepted = accept_tcp(self.tcp.as_deref()) => match accepted {
+                    Ok((stream, remote)) => Client::Tls(stream, remote),
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection cannot be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                },
+            };
             let waiting = self.handshakes.load(Ordering::Relaxed);
-            if waiting >= MAX_HANDSHAKES {
-                incoming.refuse();
-                continue;
-            }
-            if waiting >= UNVALIDATED_HANDSHAKES
-                && !incoming.remote_address_validated()
-                && incoming.may_retry()
-            {
-                if incoming.retry().is_err() {
-                    tracing::debug!("a client could not be asked to prove its address");
+            let client = match client {
+                Client::Quic(incoming) if waiting >= MAX_HANDSHAKES => {
+                    incoming.refuse();
+                    continue;
                 }
-                continue;
-            }
+                Client::Quic(incoming)
+                    if waiting >= UNVALIDATED_HANDSHAKES
+                        && !incoming.remote_address_validated()
+                        && incoming.may_retry() =>
+                {
+                    if incoming.retry().is_err() {
+                        tracing::debug!("a client could not be asked to prove its address");
+                    }
+                    continue;
+                }
+                Client::Tls(..) if waiting >= MAX_HANDSHAKES => continue,
+                client => client,
+            };
             self.handshakes.fetch_add(1, Ordering::Relaxed);
             return Some(Pending {
-                incoming,
+                client,
+                acceptor: self.acceptor.clone(),
+                closing: self.closing.subscribe(),
                 timing: self.timing,
                 _counted: Counted(self.handshakes.clone()),
             });
         }
     }
 
-    /// Closes every connection and takes no more; returns when the peers know, or after the idle timeout.
+    /// Closes every connection and takes no more; returns when the peers over QUIC know, or after the idle timeout.
     pub async fn close(&self) {
+        self.closing.send_replace(true);
         self.endpoint
             .close(CloseCode::ShuttingDown.to_wire().into(), b"");
         self.endpoint.wait_idle().await;
+    }
+}
+
+/// UDP, and TCP where it is wanted. Where the system chooses the port, both get the same.
+fn bind_both(
+    address: SocketAddr,
+    tls: TlsListen,
+) -> Result<(std::net::UdpSocket, Option<TcpListener>), BindError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let udp = std::net::UdpSocket::bind(address).and_then(|udp| Ok((udp.local_addr()?, udp)));
+        let (bound, udp) = udp.map_err(|error| BindError::Socket {
+            protocol: "udp",
+            address,
+            error,
+        })?;
+        let tcp = match tls {
+            TlsListen::Off => return Ok((udp, None)),
+            TlsListen::Same => bound,
+            TlsListen::On(address) => address,
+        };
+        let chosen = tls == TlsListen::Same && address.port() == 0;
+        match bind_tcp(tcp) {
+            Ok(listener) => return Ok((udp, Some(listener))),
+            Err(_) if chosen && tries < PORT_TRIES => {}
+            Err(error) => {
+                return Err(BindError::Socket {
+                    protocol: "tcp",
+                    address: tcp,
+                    error,
+                });
+            }
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        tokio::net::TcpSocket::new_v4()?
+    } else {
+        tokio::net::TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+async fn accept_tcp(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -132,9 +248,16 @@ impl Drop for Counted {
     }
 }
 
-/// A client that has sent its first datagram.
+enum Client {
+    Quic(quinn::Incoming),
+    Tls(TcpStream, SocketAddr),
+}
+
+/// A client that has sent its first datagram, or opened a TCP connection.
 pub struct Pending {
-    incoming: quinn::Incoming,
+    client: Client,
+    acceptor: TlsAcceptor,
+    closing: watch::Receiver<bool>,
     timing: Timing,
     _counted: Counted,
 }
@@ -163,7 +286,10 @@ pub enum Accepted {
 
 impl Pending {
     pub fn remote(&self) -> SocketAddr {
-        self.incoming.remote_address()
+        match &self.client {
+            Client::Quic(incoming) => incoming.remote_address(),
+            Client::Tls(_, remote) => *remote,
+        }
     }
 
     /// Handshake and first frame, within `timing.handshake`. To be called in a task of its own.
@@ -176,34 +302,41 @@ impl Pending {
     }
 
     async fn handshake(self, remote: SocketAddr) -> Result<Accepted, AcceptError> {
-        let handshake = |error: quinn::ConnectionError| AcceptError::Handshake {
+        let handshake = |closed: Closed| AcceptError::Handshake {
             remote,
-            reason: error.to_string(),
+            reason: closed.to_string(),
         };
-        let quic = self.incoming.await.map_err(handshake)?;
-        // Dropping the last handle closes with code 0; from here every end has its own code.
+        let (guard, alpn, early) = match self.client {
+            Client::Quic(incoming) => accept_quic(incoming).await.map_err(handshake)?,
+            Client::Tls(stream, remote) => {
+                let (guard, alpn) =
+                    accept_tls(stream, remote, &self.acceptor, &self.timing, self.closing)
+                        .await
+                        .map_err(handshake)?;
+                (guard, alpn, None)
+            }
+        };
+        let carrier = guard.0.clone();
         let protocol = |reason: String| {
-            quic.close(CloseCode::Protocol.to_wire().into(), reason.as_bytes());
+            carrier.close(CloseCode::Protocol, &reason);
             AcceptError::Protocol { remote, reason }
         };
-        let alpn = quic
-            .handshake_data()
-            .and_then(|data| data.downcast::<HandshakeData>().ok())
-            .and_then(|data| data.protocol)
-            .unwrap_or_default();
         let enrol = alpn == sync::ALPN_ENROL;
-        let certificate = quic
-            .peer_identity()
-            .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
-            .and_then(|chain| chain.first().map(|leaf| leaf.to_vec()));
+        if !enrol && alpn != sync::ALPN_SYNC {
+            return Err(protocol("an application protocol is missing".to_owned()));
+        }
+        let certificate = carrier.peer_certificate();
         if !enrol && certificate.is_none() {
-            quic.close(
-                CloseCode::NoCertificate.to_wire().into(),
-                b"show the certificate of an enrolment",
+            carrier.close(
+                CloseCode::NoCertificate,
+                "show the certificate of an enrolment",
             );
             return Err(AcceptError::NoCertificate { remote });
         }
-        let (send, mut recv) = quic.accept_bi().await.map_err(handshake)?;
+        let (send, mut recv) = match early {
+            Some(control) => control,
+            None => carrier.accept_control().await.map_err(handshake)?,
+        };
         let limit = if enrol {
             limits::MAX_ENROL_FRAME
         } else {
@@ -216,7 +349,7 @@ impl Pending {
         match (first, certificate) {
             (Some(Frame::EnrolRequest(request)), _) if enrol => {
                 Ok(Accepted::Enrol(EnrolHandshake {
-                    quic,
+                    guard,
                     send,
                     request,
                     remote,
@@ -224,7 +357,7 @@ impl Pending {
             }
             (Some(Frame::Hello(hello)), Some(certificate)) if !enrol => {
                 Ok(Accepted::Edge(EdgeHandshake {
-                    quic,
+                    guard,
                     send,
                     recv,
                     reader,
@@ -240,11 +373,76 @@ impl Pending {
     }
 }
 
+type Control = (SendPipe, RecvPipe);
+
+/// Until the client's certificate is known: that is after the handshake, or with the first datagram where a session is resumed. There
+/// the client's first stream may be here before the handshake is over.
+async fn accept_quic(
+    incoming: quinn::Incoming,
+) -> Result<(CloseOnDrop, Vec<u8>, Option<Control>), Closed> {
+    let connecting = incoming.accept().map_err(quic::closed)?;
+    // Always given to a server.
+    let (connection, accepted) = match connecting.into_0rtt() {
+        Ok((connection, accepted)) => (connection, Some(accepted)),
+        Err(connecting) => (connecting.await.map_err(quic::closed)?, None),
+    };
+    let guard = CloseOnDrop(Carrier::Quic(connection.clone()));
+    let early = match accepted {
+        Some(mut accepted) => {
+            let early = tokio::select! {
+                biased;
+                control = guard.0.accept_control() => Some(control?),
+                _ = &mut accepted => None,
+            };
+            if early.is_some() && connection.peer_identity().is_none() {
+                accepted.await;
+            }
+            early
+        }
+        None => None,
+    };
+    if let Some(reason) = connection.close_reason() {
+        return Err(quic::closed(reason));
+    }
+    let alpn = connection
+        .handshake_data()
+        .and_then(|data| data.downcast::<HandshakeData>().ok())
+        .and_then(|data| data.protocol)
+        .unwrap_or_default();
+    Ok((guard, alpn, early))
+}
+
+async fn accept_tls(
+    stream: TcpStream,
+    remote: SocketAddr,
+    acceptor: &TlsAcceptor,
+    timing: &Timing,
+    closing: watch::Receiver<bool>,
+) -> Result<(CloseOnDrop, Vec<u8>), Closed> {
+    tune(&stream);
+    let stream = acceptor
+        .accept(stream)
+        .await
+        .map_err(|error| Closed::Link(error.to_string()))?;
+    let (_, session) = stream.get_ref();
+    let alpn = session.alpn_protocol().unwrap_or_default().to_vec();
+    let certificate = session
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .map(|leaf| leaf.to_vec());
+    let peer = Peer {
+        remote,
+        certificate,
+    };
+    let mux = Mux::start(stream, peer, None, timing.idle_timeout, Some(closing));
+    Ok((CloseOnDrop(Carrier::Tls(mux)), alpn))
+}
+
 /// An edge whose certificate is signed by the authority, and that has said hello. Whether it may stay is the caller's to say.
 pub struct EdgeHandshake {
-    quic: quinn::Connection,
-    send: quinn::SendStream,
-    recv: quinn::RecvStream,
+    guard: CloseOnDrop,
+    send: SendPipe,
+    recv: RecvPipe,
     reader: FrameReader,
     /// The edge's certificate, DER; the chain is verified, its name and whether it was replaced are not.
     pub certificate: Vec<u8>,
@@ -262,7 +460,7 @@ impl EdgeHandshake {
                 reason: error.to_string(),
             })?;
         Ok(EdgeConnection::start(
-            self.quic,
+            self.guard,
             self.send,
             self.recv,
             self.reader,
@@ -272,21 +470,21 @@ impl EdgeHandshake {
 
     /// Sends the edge away, saying why.
     pub async fn refuse(mut self, refused: HelloRefused) {
-        say_and_close(&self.quic, &mut self.send, Frame::HelloRefused(refused)).await;
+        say_and_close(&self.guard.0, &mut self.send, Frame::HelloRefused(refused)).await;
     }
 }
 
 /// A client with a token.
 pub struct EnrolHandshake {
-    quic: quinn::Connection,
-    send: quinn::SendStream,
+    guard: CloseOnDrop,
+    send: SendPipe,
     pub request: EnrolRequest,
     pub remote: SocketAddr,
 }
 
 impl EnrolHandshake {
     pub async fn grant(mut self, grant: EnrolGrant) {
-        say_and_close(&self.quic, &mut self.send, Frame::EnrolGrant(grant)).await;
+        say_and_close(&self.guard.0, &mut self.send, Frame::EnrolGrant(grant)).await;
     }
 
     pub async fn refuse(mut self, code: EnrolRefusal, reason: &str) {
@@ -294,19 +492,6 @@ impl EnrolHandshake {
             code,
             reason: reason.to_owned(),
         };
-        say_and_close(&self.quic, &mut self.send, frame).await;
+        say_and_close(&self.guard.0, &mut self.send, frame).await;
     }
-}
-
-/// A close discards what is not delivered yet, so it waits until the peer has the last frame, within reason.
-pub(crate) async fn say_and_close(
-    quic: &quinn::Connection,
-    send: &mut quinn::SendStream,
-    frame: Frame,
-) {
-    if write_frame(send, &frame).await.is_ok() && send.finish().is_ok() {
-        // Any of: delivered, stopped by the peer, connection gone, too late. The close is right after all of them.
-        let _ = tokio::time::timeout(LINGER, send.stopped()).await;
-    }
-    quic.close(CloseCode::Refused.to_wire().into(), b"");
 }

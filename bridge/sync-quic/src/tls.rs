@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::time_provider::TimeProvider;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
     SignatureScheme,
@@ -15,6 +16,12 @@ use rustls::{
 
 use crate::token::fingerprint;
 use crate::{Identity, IdentityError};
+
+/// Tickets that an edge keeps; each is used once.
+const TICKETS: usize = 8;
+/// Sessions that the core keeps for edges that come back, in memory (about 1 KB each). A session is taken out when it is used,
+/// so that early data that somebody has recorded is never taken twice.
+const SESSIONS: usize = 16 * 1024;
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
@@ -26,38 +33,81 @@ fn roots(ca: CertificateDer<'static>) -> Result<Arc<RootCertStore>, rustls::Erro
     Ok(Arc::new(roots))
 }
 
-fn quic_client(
-    mut config: ClientConfig,
-    alpn: &[u8],
-) -> Result<quinn::ClientConfig, rustls::Error> {
-    config.alpn_protocols = vec![alpn.to_vec()];
-    let crypto = QuicClientConfig::try_from(config)
-        .map_err(|error| rustls::Error::General(error.to_string()))?;
-    Ok(quinn::ClientConfig::new(Arc::new(crypto)))
+/// What a certificate is checked against, in seconds since 1970.
+pub type Now = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// The system's clock, believed as it is.
+pub fn system_now() -> Now {
+    Arc::new(|| {
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs())
+    })
+}
+
+struct Clock(Now);
+
+impl std::fmt::Debug for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(std::time::Duration::from_secs(
+            (self.0)(),
+        )))
+    }
+}
+
+/// A client's settings for both transports. Kept as long as its tickets are to be of use.
+#[derive(Clone)]
+pub(crate) struct ClientTls {
+    pub(crate) quic: Arc<QuicClientConfig>,
+    pub(crate) tls: Arc<ClientConfig>,
+}
+
+impl ClientTls {
+    fn new(mut config: ClientConfig, alpn: &[u8]) -> Result<ClientTls, rustls::Error> {
+        config.alpn_protocols = vec![alpn.to_vec()];
+        // A ticket belongs to its transport: QUIC's hold the peer's transport parameters too. They live in memory: rustls gives
+        // no way to write them down, so the first connection of a process takes a full handshake.
+        config.resumption = Resumption::in_memory_sessions(TICKETS);
+        let mut quic = config.clone();
+        quic.resumption = Resumption::in_memory_sessions(TICKETS);
+        quic.enable_early_data = true;
+        let quic = QuicClientConfig::try_from(quic)
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        Ok(ClientTls {
+            quic: Arc::new(quic),
+            tls: Arc::new(config),
+        })
+    }
 }
 
 /// An edge that has its identity: only its core's authority is trusted, and the edge shows its certificate.
-pub(crate) fn edge_config(identity: &Identity) -> Result<quinn::ClientConfig, IdentityError> {
-    let config = ClientConfig::builder_with_provider(provider())
+pub(crate) fn edge_config(identity: &Identity, now: Now) -> Result<ClientTls, IdentityError> {
+    let config = ClientConfig::builder_with_details(provider(), Arc::new(Clock(now)))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots(identity.ca()?)?)
         .with_client_auth_cert(vec![identity.certificate()?], identity.key()?)?;
-    Ok(quic_client(config, sync::ALPN_SYNC)?)
+    Ok(ClientTls::new(config, sync::ALPN_SYNC)?)
 }
 
 /// An edge that has only a token: the core must show a chain to the authority whose fingerprint is in the token.
-pub(crate) fn enrol_config(ca_fingerprint: [u8; 32]) -> Result<quinn::ClientConfig, rustls::Error> {
+pub(crate) fn enrol_config(ca_fingerprint: [u8; 32], now: Now) -> Result<ClientTls, rustls::Error> {
     let provider = provider();
     let verifier = Arc::new(PinnedAuthority {
         ca_fingerprint,
         provider: provider.clone(),
     });
-    let config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_details(provider, Arc::new(Clock(now)))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
-    quic_client(config, sync::ALPN_ENROL)
+    ClientTls::new(config, sync::ALPN_ENROL)
 }
 
 /// The core: it shows its chain, and checks a client's certificate when one is shown. Whether one has to be shown depends on the
@@ -66,7 +116,7 @@ pub(crate) fn core_config(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     ca: CertificateDer<'static>,
-) -> Result<quinn::ServerConfig, rustls::Error> {
+) -> Result<CoreTls, rustls::Error> {
     let provider = provider();
     let clients = WebPkiClientVerifier::builder_with_provider(roots(ca)?, provider.clone())
         .allow_unauthenticated()
@@ -77,9 +127,24 @@ pub(crate) fn core_config(
         .with_client_cert_verifier(clients)
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![sync::ALPN_SYNC.to_vec(), sync::ALPN_ENROL.to_vec()];
-    let crypto = QuicServerConfig::try_from(config)
+    config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+    config.send_tls13_tickets = 1;
+    let mut quic = config.clone();
+    quic.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+    // Early data: see `dial::attempt_quic` for what an edge sends in it.
+    quic.max_early_data_size = u32::MAX;
+    let quic = QuicServerConfig::try_from(quic)
         .map_err(|error| rustls::Error::General(error.to_string()))?;
-    Ok(quinn::ServerConfig::with_crypto(Arc::new(crypto)))
+    Ok(CoreTls {
+        quic: Arc::new(quic),
+        tls: Arc::new(config),
+    })
+}
+
+/// The core's settings for both transports.
+pub(crate) struct CoreTls {
+    pub(crate) quic: Arc<QuicServerConfig>,
+    pub(crate) tls: Arc<ServerConfig>,
 }
 
 /// Finds the pinned authority in the chain that is shown, and then verifies as usual with it as the only root: chain, name,

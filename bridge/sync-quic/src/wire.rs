@@ -1,25 +1,16 @@
-//! Frames on QUIC streams, and what the two sides share of QUIC's settings.
+//! Frames on the streams of a carrier.
 
-use std::sync::Arc;
+use sync::{CloseCode, Frame, FrameError, FrameReader};
 
-use quinn::{IdleTimeout, TransportConfig, VarInt};
-use sync::{Frame, FrameError, FrameReader};
+use crate::carrier::{Carrier, Closed, PipeError, RecvPipe, SendPipe};
 
-use crate::Timing;
-
-/// Most bytes taken from QUIC at once.
-const CHUNK: usize = 64 * 1024;
-/// Unread bytes that one stream may hold at the receiver. Above the default so that long links fill.
-const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-/// Unread bytes that one connection may hold at the receiver.
-const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
-/// Bytes handed to QUIC and not yet acknowledged by the peer's QUIC.
-const SEND_WINDOW: u64 = 8 * 1024 * 1024;
+/// How long a refusal may take to arrive before the connection is closed over it.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadFrameError {
-    #[error(transparent)]
-    Connection(quinn::ConnectionError),
+    #[error("{0}")]
+    Connection(Closed),
     #[error("{0}")]
     Frame(#[from] FrameError),
     #[error("stream ended inside a frame")]
@@ -30,8 +21,8 @@ pub(crate) enum ReadFrameError {
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteFrameError {
-    #[error(transparent)]
-    Connection(quinn::ConnectionError),
+    #[error("{0}")]
+    Connection(Closed),
     #[error("{0}")]
     Frame(#[from] FrameError),
     #[error("the peer stopped reading")]
@@ -40,54 +31,38 @@ pub(crate) enum WriteFrameError {
 
 /// The next frame, or `None` at the stream's end. Cancel-safe: half a frame stays in `reader`.
 pub(crate) async fn read_frame(
-    stream: &mut quinn::RecvStream,
+    pipe: &mut RecvPipe,
     reader: &mut FrameReader,
 ) -> Result<Option<Frame>, ReadFrameError> {
     loop {
         if let Some(frame) = reader.next_frame()? {
             return Ok(Some(frame));
         }
-        match stream.read_chunk(CHUNK, true).await {
-            Ok(Some(chunk)) => reader.push(&chunk.bytes),
+        match pipe.read().await {
+            Ok(Some(bytes)) => reader.push(&bytes),
             Ok(None) if reader.is_at_boundary() => return Ok(None),
             Ok(None) => return Err(ReadFrameError::HalfFrame),
-            Err(quinn::ReadError::ConnectionLost(lost)) => {
-                return Err(ReadFrameError::Connection(lost));
-            }
-            Err(_) => return Err(ReadFrameError::Reset),
+            Err(PipeError::Closed(closed)) => return Err(ReadFrameError::Connection(closed)),
+            Err(PipeError::Reset) => return Err(ReadFrameError::Reset),
         }
     }
 }
 
 /// Not cancel-safe: half a frame may have been written.
-pub(crate) async fn write_frame(
-    stream: &mut quinn::SendStream,
-    frame: &Frame,
-) -> Result<(), WriteFrameError> {
+pub(crate) async fn write_frame(pipe: &mut SendPipe, frame: &Frame) -> Result<(), WriteFrameError> {
     let (head, batch) = frame.encode()?;
-    let mut pieces = [head, batch];
-    stream
-        .write_all_chunks(&mut pieces)
+    pipe.write(&mut [head, batch])
         .await
         .map_err(|error| match error {
-            quinn::WriteError::ConnectionLost(lost) => WriteFrameError::Connection(lost),
-            _ => WriteFrameError::Stopped,
+            PipeError::Closed(closed) => WriteFrameError::Connection(closed),
+            PipeError::Reset => WriteFrameError::Stopped,
         })
 }
 
-/// Settings of both sides. `bidi` and `uni`: streams that the peer may have open.
-pub(crate) fn transport(timing: &Timing, bidi: u32, uni: u32) -> Arc<TransportConfig> {
-    let mut config = TransportConfig::default();
-    let idle = IdleTimeout::try_from(timing.idle_timeout)
-        .unwrap_or_else(|_| IdleTimeout::from(VarInt::MAX));
-    config
-        .max_concurrent_bidi_streams(bidi.into())
-        .max_concurrent_uni_streams(uni.into())
-        .max_idle_timeout(Some(idle))
-        .keep_alive_interval(Some(timing.keep_alive))
-        .stream_receive_window(STREAM_WINDOW.into())
-        .receive_window(CONNECTION_WINDOW.into())
-        .send_window(SEND_WINDOW)
-        .datagram_receive_buffer_size(None);
-    Arc::new(config)
+/// A close discards what is not delivered yet, so it waits until the peer has the last frame, within reason.
+pub(crate) async fn say_and_close(carrier: &Carrier, pipe: &mut SendPipe, frame: Frame) {
+    if write_frame(pipe, &frame).await.is_ok() {
+        let _ = tokio::time::timeout(LINGER, pipe.finish()).await;
+    }
+    carrier.close(CloseCode::Refused, "");
 }

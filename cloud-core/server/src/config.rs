@@ -19,6 +19,8 @@ settings! {
         pub listen_amqp: Listen = "127.0.0.1:5672";
         /// Sync listener (UDP): edges connect here, and prove who they are by certificate
         pub listen_sync: Listen = "0.0.0.0:4884";
+        /// TLS over TCP for edges whose networks let no UDP through, such as 0.0.0.0:443; none: the address and port of listen-sync
+        pub listen_sync_tls: Option<Listen>;
         /// Admin listener: the towline command line, /healthz, /readyz, /metrics
         pub listen_admin: Listen = "127.0.0.1:8484";
         /// Host name or address that clients are told to come back to (Kafka); none: the address they used

@@ -30,6 +30,7 @@ pub fn start(ctx: &mut Context, listeners: Listeners) -> Result<Running> {
         amqp,
         admin: _,
         sync,
+        sync_tls,
     } = listeners;
     let mut running = Running {
         tasks: JoinSet::new(),
@@ -38,7 +39,7 @@ pub fn start(ctx: &mut Context, listeners: Listeners) -> Result<Running> {
     };
     let mut sync_address = None;
     if let Some(address) = sync {
-        let (front_end, handle) = cloud_sync::start(ctx.clone(), address, Timing::default())
+        let (front_end, handle) = cloud_sync::start(ctx.clone(), address, sync_tls, Timing::core())
             .context("the sync front end cannot start")?;
         sync_address = Some(front_end.local_addr());
         Arc::make_mut(&mut ctx.advertise).sync = sync_address.map(|address| address.port());

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
+use cloud_sync::TlsListen;
 use settings::Listen;
 use tokio::net::TcpListener;
 
@@ -16,6 +17,7 @@ pub struct Listeners {
     pub admin: Option<TcpListener>,
     /// Where to bind; the sync front end does it.
     pub sync: Option<SocketAddr>,
+    pub sync_tls: TlsListen,
 }
 
 impl Listeners {
@@ -26,6 +28,13 @@ impl Listeners {
             amqp: bind("listen-amqp", &settings.listen_amqp, backlog).await?,
             admin: bind("listen-admin", &settings.listen_admin, backlog).await?,
             sync: resolve("listen-sync", &settings.listen_sync).await?,
+            sync_tls: match &settings.listen_sync_tls {
+                None => TlsListen::Same,
+                Some(listen) => match resolve("listen-sync-tls", listen).await? {
+                    Some(address) => TlsListen::On(address),
+                    None => TlsListen::Off,
+                },
+            },
         })
     }
 }

@@ -11,6 +11,7 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
+use sha2::{Digest, Sha256};
 use sync_quic::{CORE_NAME, CoreIdentity};
 
 use crate::limits::EDGE_CERTIFICATE_YEARS;
@@ -141,7 +142,16 @@ impl Authority {
             chain: vec![certificate.der().to_vec(), self.certificate.clone()],
             key: key.serialize_der(),
             ca: self.certificate.clone(),
+            reset_secret: self.reset_secret(),
         })
+    }
+
+    /// Made from the authority's key, so that it outlives the process; the key can not be found from it.
+    fn reset_secret(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        digest.update(b"towline stateless reset");
+        digest.update(self.issuer.key().serialize_der());
+        digest.finalize().into()
     }
 
     /// Signs the public key of an edge's request. Everything else in the certificate is ours to say. An error means that the

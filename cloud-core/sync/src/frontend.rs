@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use frontend::Context;
-use sync_quic::{Accepted, BindError, Listener, Pending, Timing};
+use sync_quic::{Accepted, BindError, Listener, Pending, Timing, TlsListen};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
@@ -38,9 +38,15 @@ pub(crate) struct Sync {
 pub struct SyncFrontend {
     sync: Arc<Sync>,
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
 }
 
 impl SyncFrontend {
+    /// Where edges reach the core over TLS on TCP; `None` = that is off.
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.tls_address
+    }
+
     /// The UDP address that edges reach, with the port that was given where 0 was asked.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
@@ -66,13 +72,17 @@ impl SyncFrontend {
 pub fn start(
     ctx: Context,
     address: SocketAddr,
+    tls: TlsListen,
     timing: Timing,
 ) -> Result<(SyncFrontend, JoinHandle<()>), StartError> {
     let authority = Authority::open(&ctx.data_dir, registry::enrolled(&ctx.kernel))?;
-    let listener = Listener::bind(address, authority.core_identity()?, timing)?;
-    let address = listener
-        .local_addr()
-        .map_err(|error| BindError::Socket { address, error })?;
+    let listener = Listener::bind(address, tls, authority.core_identity()?, timing)?;
+    let address = listener.local_addr().map_err(|error| BindError::Socket {
+        protocol: "udp",
+        address,
+        error,
+    })?;
+    let tls_address = listener.tls_addr();
     let metrics = Metrics::register(&ctx.registry)?;
     let sync = Arc::new(Sync {
         registry: Registry::load(&ctx, authority)?,
@@ -80,7 +90,12 @@ pub fn start(
         ctx,
     });
     let handle = tokio::spawn(serve(sync.clone(), listener));
-    Ok((SyncFrontend { sync, address }, handle))
+    let front_end = SyncFrontend {
+        sync,
+        address,
+        tls_address,
+    };
+    Ok((front_end, handle))
 }
 
 async fn serve(sync: Arc<Sync>, listener: Listener) {

@@ -23,5 +23,5 @@ mod tokens;
 pub use authority::AuthorityError;
 pub use frontend::{StartError, SyncFrontend, start};
 pub use registry::{EdgeStatus, RegistryError};
-pub use sync_quic::Timing;
+pub use sync_quic::{Timing, TlsListen};
 pub use tokens::{NewToken, TokenOptions};

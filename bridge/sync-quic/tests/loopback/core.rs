@@ -10,9 +10,9 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use sync_quic::{
-    Accepted, BatchFlags, BatchFrame, CORE_NAME, CoreIdentity, DownAcks, EdgeConnection,
-    EnrolError, EnrolGrant, EnrolRefusal, Hello, Identity, Lanes, Listener, Timing, Token, Welcome,
-    WelcomeEdge, Window,
+    Accepted, BatchFlags, BatchFrame, CORE_NAME, ConnectError, CoreAddress, CoreIdentity, Dialer,
+    DownAcks, EdgeConnection, EnrolError, EnrolGrant, EnrolRefusal, Hello, Identity, Lanes,
+    Listener, Timing, TlsListen, Token, Welcome, WelcomeEdge, Window, system_now,
 };
 
 pub struct Core {
@@ -21,12 +21,19 @@ pub struct Core {
     pub token: Token,
     pub ca: Vec<u8>,
     pub issuer: Issuer<'static, KeyPair>,
+    ca_key: Vec<u8>,
 }
 
 pub const TIMING: Timing = Timing {
     keep_alive: Duration::from_millis(200),
     idle_timeout: Duration::from_secs(2),
     handshake: Duration::from_secs(5),
+};
+
+/// A core waits as long as the most patient edge.
+pub const CORE_TIMING: Timing = Timing {
+    idle_timeout: Duration::from_secs(60),
+    ..TIMING
 };
 
 pub fn core() -> Core {
@@ -41,6 +48,10 @@ pub fn core_on(address: SocketAddr) -> Core {
     ca.not_before = date_time_ymd(1970, 1, 1);
     let ca = ca.self_signed(&ca_key).unwrap().der().to_vec();
     let issuer = Issuer::from_ca_cert_der(&CertificateDer::from(ca.clone()), ca_key).unwrap();
+    start(address, ca, issuer)
+}
+
+fn start(address: SocketAddr, ca: Vec<u8>, issuer: Issuer<'static, KeyPair>) -> Core {
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(vec![CORE_NAME.to_owned()])
         .unwrap()
@@ -50,8 +61,10 @@ pub fn core_on(address: SocketAddr) -> Core {
         chain: vec![certificate.der().to_vec(), ca.clone()],
         key: key.serialize_der(),
         ca: ca.clone(),
+        reset_secret: [3; 32],
     };
-    let listener = Listener::bind(address, identity, TIMING).unwrap();
+    let ca_key = issuer.key().serialize_der();
+    let listener = Listener::bind(address, TlsListen::Same, identity, CORE_TIMING).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     Core {
         listener,
@@ -59,10 +72,18 @@ pub fn core_on(address: SocketAddr) -> Core {
         token: Token::new([1; 9], [2; 24], &ca),
         ca,
         issuer,
+        ca_key,
     }
 }
 
 impl Core {
+    /// Another process of the same core, at another address.
+    pub fn again(&self) -> Core {
+        let key = KeyPair::try_from(&self.ca_key[..]).unwrap();
+        let issuer = Issuer::from_ca_cert_der(&CertificateDer::from(self.ca.clone()), key).unwrap();
+        start("127.0.0.1:0".parse().unwrap(), self.ca.clone(), issuer)
+    }
+
     pub async fn accept(&self) -> Result<Accepted, String> {
         self.listener
             .accept()
@@ -103,27 +124,50 @@ impl Core {
     }
 
     pub async fn enrol(&self, name: &str) -> Result<Identity, EnrolError> {
-        tokio::join!(
-            sync_quic::enrol(&self.address, &self.token, name, TIMING),
-            self.grant()
-        )
-        .0
+        self.enrol_at(&self.address, name).await
+    }
+
+    pub async fn enrol_at(&self, address: &str, name: &str) -> Result<Identity, EnrolError> {
+        tokio::join!(enrol(address, &self.token, name), self.grant()).0
     }
 
     pub async fn let_in(&self) -> WelcomeEdge {
         let Ok(Accepted::Edge(handshake)) = self.accept().await else {
             panic!("not an edge")
         };
-        handshake
-            .welcome(Welcome {
-                version: sync::VERSION,
-                time_ms: 42,
-                max_batch: 1 << 20,
-                ..Welcome::default()
-            })
-            .await
-            .unwrap()
+        handshake.welcome(welcome()).await.unwrap()
     }
+}
+
+pub fn welcome() -> Welcome {
+    Welcome {
+        version: sync::VERSION,
+        time_ms: 42,
+        max_batch: 1 << 20,
+        ..Welcome::default()
+    }
+}
+
+pub fn cores(list: &str) -> Vec<CoreAddress> {
+    CoreAddress::parse_list(list).unwrap()
+}
+
+pub fn dialer(list: &str, identity: &Identity, timing: Timing) -> Dialer {
+    Dialer::new(cores(list), identity, system_now(), timing).unwrap()
+}
+
+pub async fn connect(
+    list: &str,
+    identity: &Identity,
+    window: Window,
+    timing: Timing,
+) -> Result<(sync_quic::Connection, sync_quic::Events), ConnectError> {
+    let hello = hello(&identity.edge);
+    dialer(list, identity, timing).connect(hello, window).await
+}
+
+pub async fn enrol(list: &str, token: &Token, name: &str) -> Result<Identity, EnrolError> {
+    sync_quic::enrol(&cores(list), token, name, system_now(), TIMING).await
 }
 
 pub fn hello(edge: &str) -> Hello {
@@ -157,11 +201,24 @@ pub async fn connected(
     Lanes,
     DownAcks,
 ) {
-    let identity = core.enrol("e1").await.unwrap();
-    let (edge, welcome) = tokio::join!(
-        sync_quic::connect(&core.address, &identity, hello("e1"), window, TIMING),
-        core.let_in()
-    );
+    connected_over("", core, window).await
+}
+
+/// `scheme`: `quic://`, `tls://`, or nothing.
+pub async fn connected_over(
+    scheme: &str,
+    core: &Core,
+    window: Window,
+) -> (
+    sync_quic::Connection,
+    sync_quic::Events,
+    EdgeConnection,
+    Lanes,
+    DownAcks,
+) {
+    let address = format!("{scheme}{}", core.address);
+    let identity = core.enrol_at(&address, "e1").await.unwrap();
+    let (edge, welcome) = tokio::join!(connect(&address, &identity, window, TIMING), core.let_in());
     let (sending, events) = edge.unwrap();
     (
         sending,

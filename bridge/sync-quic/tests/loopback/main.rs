@@ -1,5 +1,8 @@
-//! A real edge and a real core over QUIC on loopback.
+//! A real edge and a real core on loopback.
 
 mod core;
+mod link;
+mod mux;
 mod refused;
+mod relay;
 mod talk;

@@ -17,10 +17,7 @@ async fn a_wrong_secret_and_a_wrong_core() {
         secret: "AAAA".to_owned(),
         ..core.token.clone()
     };
-    let (result, ()) = tokio::join!(
-        sync_quic::enrol(&core.address, &wrong, "e1", TIMING),
-        core.grant()
-    );
+    let (result, ()) = tokio::join!(enrol(&core.address, &wrong, "e1"), core.grant());
     assert!(
         matches!(
             result,
@@ -34,10 +31,7 @@ async fn a_wrong_secret_and_a_wrong_core() {
 
     // Another core answers: the handshake fails before the secret is sent.
     let other = Token::new([1; 9], [2; 24], b"another authority");
-    let (result, accepted) = tokio::join!(
-        sync_quic::enrol(&core.address, &other, "e1", TIMING),
-        core.accept()
-    );
+    let (result, accepted) = tokio::join!(enrol(&core.address, &other, "e1"), core.accept());
     assert!(
         matches!(result, Err(EnrolError::WrongCore { .. })),
         "{result:?}"
@@ -47,13 +41,7 @@ async fn a_wrong_secret_and_a_wrong_core() {
     let identity = core.enrol("e1").await.unwrap();
     let stranger = core_on("127.0.0.1:0".parse().unwrap());
     let (result, accepted) = tokio::join!(
-        sync_quic::connect(
-            &stranger.address,
-            &identity,
-            hello("e1"),
-            Window::default(),
-            TIMING
-        ),
+        connect(&stranger.address, &identity, Window::default(), TIMING),
         stranger.accept()
     );
     assert!(
@@ -67,13 +55,7 @@ async fn a_wrong_secret_and_a_wrong_core() {
     let mut foreign = stranger.enrol("e1").await.unwrap();
     foreign.ca_pem = identity.ca_pem;
     let (result, accepted) = tokio::join!(
-        sync_quic::connect(
-            &core.address,
-            &foreign,
-            hello("e1"),
-            Window::default(),
-            TIMING
-        ),
+        connect(&core.address, &foreign, Window::default(), TIMING),
         core.accept()
     );
     assert!(
@@ -103,13 +85,7 @@ async fn a_refused_hello_says_why() {
         handshake.refuse(said.clone()).await;
     };
     let (result, ()) = tokio::join!(
-        sync_quic::connect(
-            &core.address,
-            &identity,
-            hello("e1"),
-            Window::default(),
-            TIMING
-        ),
+        connect(&core.address, &identity, Window::default(), TIMING),
         refuse
     );
     let Err(ConnectError::Refused(heard)) = result else {
@@ -212,7 +188,7 @@ async fn garbage_datagrams_do_not_disturb() {
             }
         }
     });
-    let result = sync_quic::enrol(&core.address, &core.token, "e1", TIMING).await;
+    let result = enrol(&core.address, &core.token, "e1").await;
     assert!(
         matches!(
             result,
@@ -237,17 +213,15 @@ async fn nobody_there_is_unreachable() {
         ..TIMING
     };
     let address = silent.local_addr().unwrap().to_string();
-    let result =
-        sync_quic::connect(&address, &identity, hello("e1"), Window::default(), timing).await;
+    let result = connect(&address, &identity, Window::default(), timing).await;
     assert!(
         matches!(result, Err(ConnectError::Unreachable { .. })),
         "{:?}",
         result.err()
     );
-    let result = sync_quic::connect(
+    let result = connect(
         "no-such-host.invalid:1",
         &identity,
-        hello("e1"),
         Window::default(),
         TIMING,
     )

@@ -1,21 +1,24 @@
 //! What an edge and its core say to each other.
 
-use std::net::SocketAddr;
-use std::time::Duration;
-
 use bytes::Bytes;
 use sync_quic::{
-    CloseCode, DownFrame, DownPosition, Event, LaneFrame, Lost, RefuseCode, SendError, Timing,
-    Window,
+    CloseCode, DownFrame, DownPosition, Event, LaneFrame, Lost, RefuseCode, SendError, Window,
 };
 
 use crate::core::*;
 
 #[tokio::test]
 async fn an_edge_enrols_connects_and_sends() {
+    for scheme in ["quic://", "tls://"] {
+        talk(scheme).await;
+    }
+}
+
+async fn talk(scheme: &str) {
     let core = core();
     let (edge, mut events, connection, mut batches, mut acks) =
-        connected(&core, Window::default()).await;
+        connected_over(scheme, &core, Window::default()).await;
+    assert_eq!(edge.core(), format!("{scheme}{}", core.address));
     assert_eq!(edge.welcome().time_ms, 42);
     for frame in 1..=100 {
         edge.send_batch(batch(frame, 10_000)).await.unwrap();
@@ -66,8 +69,15 @@ async fn an_edge_enrols_connects_and_sends() {
 
 #[tokio::test]
 async fn the_window_holds_the_sender_back_until_the_commit() {
+    for scheme in ["quic://", "tls://"] {
+        fill_the_window(scheme).await;
+    }
+}
+
+async fn fill_the_window(scheme: &str) {
     let core = core();
-    let (edge, mut events, connection, mut batches, _acks) = connected(
+    let (edge, mut events, connection, mut batches, _acks) = connected_over(
+        scheme,
         &core,
         Window {
             bytes: 25_000,
@@ -130,61 +140,4 @@ async fn what_the_sender_itself_refuses() {
     edge.send_batch(batch(2, 10)).await.unwrap();
     assert_eq!(batches.next().await.unwrap().frame.number(), 1);
     assert_eq!(batches.next().await.unwrap().frame.number(), 2);
-}
-
-/// Carries datagrams between an edge and the core until it is aborted: then the link is cut, and nobody is told.
-async fn relay(core: SocketAddr) -> (SocketAddr, tokio::task::JoinHandle<()>) {
-    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let address = socket.local_addr().unwrap();
-    let task = tokio::spawn(async move {
-        let (mut edge, mut buffer) = (None, vec![0; 65_536]);
-        loop {
-            let (size, from) = socket.recv_from(&mut buffer).await.unwrap();
-            let to = if from == core {
-                edge
-            } else {
-                edge = Some(from);
-                Some(core)
-            };
-            if let Some(to) = to {
-                socket.send_to(&buffer[..size], to).await.unwrap();
-            }
-        }
-    });
-    (address, task)
-}
-
-#[tokio::test]
-async fn both_ends_notice_a_cut_link() {
-    let core = core();
-    let identity = core.enrol("e1").await.unwrap();
-    let (address, link) = relay(core.address.parse().unwrap()).await;
-    let address = address.to_string();
-    let timing = Timing {
-        keep_alive: Duration::from_millis(100),
-        idle_timeout: Duration::from_millis(600),
-        ..TIMING
-    };
-    let (edge, welcome) = tokio::join!(
-        sync_quic::connect(&address, &identity, hello("e1"), Window::default(), timing),
-        core.let_in()
-    );
-    let (connection, mut batches) = (welcome.connection, welcome.lanes);
-    let (edge, mut events) = edge.unwrap();
-    edge.send_batch(batch(1, 100)).await.unwrap();
-    connection.settle(0, batches.next().await.unwrap().frame.number());
-    assert_eq!(events.next().await, Event::Ack { lane: 0, frame: 1 });
-
-    // Longer than the idle timeout with nothing to say: the keep-alive carries the connection over it.
-    let silence = tokio::time::timeout(timing.idle_timeout * 2, events.next()).await;
-    assert!(silence.is_err(), "{silence:?}");
-    link.abort();
-    let Event::Closed(Lost::Link(_)) = events.next().await else {
-        panic!("not a lost link")
-    };
-    assert!(matches!(
-        edge.send_batch(batch(2, 100)).await,
-        Err(SendError::Lost(Lost::Link(_)))
-    ));
-    assert!(batches.next().await.is_none());
 }

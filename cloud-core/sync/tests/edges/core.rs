@@ -5,14 +5,15 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use cloud_sync::{SyncFrontend, Timing, TokenOptions};
+use cloud_sync::{SyncFrontend, Timing, TlsListen, TokenOptions};
 use frontend::Context;
 use kernel::{Kernel, KernelConfig, Ports};
 use record::{
     Batch, BatchBuilder, Namespace, NewRecord, StreamAddress, StreamName, partition_for_key,
 };
 use sync_quic::{
-    BatchFlags, BatchFrame, ConnectError, Connection, Events, Hello, Identity, Token, Window,
+    BatchFlags, BatchFrame, ConnectError, Connection, CoreAddress, Dialer, EnrolError, Events,
+    Hello, Identity, Token, Window, system_now,
 };
 use tokio::task::JoinHandle;
 
@@ -42,7 +43,8 @@ impl Core {
             .unwrap();
         let ctx = Context::new(kernel, dir).unwrap();
         let address: SocketAddr = address.parse().unwrap();
-        let (sync, task) = cloud_sync::start(ctx.clone(), address, TIMING).unwrap();
+        let (sync, task) =
+            cloud_sync::start(ctx.clone(), address, TlsListen::Same, TIMING).unwrap();
         Core { ctx, sync, task }
     }
 
@@ -77,9 +79,7 @@ impl Core {
 
     pub async fn enrol(&self, name: &str) -> Identity {
         let token = self.token(|_| {}).await;
-        sync_quic::enrol(&self.address(), &token, name, TIMING)
-            .await
-            .unwrap()
+        enrol(&self.address(), &token, name).await.unwrap()
     }
 
     pub async fn connect(
@@ -132,7 +132,15 @@ pub async fn connect(
         software: "test".to_owned(),
         ..Hello::default()
     };
-    sync_quic::connect(core, identity, hello, Window::default(), TIMING).await
+    let cores = CoreAddress::parse_list(core).unwrap();
+    Dialer::new(cores, identity, system_now(), TIMING)?
+        .connect(hello, Window::default())
+        .await
+}
+
+pub async fn enrol(core: &str, token: &Token, name: &str) -> Result<Identity, EnrolError> {
+    let cores = CoreAddress::parse_list(core).unwrap();
+    sync_quic::enrol(&cores, token, name, system_now(), TIMING).await
 }
 
 pub fn address(stream: &str) -> StreamAddress {

@@ -13,13 +13,7 @@ use crate::core::*;
 async fn tokens_expire_are_used_up_and_must_be_right() {
     let dir = tempfile::tempdir().unwrap();
     let core = Core::start(dir.path(), "127.0.0.1:0").await;
-    let refusal = async |token: &Token, name: &str| match sync_quic::enrol(
-        &core.address(),
-        token,
-        name,
-        TIMING,
-    )
-    .await
+    let refusal = async |token: &Token, name: &str| match enrol(&core.address(), token, name).await
     {
         Err(EnrolError::Refused { code, .. }) => code,
         other => panic!("{other:?}"),
@@ -52,15 +46,11 @@ async fn tokens_expire_are_used_up_and_must_be_right() {
                 .insert("site".to_owned(), "berlin".to_owned());
         })
         .await;
-    sync_quic::enrol(&core.address(), &once, "e1", TIMING)
-        .await
-        .unwrap();
+    enrol(&core.address(), &once, "e1").await.unwrap();
     assert_eq!(refusal(&once, "e2").await, EnrolRefusal::UsedToken);
     assert_eq!(core.sync.edge("e1").unwrap().labels["site"], "berlin");
     for name in ["e2", "e3"] {
-        sync_quic::enrol(&core.address(), &good, name, TIMING)
-            .await
-            .unwrap();
+        enrol(&core.address(), &good, name).await.unwrap();
     }
     assert_eq!(core.sync.edges().len(), 3);
     core.stop().await;

@@ -1,0 +1,182 @@
+//! An edge's way to its core over many connections: which addresses there are, which was good the last time, and whether QUIC gets through.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sync::{Frame, Hello, Window};
+
+use crate::client::{self, Connection, Events};
+use crate::dial::{Candidate, DialError, Dialled, candidates, race};
+use crate::enrol::shown;
+use crate::outcome::ConnectError;
+use crate::tls::{ClientTls, edge_config};
+use crate::{CoreAddress, Identity, IdentityError, Now, Timing, Transport, quic};
+
+/// First pause between two looks whether QUIC gets through, while TLS is in use; doubles.
+const FIRST_PROBE: Duration = Duration::from_secs(60);
+const LONGEST_PROBE: Duration = Duration::from_secs(30 * 60);
+/// How often the kernel is asked which way it would send. Costs two calls and no packet.
+const LOOK: Duration = Duration::from_millis(500);
+/// Stands for the rest of the world where no core's address is known yet (RFC 5737): nothing is sent to it.
+const ELSEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
+
+/// Kept as long as the edge runs: the session tickets for a quick return are in it.
+pub struct Dialer {
+    cores: Vec<CoreAddress>,
+    tls: ClientTls,
+    timing: Timing,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Addresses that the core itself has named: tried after the configured ones.
+    learned: Vec<CoreAddress>,
+    last_good: Option<Candidate>,
+    last_remote: Option<SocketAddr>,
+    /// A QUIC connection that a probe has established, for the next [`Dialer::connect`].
+    prepared: Option<Dialled>,
+}
+
+impl Dialer {
+    pub fn new(
+        cores: Vec<CoreAddress>,
+        identity: &Identity,
+        now: Now,
+        timing: Timing,
+    ) -> Result<Dialer, IdentityError> {
+        Ok(Dialer {
+            cores,
+            tls: edge_config(identity, now)?,
+            timing,
+            state: Mutex::default(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Connects, shows the certificate, says hello and waits for the welcome. Takes at most `timing.handshake`.
+    ///
+    /// `hello.version` and `hello.edge` have to be [`sync::VERSION`] and the identity's. The two halves may be used from different
+    /// tasks; acknowledgements are read and the window is freed in the background, even when nobody asks for events.
+    pub async fn connect(
+        &self,
+        hello: Hello,
+        window: Window,
+    ) -> Result<(Connection, Events), ConnectError> {
+        let limit = self.timing.handshake;
+        match tokio::time::timeout(limit, self.handshake(hello, window)).await {
+            Ok(result) => result,
+            Err(_) => Err(ConnectError::Unreachable {
+                core: shown(&self.cores),
+                reason: format!("no answer within {limit:?}"),
+            }),
+        }
+    }
+
+    async fn handshake(
+        &self,
+        hello: Hello,
+        window: Window,
+    ) -> Result<(Connection, Events), ConnectError> {
+        let first = Frame::Hello(hello);
+        let prepared = self.state().prepared.take();
+        let dialled = match prepared {
+            Some(dialled) => dialled,
+            None => {
+                let (order, tls_was_last) = self.order();
+                race(&order, tls_was_last, &self.tls, &self.timing, Some(&first))
+                    .await
+                    .map_err(|error| self.failed(error))?
+            }
+        };
+        let candidate = dialled.candidate.clone();
+        let remote = dialled.carrier.remote();
+        let result = client::establish(dialled, first, window).await;
+        if result.is_ok() {
+            let mut state = self.state();
+            state.last_good = Some(candidate);
+            state.last_remote = Some(remote);
+        }
+        result.map_err(|error| match error {
+            client::HandshakeError::Dial(error) => self.failed(error),
+            client::HandshakeError::Connect(error) => error,
+        })
+    }
+
+    /// The last good one's host first. True = TLS was what got through there.
+    fn order(&self) -> (Vec<Candidate>, bool) {
+        let state = self.state();
+        let mut order = candidates(&self.cores);
+        let known: Vec<Candidate> = candidates(&state.learned)
+            .into_iter()
+            .filter(|candidate| !order.contains(candidate))
+            .collect();
+        order.extend(known);
+        let Some(last) = &state.last_good else {
+            return (order, false);
+        };
+        // Stable: within the host QUIC stays before TLS.
+        order.sort_by_key(|candidate| candidate.host_port != last.host_port);
+        let both = order.get(1).is_some_and(|second| second == last);
+        (order, both && last.transport == Transport::Tls)
+    }
+
+    fn failed(&self, error: DialError) -> ConnectError {
+        let core = shown(&self.cores);
+        match error {
+            DialError::Resolve(reason) => ConnectError::Resolve { core, reason },
+            DialError::Unreachable(reason) => ConnectError::Unreachable { core, reason },
+            DialError::Untrusted(reason) => ConnectError::Untrusted { core, reason },
+        }
+    }
+
+    /// What the core has said about where it is reached. Replaces what it has said before.
+    pub fn learn(&self, addresses: Vec<CoreAddress>) {
+        self.state().learned = addresses;
+    }
+
+    /// To be awaited beside a connection over TLS: returns when QUIC gets through again, and the next [`Dialer::connect`] uses that
+    /// connection. Never returns where no address may be used over QUIC. Cancel-safe.
+    pub async fn quic_is_back(&self) {
+        let mut pause = FIRST_PROBE;
+        loop {
+            tokio::time::sleep(pause).await;
+            if self.probe_quic().await {
+                return;
+            }
+            pause = (pause * 2).min(LONGEST_PROBE);
+        }
+    }
+
+    /// One look whether QUIC gets through; true = the next [`Dialer::connect`] uses the connection that was made.
+    pub async fn probe_quic(&self) -> bool {
+        let (mut order, _) = self.order();
+        order.retain(|candidate| candidate.transport == Transport::Quic);
+        let race = race(&order, false, &self.tls, &self.timing, None);
+        match tokio::time::timeout(self.timing.handshake, race).await {
+            Ok(Ok(dialled)) => {
+                self.state().prepared = Some(dialled);
+                true
+            }
+            Ok(Err(_)) | Err(_) => false,
+        }
+    }
+
+    /// Returns when this machine has another way to the core than at the call: a new address, or one at all. To be awaited beside
+    /// the pause before an attempt. Cancel-safe.
+    pub async fn network_changed(&self) {
+        let remote = self.state().last_remote.unwrap_or(ELSEWHERE);
+        let before = quic::local_address(remote).ok();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let now = quic::local_address(remote).ok();
+            if now.is_some() && now != before {
+                return;
+            }
+        }
+    }
+}

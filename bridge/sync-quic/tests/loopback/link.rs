@@ -1,0 +1,212 @@
+//! Links that are cut, that let no UDP through, that change, and cores that come and go.
+
+use std::time::Duration;
+
+use sync_quic::{CloseCode, Event, Lost, SendError, Timing, Transport, Window};
+
+use crate::core::*;
+use crate::relay::Relay;
+
+#[tokio::test]
+async fn both_ends_notice_a_cut_link() {
+    let core = core();
+    let identity = core.enrol("e1").await.unwrap();
+    let link = Relay::to(&core.address).await;
+    let timing = Timing {
+        keep_alive: Duration::from_millis(100),
+        idle_timeout: Duration::from_millis(600),
+        ..TIMING
+    };
+    let (edge, core_side) = tokio::join!(
+        connect(&link.address, &identity, Window::default(), timing),
+        core.let_in()
+    );
+    let (connection, mut batches) = (core_side.connection, core_side.lanes);
+    let (edge, mut events) = edge.unwrap();
+    edge.send_batch(batch(1, 100)).await.unwrap();
+    connection.settle(0, batches.next().await.unwrap().frame.number());
+    assert_eq!(events.next().await, Event::Ack { lane: 0, frame: 1 });
+
+    // Longer than the idle timeout with nothing to say: the keep-alive carries the connection over it.
+    let silence = tokio::time::timeout(timing.idle_timeout * 2, events.next()).await;
+    assert!(silence.is_err(), "{silence:?}");
+    link.block_udp(true);
+    let Event::Closed(Lost::Link(_)) = events.next().await else {
+        panic!("not a lost link")
+    };
+    assert!(matches!(
+        edge.send_batch(batch(2, 100)).await,
+        Err(SendError::Lost(Lost::Link(_)))
+    ));
+    assert!(batches.next().await.is_none());
+}
+
+#[tokio::test]
+async fn without_udp_it_goes_over_tls_and_comes_back_to_quic() {
+    let core = core();
+    let identity = core.enrol("e1").await.unwrap();
+    let link = Relay::to(&core.address).await;
+    link.block_udp(true);
+    let dialer = dialer(&link.address, &identity, TIMING);
+    let (edge, core_side) = tokio::join!(
+        dialer.connect(hello("e1"), Window::default()),
+        core.let_in()
+    );
+    let (connection, mut batches) = (core_side.connection, core_side.lanes);
+    let (edge, mut events) = edge.unwrap();
+    assert_eq!(edge.transport(), Transport::Tls);
+    assert_eq!(connection.transport(), Transport::Tls);
+    edge.send_batch(batch(1, 300_000)).await.unwrap();
+    connection.settle(0, batches.next().await.unwrap().frame.number());
+    assert_eq!(events.next().await, Event::Ack { lane: 0, frame: 1 });
+    // With nothing to say: kept alive.
+    let silence = tokio::time::timeout(TIMING.idle_timeout * 2, events.next()).await;
+    assert!(silence.is_err(), "{silence:?}");
+
+    assert!(
+        !tokio::time::timeout(Duration::from_secs(1), dialer.probe_quic())
+            .await
+            .unwrap_or(false)
+    );
+    link.block_udp(false);
+    // The core only sees the handshake until the hello is said.
+    let accepting = tokio::spawn({
+        let listener = core.listener.clone();
+        async move {
+            // What is left of the attempts that did not get through comes first.
+            loop {
+                let pending = listener.accept().await.unwrap();
+                if let Ok(accepted) = pending.establish().await {
+                    return accepted;
+                }
+            }
+        }
+    });
+    assert!(dialer.probe_quic().await);
+    edge.close();
+    let accept = async {
+        let Ok(sync_quic::Accepted::Edge(handshake)) = accepting.await else {
+            panic!("not an edge")
+        };
+        handshake.welcome(welcome()).await.unwrap()
+    };
+    let (edge, core_side) = tokio::join!(dialer.connect(hello("e1"), Window::default()), accept);
+    let connection = core_side.connection;
+    assert_eq!(edge.unwrap().0.transport(), Transport::Quic);
+    assert_eq!(connection.transport(), Transport::Quic);
+}
+
+#[tokio::test]
+async fn a_return_saves_a_round_trip() {
+    let core = core();
+    let identity = core.enrol("e1").await.unwrap();
+    let dialer = dialer(&core.address, &identity, TIMING);
+    for resumed in [false, true, true] {
+        let (edge, core_side) = tokio::join!(
+            dialer.connect(hello("e1"), Window::default()),
+            core.let_in()
+        );
+        let (connection, mut batches) = (core_side.connection, core_side.lanes);
+        let (edge, mut events) = edge.unwrap();
+        assert_eq!(edge.resumed(), resumed);
+        edge.send_batch(batch(1, 10)).await.unwrap();
+        connection.settle(0, batches.next().await.unwrap().frame.number());
+        assert_eq!(events.next().await, Event::Ack { lane: 0, frame: 1 });
+        connection.close(CloseCode::ShuttingDown, "");
+        while !matches!(events.next().await, Event::Closed(_)) {}
+    }
+    // Another process: it knows nothing of the session, and a full handshake follows the refusal of early data.
+    let other = core.again();
+    let link = Relay::to(&core.address).await;
+    let through = dialer_keeping_tickets(&link, &core, &other, &identity).await;
+    assert!(!through);
+}
+
+/// Connects over `link` to one core, then to the other one with the first one's ticket; true = its early data was taken.
+async fn dialer_keeping_tickets(
+    link: &Relay,
+    first: &Core,
+    second: &Core,
+    identity: &sync_quic::Identity,
+) -> bool {
+    let dialer = dialer(&link.address, identity, TIMING);
+    let mut resumed = false;
+    for core in [first, second] {
+        link.lead_to(&core.address);
+        let (edge, core_side) = tokio::join!(
+            dialer.connect(hello("e1"), Window::default()),
+            core.let_in()
+        );
+        let connection = core_side.connection;
+        let (edge, mut events) = edge.unwrap();
+        resumed = edge.resumed();
+        connection.close(CloseCode::ShuttingDown, "");
+        while !matches!(events.next().await, Event::Closed(_)) {}
+    }
+    resumed
+}
+
+#[tokio::test]
+async fn a_core_that_was_killed_says_so_when_it_is_back() {
+    let core = core();
+    let identity = core.enrol("e1").await.unwrap();
+    let link = Relay::to(&core.address).await;
+    let timing = Timing {
+        idle_timeout: Duration::from_secs(60),
+        ..TIMING
+    };
+    let (edge, _core_side) = tokio::join!(
+        connect(&link.address, &identity, Window::default(), timing),
+        core.let_in()
+    );
+    let (_edge, mut events) = edge.unwrap();
+    let other = core.again();
+    link.lead_to(&other.address);
+    // At the next sign of life, long before the idle timeout.
+    let ended = tokio::time::timeout(Duration::from_secs(20), events.next()).await;
+    assert!(
+        matches!(ended, Ok(Event::Closed(Lost::Link(_)))),
+        "{ended:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_edge_that_changes_networks_keeps_its_connection() {
+    let core = core();
+    let identity = core.enrol("e1").await.unwrap();
+    let link = Relay::to(&core.address).await;
+    let (edge, core_side) = tokio::join!(
+        connect(&link.address, &identity, Window::default(), TIMING),
+        core.let_in()
+    );
+    let (connection, mut batches) = (core_side.connection, core_side.lanes);
+    let (edge, mut events) = edge.unwrap();
+    let mut remotes = Vec::new();
+    for frame in 1..=3 {
+        edge.send_batch(batch(frame, 100_000)).await.unwrap();
+        connection.settle(0, batches.next().await.unwrap().frame.number());
+        assert_eq!(events.next().await, Event::Ack { lane: 0, frame });
+        remotes.push(connection.remote());
+        link.change_address();
+    }
+    remotes.dedup();
+    assert_eq!(remotes.len(), 3, "the core has seen each address");
+}
+
+#[tokio::test]
+async fn of_several_cores_the_one_that_answers() {
+    let core = core();
+    let identity = core.enrol("e1").await.unwrap();
+    // Bound, and silent.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let list = format!("{},{}", silent.local_addr().unwrap(), core.address);
+    let dialer = dialer(&list, &identity, TIMING);
+    for _ in 0..2 {
+        let (edge, _core_side) = tokio::join!(
+            dialer.connect(hello("e1"), Window::default()),
+            core.let_in()
+        );
+        let (edge, _events) = edge.unwrap();
+        assert!(edge.core().ends_with(&core.address), "{}", edge.core());
+    }
+}

@@ -1,0 +1,116 @@
+//! A link between an edge and its core that a test can cut, in part or as a whole.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::task::{AbortHandle, JoinSet};
+
+pub struct Relay {
+    pub address: String,
+    state: Arc<State>,
+    _tasks: JoinSet<()>,
+}
+
+struct State {
+    core: Mutex<SocketAddr>,
+    udp_blocked: AtomicBool,
+    /// The sockets towards the core, by edge address.
+    upstream: Mutex<HashMap<SocketAddr, (Arc<UdpSocket>, AbortHandle)>>,
+}
+
+impl Relay {
+    pub async fn to(core: &str) -> Relay {
+        let (udp, tcp) = loop {
+            let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
+                break (Arc::new(udp), tcp);
+            }
+        };
+        let state = Arc::new(State {
+            core: Mutex::new(core.parse().unwrap()),
+            udp_blocked: AtomicBool::new(false),
+            upstream: Mutex::default(),
+        });
+        let address = udp.local_addr().unwrap().to_string();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(datagrams(state.clone(), udp));
+        tasks.spawn(connections(state.clone(), tcp));
+        Relay {
+            address,
+            state,
+            _tasks: tasks,
+        }
+    }
+
+    pub fn block_udp(&self, blocked: bool) {
+        self.state.udp_blocked.store(blocked, Ordering::Relaxed);
+    }
+
+    /// What comes now goes to another process.
+    pub fn lead_to(&self, core: &str) {
+        *self.state.core.lock().unwrap() = core.parse().unwrap();
+        self.change_address();
+    }
+
+    /// As if the edge had come to another network: the core sees another address from now on.
+    pub fn change_address(&self) {
+        for (_, (_, reader)) in self.state.upstream.lock().unwrap().drain() {
+            reader.abort();
+        }
+    }
+}
+
+async fn datagrams(state: Arc<State>, udp: Arc<UdpSocket>) {
+    let mut buffer = vec![0; 65_536];
+    loop {
+        let (size, edge) = udp.recv_from(&mut buffer).await.unwrap();
+        if state.udp_blocked.load(Ordering::Relaxed) {
+            continue;
+        }
+        let known = state
+            .upstream
+            .lock()
+            .unwrap()
+            .get(&edge)
+            .map(|(socket, _)| socket.clone());
+        let socket = match known {
+            Some(socket) => socket,
+            None => {
+                let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+                let reader = tokio::spawn(back(state.clone(), socket.clone(), udp.clone(), edge));
+                let entry = (socket.clone(), reader.abort_handle());
+                state.upstream.lock().unwrap().insert(edge, entry);
+                socket
+            }
+        };
+        let core = *state.core.lock().unwrap();
+        socket.send_to(&buffer[..size], core).await.unwrap();
+    }
+}
+
+async fn back(state: Arc<State>, socket: Arc<UdpSocket>, udp: Arc<UdpSocket>, edge: SocketAddr) {
+    let mut buffer = vec![0; 65_536];
+    loop {
+        let (size, _) = socket.recv_from(&mut buffer).await.unwrap();
+        if !state.udp_blocked.load(Ordering::Relaxed) {
+            udp.send_to(&buffer[..size], edge).await.unwrap();
+        }
+    }
+}
+
+async fn connections(state: Arc<State>, tcp: TcpListener) {
+    let mut open = JoinSet::new();
+    loop {
+        let (mut edge, _) = tcp.accept().await.unwrap();
+        let core = *state.core.lock().unwrap();
+        open.spawn(async move {
+            if let Ok(mut core) = TcpStream::connect(core).await {
+                // An end of either is the end.
+                let _ = tokio::io::copy_bidirectional(&mut edge, &mut core).await;
+            }
+        });
+    }
+}
