@@ -3,6 +3,8 @@
 mod core;
 mod link;
 mod mux;
+
+mod rate;
 mod refused;
 mod relay;
 mod talk;
