@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use admin_api::{
-    AlterStream, ApiError, CreateStream, CreateToken, Credentials, Edge, Edges, Node, Nodes,
-    Partition, Partitions, Sealed, StartVerification, Storage, Stream, Streams, Token,
-    Verification, paths,
+    AlterStream, ApiError, CreateStream, CreateToken, Credentials, Edge, Edges, Fleet, Gap, Gaps,
+    Node, Nodes, Partition, Partitions, Peeked, Queue, Sealed, StartVerification, Storage, Stream,
+    Streams, Token, Verification, paths,
 };
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
@@ -75,6 +75,37 @@ impl Admin {
     pub async fn edge(&self, name: &str) -> Result<Edge> {
         self.get(format!("{}/{}", paths::EDGES, encoded(name)))
             .await
+    }
+
+    /// What an edge could not deliver and never will.
+    pub async fn gaps(&self, edge: &str) -> Result<Vec<Gap>> {
+        let path = format!("{}/{}/gaps", paths::EDGES, encoded(edge));
+        Ok(self.get::<Gaps>(path).await?.gaps)
+    }
+
+    /// Asks an edge how it is; what it said last when it is not connected.
+    pub async fn queue(&self, edge: &str) -> Result<Queue> {
+        self.get(format!("{}/{}/queue", paths::EDGES, encoded(edge)))
+            .await
+    }
+
+    /// The next messages that an edge will send.
+    pub async fn peek(&self, edge: &str, lane: Option<&str>, count: u32) -> Result<Peeked> {
+        let lane = lane.map_or(String::new(), |lane| format!("&lane={}", encoded(lane)));
+        let edge = encoded(edge);
+        self.get(format!(
+            "{}/{edge}/queue/peek?count={count}{lane}",
+            paths::EDGES
+        ))
+        .await
+    }
+
+    /// All edges, and what those that are connected say of themselves.
+    pub async fn fleet(&self, selector: Option<&str>) -> Result<Fleet> {
+        let selected = selector.map_or(String::new(), |selector| {
+            format!("?selector={}", encoded(selector))
+        });
+        self.get(format!("{}{selected}", paths::FLEET)).await
     }
 
     pub async fn streams(&self) -> Result<Vec<Stream>> {

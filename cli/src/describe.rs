@@ -1,19 +1,25 @@
 //! `towline describe edge|stream NAME`.
 
-use admin_api::Partition;
+use admin_api::{EdgeLane, FencingEvent, Gap, Partition};
 use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
 
 use crate::client::Admin;
 use crate::get::state;
-use crate::output::{self, Output, Row, ago, or_dash, pairs, size};
+use crate::output::{self, Output, Row, ago, or_dash, pairs, size, utc};
+use crate::queue;
 
 /// Show everything that is known of one thing.
 #[derive(Subcommand)]
 pub enum Describe {
-    /// An edge: its link, its certificate, what it has delivered.
-    Edge { name: String },
+    /// An edge: its link, its certificate, its lanes and what waits in them, gaps, and copies of it that were refused.
+    Edge {
+        name: String,
+        /// Everything, for scripts.
+        #[arg(long)]
+        json: bool,
+    },
     /// A stream: its settings, and for each partition its offsets and where its bytes are.
     Stream { name: String },
 }
@@ -21,35 +27,140 @@ pub enum Describe {
 impl Describe {
     pub async fn run(self, admin: &Admin) -> Result<()> {
         match self {
-            Describe::Edge { name } => edge(admin, &name).await,
+            Describe::Edge { name, json } => edge(admin, &name, json).await,
             Describe::Stream { name } => stream(admin, &name).await,
         }
     }
 }
 
-async fn edge(admin: &Admin, name: &str) -> Result<()> {
-    let edge = admin.edge(name).await?;
+async fn edge(admin: &Admin, name: &str, json: bool) -> Result<()> {
+    // Asks the edge itself, which answers within seconds or not at all.
+    let asked = admin.queue(name).await?;
+    let gaps = admin.gaps(name).await?;
+    if json {
+        let all = serde_json::json!({ "edge": asked.edge, "gaps": gaps, "live": asked.status,
+            "live_ms": asked.asked_ms, "stale": asked.stale });
+        println!("{}", serde_json::to_string_pretty(&all)?);
+        return Ok(());
+    }
+    let edge = &asked.edge;
     for (what, value) in [
         ("Name", edge.name.clone()),
         ("Labels", pairs(&edge.labels)),
         ("State", state(edge.state).to_owned()),
-        ("Remote", or_dash(edge.remote)),
+        ("Remote", or_dash(edge.remote.as_ref())),
         ("Connected since", ago(edge.connected_since_ms)),
         ("Last seen", ago(edge.last_seen_ms)),
         ("Enrolled", ago(edge.enrolled_ms)),
-        ("Certificate serial", edge.certificate_serial),
+        ("Certificate serial", edge.certificate_serial.clone()),
         (
             "Certificate expires",
             or_dash(edge.certificate_expires_ms.map(days_left)),
         ),
         ("Producer id", or_dash(edge.producer_id)),
-        ("Producer epoch", or_dash(edge.producer_epoch)),
-        ("Last frame committed", or_dash(edge.last_frame)),
-        ("Version", or_dash(edge.version)),
+        ("Incarnation", or_dash(edge.incarnation)),
+        ("Version", or_dash(edge.version.as_ref())),
     ] {
         println!("{:<22}{value}", format!("{what}:"));
     }
-    Ok(())
+    println!("Lanes:");
+    output::print(&edge.lanes, Output::Table)?;
+    if !edge.fenced.is_empty() {
+        println!("Copies that were refused:");
+        output::print(&edge.fenced, Output::Table)?;
+        println!("If one of them is to go on instead, enrol it again with a new token.");
+    }
+    if !gaps.is_empty() {
+        println!("Gaps (entries that will never come; all of them are in stream _gaps):");
+        output::print(&gaps, Output::Table)?;
+    }
+    match (&asked.status, &asked.stale) {
+        (Some(status), stale) => {
+            println!("Live:");
+            if let Some(reason) = stale {
+                println!("{}", queue::stale(&asked, reason));
+            }
+            queue::live(edge, status);
+            output::print(&status.lanes, Output::Table)
+        }
+        (None, Some(reason)) => {
+            println!("Live:                 {reason}");
+            Ok(())
+        }
+        (None, None) => Ok(()),
+    }
+}
+
+impl Row for EdgeLane {
+    const COLUMNS: &'static [&'static str] = &[
+        "LANE",
+        "NUMBER",
+        "PRIORITY",
+        "LINK COMPRESSION",
+        "COMMITTED",
+    ];
+    const WIDE: &'static [&'static str] = &[];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.number.to_string(),
+            self.priority.to_string(),
+            if self.link_compression { "yes" } else { "no" }.to_owned(),
+            or_dash(self.last_frame),
+        ]
+    }
+}
+
+impl Row for FencingEvent {
+    const COLUMNS: &'static [&'static str] = &[
+        "LAST",
+        "FIRST",
+        "TIMES",
+        "FROM",
+        "OTHER",
+        "INCARNATION",
+        "WHY",
+    ];
+    const WIDE: &'static [&'static str] = &[];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            ago(Some(self.last_ms)),
+            ago(Some(self.first_ms)),
+            self.times.to_string(),
+            self.remote.clone(),
+            or_dash(self.other.as_ref()),
+            self.incarnation.to_string(),
+            self.reason.clone(),
+        ]
+    }
+}
+
+impl Row for Gap {
+    const COLUMNS: &'static [&'static str] = &[
+        "LANE", "FIRST", "LAST", "HEARD", "REASON", "MESSAGES", "FROM", "TO",
+    ];
+    const WIDE: &'static [&'static str] = &[];
+
+    fn cells(&self) -> Vec<String> {
+        let field = |name: &str| match &self.report[name] {
+            serde_json::Value::String(text) => text.clone(),
+            serde_json::Value::Null => "-".to_owned(),
+            other => other.to_string(),
+        };
+        let time = |name: &str| self.report[name].as_i64().map_or("-".to_owned(), utc);
+        vec![
+            self.name.clone(),
+            self.first.to_string(),
+            self.last.to_string(),
+            ago(Some(self.received_ms)),
+            field("reason"),
+            field("records"),
+            time("first_time_ms"),
+            time("last_time_ms"),
+        ]
+    }
 }
 
 async fn stream(admin: &Admin, name: &str) -> Result<()> {

@@ -56,9 +56,9 @@ impl Row for Edge {
     const COLUMNS: &'static [&'static str] = &["NAME", "STATE", "LAST SEEN", "LABELS"];
     const WIDE: &'static [&'static str] = &[
         "REMOTE",
-        "LAST FRAME",
         "PRODUCER",
-        "EPOCH",
+        "INCARNATION",
+        "COPIES",
         "VERSION",
         "CERTIFICATE",
     ];
@@ -70,9 +70,9 @@ impl Row for Edge {
             ago(self.last_seen_ms),
             pairs(&self.labels),
             or_dash(self.remote.as_ref()),
-            or_dash(self.last_frame),
             or_dash(self.producer_id),
-            or_dash(self.producer_epoch),
+            or_dash(self.incarnation),
+            self.fenced.len().to_string(),
             or_dash(self.version.as_ref()),
             self.certificate_serial.clone(),
         ]

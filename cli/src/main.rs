@@ -11,12 +11,14 @@ mod get;
 mod output;
 mod pair;
 mod pipe;
+mod queue;
 mod screen;
 mod siblings;
 mod status;
 mod storage;
 mod stream;
 mod token;
+mod top;
 mod up;
 
 use std::path::PathBuf;
@@ -57,6 +59,9 @@ enum Command {
     #[command(subcommand)]
     Describe(describe::Describe),
     #[command(subcommand)]
+    Queue(queue::QueueCommand),
+    Top(top::Top),
+    #[command(subcommand)]
     Stream(stream::StreamCommand),
     #[command(subcommand)]
     Context(context::ContextCommand),
@@ -88,6 +93,8 @@ impl Towline {
             Some(Command::Token(token)) => token.run(&admin()?).await,
             Some(Command::Get(get)) => get.run(&admin()?).await,
             Some(Command::Describe(describe)) => describe.run(&admin()?).await,
+            Some(Command::Queue(queue)) => queue.run(&admin()?).await,
+            Some(Command::Top(top)) => top.run(&admin()?).await,
             Some(Command::Stream(stream)) => stream.run(&admin()?).await,
         }
     }

@@ -32,7 +32,8 @@ pub fn print<T: Row>(rows: &[T], output: Output) -> Result<()> {
     Ok(())
 }
 
-fn render<T: Row>(rows: &[T], output: Output) -> Result<String> {
+/// A list in the wanted form.
+pub fn render<T: Row>(rows: &[T], output: Output) -> Result<String> {
     Ok(match output {
         Output::Json => serde_json::to_string_pretty(rows)? + "\n",
         Output::Yaml => serde_yaml_ng::to_string(rows)?,

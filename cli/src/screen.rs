@@ -29,6 +29,14 @@ impl Screen {
         }
     }
 
+    /// Rows of the terminal that are left below so many; a large number where there is none.
+    pub fn rows_below(&self, used: u16) -> usize {
+        match crossterm::terminal::size() {
+            Ok((_, rows)) if self.terminal && rows > used => usize::from(rows - used),
+            _ => 500,
+        }
+    }
+
     /// Draws over what was drawn before. Without a terminal: one line with everything.
     pub fn draw(&mut self, lines: &[String]) {
         use crossterm::cursor::MoveToPreviousLine;

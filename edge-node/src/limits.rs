@@ -74,3 +74,10 @@ pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 pub const FRESH: u64 = 1000;
 /// Bytes of the local log beyond what sessions may hold: what is written before it is looked at again.
 pub const LOCAL_ROOM: u64 = 256 * 1024 * 1024;
+/// Messages that `peek` shows of a lane when nothing is asked for, and at most.
+pub const PEEK_DEFAULT: u32 = 10;
+pub const PEEK_MOST: usize = 500;
+/// Bytes of frames that are looked through for `peek`.
+pub const PEEK_READ: usize = 256 * 1024;
+/// Bytes of each payload that `peek` shows.
+pub const PEEK_PAYLOAD: usize = 120;

@@ -13,6 +13,7 @@ mod listener;
 mod node;
 mod outbox;
 mod password;
+mod query;
 mod reducer;
 mod rules;
 mod tls;

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use mqtt_broker::Broker;
@@ -26,7 +27,7 @@ use crate::tls::{Tls, TlsFiles};
 use crate::uplink::Uplink;
 use crate::users::Guard;
 use crate::watchdog::Supervisor;
-use crate::{admin, identity, lanes, limits, outbox};
+use crate::{admin, identity, lanes, limits, outbox, query};
 
 /// Runs until SIGTERM or SIGINT, or until the disk fails.
 pub async fn run(settings: EdgeSettings) -> Result<()> {
@@ -146,7 +147,11 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
                 dir: data_dir.path.clone(),
                 store: store.clone(),
                 link: link.clone(),
-                nonce: rand::random(),
+                sources: query::Sources {
+                    store: store.clone(),
+                    link: link.clone(),
+                    started: Instant::now(),
+                },
             };
             Some(tokio::spawn(uplink.run(stop_uplink.clone())))
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use store::{End, Frame, From, Lane, LogId, Store};
 use sync_quic::{
-    AnswerFrame, AnswerStatus, BatchFlags, BatchFrame, CloseCode, ConnectError, Connection,
+    BatchFlags, BatchFrame, CloseCode, ConnectError, Connection,
     CoreAddress, Dialer, EnrolError, EnrolRefusal, Event, Events, Hello, HelloRefusal,
     HelloRefused, Identity, Lost, SendError, Timing, Token, Transport, Window, system_now,
 };
@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::link::Link;
-use crate::{downlink, identity, limits};
+use crate::{downlink, identity, limits, query};
 
 pub struct Uplink {
     pub cores: Vec<CoreAddress>,
@@ -30,8 +30,8 @@ pub struct Uplink {
     pub dir: PathBuf,
     pub store: Arc<Store>,
     pub link: Arc<Link>,
-    /// Of this process, so that the core tells a reconnect from a copy of this edge.
-    pub nonce: u64,
+    /// What is told of this edge when the core asks.
+    pub sources: query::Sources,
 }
 
 /// When to try again.
@@ -188,7 +188,8 @@ impl Uplink {
             edge: identity.edge.clone(),
             producer_id,
             incarnation: epoch,
-            nonce: self.nonce,
+            // One for ever, as the epoch is one for ever: the store does not number its starts yet.
+            nonce: 0,
             software: format!("towline-edge {}", env!("CARGO_PKG_VERSION")),
             ..Hello::default()
         };
@@ -397,14 +398,12 @@ impl Uplink {
                     let _ = commands.send(frame).await;
                 }
                 Event::Query(query) => {
-                    let answer = AnswerFrame {
-                        id: query.id,
-                        status: AnswerStatus::UnknownQuery,
-                        json: format!("{:?}", format!("{} is not known here", query.what)).into(),
-                    };
-                    if let Err(SendError::Lost(lost)) = connection.answer(answer).await {
-                        return Ended::Lost(lost);
-                    }
+                    let (sources, connection) = (self.sources.clone(), connection.clone());
+                    tokio::spawn(async move {
+                        let answer = query::answer(&sources, &query).await;
+                        // An error: the link is gone, and whoever asked has heard so.
+                        let _ = connection.answer(answer).await;
+                    });
                 }
                 // Never sent to an edge that announces no lanes.
                 Event::Dictionary(_) | Event::Pace(_) => {}

@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{EdgeLane, FencingEvent};
+
 /// Reply to `GET /v1/edges`, sorted by name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Edges {
@@ -34,11 +36,17 @@ pub struct Edge {
     /// Producer id under which its batches are in the log.
     #[serde(default)]
     pub producer_id: Option<i64>,
+    /// Number of its newest start: the epoch of what it writes now.
     #[serde(default)]
-    pub producer_epoch: Option<i16>,
-    /// Last outbox frame that is committed here.
+    pub incarnation: Option<i16>,
     #[serde(default)]
-    pub last_frame: Option<u64>,
+    pub lanes: Vec<EdgeLane>,
+    /// Copies of it that were not let in since it was enrolled, oldest first.
+    #[serde(default)]
+    pub fenced: Vec<FencingEvent>,
+    /// Whether it knew what time it is when it connected last.
+    #[serde(default)]
+    pub time_known: bool,
     /// Version of the program it runs, as it says itself.
     #[serde(default)]
     pub version: Option<String>,

@@ -10,6 +10,10 @@
 //! | `GET /v1/status` | | [`Status`] |
 //! | `GET /v1/edges[?selector=site=a,env!=test]` | | [`Edges`] |
 //! | `GET /v1/edges/{name}` | | [`Edge`] |
+//! | `GET /v1/edges/{name}/gaps` | | [`Gaps`] |
+//! | `GET /v1/edges/{name}/queue` | | [`Queue`]: asks the edge, which takes about a second |
+//! | `GET /v1/edges/{name}/queue/peek[?lane=NAME&count=N]` | | [`Peeked`]; 503 when the edge is not connected |
+//! | `GET /v1/fleet[?selector=...&live=N]` | | [`Fleet`]; asks the first N connected edges |
 //! | `POST /v1/tokens` | [`CreateToken`] | [`Token`] (201) |
 //! | `GET /v1/streams` | | [`Streams`] |
 //! | `POST /v1/streams` | [`CreateStream`] | [`Stream`] (201) |
@@ -29,6 +33,7 @@ mod credentials;
 mod edge;
 mod error;
 mod node;
+mod queue;
 mod selector;
 mod status;
 mod storage;
@@ -39,6 +44,10 @@ pub use credentials::Credentials;
 pub use edge::{Edge, EdgeState, Edges};
 pub use error::{ApiError, codes};
 pub use node::{Node, Nodes};
+pub use queue::{
+    EdgeLane, FencingEvent, Fleet, FleetEdge, Gap, Gaps, Peek, Peeked, PeekedMessage, Queue,
+    QueueLane, QueueLink, QueueStatus, Wear,
+};
 pub use selector::{Selector, SelectorError};
 pub use status::{EdgeCounts, Status};
 pub use storage::{
@@ -52,6 +61,7 @@ pub use token::{CreateToken, Token};
 pub mod paths {
     pub const STATUS: &str = "/v1/status";
     pub const EDGES: &str = "/v1/edges";
+    pub const FLEET: &str = "/v1/fleet";
     pub const TOKENS: &str = "/v1/tokens";
     pub const STREAMS: &str = "/v1/streams";
     pub const PARTITIONS: &str = "/v1/partitions";

@@ -2,11 +2,12 @@
 //! say what may be sent and what may be acknowledged. The wire is described in `docs/reference/sync-protocol.md`.
 //!
 //! Nothing here sees a socket or a clock; `sync-quic` moves the bytes. Nothing here looks inside a batch either: the bytes that
-//! the edge encoded are the bytes that the core appends.
+//! the edge encoded are the bytes that the core appends. [`link`] makes them smaller on the way.
 
 mod code;
 mod frame;
 pub mod limits;
+pub mod link;
 mod reader;
 mod receiver;
 mod sender;
@@ -17,9 +18,11 @@ pub use frame::{
     EnrolRequest, Frame, FrameError, GapFrame, Hello, HelloRefused, LaneFrame, LaneInfo,
     LinkCompression, Pace, QueryFrame, Refused, Retry, Welcome,
 };
+pub use link::{LinkCompressor, RestoreError};
 pub use reader::FrameReader;
 pub use receiver::{Receiver, ReceiverViolation};
 pub use sender::{Sender, SenderViolation, Window};
+pub use zstd::dict::DecoderDictionary;
 
 /// The version that this code speaks; the first field of a hello.
 pub const VERSION: u16 = 2;

@@ -3,16 +3,21 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use frontend::Context;
 use sync_quic::{Accepted, BindError, Listener, Pending, Timing, TlsListen};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::authority::{Authority, AuthorityError};
+use crate::dictionaries::Dictionaries;
+use crate::handle_gap::{self, Gap};
 use crate::metrics::Metrics;
+use crate::pacing::Pacing;
+use crate::queries::QueryError;
 use crate::registry::{self, EdgeStatus, Registry, RegistryError};
 use crate::tokens::{NewToken, TokenOptions};
-use crate::{handle_enrol, handle_hello};
+use crate::{handle_enrol, handle_hello, limits};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -31,6 +36,8 @@ pub(crate) struct Sync {
     pub(crate) ctx: Context,
     pub(crate) registry: Registry,
     pub(crate) metrics: Metrics,
+    pub(crate) pacing: Pacing,
+    pub(crate) dictionaries: Dictionaries,
 }
 
 /// A handle for the server's admin endpoints. Cheap to clone.
@@ -61,6 +68,40 @@ impl SyncFrontend {
         self.sync.registry.edge(name)
     }
 
+    /// Ranges of the edge's lanes that will never come, by lane and place; the newest of them where there are many.
+    pub fn edge_gaps(&self, name: &str) -> Vec<Gap> {
+        handle_gap::gaps(&self.sync.ctx, name)
+    }
+
+    /// Asks an edge for its `status`; the answer is kept as the last known one.
+    pub async fn edge_status(&self, name: &str) -> Result<Bytes, QueryError> {
+        let said = self.edge_query(name, "status", Bytes::new()).await?;
+        self.sync.registry.said(name, said.clone());
+        Ok(said)
+    }
+
+    /// What an edge said last to `status` since this core was started, and when: milliseconds since 1970.
+    pub fn edge_last_status(&self, name: &str) -> Option<(i64, Bytes)> {
+        self.sync.registry.last_said(name)
+    }
+
+    /// Asks an edge about itself, and waits for its answer: JSON. `what` and `arguments` are the edge's to understand.
+    pub async fn edge_query(
+        &self,
+        name: &str,
+        what: &str,
+        arguments: Bytes,
+    ) -> Result<Bytes, QueryError> {
+        let (connection, queries) = self
+            .sync
+            .registry
+            .asking(name)
+            .ok_or(QueryError::NotConnected)?;
+        queries
+            .ask(&connection, what, arguments, limits::QUERY_TIMEOUT)
+            .await
+    }
+
     /// Makes an enrolment token; it is durable when this returns.
     pub async fn create_token(&self, options: TokenOptions) -> Result<NewToken, RegistryError> {
         self.sync.registry.create_token(options).await
@@ -87,6 +128,8 @@ pub fn start(
     let sync = Arc::new(Sync {
         registry: Registry::load(&ctx, authority)?,
         metrics,
+        pacing: Pacing::default(),
+        dictionaries: Dictionaries::load(ctx.kernel.clone()),
         ctx,
     });
     let handle = tokio::spawn(serve(sync.clone(), listener));

@@ -1,122 +1,41 @@
-//! `Batch`: appends what an edge sends, exactly once, and acknowledges it after the commit.
+//! `Batch`: appends what an edge sends, exactly once; acknowledged after the commit.
 
-use std::future::Future;
-
-use frontend::retained;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesOrdered;
+use frontend::{StreamForWriteError, retained};
 use kernel::{AppendError, Appended, Command, Entry, Outcome, SequenceRule, WriteError};
 use record::{Batch, NewRecord, StreamAddress, StreamName, partition_for_key, topic_for_record};
-use sync_quic::{BatchFrame, EdgeConnection, Hello, LaneFrame, Lanes, Received, RefuseCode};
+use sync_quic::{BatchFrame, Hello, RefuseCode};
 
-use crate::frontend::Sync;
-use crate::limits;
+use crate::lane::{Committed, Refusal, Served, Write};
 
-struct Refusal {
-    code: RefuseCode,
-    reason: String,
+/// The batch as the edge encoded it; its CRC is right.
+pub(crate) fn restore(served: Served<'_>, frame: &BatchFrame) -> Result<Batch, Refusal> {
+    let bytes = served.sync.dictionaries.restore(served, frame)?;
+    Batch::parse(bytes).map_err(|error| match frame.link {
+        None => Refusal::new(RefuseCode::Malformed, error),
+        // Of what was compressed it cannot be told where it went wrong.
+        Some(_) => Refusal::new(RefuseCode::Corrupt, error),
+    })
 }
 
-impl Refusal {
-    fn new(code: RefuseCode, reason: impl ToString) -> Refusal {
-        Refusal {
-            code,
-            reason: reason.to_string(),
-        }
-    }
-}
-
-/// Takes batches until the connection is over, or until one had to be refused for now. Many are on their way to the disk at once;
-/// the kernel takes them in the order in which they came.
-pub(crate) async fn run(sync: &Sync, hello: &Hello, connection: &EdgeConnection, mut lanes: Lanes) {
-    let mut in_flight = FuturesOrdered::new();
-    let mut open = true;
-    while open || !in_flight.is_empty() {
-        tokio::select! {
-            biased;
-            Some((received, result)) = in_flight.next(), if !in_flight.is_empty() => {
-                if !finish(sync, hello, connection, &received, result) {
-                    return;
-                }
-            }
-            received = lanes.next(), if open && in_flight.len() < limits::MAX_BATCHES_IN_FLIGHT => {
-                let Some(received) = received else {
-                    open = false;
-                    continue;
-                };
-                // The write takes its place in the kernel's order here, before the next batch is looked at.
-                let write = match &received.frame {
-                    LaneFrame::Batch(frame) => append(sync, hello, frame).await,
-                    LaneFrame::Gap(_) => Err(Refusal::new(RefuseCode::Unavailable, "gaps are not kept yet")),
-                };
-                in_flight.push_back(async move {
-                    let result = match write {
-                        Ok((records, write)) => appended(write.await).map(|appended| (records, appended)),
-                        Err(refusal) => Err(refusal),
-                    };
-                    (received, result)
-                });
-            }
-        }
-    }
-}
-
-/// Acknowledges or refuses. False when nothing after this batch may be settled: the edge sends from here again.
-fn finish(
-    sync: &Sync,
-    hello: &Hello,
-    connection: &EdgeConnection,
-    received: &Received,
-    result: Result<(u32, Appended), Refusal>,
-) -> bool {
-    let (lane, frame) = (received.frame.lane(), received.frame.number());
-    match result {
-        Ok((records, appended)) => {
-            if appended.duplicate {
-                sync.metrics.duplicates.inc();
-            } else {
-                sync.metrics.batches.inc();
-                sync.metrics.records.inc_by(records.into());
-            }
-            sync.registry.committed(&hello.edge, frame);
-            connection.settle(lane, frame);
-            true
-        }
-        Err(Refusal { code, reason }) => {
-            sync.metrics.refused.inc();
-            tracing::warn!(edge = %hello.edge, lane, frame, %code, reason, "batch refused");
-            connection.refuse(lane, frame, code, &reason);
-            !code.is_retryable()
-        }
-    }
-}
-
-/// Checks a batch and hands it to the kernel. The result resolves when it is durable.
-async fn append(
-    sync: &Sync,
-    hello: &Hello,
+/// Checks a batch and hands it to the kernel. The write resolves when it is durable.
+pub(crate) async fn handle<'a>(
+    served: Served<'a>,
     frame: &BatchFrame,
-) -> Result<
-    (
-        u32,
-        impl Future<Output = Result<Vec<Outcome>, WriteError>> + Send + 'static,
-    ),
-    Refusal,
-> {
-    let batch = Batch::parse(frame.batch.clone())
-        .map_err(|error| Refusal::new(RefuseCode::Malformed, error))?;
+    batch: Batch,
+) -> Result<Write<'a>, Refusal> {
+    let Served { sync, hello, .. } = served;
     if batch.is_control() || batch.is_transactional() || batch.base_sequence() < 0 {
         return Err(Refusal::new(
             RefuseCode::Malformed,
             "an edge's batch has a sequence and is neither control nor transactional",
         ));
     }
-    if (batch.producer_id(), batch.producer_epoch()) != (hello.producer_id, hello.incarnation) {
-        return Err(Refusal::new(
-            RefuseCode::WrongProducer,
-            "producer id and epoch must be those of the hello",
-        ));
-    }
+    check_writer(
+        hello,
+        frame.lane,
+        batch.producer_id(),
+        batch.producer_epoch(),
+    )?;
     let name = StreamName::new(&frame.stream)
         .map_err(|error| Refusal::new(RefuseCode::InvalidStream, error))?;
     let address = StreamAddress::new(sync.registry.namespace().clone(), name);
@@ -124,20 +43,71 @@ async fn append(
         .ctx
         .stream_for_write(&address)
         .await
-        .map_err(|error| Refusal::new(RefuseCode::Unavailable, error))?;
+        .map_err(|error| match error {
+            // Not a matter of time: it would hold all that comes after it.
+            StreamForWriteError::Unknown(_) => Refusal::new(RefuseCode::InvalidStream, error),
+            error => Refusal::new(RefuseCode::Unavailable, error),
+        })?;
     // The edge is the ordering domain: whatever its keys, its batches go whole to one partition.
     let partition = stream.id.partition(partition_for_key(
         Some(hello.edge.as_bytes()),
         stream.partitions,
     ));
-    let records = batch.record_count();
+    let (records, bytes) = (batch.record_count(), batch.len() as u64);
     let mut entry = Entry::new().append(partition, batch.clone(), SequenceRule::Strict);
     if frame.flags.has_retained() {
         for command in retained_commands(&address, &batch)? {
             entry.push(command);
         }
     }
-    Ok((records, sync.ctx.kernel.write(entry)))
+    let write = sync.ctx.kernel.write(entry);
+    // Nothing of an older start is sent after something of a newer one: once a newer one is in the log, an older batch is a repetition.
+    // Only the newest start may say so: another one may be a copy, whose own batches nobody has.
+    let is_old = batch.producer_epoch() < hello.incarnation || hello.previous_producer_id.is_some();
+    Ok(Box::pin(async move {
+        match appended(write.await) {
+            Ok(appended) if appended.duplicate => Ok(Committed::Duplicate),
+            Ok(_) => Ok(Committed::Batch { records, bytes }),
+            Err(refusal) if refusal.code == RefuseCode::Fenced && is_old => {
+                if sync.registry.is_newest(hello) {
+                    Ok(Committed::Duplicate)
+                } else {
+                    Err(Refusal::new(
+                        RefuseCode::Unavailable,
+                        "a newer start of this edge has connected",
+                    ))
+                }
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }))
+}
+
+/// The producer id is that of the lane, the epoch one that the edge has reached.
+pub(crate) fn check_writer(
+    hello: &Hello,
+    lane: u8,
+    producer_id: i64,
+    epoch: i16,
+) -> Result<(), Refusal> {
+    let base = producer_id.checked_sub(i64::from(lane));
+    let reached = if base == Some(hello.producer_id) {
+        hello.incarnation
+    } else if base.is_some() && base == hello.previous_producer_id {
+        i16::MAX
+    } else {
+        return Err(Refusal::new(
+            RefuseCode::WrongProducer,
+            format!("producer id {producer_id} is none of lane {lane} of this edge"),
+        ));
+    };
+    if !(0..=reached).contains(&epoch) {
+        return Err(Refusal::new(
+            RefuseCode::WrongProducer,
+            format!("epoch {epoch} is not one that this edge has reached"),
+        ));
+    }
+    Ok(())
 }
 
 /// One command for each record that sets or clears a retained message, in the batch's order.
@@ -169,7 +139,12 @@ fn appended(outcomes: Result<Vec<Outcome>, WriteError>) -> Result<Appended, Refu
         }
         Err(error) => error.into(),
     };
-    let code = match &error {
+    Err(refusal(&error))
+}
+
+/// What an edge is told of a refusal of the log.
+pub(crate) fn refusal(error: &AppendError) -> Refusal {
+    let code = match error {
         AppendError::OutOfOrderSequence { .. } => RefuseCode::OutOfOrder,
         AppendError::FencedEpoch { .. } => RefuseCode::Fenced,
         AppendError::TooLarge { .. } => RefuseCode::TooLarge,
@@ -182,5 +157,5 @@ fn appended(outcomes: Result<Vec<Outcome>, WriteError>) -> Result<Appended, Refu
         | AppendError::Failed(_)
         | AppendError::Full => RefuseCode::Unavailable,
     };
-    Err(Refusal::new(code, error))
+    Refusal::new(code, error)
 }

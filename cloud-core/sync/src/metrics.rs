@@ -10,6 +10,8 @@ pub(crate) struct Metrics {
     pub(crate) records: IntCounter,
     pub(crate) duplicates: IntCounter,
     pub(crate) refused: IntCounter,
+    pub(crate) gaps: IntCounter,
+    pub(crate) hellos_refused: IntCounter,
     pub(crate) down: IntCounter,
 }
 
@@ -36,7 +38,15 @@ impl Metrics {
             )?,
             refused: counter(
                 "towline_sync_refused_total",
-                "Batches of edges that were refused.",
+                "Frames of edges that were refused.",
+            )?,
+            gaps: counter(
+                "towline_sync_gaps_total",
+                "Gaps that edges reported: entries that will never come.",
+            )?,
+            hellos_refused: counter(
+                "towline_sync_hellos_refused_total",
+                "Edges that were not let in: copies, old certificates, or too many at once.",
             )?,
             down: counter(
                 "towline_sync_down_records_total",

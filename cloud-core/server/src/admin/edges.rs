@@ -4,7 +4,7 @@ use admin_api::{Edge, EdgeState, Edges, Selector};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use cloud_sync::{EdgeStatus, SyncFrontend};
+use cloud_sync::{EdgeLane, EdgeStatus, FencingEvent, SyncFrontend};
 use serde::Deserialize;
 
 use super::Admin;
@@ -37,8 +37,12 @@ pub async fn get(
     State(admin): State<Arc<Admin>>,
     Path(name): Path<String>,
 ) -> Result<Json<Edge>, Refusal> {
-    let edge = sync(&admin)?.edge(&name);
-    edge.map(|edge| Json(reply(edge))).ok_or_else(|| {
+    Ok(Json(reply(find(sync(&admin)?, &name)?)))
+}
+
+/// An edge that has enrolled.
+pub fn find(sync: &SyncFrontend, name: &str) -> Result<EdgeStatus, Refusal> {
+    sync.edge(name).ok_or_else(|| {
         Refusal::not_found(
             format!("there is no edge {name:?}"),
             "`towline get edges` lists those that have enrolled",
@@ -56,7 +60,30 @@ pub fn sync(admin: &Admin) -> Result<&SyncFrontend, Refusal> {
     })
 }
 
-fn reply(edge: EdgeStatus) -> Edge {
+fn lane(lane: EdgeLane) -> admin_api::EdgeLane {
+    admin_api::EdgeLane {
+        number: lane.number,
+        name: lane.name,
+        priority: lane.priority,
+        link_compression: lane.link_compression,
+        last_frame: lane.last_frame,
+    }
+}
+
+fn fenced(event: FencingEvent) -> admin_api::FencingEvent {
+    admin_api::FencingEvent {
+        first_ms: event.first_ms,
+        last_ms: event.last_ms,
+        times: event.times,
+        remote: event.remote.to_string(),
+        other: event.other.map(|address| address.to_string()),
+        producer_id: event.producer_id,
+        incarnation: event.incarnation,
+        reason: event.reason,
+    }
+}
+
+pub fn reply(edge: EdgeStatus) -> Edge {
     Edge {
         name: edge.name,
         labels: edge.labels,
@@ -71,8 +98,10 @@ fn reply(edge: EdgeStatus) -> Edge {
         certificate_serial: edge.certificate_serial,
         certificate_expires_ms: Some(edge.certificate_expires_ms),
         producer_id: edge.producer_id,
-        producer_epoch: edge.epoch,
-        last_frame: edge.last_frame,
+        incarnation: edge.incarnation,
+        lanes: edge.lanes.into_iter().map(lane).collect(),
+        fenced: edge.fenced.into_iter().map(fenced).collect(),
+        time_known: edge.time_known,
         version: edge.software,
     }
 }

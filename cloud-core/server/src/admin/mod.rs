@@ -5,6 +5,7 @@ mod edges;
 mod health;
 mod nodes;
 mod partitions;
+mod queues;
 mod refusal;
 mod status;
 mod storage;
@@ -88,6 +89,19 @@ fn router(admin: Arc<Admin>) -> Router {
         .route(paths::STATUS, get(status::get))
         .route(paths::EDGES, get(edges::list))
         .route(&format!("{}/{{name}}", paths::EDGES), get(edges::get))
+        .route(
+            &format!("{}/{{name}}/gaps", paths::EDGES),
+            get(queues::gaps),
+        )
+        .route(
+            &format!("{}/{{name}}/queue", paths::EDGES),
+            get(queues::queue),
+        )
+        .route(
+            &format!("{}/{{name}}/queue/peek", paths::EDGES),
+            get(queues::peek),
+        )
+        .route(paths::FLEET, get(queues::fleet))
         .route(paths::TOKENS, post(tokens::create))
         .route(paths::STREAMS, get(streams::list).post(streams::create))
         .route(

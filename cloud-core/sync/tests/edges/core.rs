@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use cloud_sync::{SyncFrontend, Timing, TlsListen, TokenOptions};
 use frontend::Context;
-use kernel::{Kernel, KernelConfig, Ports};
+use kernel::{Kernel, KernelConfig, PartitionId, Ports};
 use record::{
     Batch, BatchBuilder, Namespace, NewRecord, StreamAddress, StreamName, partition_for_key,
 };
 use sync_quic::{
     BatchFlags, BatchFrame, ConnectError, Connection, CoreAddress, Dialer, EnrolError, Events,
-    Hello, Identity, Token, Window, system_now,
+    Hello, Identity, LaneInfo, Token, Window, system_now,
 };
 use tokio::task::JoinHandle;
 
@@ -22,7 +22,7 @@ pub const TIMING: Timing = Timing {
     idle_timeout: Duration::from_secs(2),
     handshake: Duration::from_secs(5),
 };
-pub const PRODUCER: i64 = (1 << 62) + 7;
+pub const PRODUCER: i64 = (1 << 62) + 0x700;
 
 pub struct Core {
     pub ctx: Context,
@@ -93,9 +93,21 @@ impl Core {
     /// All records of the partition that the edge's batches go to: (key, value).
     pub async fn records(&self, stream: &str, edge: &str) -> Vec<(String, Vec<u8>)> {
         let stream = self.ctx.kernel.stream(&address(stream)).unwrap();
-        let partition = stream
-            .id
-            .partition(partition_for_key(Some(edge.as_bytes()), stream.partitions));
+        let partition = partition_for_key(Some(edge.as_bytes()), stream.partitions);
+        self.records_of(stream.id.partition(partition)).await
+    }
+
+    /// All records of a stream, partition after partition.
+    pub async fn all_records(&self, stream: &str) -> Vec<(String, Vec<u8>)> {
+        let stream = self.ctx.kernel.stream(&address(stream)).unwrap();
+        let mut all = Vec::new();
+        for partition in stream.partition_ids() {
+            all.extend(self.records_of(partition).await);
+        }
+        all
+    }
+
+    async fn records_of(&self, partition: PartitionId) -> Vec<(String, Vec<u8>)> {
         let mut all = Vec::new();
         let (mut offset, end) = (0, self.ctx.kernel.watermarks(partition).unwrap().end);
         while offset < end {
@@ -125,12 +137,38 @@ pub async fn connect(
     identity: &Identity,
     producer_id: i64,
 ) -> Result<(Connection, Events), ConnectError> {
-    let hello = Hello {
+    connect_as(core, identity, hello(producer_id, 0, 0)).await
+}
+
+/// Of one lane, number 0.
+pub fn hello(producer_id: i64, incarnation: i16, nonce: u64) -> Hello {
+    Hello {
         version: sync::VERSION,
-        edge: identity.edge.clone(),
         producer_id,
+        incarnation,
+        nonce,
         software: "test".to_owned(),
         ..Hello::default()
+    }
+}
+
+pub fn lane(number: u8, name: &str) -> LaneInfo {
+    LaneInfo {
+        number,
+        name: name.to_owned(),
+        priority: 4,
+        link_compression: false,
+    }
+}
+
+pub async fn connect_as(
+    core: &str,
+    identity: &Identity,
+    hello: Hello,
+) -> Result<(Connection, Events), ConnectError> {
+    let hello = Hello {
+        edge: identity.edge.clone(),
+        ..hello
     };
     let cores = CoreAddress::parse_list(core).unwrap();
     Dialer::new(cores, identity, system_now(), TIMING)?
@@ -157,7 +195,11 @@ pub fn record(key: &str, value: &[u8]) -> NewRecord {
 }
 
 pub fn batch(producer_id: i64, first: i32, records: &[NewRecord]) -> Batch {
-    let mut builder = BatchBuilder::new().producer(producer_id, 0, first);
+    batch_of(producer_id, 0, first, records)
+}
+
+pub fn batch_of(producer_id: i64, epoch: i16, first: i32, records: &[NewRecord]) -> Batch {
+    let mut builder = BatchBuilder::new().producer(producer_id, epoch, first);
     for record in records {
         builder.push(record).unwrap();
     }

@@ -101,7 +101,7 @@ async fn an_enrolment_again_voids_the_former_certificate() {
         edge: "e1".to_owned(),
         ..other
     };
-    assert!(core.connect(&disguised, PRODUCER + 1).await.is_err());
+    assert!(core.connect(&disguised, PRODUCER + 0x100).await.is_err());
     core.stop().await;
 }
 

@@ -149,7 +149,7 @@ async fn exactly_once_through_cuts_and_restarts_of_both() {
     assert!(values == all, "lost, duplicated or out of order");
     let edge = core.sync.edge("e1").unwrap();
     assert_eq!(
-        (edge.last_frame, edge.producer_id),
+        (edge.lanes[0].last_frame, edge.producer_id),
         (Some(1000), Some(PRODUCER))
     );
     core.stop().await;
