@@ -8,6 +8,7 @@ mod downlink;
 mod identity;
 mod lanes;
 mod limits;
+mod lineage;
 mod link;
 mod listener;
 mod node;

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use mqtt_broker::Broker;
+use parking_lot::Mutex;
 use settings::Listen;
 use store::disk::RealDisk;
 use store::ledger::{Ledger, SledLedger};
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::EdgeBackend;
 use crate::config::EdgeSettings;
 use crate::data_dir::DataDir;
+use crate::lineage::Lineage;
 use crate::link::Link;
 use crate::listener::Devices;
 use crate::outbox::Outbox;
@@ -139,6 +141,8 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     }
     let uplink = match &settings.core {
         Some(core) => {
+            let (producer, nonce) = (store.producer(), rand::random());
+            let lineage = Lineage::open(&data_dir.path, producer.id, (producer.epoch, nonce));
             let uplink = Uplink {
                 cores: core.0.clone(),
                 timing: sync_quic::Timing::edge(settings.keep_alive),
@@ -147,6 +151,8 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
                 dir: data_dir.path.clone(),
                 store: store.clone(),
                 link: link.clone(),
+                nonce,
+                lineage: Arc::new(Mutex::new(lineage)),
                 sources: query::Sources {
                     store: store.clone(),
                     link: link.clone(),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use admin_api::{Peek, Peeked, PeekedMessage, QueueLane, QueueLink, QueueStatus, Wear};
 use record::topic_for_record;
 use serde::Serialize;
-use store::{Frame, From, LogId, Store};
+use store::{Frame, Lane, Store};
 use sync::{AnswerFrame, AnswerStatus, QueryFrame};
 
 use crate::limits;
@@ -91,23 +91,29 @@ async fn status(sources: &Sources) -> Result<QueueStatus, Refused> {
         link,
         started,
     } = sources;
-    let delivered = || link.delivered.load(Ordering::Relaxed);
-    let (before, out_before, at) = (store.stats(), delivered(), Instant::now());
+    let (before, at) = (store.lane_stats(), Instant::now());
     tokio::time::sleep(RATE_OVER).await;
-    let (now, seconds) = (store.stats(), at.elapsed().as_secs_f64());
-    let rate = |before: u64, now: u64| now.saturating_sub(before) as f64 / seconds;
-    let next = store.uplink().number;
-    let oldest = first_frames(store, next, 1).await?;
-    let lane = QueueLane {
-        lane: 0,
-        name: LANE.to_owned(),
-        messages: now.outbox_messages,
-        bytes: now.outbox_bytes,
-        oldest_ms: oldest.first().map(|frame| frame.batch.base_timestamp()),
-        in_per_second: rate(before.messages_in, now.messages_in),
-        out_per_second: rate(out_before, delivered()),
-        ..QueueLane::default()
-    };
+    let (after, seconds) = (store.lane_stats(), at.elapsed().as_secs_f64());
+    let gaps = store.gaps().map_err(failed)?;
+    let mut lanes = Vec::with_capacity(after.len());
+    for ((info, now), (_, then)) in after.iter().zip(&before) {
+        let oldest = first_frames(store, info.lane, 1).await?;
+        let came = now.messages_in.saturating_sub(then.messages_in);
+        // What came and does not wait has gone.
+        let gone = (then.messages + came).saturating_sub(now.messages);
+        lanes.push(QueueLane {
+            lane: info.lane.0,
+            name: info.name.to_string(),
+            messages: now.messages,
+            bytes: now.bytes,
+            oldest_ms: oldest.first().map(|frame| frame.batch.base_timestamp()),
+            in_per_second: came as f64 / seconds,
+            out_per_second: gone as f64 / seconds,
+            gaps: gaps.iter().filter(|gap| gap.lane == info.lane).count() as u64,
+            ..QueueLane::default()
+        });
+    }
+    let store = store.stats();
     Ok(QueueStatus {
         time_ms: now_ms(),
         time_known: false,
@@ -118,46 +124,50 @@ async fn status(sources: &Sources) -> Result<QueueStatus, Refused> {
             transport: None,
             connections: link.connections.load(Ordering::Relaxed),
         },
-        lanes: vec![lane],
-        quarantined: now.quarantined,
-        disk_bytes: now.disk_bytes,
+        lanes,
+        quarantined: store.quarantined,
+        disk_bytes: store.disk_bytes,
         wear: Wear {
-            written_bytes: now.bytes_written,
-            payload_bytes: now.payload_bytes,
+            written_bytes: store.bytes_written,
+            payload_bytes: store.payload_bytes,
         },
     })
 }
 
-/// The only lane.
-const LANE: &str = "default";
-
 async fn peek(sources: &Sources, wanted: &Peek) -> Result<Peeked, Refused> {
-    if let Some(lane) = wanted
-        .lane
-        .as_deref()
-        .filter(|lane| ![LANE, "0"].contains(lane))
-    {
-        return Err(Refused {
-            status: AnswerStatus::BadArguments,
-            reason: format!("there is no lane {lane:?}; this edge has {LANE}"),
-        });
+    let store = &sources.store;
+    let mut lanes = store.lanes();
+    if let Some(wanted) = &wanted.lane {
+        let names: Vec<String> = lanes.iter().map(|lane| lane.name.to_string()).collect();
+        lanes.retain(|lane| *lane.name == **wanted || lane.lane.0.to_string() == *wanted);
+        if lanes.is_empty() {
+            return Err(Refused {
+                status: AnswerStatus::BadArguments,
+                reason: format!(
+                    "there is no lane {wanted:?}; this edge has {}",
+                    names.join(", ")
+                ),
+            });
+        }
     }
     let count = wanted.count.unwrap_or(limits::PEEK_DEFAULT) as usize;
-    let count = count.min(limits::PEEK_MOST);
-    let store = &sources.store;
-    let frames = first_frames(store, store.uplink().number, limits::PEEK_READ).await?;
-    let messages = frames.iter().flat_map(|frame| messages(LANE, frame));
-    Ok(Peeked {
-        messages: messages.take(count).collect(),
-    })
+    let count = count.min(limits::PEEK_MOST / lanes.len().max(1));
+    let mut peeked = Peeked::default();
+    for lane in lanes {
+        let frames = first_frames(store, lane.lane, limits::PEEK_READ).await?;
+        let waiting = frames.iter().flat_map(|frame| messages(&lane.name, frame));
+        peeked.messages.extend(waiting.take(count));
+    }
+    Ok(peeked)
 }
 
+/// What a lane sends next.
 async fn first_frames(
     store: &Arc<Store>,
-    number: u64,
+    lane: Lane,
     max_bytes: usize,
 ) -> Result<Vec<Arc<Frame>>, Refused> {
-    let read = store.read(LogId::Outbox, From::Number(number), max_bytes);
+    let read = store.read_outbox(lane, store.uplink(lane), max_bytes);
     Ok(read.await.map_err(failed)?.frames)
 }
 

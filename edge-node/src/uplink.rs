@@ -12,13 +12,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use store::{End, Frame, From, Lane, LogId, Store};
 use sync_quic::{
-    BatchFlags, BatchFrame, CloseCode, ConnectError, Connection,
-    CoreAddress, Dialer, EnrolError, EnrolRefusal, Event, Events, Hello, HelloRefusal,
-    HelloRefused, Identity, Lost, SendError, Timing, Token, Transport, Window, system_now,
+    BatchFlags, BatchFrame, CloseCode, ConnectError, Connection, CoreAddress, Dialer, EnrolError,
+    EnrolRefusal, Event, Events, Hello, Identity, Lost, SendError, Timing, Token, Transport,
+    Window, system_now,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::lineage::{self, Lineage};
 use crate::link::Link;
 use crate::{downlink, identity, limits, query};
 
@@ -30,14 +31,15 @@ pub struct Uplink {
     pub dir: PathBuf,
     pub store: Arc<Store>,
     pub link: Arc<Link>,
+    /// Of this process, so that the core tells a reconnect from a copy of this edge.
+    pub nonce: u64,
+    pub lineage: Arc<Mutex<Lineage>>,
     /// What is told of this edge when the core asks.
     pub sources: query::Sources,
 }
 
 /// When to try again.
 enum Retry {
-    /// At once: the next connection is to be another one, by intent.
-    Now,
     /// Soon: there was a connection.
     Quick,
     /// After a pause that grows.
@@ -58,7 +60,6 @@ struct InFlight {
 /// What is on its way, oldest first. The cursor follows the front.
 struct Flight {
     frames: Mutex<VecDeque<InFlight>>,
-    emptied: tokio::sync::Notify,
 }
 
 impl Uplink {
@@ -84,9 +85,7 @@ impl Uplink {
         let mut pause = limits::MIN_RETRY;
         loop {
             match self.connection(&identity, &dialer).await {
-                Retry::Now => {
-                    pause = limits::MIN_RETRY;
-                }
+                Retry::Now => pause = limits::MIN_RETRY,
                 Retry::Quick => {
                     pause = limits::MIN_RETRY;
                     wait(limits::FIRST_RETRY).await;
@@ -170,26 +169,24 @@ impl Uplink {
 
     /// One connection, from its beginning to its end.
     async fn connection(&self, identity: &Identity, dialer: &Dialer) -> Retry {
-        let current = self.store.producer();
-        let (producer_id, epoch) = match self.first_unsent().await {
-            Ok(Some(frame)) => (
-                frame.batch.producer_id() - i64::from(frame.lane.0),
-                frame.batch.producer_epoch(),
-            ),
-            Ok(None) => (current.id, current.epoch),
+        let producer = self.store.producer();
+        // The core may remember this start from here on, whether its answer is heard or not.
+        let earlier = match self.lineage(Lineage::before_hello).await {
+            Ok(earlier) => earlier,
             Err(error) => {
                 self.link
-                    .set_down(format!("the outbox can not be read: {error}"));
+                    .set_down(format!("this start can not be noted: {error}"));
                 return Retry::Slow;
             }
         };
         let hello = Hello {
             version: sync::VERSION,
             edge: identity.edge.clone(),
-            producer_id,
-            incarnation: epoch,
-            // One for ever, as the epoch is one for ever: the store does not number its starts yet.
-            nonce: 0,
+            producer_id: producer.id,
+            previous_producer_id: producer.previous,
+            incarnation: producer.epoch,
+            nonce: self.nonce,
+            earlier,
             software: format!("towline-edge {}", env!("CARGO_PKG_VERSION")),
             ..Hello::default()
         };
@@ -199,12 +196,6 @@ impl Uplink {
         };
         let (connection, events) = match dialer.connect(hello, window).await {
             Ok(connected) => connected,
-            Err(ConnectError::Refused(HelloRefused {
-                code: HelloRefusal::Fenced,
-                ..
-            })) if producer_id == current.id && epoch < current.epoch => {
-                return self.pass_over_epoch(epoch).await;
-            }
             Err(error) => {
                 let retry = match &error {
                     ConnectError::Resolve { .. } | ConnectError::Unreachable { .. } => {
@@ -217,28 +208,22 @@ impl Uplink {
                 return retry;
             }
         };
+        if let Err(error) = self.lineage(Lineage::welcome).await {
+            // The next start says one more than it has to.
+            tracing::warn!(%error, "that the core let this start in can not be noted");
+        }
         tracing::info!(core = connection.core(), "connected");
         self.link.set_up(connection.core());
         let flight = Flight {
             frames: Mutex::default(),
-            emptied: tokio::sync::Notify::new(),
         };
         let ended = tokio::select! {
-            ended = self.send(&connection, &flight, epoch) => ended,
+            ended = self.send(&connection, &flight) => ended,
             ended = self.listen(&connection, events, &flight) => ended,
             () = dialer.quic_is_back(), if connection.transport() == Transport::Tls => Ended::BetterWay,
         };
         connection.close();
         match ended {
-            Ended::NextEpoch => {
-                // The core refuses the old epoch from now on: the cursor must not come back to it after a crash.
-                if let Err(error) = self.store.checkpoint().await {
-                    self.link
-                        .set_down(format!("the ledger can not be written: {error}"));
-                    return Retry::Slow;
-                }
-                Retry::Now
-            }
             Ended::BetterWay => Retry::Now,
             Ended::Lost(lost) => {
                 let retry = match &lost {
@@ -262,41 +247,21 @@ impl Uplink {
         }
     }
 
-    async fn first_unsent(&self) -> std::io::Result<Option<Arc<Frame>>> {
-        let from = From::Number(self.store.uplink(Lane::DEFAULT).number);
-        let read = self
-            .store
-            .read(LogId::Outbox(Lane::DEFAULT), from, 1)
-            .await?;
-        Ok(read.frames.into_iter().next())
-    }
-
-    /// The core has seen a newer epoch of this edge, which is only ever used after everything of the older ones was
-    /// acknowledged: what is left of them here are repetitions.
-    async fn pass_over_epoch(&self, epoch: i16) -> Retry {
-        loop {
-            match self.first_unsent().await {
-                Ok(Some(frame)) if frame.batch.producer_epoch() <= epoch => {
-                    self.store.advance_uplink(
-                        Lane::DEFAULT,
-                        End {
-                            number: frame.number + 1,
-                            position: frame.end(),
-                        },
-                    );
-                }
-                Ok(_) => return Retry::Now,
-                Err(error) => {
-                    self.link
-                        .set_down(format!("the outbox can not be read: {error}"));
-                    return Retry::Slow;
-                }
-            }
-        }
+    /// Notes something of this start; says which starts before it have said hello. A small write, at most once for each.
+    async fn lineage(
+        &self,
+        note: fn(&mut Lineage) -> std::io::Result<()>,
+    ) -> std::io::Result<Vec<lineage::Start>> {
+        let lineage = self.lineage.clone();
+        let noted = tokio::task::spawn_blocking(move || {
+            let mut lineage = lineage.lock();
+            note(&mut lineage).map(|()| lineage.earlier().to_vec())
+        });
+        noted.await.map_err(std::io::Error::other)?
     }
 
     /// Sends frames as they become durable, and as the window allows.
-    async fn send(&self, connection: &Connection, flight: &Flight, epoch: i16) -> Ended {
+    async fn send(&self, connection: &Connection, flight: &Flight) -> Ended {
         let mut news = self.store.watch(LogId::Outbox(Lane::DEFAULT));
         let mut next = self.store.uplink(Lane::DEFAULT).number;
         loop {
@@ -321,10 +286,6 @@ impl Uplink {
                 continue;
             }
             for frame in read.frames {
-                if frame.batch.producer_epoch() != epoch {
-                    flight.wait_empty().await;
-                    return Ended::NextEpoch;
-                }
                 flight.frames.lock().push_back(InFlight {
                     number: frame.number,
                     end: End {
@@ -430,9 +391,6 @@ impl Uplink {
         if let Some(end) = reached {
             self.store.advance_uplink(Lane::DEFAULT, end);
         }
-        if frames.is_empty() {
-            flight.emptied.notify_one();
-        }
     }
 
     /// Keeps a frame that the core will never take where it blocks nothing.
@@ -466,8 +424,6 @@ enum Ended {
     Lost(Lost),
     /// QUIC gets through again, while this connection is over TLS.
     BetterWay,
-    /// Everything of this epoch is acknowledged, and the next frame is of another one.
-    NextEpoch,
     /// The outbox can not be read, or not be written to.
     Outbox(String),
 }
@@ -478,15 +434,6 @@ impl Flight {
         let mut frames = self.frames.lock();
         for frame in frames.iter_mut().filter(|frame| frame.number == number) {
             frame.records = 0;
-        }
-    }
-
-    async fn wait_empty(&self) {
-        loop {
-            if self.frames.lock().is_empty() {
-                return;
-            }
-            self.emptied.notified().await;
         }
     }
 }
