@@ -72,11 +72,6 @@ impl Admin {
         Ok(self.get::<Edges>(paths::EDGES.to_owned()).await?.edges)
     }
 
-    pub async fn edge(&self, name: &str) -> Result<Edge> {
-        self.get(format!("{}/{}", paths::EDGES, encoded(name)))
-            .await
-    }
-
     /// What an edge could not deliver and never will.
     pub async fn gaps(&self, edge: &str) -> Result<Vec<Gap>> {
         let path = format!("{}/{}/gaps", paths::EDGES, encoded(edge));

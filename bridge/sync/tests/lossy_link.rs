@@ -1,13 +1,14 @@
 //! A sender and a receiver over a link that is cut at any moment, with everything in flight lost. Whatever happens: the core's log
-//! has every frame once and in order, and the edge hears an acknowledgement only of what was committed before.
+//! has every frame once and in order, and the edge hears an acknowledgement only of what was committed before. What the edge evicts
+//! meanwhile is said in its place: each frame is in the log or in a reported gap, and no hole is taken for granted.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use proptest::prelude::*;
 use sync::{
-    BatchFlags, BatchFrame, Frame, FrameReader, Receiver, ReceiverViolation, Sender,
-    SenderViolation, Window, limits,
+    BatchFlags, BatchFrame, Frame, FrameReader, GapFrame, LaneFrame, Receiver, ReceiverViolation,
+    Sender, SenderViolation, Window, limits,
 };
 
 const LANES: u8 = 3;
@@ -23,6 +24,8 @@ enum Step {
     Down(usize),
     /// The core commits one of the lanes' oldest batch in flight.
     Commit(u8),
+    /// The outbox of a lane is full: so many of the oldest frames that are not acknowledged go.
+    Evict(u8, u64),
     Cut,
 }
 
@@ -32,6 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (1_usize..200).prop_map(Step::Up),
         4 => (1_usize..40).prop_map(Step::Down),
         5 => (0..LANES).prop_map(Step::Commit),
+        1 => (0..LANES, 1_u64..6).prop_map(|(lane, frames)| Step::Evict(lane, frames)),
         1 => Just(Step::Cut),
     ]
 }
@@ -43,7 +47,7 @@ struct Link {
     at_core: FrameReader,
     at_edge: FrameReader,
     receiver: Receiver,
-    committing: BTreeMap<u8, VecDeque<u64>>,
+    committing: BTreeMap<u8, VecDeque<LaneFrame>>,
 }
 
 impl Link {
@@ -64,9 +68,15 @@ struct World {
     /// Where the edge reads on, by lane: after a cut, behind what was acknowledged.
     cursor: [u64; LANES as usize],
     acked: [u64; LANES as usize],
+    /// The last frame that was evicted, by lane.
+    evicted: [u64; LANES as usize],
     link: Link,
-    /// What the core's log holds, by lane. A frame at or below the last is a duplicate (the strict rule).
+    /// What the core's log holds, by lane.
     log: [Vec<u64>; LANES as usize],
+    /// What it was told is missing: first and last.
+    gaps: [Vec<(u64, u64)>; LANES as usize],
+    /// What it expects next. A frame before it is a duplicate, one behind it is a hole (the strict rule).
+    next: [u64; LANES as usize],
 }
 
 fn take(queue: &mut VecDeque<u8>, count: usize) -> Vec<u8> {
@@ -83,8 +93,11 @@ impl World {
             }),
             cursor: [1; LANES as usize],
             acked: [0; LANES as usize],
+            evicted: [0; LANES as usize],
             link: Link::new(),
             log: Default::default(),
+            gaps: Default::default(),
+            next: [1; LANES as usize],
         }
     }
 
@@ -94,6 +107,11 @@ impl World {
             Step::Up(count) => self.up(*count),
             Step::Down(count) => self.down(*count),
             Step::Commit(lane) => self.commit(*lane),
+            Step::Evict(lane, frames) => {
+                let lane = *lane as usize;
+                let from = self.acked[lane].max(self.evicted[lane]);
+                self.evicted[lane] = (from + frames).min(FRAMES);
+            }
             Step::Cut => {
                 self.link = Link::new();
                 self.sender.handle_disconnect();
@@ -110,20 +128,40 @@ impl World {
 
     fn send(&mut self, lane: u8) {
         let number = self.cursor[lane as usize];
-        let frame = BatchFrame {
-            lane,
-            frame: number,
-            stream: "s".to_owned(),
-            flags: BatchFlags::empty(),
-            link: None,
-            batch: Bytes::from(vec![lane; 1 + (number as usize * 37) % 300]),
-        };
-        if number > FRAMES || !self.sender.has_room(frame.weight()) {
+        let evicted = self.evicted[lane as usize];
+        if number > FRAMES {
             return;
         }
-        self.sender.sent(lane, number, frame.weight()).unwrap();
-        self.cursor[lane as usize] += 1;
-        let (head, batch) = Frame::Batch(frame).encode().unwrap();
+        let frame = if number <= evicted {
+            LaneFrame::Gap(GapFrame {
+                lane,
+                frame: evicted,
+                report: Bytes::from(number.to_string()),
+                producer_id: i64::from(lane),
+                epoch: 0,
+                next: vec![("s".to_owned(), evicted as i32 + 1)],
+            })
+        } else {
+            LaneFrame::Batch(BatchFrame {
+                lane,
+                frame: number,
+                stream: "s".to_owned(),
+                flags: BatchFlags::empty(),
+                link: None,
+                batch: Bytes::from(vec![lane; 1 + (number as usize * 37) % 300]),
+            })
+        };
+        let (last, weight) = (frame.number(), frame.weight());
+        if !self.sender.has_room(weight) {
+            return;
+        }
+        self.sender.sent(lane, last, weight).unwrap();
+        self.cursor[lane as usize] = last + 1;
+        let frame = match frame {
+            LaneFrame::Batch(frame) => Frame::Batch(frame),
+            LaneFrame::Gap(frame) => Frame::Gap(frame),
+        };
+        let (head, batch) = frame.encode().unwrap();
         self.link.up.extend(head);
         self.link.up.extend(batch);
     }
@@ -132,18 +170,15 @@ impl World {
         let bytes = take(&mut self.link.up, count);
         self.link.at_core.push(&bytes);
         while let Some(frame) = self.link.at_core.next_frame().unwrap() {
-            let Frame::Batch(frame) = frame else {
-                panic!("not a batch")
+            let frame = match frame {
+                Frame::Batch(frame) => LaneFrame::Batch(frame),
+                Frame::Gap(frame) => LaneFrame::Gap(frame),
+                other => panic!("{other:?} on a lane"),
             };
-            self.link
-                .receiver
-                .handle_frame(frame.lane, frame.frame)
-                .unwrap();
-            self.link
-                .committing
-                .entry(frame.lane)
-                .or_default()
-                .push_back(frame.frame);
+            let (lane, number) = (frame.lane(), frame.number());
+            self.link.receiver.handle_frame(lane, number).unwrap();
+            let committing = self.link.committing.entry(lane).or_default();
+            committing.push_back(frame);
         }
     }
 
@@ -154,11 +189,25 @@ impl World {
             .get_mut(&lane)
             .and_then(VecDeque::pop_front);
         let Some(frame) = oldest else { return };
-        let log = &mut self.log[lane as usize];
-        if log.last().is_none_or(|last| frame > *last) {
-            log.push(frame);
+        let (number, next) = (frame.number(), &mut self.next[lane as usize]);
+        match &frame {
+            LaneFrame::Batch(_) => {
+                assert!(
+                    number <= *next,
+                    "a hole before {number} that nobody has told of"
+                );
+                if number == *next {
+                    self.log[lane as usize].push(number);
+                    *next = number + 1;
+                }
+            }
+            LaneFrame::Gap(gap) => {
+                let first = std::str::from_utf8(&gap.report).unwrap().parse().unwrap();
+                self.gaps[lane as usize].push((first, number));
+                *next = (*next).max(gap.next[0].1 as u64);
+            }
         }
-        self.link.receiver.handle_settled(lane, frame);
+        self.link.receiver.handle_settled(lane, number);
         while let Some((lane, frame)) = self.link.receiver.poll_ack() {
             let (head, _) = Frame::Ack { lane, frame }.encode().unwrap();
             self.link.down.extend(head);
@@ -173,7 +222,7 @@ impl World {
                 panic!("not an acknowledgement")
             };
             self.sender.handle_ack(lane, frame).unwrap();
-            let committed = self.log[lane as usize].last().copied().unwrap_or(0);
+            let committed = self.next[lane as usize] - 1;
             assert!(
                 frame <= committed,
                 "frame {frame} acknowledged, {committed} committed"
@@ -189,7 +238,7 @@ impl World {
 
 proptest! {
     #[test]
-    fn every_frame_is_committed_once_and_in_order(steps in prop::collection::vec(step(), 0..1500)) {
+    fn every_frame_is_committed_once_and_in_order_or_reported(steps in prop::collection::vec(step(), 0..1500)) {
         let mut world = World::new();
         for step in &steps {
             world.step(step);
@@ -208,9 +257,12 @@ proptest! {
             world.step(&Step::Down(500));
         }
         prop_assert!(world.is_done(), "acknowledged only {:?}", world.acked);
-        let all: Vec<u64> = (1..=FRAMES).collect();
-        for lane in &world.log {
-            prop_assert_eq!(lane, &all);
+        for (log, gaps) in world.log.iter().zip(&world.gaps) {
+            prop_assert!(log.is_sorted_by(|a, b| a < b), "{log:?}");
+            for frame in 1..=FRAMES {
+                let reported = gaps.iter().any(|(first, last)| (*first..=*last).contains(&frame));
+                prop_assert!(log.contains(&frame) || reported, "frame {frame} vanished: {gaps:?}");
+            }
         }
         prop_assert_eq!((world.sender.in_flight_bytes(), world.sender.in_flight_frames()), (0, 0));
     }

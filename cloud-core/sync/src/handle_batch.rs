@@ -63,7 +63,8 @@ pub(crate) async fn handle<'a>(
     let write = sync.ctx.kernel.write(entry);
     // Nothing of an older start is sent after something of a newer one: once a newer one is in the log, an older batch is a repetition.
     // Only the newest start may say so: another one may be a copy, whose own batches nobody has.
-    let is_old = batch.producer_epoch() < hello.incarnation || hello.previous_producer_id.is_some();
+    let is_previous = batch.producer_id() != hello.producer_id + i64::from(frame.lane);
+    let is_old = is_previous || batch.producer_epoch() < hello.incarnation;
     Ok(Box::pin(async move {
         match appended(write.await) {
             Ok(appended) if appended.duplicate => Ok(Committed::Duplicate),

@@ -24,6 +24,9 @@ pub struct Gap {
     pub lane: u8,
     /// Name of the lane, or its number where the edge does not name it any more.
     pub name: String,
+    /// Base of the producer ids of what comes next: a replaced disk numbers its entries from the beginning again.
+    #[serde(default)]
+    pub producer_id: i64,
     /// First and last missing entry.
     pub first: u64,
     pub last: u64,
@@ -74,7 +77,8 @@ pub(crate) async fn handle<'a>(served: Served<'a>, frame: &GapFrame) -> Result<W
     let known = sync.ctx.kernel.table_get(TABLE, key.as_bytes());
     let known = known.and_then(|row| serde_json::from_slice::<Gap>(&row).ok());
     // The same first entry and a later last one: the gap has grown before the edge heard that it is known.
-    let is_new = known.is_none_or(|known| known.last < gap.last);
+    let is_new =
+        known.is_none_or(|known| known.last < gap.last || known.producer_id != gap.producer_id);
     if is_new {
         tracing::warn!(edge = %hello.edge, lane = %gap.name, first = gap.first, last = gap.last, report = %gap.report, "entries of an edge will never come");
         report(served, &mut entry, &gap, key).await?;
@@ -108,6 +112,7 @@ fn read(hello: &Hello, frame: &GapFrame) -> Gap {
     Gap {
         lane: frame.lane,
         name: lane.map_or_else(|| frame.lane.to_string(), |lane| lane.name.clone()),
+        producer_id: frame.producer_id - i64::from(frame.lane),
         first: first.unwrap_or(frame.frame).min(frame.frame),
         last: frame.frame,
         received_ms: now_ms(),
