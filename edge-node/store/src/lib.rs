@@ -10,11 +10,14 @@
 //! Why a segment log and not sled alone: `docs/design/2026-11-21-first-light.md`.
 
 mod apply;
+mod boots;
 mod config;
 pub mod disk;
+mod evict;
 mod frame;
 mod gap;
 mod keeper;
+mod landing;
 mod lanes;
 pub mod ledger;
 pub mod limits;
@@ -24,6 +27,7 @@ mod quarantine;
 mod recovery;
 mod segment;
 mod sessions;
+mod space;
 mod stats;
 mod store;
 mod wire;
@@ -38,6 +42,7 @@ pub use progress::Progress;
 pub use recovery::OpenError;
 pub use segment::{FORMAT_VERSION, Producer};
 pub use sessions::{Checkpoint, Session, SessionError};
+pub use space::RESERVE;
 pub use stats::{LaneStats, Stats};
 pub use store::{LaneInfo, NewMessage, OutboxRead, Store};
 

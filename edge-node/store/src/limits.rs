@@ -38,5 +38,11 @@ pub const MAX_CLIENT_ID: usize = 65_535;
 pub const LEDGER_PIECE: usize = 8 * 1024;
 /// Batches that the core will never take. When there are more, the oldest is deleted.
 pub const QUARANTINE: u64 = 64 * 1024 * 1024;
+/// What is kept free on the file system for the ledger: sled writes its file in pieces of 512 KiB.
+pub const RESERVE: usize = 2 * 1024 * 1024;
+/// It is written in pieces of this size.
+pub const RESERVE_CHUNK: usize = 256 * 1024;
+/// Boots whose clock is remembered (a number of boots); the oldest are forgotten.
+pub const MAX_BOOTS: usize = 256;
 /// Time from a change of a cursor to its place in the ledger, in milliseconds. What is lost with it is sent again.
 pub const CHECKPOINT_MS: u64 = 1000;

@@ -15,11 +15,16 @@ use record::Compression;
 
 use crate::config::Eviction;
 use crate::disk::{Disk, DiskFile};
-use crate::frame::{Entry, Frame, Lane};
+use crate::frame::{Dropped, Entry, Frame, Lane};
+use crate::gap::GapReason;
+use crate::landing::{Landing, landing};
+use crate::ledger::LedgerError;
 use crate::limits;
 use crate::progress::Progress;
-use crate::segment::{LogState, ReadEntryError, SegmentReader};
-use crate::writer::{Item, Waiting, Writer};
+use crate::recovery::is_of_the_medium;
+use crate::segment::{LogState, Producer, ReadEntryError, SegmentReader, Stamp};
+use crate::space::Space;
+use crate::writer::{Control, Item, Waiting, Writer};
 
 /// Which log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,6 +102,17 @@ pub struct FrameRead {
     pub frames: Vec<Arc<Frame>>,
     /// Where to read on.
     pub next: End,
+    /// What is missing there; only if there are no frames, and only where somebody asked for it.
+    pub(crate) hole: Option<Hole>,
+}
+
+/// Something between two whole entries that is missing, or was never there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hole {
+    /// Entries are missing up to this number.
+    Missing { next: u64 },
+    /// A count of messages that were dropped at this place.
+    Dropped(Dropped),
 }
 
 #[derive(Debug, Clone)]
@@ -116,6 +132,9 @@ pub(crate) struct LogConfig {
 pub(crate) struct Segment {
     pub path: PathBuf,
     pub first_position: u64,
+    pub producer: Producer,
+    /// When the last record before it was stamped.
+    pub last: Stamp,
     pub data_start: u64,
     /// Durable length.
     pub len: u64,
@@ -136,6 +155,13 @@ pub(crate) struct Index {
     tail: VecDeque<Arc<Frame>>,
     tail_weight: usize,
     hints: VecDeque<Hint>,
+}
+
+impl Index {
+    pub fn remove_segment(&mut self, number: u64) {
+        self.segments.remove(&number);
+        self.hints.retain(|hint| hint.segment != number);
+    }
 }
 
 #[derive(Default)]
@@ -174,6 +200,42 @@ pub(crate) struct Shared {
     pub bytes: AtomicU64,
     pub failed: AtomicBool,
     pub on_durable: OnDurable,
+    pub on_evict: OnEvict,
+    /// Messages that were dropped since the log began.
+    pub dropped: Mutex<DroppedSoFar>,
+    pub space: Arc<Space>,
+}
+
+/// Messages dropped since the log began, and the times of those that the log has not counted yet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DroppedSoFar {
+    pub records: u64,
+    pub bytes: u64,
+    pub first_time: i64,
+    pub last_time: i64,
+}
+
+/// A segment that is to be deleted while the core may not have it.
+pub(crate) struct Evicted {
+    pub first: End,
+    pub next: End,
+    pub reason: GapReason,
+    pub bytes: u64,
+    pub first_time: i64,
+    pub last_time: i64,
+    pub landing: Landing,
+}
+
+/// Keeps what is to be told of a segment before it is deleted, durably.
+pub(crate) type OnEvict = Box<dyn Fn(Evicted) -> Result<(), LedgerError> + Send + Sync>;
+
+/// What the store does around a log.
+pub(crate) struct Hooks {
+    pub on_durable: OnDurable,
+    pub on_evict: OnEvict,
+    /// Messages that were dropped, as far as the ledger knows, and their bytes.
+    pub dropped: (u64, u64),
+    pub space: Arc<Space>,
 }
 
 pub(crate) struct Log {
@@ -185,7 +247,36 @@ pub(crate) fn segment_name(first_number: u64) -> String {
     format!("{first_number:020}.seg")
 }
 
+impl End {
+    /// The one that comes first.
+    pub(crate) fn min_by_number(self, other: End) -> End {
+        if other.number < self.number {
+            other
+        } else {
+            self
+        }
+    }
+}
+
 impl Log {
+    /// The segments that others than this producer wrote, name and path, and where they end.
+    pub fn written_before(&self, producer: Producer) -> (End, Vec<(String, PathBuf)>) {
+        let index = self.shared.index.lock();
+        let mut segments = Vec::new();
+        for (number, segment) in &index.segments {
+            if segment.producer == producer {
+                let end = End {
+                    number: *number,
+                    position: segment.first_position,
+                };
+                return (end, segments);
+            }
+            segments.push((segment_name(*number), segment.path.clone()));
+        }
+        drop(index);
+        (self.end(), segments)
+    }
+
     /// Starts the writer over what recovery found.
     pub fn start(
         config: LogConfig,
@@ -194,7 +285,7 @@ impl Log {
         state: LogState,
         segments: BTreeMap<u64, Segment>,
         active: Arc<dyn DiskFile>,
-        on_durable: OnDurable,
+        hooks: Hooks,
     ) -> io::Result<Log> {
         let bytes = segments.values().map(|s| s.len).sum();
         let end = state.end();
@@ -213,7 +304,15 @@ impl Log {
             counters: LogCounters::default(),
             bytes: AtomicU64::new(bytes),
             failed: AtomicBool::new(false),
-            on_durable,
+            on_durable: hooks.on_durable,
+            on_evict: hooks.on_evict,
+            dropped: Mutex::new(DroppedSoFar {
+                records: hooks.dropped.0.max(state.dropped.0),
+                bytes: hooks.dropped.1.max(state.dropped.1),
+                first_time: -1,
+                last_time: -1,
+            }),
+            space: hooks.space,
         });
         let writer = Writer::new(shared.clone(), state, active);
         let thread = std::thread::Builder::new()
@@ -291,8 +390,27 @@ impl Log {
         if pending > limits::MAX_PENDING && queue.weight > 0 {
             return Err(WriteError::TooFast);
         }
-        if bounded && self.bytes() + pending as u64 > self.shared.config.max_bytes {
-            return Err(WriteError::Full(self.shared.config.name.clone()));
+        if bounded && self.shared.space.is_full() {
+            return Err(WriteError::DiskFull);
+        }
+        let config = &self.shared.config;
+        if bounded && self.bytes() + pending as u64 > config.max_bytes {
+            match config.eviction {
+                // The writer makes room.
+                Eviction::Oldest => {}
+                Eviction::Newest => {
+                    let (time, bytes) = item.stamp_and_bytes();
+                    let mut dropped = self.shared.dropped.lock();
+                    dropped.records += 1;
+                    dropped.bytes += bytes;
+                    if dropped.first_time < 0 {
+                        dropped.first_time = time;
+                    }
+                    dropped.last_time = time;
+                    return Err(WriteError::Dropped(config.name.clone()));
+                }
+                Eviction::Reject => return Err(WriteError::Full(config.name.clone())),
+            }
         }
         queue.weight += weight;
         queue.waiting.push_back(Waiting { item, weight, done });
@@ -316,8 +434,8 @@ impl Log {
         };
         if at_end {
             return Some(FrameRead {
-                frames: Vec::new(),
                 next: end,
+                ..FrameRead::default()
             });
         }
         let first = index.tail.front()?;
@@ -342,79 +460,193 @@ impl Log {
             frames.push(frame.clone());
         }
         let next = after(&frames).unwrap_or(end);
-        Some(FrameRead { frames, next })
+        Some(FrameRead {
+            frames,
+            next,
+            hole: None,
+        })
     }
 
-    /// Reads whole frames of about `max_bytes`, at least one if there is one. Blocks on the disk.
+    /// Reads whole frames of about `max_bytes`, at least one if there is one; what is missing is passed over. Blocks on the disk.
     pub fn read(&self, from: From, max_bytes: usize) -> io::Result<FrameRead> {
+        self.read_disk(from, max_bytes, None)
+    }
+
+    /// Like [`Log::read`] from a number on, but only up to where something is missing; if that is at once, it says so.
+    pub fn read_to_hole(&self, from: End, max_bytes: usize) -> io::Result<FrameRead> {
+        self.read_disk(From::Number(from.number), max_bytes, Some(from))
+    }
+
+    /// `strict`: where the entries must go on.
+    fn read_disk(
+        &self,
+        from: From,
+        max_bytes: usize,
+        strict: Option<End>,
+    ) -> io::Result<FrameRead> {
         let mut from = from;
+        // The next entry number that must come.
+        let mut expected = strict.map(|end| end.number);
+        let position = strict.map_or(0, |end| end.position);
+        let hole = |at: u64, hole: Hole| FrameRead {
+            frames: Vec::new(),
+            next: End {
+                number: at,
+                position,
+            },
+            hole: Some(hole),
+        };
         loop {
             if let Some(read) = self.read_tail(from, max_bytes) {
                 return Ok(read);
             }
             let Some(mut place) = self.place(from)? else {
                 // Nothing but the end is left.
-                let next = self.end();
                 return Ok(FrameRead {
-                    frames: Vec::new(),
-                    next,
+                    next: self.end(),
+                    ..FrameRead::default()
                 });
             };
             let mut frames: Vec<Arc<Frame>> = Vec::new();
             let mut bytes = 0;
-            let damage = loop {
-                if bytes >= max_bytes {
-                    break None;
-                }
-                match place.reader.next() {
-                    Ok(None) => break None,
-                    Ok(Some(Entry::Frame(frame))) => {
-                        let before = match from {
-                            From::Number(n) => frame.number < n,
-                            From::Position(p) => frame.end() <= p,
-                        };
-                        if !before {
-                            bytes += frame.batch.len();
-                            frames.push(Arc::new(frame));
+            let mut damage = None;
+            while bytes < max_bytes {
+                let entry = match place.reader.next() {
+                    Ok(Some(entry)) => entry,
+                    Ok(None) => break,
+                    Err(ReadEntryError::Io(error)) if !is_of_the_medium(&error) => {
+                        return Err(error);
+                    }
+                    Err(error) => {
+                        damage = Some(error);
+                        if matches!(place.reader.resync(), Ok(true)) {
+                            continue;
                         }
+                        break;
                     }
-                    Ok(Some(Entry::Release { .. } | Entry::Dropped { .. })) => {}
-                    Err(ReadEntryError::Io(error)) => return Err(error),
-                    Err(ReadEntryError::Damage(damage)) => break Some(damage),
+                };
+                let number = entry.number();
+                if matches!(from, From::Number(n) if number < n) {
+                    continue;
                 }
-            };
-            if let Some(next) = after(&frames) {
-                self.remember(Hint {
-                    segment: place.segment,
-                    number: next.number,
-                    position: next.position,
-                    offset: place.reader.offset(),
-                });
-                return Ok(FrameRead { frames, next });
-            }
-            if let Some(damage) = damage {
-                self.shared.counters.damaged.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(log = %self.shared.config.name, segment = place.segment, offset = place.reader.offset(), %damage,
-                    "damage in a segment: the rest of the segment can not be read and is skipped");
-            }
-            // Only releases, or damage: go on with the next segment.
-            let index = self.shared.index.lock();
-            match index.segments.range(place.segment + 1..).next() {
-                Some((number, segment)) => {
-                    from = match from {
-                        From::Number(_) => From::Number(*number),
-                        From::Position(_) => From::Position(segment.first_position),
+                if let Some(at) = expected {
+                    let missing = (number > at).then_some(Hole::Missing { next: number });
+                    let found = match &entry {
+                        Entry::Dropped { dropped, .. } => Some(Hole::Dropped(*dropped)),
+                        _ => None,
+                    };
+                    match missing.or(found) {
+                        Some(_) if !frames.is_empty() => break,
+                        Some(found) => {
+                            self.note_damage(&place, damage);
+                            return Ok(hole(at, found));
+                        }
+                        None => expected = number.checked_add(1),
                     }
                 }
-                None => {
-                    drop(index);
-                    return Ok(FrameRead {
-                        frames: Vec::new(),
-                        next: self.end(),
+                if let Entry::Frame(frame) = entry
+                    && !matches!(from, From::Position(p) if frame.end() <= p)
+                {
+                    bytes += frame.batch.len();
+                    frames.push(Arc::new(frame));
+                }
+            }
+            if let Some(mut next) = after(&frames) {
+                // Strictly: also over what are no frames.
+                next.number = expected.unwrap_or(next.number);
+                if place.reader.at() == next.number {
+                    self.remember(Hint {
+                        segment: place.segment,
+                        number: next.number,
+                        position: next.position,
+                        offset: place.reader.offset(),
                     });
                 }
+                return Ok(FrameRead {
+                    frames,
+                    next,
+                    hole: None,
+                });
             }
+            self.note_damage(&place, damage);
+            // Nothing in the rest of this segment: go on with the next one.
+            let index = self.shared.index.lock();
+            if index
+                .segments
+                .get(&place.segment)
+                .is_some_and(|s| s.len > place.end)
+            {
+                // It was written to in the meantime.
+                continue;
+            }
+            let next = match index.segments.range(place.segment + 1..).next() {
+                Some((number, segment)) => End {
+                    number: *number,
+                    position: segment.first_position,
+                },
+                None => self.end(),
+            };
+            drop(index);
+            if let Some(at) = expected.filter(|at| *at < next.number) {
+                return Ok(hole(at, Hole::Missing { next: next.number }));
+            }
+            if next == self.end() {
+                return Ok(FrameRead {
+                    next,
+                    ..FrameRead::default()
+                });
+            }
+            from = match from {
+                From::Number(n) => From::Number(n.max(next.number)),
+                From::Position(p) => From::Position(p.max(next.position)),
+            };
         }
+    }
+
+    fn note_damage(&self, place: &Place, damage: Option<ReadEntryError>) {
+        if let Some(damage) = damage {
+            self.shared.counters.damaged.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(log = %self.shared.config.name, segment = place.segment, offset = place.reader.offset(), %damage,
+                "damage in a segment: what can not be read is passed over");
+        }
+    }
+
+    /// Where reading goes on at `number`, behind a hole. Blocks on the disk.
+    pub fn landing(&self, number: u64) -> io::Result<Landing> {
+        let is_last = {
+            let index = self.shared.index.lock();
+            index.segments.range(..=number).next_back().map(|(n, _)| *n)
+                == index.segments.keys().next_back().copied()
+        };
+        if is_last {
+            // So that what the writer knows stands in a header.
+            self.control(Control::Roll)
+                .blocking_recv()
+                .unwrap_or(Err(WriteError::Closed))
+                .map_err(io::Error::other)?;
+        }
+        landing(&self.shared, number)
+    }
+
+    /// Has the writer do something; resolves when it is done.
+    pub fn control(&self, control: Control) -> oneshot::Receiver<Result<(), WriteError>> {
+        let (done, receiver) = oneshot::channel();
+        let mut queue = self.shared.queue.lock();
+        if queue.closing {
+            return receiver;
+        }
+        let item = Item::Control(control);
+        let weight = item.weight();
+        queue.weight += weight;
+        queue.waiting.push_back(Waiting { item, weight, done });
+        drop(queue);
+        self.shared.wake.notify_one();
+        receiver
+    }
+
+    /// Messages that were dropped since the log began.
+    pub fn dropped(&self) -> DroppedSoFar {
+        *self.shared.dropped.lock()
     }
 
     fn place(&self, from: From) -> io::Result<Option<Place>> {
@@ -447,6 +679,7 @@ impl Log {
         let file = self.shared.disk.open(&segment.path)?;
         Ok(Some(Place {
             segment: number,
+            end: segment.len,
             reader: SegmentReader::new(file, offset, segment.len, None),
         }))
     }
@@ -516,8 +749,7 @@ impl Log {
             }
             self.shared.disk.remove(&segment.path)?;
             self.shared.bytes.fetch_sub(segment.len, Ordering::Relaxed);
-            index.segments.remove(&number);
-            index.hints.retain(|hint| hint.segment != number);
+            index.remove_segment(number);
         }
     }
 
@@ -540,6 +772,8 @@ impl Drop for Log {
 
 struct Place {
     segment: u64,
+    /// Its length as the reader knows it.
+    end: u64,
     reader: SegmentReader,
 }
 
@@ -551,6 +785,12 @@ fn after(frames: &[Arc<Frame>]) -> Option<End> {
 }
 
 impl Index {
+    /// What is read next comes from the disk.
+    pub fn clear_tail(&mut self) {
+        self.tail.clear();
+        self.tail_weight = 0;
+    }
+
     /// Adds a durable frame to what is kept in memory.
     pub fn push_tail(&mut self, frame: Arc<Frame>) {
         self.tail_weight += frame.weight();

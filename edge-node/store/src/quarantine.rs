@@ -35,15 +35,47 @@ impl Quarantine {
         let mut bytes = Vec::new();
         Entry::Frame(frame.clone()).encode(0, &mut bytes);
         let file = match self.disk.create(&path) {
-            // Refused once more after a reconnect.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            // Refused once more after a restart, or left half written.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.disk.remove(&path)?;
+                self.disk.create(&path)?
+            }
             result => result?,
         };
         file.append(&bytes)?;
         file.sync()?;
-        self.disk.sync_dir(&self.dir)?;
         self.frames.fetch_add(1, Ordering::Relaxed);
+        self.bound(&name)
+    }
 
+    /// Stores a copy of a whole segment durably.
+    pub fn keep_segment(&self, name: &str, segment: &Path) -> io::Result<()> {
+        let path = self.dir.join(name);
+        let from = self.disk.open(segment)?;
+        let to = match self.disk.create(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.disk.remove(&path)?;
+                self.disk.create(&path)?
+            }
+            result => result?,
+        };
+        let mut chunk = vec![0; limits::READ_CHUNK];
+        let mut at = 0;
+        loop {
+            let read = from.read_at(&mut chunk, at)?;
+            if read == 0 {
+                break;
+            }
+            to.append(chunk.get(..read).unwrap_or_default())?;
+            at += read as u64;
+        }
+        to.sync()?;
+        self.bound(name)
+    }
+
+    /// Makes the names durable, and lets the oldest go where there are too many bytes. `name` stays.
+    fn bound(&self, name: &str) -> io::Result<()> {
+        self.disk.sync_dir(&self.dir)?;
         let mut names = self.disk.list(&self.dir)?;
         names.sort();
         let mut kept = 0;

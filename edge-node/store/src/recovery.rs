@@ -40,6 +40,8 @@ pub(crate) struct Survey {
     dir: PathBuf,
     segments: BTreeMap<u64, Segment>,
     newest: Option<(LogState, Arc<dyn DiskFile>)>,
+    /// What the oldest segment begins with.
+    oldest: Option<LogState>,
     /// Segments that could not be read and were set aside.
     pub set_aside: u32,
     /// Who wrote here, oldest first.
@@ -57,6 +59,7 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path, kind: u8) -> Result<Survey, Op
         dir: dir.to_owned(),
         segments: BTreeMap::new(),
         newest: None,
+        oldest: None,
         set_aside: 0,
         producers: Vec::new(),
         lane: None,
@@ -80,6 +83,8 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path, kind: u8) -> Result<Survey, Op
                 let segment = Segment {
                     path,
                     first_position: state.next_position,
+                    producer: state.producer,
+                    last: state.last,
                     data_start,
                     len,
                 };
@@ -88,6 +93,7 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path, kind: u8) -> Result<Survey, Op
                     survey.producers.push(state.producer);
                 }
                 survey.lane = Some(state.lane);
+                survey.oldest.get_or_insert_with(|| state.clone());
                 survey.newest = Some((state, file));
             }
             Err(HeaderError::Newer(version)) => {
@@ -102,14 +108,87 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path, kind: u8) -> Result<Survey, Op
             }
             Err(HeaderError::Io(error)) => return Err(io_error(&what)(error)),
             Err(error @ (HeaderError::Torn | HeaderError::Damaged)) => {
+                survey.set_aside += 1;
+                if let Some((number, segment, state, file)) =
+                    salvage(disk, &path, &survey).map_err(io_error(&what))?
+                {
+                    tracing::error!(segment = %what, %error, "a segment is read without its header");
+                    survey.segments.insert(number, segment);
+                    survey.producers.push(state.producer);
+                    survey.lane.get_or_insert(state.lane);
+                    survey.oldest.get_or_insert_with(|| state.clone());
+                    survey.newest = Some((state, file));
+                    continue;
+                }
                 tracing::error!(segment = %what, %error, "a segment can not be read and is set aside");
                 let aside = dir.join(format!("{name}.broken"));
                 disk.rename(&path, &aside).map_err(io_error(&what))?;
-                survey.set_aside += 1;
             }
         }
     }
     Ok(survey)
+}
+
+type Salvaged = (u64, Segment, LogState, Arc<dyn DiskFile>);
+
+/// A segment whose header is damaged, by its first whole frame. `None`: there is none in it.
+fn salvage(disk: &dyn Disk, path: &Path, survey: &Survey) -> io::Result<Option<Salvaged>> {
+    let file = disk.open(path)?;
+    let len = file.len()?;
+    let mut reader = SegmentReader::new(file.clone(), 0, len, None);
+    // Where the first whole entry is, and its number.
+    let mut first = None;
+    let frame = loop {
+        let at = reader.offset();
+        match reader.next() {
+            Ok(Some(entry)) => {
+                first.get_or_insert((at, entry.number()));
+                if let Entry::Frame(frame) = entry {
+                    break frame;
+                }
+            }
+            Ok(None) => return Ok(None),
+            Err(_) => {
+                if !matches!(reader.resync(), Ok(true)) {
+                    return Ok(None);
+                }
+            }
+        }
+    };
+    let before = survey.newest.as_ref().map(|(state, _)| state);
+    let producer = Producer {
+        id: frame.batch.producer_id() - i64::from(frame.lane.0),
+        previous: before.and_then(|state| state.producer.previous),
+        epoch: frame.batch.producer_epoch(),
+    };
+    // Of the inbox the batches do not say who keeps them.
+    let producer = match (frame.origin, before) {
+        (None, _) => producer,
+        (Some(_), Some(before)) => before.producer,
+        (Some(_), None) => return Ok(None),
+    };
+    let (data_start, number) = first.unwrap_or((0, frame.number));
+    let state = LogState {
+        lane: frame.lane,
+        next_number: number,
+        next_position: frame.position,
+        producer,
+        last: before.map_or(Stamp::NONE, |state| state.last),
+        dropped: before.map_or((0, 0), |state| state.dropped),
+        sequences: HashMap::new(),
+        origins: before
+            .map(|state| state.origins.clone())
+            .unwrap_or_default(),
+    };
+    let segment = Segment {
+        path: path.to_owned(),
+        first_position: frame.position,
+        producer,
+        last: state.last,
+        data_start,
+        len,
+    };
+    Ok(Some((number, segment, state, file)))
 }
 
 /// Whether the error belongs to this file's place on the disk, so that trying again would not help (EIO, EBADMSG, EUCLEAN).
@@ -152,6 +231,8 @@ pub(crate) struct Recovered {
     pub cut: u64,
     /// Where the log ended, if the ledger knew of a later end.
     pub lost_from: Option<End>,
+    /// What the oldest segment began with, if there was one.
+    pub oldest: Option<LogState>,
 }
 
 /// Entry numbers and positions skipped after a loss: more than can have been given since the ledger was last written.
@@ -169,6 +250,7 @@ pub(crate) fn recover(
         dir,
         mut segments,
         newest,
+        oldest,
         ..
     } = survey;
     let mut cut = 0;
@@ -181,6 +263,7 @@ pub(crate) fn recover(
         next_position: 0,
         producer,
         last: Stamp::NONE,
+        dropped: (0, 0),
         sequences: HashMap::new(),
         origins: HashMap::new(),
     };
@@ -215,34 +298,76 @@ pub(crate) fn recover(
         active,
         cut,
         lost_from,
+        oldest,
     })
 }
 
 /// Reads the newest segment to its last whole entry and cuts off what stands behind it. Returns how many bytes that were.
+///
+/// The last write may be torn anywhere, with whole entries behind the tear: it was never acknowledged and is cut off from the tear on.
+/// A tear that is older is damage to what was acknowledged, and stays where it is.
 fn scan_newest(
     file: &Arc<dyn DiskFile>,
     segment: &mut Segment,
     state: &mut LogState,
 ) -> io::Result<u64> {
-    let first = state.next_number;
-    let mut reader = SegmentReader::new(file.clone(), segment.data_start, segment.len, Some(first));
+    // What the last write begins with, and all tears.
+    let mut reader = SegmentReader::new(file.clone(), segment.data_start, segment.len, None);
+    let mut last_group = 0;
+    let mut tears: Vec<Tear> = Vec::new();
+    let mut at = (state.next_number, reader.offset());
+    loop {
+        match reader.next() {
+            Ok(Some(entry)) => {
+                at = (entry.number() + 1, reader.offset());
+                last_group = reader.group();
+            }
+            Ok(None) => break,
+            Err(ReadEntryError::Io(error)) => return Err(error),
+            Err(ReadEntryError::Damage(_)) => {
+                tears.push(Tear {
+                    number: at.0,
+                    offset: at.1,
+                });
+                match reader.resync() {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(ReadEntryError::Io(error)) => return Err(error),
+                    Err(ReadEntryError::Damage(_)) => break,
+                }
+            }
+        }
+    }
+    let cut = tears.iter().find(|tear| tear.number >= last_group);
+    let whole = cut.map_or(at.1, |tear| tear.offset);
+    let was = segment.len;
+    if whole < was {
+        segment.len = whole;
+        file.truncate(whole)?;
+        file.sync()?;
+    }
+    let mut reader = SegmentReader::new(file.clone(), segment.data_start, segment.len, None);
     loop {
         match reader.next() {
             Ok(Some(entry)) => state.pass(&entry),
-            Ok(None) => return Ok(0),
+            Ok(None) => return Ok(was - segment.len),
             Err(ReadEntryError::Io(error)) => return Err(error),
-            Err(ReadEntryError::Damage(_)) => {
-                let cut = segment.len - reader.offset();
-                segment.len = reader.offset();
-                file.truncate(segment.len)?;
-                file.sync()?;
-                return Ok(cut);
-            }
+            Err(ReadEntryError::Damage(_)) => match reader.resync() {
+                Ok(true) => {}
+                _ => return Ok(was - segment.len),
+            },
         }
     }
 }
 
-/// Gives every entry from `from` on to `visit`, in order. Damage ends a segment early.
+/// Where whole entries end before something that is none.
+struct Tear {
+    /// The entry number that should have come.
+    number: u64,
+    offset: u64,
+}
+
+/// Gives every entry from `from` on that can be read to `visit`, in order.
 pub(crate) fn replay(
     disk: &dyn Disk,
     segments: &BTreeMap<u64, Segment>,
@@ -264,8 +389,10 @@ pub(crate) fn replay(
                 Ok(None) => break,
                 Err(ReadEntryError::Io(error)) => return Err(io_error(&what)(error)),
                 Err(ReadEntryError::Damage(damage)) => {
-                    tracing::error!(segment = %what, %damage, "damage in a segment: what follows in it can not be read");
-                    break;
+                    tracing::error!(segment = %what, %damage, "damage in a segment: what can not be read is passed over");
+                    if !matches!(reader.resync(), Ok(true)) {
+                        break;
+                    }
                 }
             }
         }

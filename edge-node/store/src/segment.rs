@@ -4,7 +4,7 @@
 //! ```text
 //! "TOWLSEG\n" | u16 format version | u8 kind of log | u32 length of the state | u32 CRC-32C of the state | state
 //! state: u8 lane | u64 first entry number | u64 first record position | i64 producer id | i64 id before that, -1: none
-//!        | i16 producer epoch | i64 last time | u64 boot of the last time if it is blind, 0: it is not
+//!        | i16 producer epoch | u64 dropped messages, u64 bytes of them, so far | i64 last time | u64 boot of the last time if it is blind, 0: it is not
 //!        | u32 n, n x (u16 length, stream | i32 next sequence) | u32 n, n x (u64 stream | u32 partition | i64 next)
 //! ```
 
@@ -62,6 +62,8 @@ pub(crate) struct LogState {
     pub next_position: u64,
     pub producer: Producer,
     pub last: Stamp,
+    /// Messages that were dropped since the log began and are counted in it, and their bytes.
+    pub dropped: (u64, u64),
     pub sequences: HashMap<StreamName, i32>,
     pub origins: HashMap<(u64, u32), i64>,
 }
@@ -70,6 +72,10 @@ impl LogState {
     /// Notes an entry that stands in the log. Sequences count from the batch itself: it was made from this state.
     pub fn pass(&mut self, entry: &Entry) {
         self.next_number = entry.number() + 1;
+        if let Entry::Dropped { dropped, .. } = entry {
+            self.dropped.0 += dropped.records;
+            self.dropped.1 += dropped.bytes;
+        }
         let Entry::Frame(frame) = entry else { return };
         self.next_position = frame.end();
         self.last = Stamp {
@@ -120,6 +126,8 @@ pub(crate) fn encode_header(kind: u8, state: &LogState) -> Vec<u8> {
     s.extend_from_slice(&state.producer.id.to_be_bytes());
     s.extend_from_slice(&state.producer.previous.unwrap_or(NO_ID).to_be_bytes());
     s.extend_from_slice(&state.producer.epoch.to_be_bytes());
+    s.extend_from_slice(&state.dropped.0.to_be_bytes());
+    s.extend_from_slice(&state.dropped.1.to_be_bytes());
     s.extend_from_slice(&state.last.ms.to_be_bytes());
     s.extend_from_slice(&state.last.blind.unwrap_or(0).to_be_bytes());
     s.extend_from_slice(&(state.sequences.len() as u32).to_be_bytes());
@@ -180,6 +188,7 @@ pub(crate) fn read_header(file: &dyn DiskFile, kind: u8) -> Result<(LogState, u6
             previous: Some(r.get_i64()?).filter(|id| *id != NO_ID),
             epoch: r.get_i16()?,
         },
+        dropped: (r.get_u64()?, r.get_u64()?),
         last: Stamp {
             ms: r.get_i64()?,
             blind: Some(r.get_u64()?).filter(|boot| *boot != 0),
@@ -223,8 +232,11 @@ pub(crate) struct SegmentReader {
     group: u64,
 }
 
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadEntryError {
+    #[error("{0}")]
     Damage(Damage),
+    #[error("{0}")]
     Io(io::Error),
 }
 
@@ -257,6 +269,11 @@ impl SegmentReader {
         self.group
     }
 
+    /// Number after the last entry that was read; 0 after damage.
+    pub fn at(&self) -> u64 {
+        self.expected.unwrap_or(0)
+    }
+
     /// Where the next entry begins.
     pub fn offset(&self) -> u64 {
         self.offset
@@ -270,28 +287,64 @@ impl SegmentReader {
         if !self.fill(PREFIX)? {
             return Err(Damage::Length.into());
         }
-        let word = |at: usize| {
-            let bytes = self.buffer.get(at..at + 4).and_then(|b| b.try_into().ok());
-            bytes.map_or(0, u32::from_be_bytes)
-        };
-        let (len, crc) = (word(0) as usize, word(4));
+        let (len, crc) = (self.word(0) as usize, self.word(4));
         if !(MIN_BODY..=limits::MAX_ENTRY).contains(&len) || !self.fill(PREFIX + len)? {
             return Err(Damage::Length.into());
         }
         if crc32c::crc32c(&self.buffer[PREFIX..PREFIX + len]) != crc {
             return Err(Damage::Checksum.into());
         }
-        let mut bytes = self.buffer.split_to(PREFIX + len);
-        self.offset += (PREFIX + len) as u64;
         // A copy, so that a kept frame does not keep the whole chunk.
-        let body = Bytes::copy_from_slice(&bytes.split_off(PREFIX));
+        let body = Bytes::copy_from_slice(&self.buffer[PREFIX..PREFIX + len]);
         let (entry, place) = Entry::decode(body)?;
         if self.expected.is_some_and(|number| number != entry.number()) {
             return Err(Damage::Number.into());
         }
+        let _ = self.buffer.split_to(PREFIX + len);
+        self.offset += (PREFIX + len) as u64;
         self.expected = entry.number().checked_add(1);
         self.group = entry.number() - u64::from(place);
         Ok(Some(entry))
+    }
+
+    /// Looks for the next whole entry behind damage, from the byte after the place of the damage on. False: there is none.
+    pub fn resync(&mut self) -> Result<bool, ReadEntryError> {
+        let lowest = self.expected.unwrap_or(0);
+        loop {
+            // One byte further; what was read already stays.
+            if self.buffer.is_empty() && !self.fill(1)? {
+                return Ok(false);
+            }
+            let _ = self.buffer.split_to(1);
+            self.offset += 1;
+            if !self.fill(PREFIX + MIN_BODY)? {
+                self.offset = self.end;
+                self.buffer.clear();
+                return Ok(false);
+            }
+            let (len, crc) = (self.word(0) as usize, self.word(4));
+            let kind = self.buffer.get(PREFIX).copied().unwrap_or(0);
+            let number =
+                (u64::from(self.word(PREFIX + 1)) << 32) | u64::from(self.word(PREFIX + 5));
+            let left = self.end.saturating_sub(self.offset + PREFIX as u64);
+            // Cheap checks first: they fail at almost every byte.
+            if (1..=3).contains(&kind)
+                && (MIN_BODY..=limits::MAX_ENTRY).contains(&len)
+                && len as u64 <= left
+                && number >= lowest
+                && self.fill(PREFIX + len)?
+                && crc32c::crc32c(&self.buffer[PREFIX..PREFIX + len]) == crc
+            {
+                // The numbers begin anew from here.
+                self.expected = None;
+                return Ok(true);
+            }
+        }
+    }
+
+    fn word(&self, at: usize) -> u32 {
+        let bytes = self.buffer.get(at..at + 4).and_then(|b| b.try_into().ok());
+        bytes.map_or(0, u32::from_be_bytes)
     }
 
     /// Makes the buffer hold `len` bytes; false when the file ends before that.
@@ -304,13 +357,11 @@ impl SegmentReader {
         let want = (len - have).max(limits::READ_CHUNK);
         let want = usize::try_from(left).unwrap_or(usize::MAX).min(want);
         self.buffer.resize(have + want, 0);
-        let got = read_full(
-            &*self.file,
-            &mut self.buffer[have..],
-            self.offset + have as u64,
-        )
-        .map_err(ReadEntryError::Io)?;
-        self.buffer.truncate(have + got);
+        let place = self.offset + have as u64;
+        let got = read_full(&*self.file, &mut self.buffer[have..], place);
+        self.buffer
+            .truncate(have + got.as_ref().copied().unwrap_or(0));
+        got.map_err(ReadEntryError::Io)?;
         Ok(self.buffer.len() >= len)
     }
 }

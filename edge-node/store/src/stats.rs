@@ -20,6 +20,15 @@ pub struct Stats {
     pub cut: u64,
     /// Segments that were set aside when the store was opened.
     pub set_aside: u64,
+    /// Ranges of which the core does not know yet that they are missing.
+    pub gaps: u64,
+    /// The file system is full: messages are refused until there is room again.
+    pub disk_full: bool,
+    /// Bytes that this process had the system write to disks, the ledger's and the file system's rounding to pages included; 0 where the
+    /// system does not say. Only the store writes.
+    pub device_bytes: u64,
+    /// Since the store was opened, in milliseconds.
+    pub running_ms: u64,
     pub quarantined: u64,
     pub sessions_lagging: u64,
 }
@@ -34,4 +43,35 @@ pub struct LaneStats {
     pub bytes: u64,
     /// Bytes of all its segments: also of those that a local session has not read.
     pub disk_bytes: u64,
+}
+
+impl Stats {
+    /// Bytes written to the disk for each byte of payload; 0 if there was no payload.
+    pub fn write_amplification(&self) -> f64 {
+        if self.payload_bytes == 0 {
+            return 0.0;
+        }
+        self.worn_bytes() as f64 / self.payload_bytes as f64
+    }
+
+    /// Bytes that would be written in a day if it went on as since the start.
+    pub fn bytes_a_day(&self) -> f64 {
+        const DAY_MS: f64 = 86_400_000.0;
+        self.worn_bytes() as f64 * DAY_MS / (self.running_ms.max(1) as f64)
+    }
+
+    /// Bytes written: what the system says, but no less than what the logs wrote.
+    fn worn_bytes(&self) -> u64 {
+        self.device_bytes.max(self.bytes_written)
+    }
+}
+
+/// `write_bytes` of `/proc/self/io`: what was made dirty in the page cache or written, and is or will be on a disk.
+pub(crate) fn device_bytes() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let line = io
+        .lines()
+        .find_map(|line| line.strip_prefix("write_bytes: "));
+    line.and_then(|bytes| bytes.trim().parse().ok())
+        .unwrap_or(0)
 }

@@ -5,28 +5,34 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use record::{Batch, NewRecord, StreamName};
 use tokio::sync::watch;
 
 use crate::apply::{self, Retained, client_prefix, decode_retained, packet_prefix};
+use crate::boots::Boots;
 use crate::config::{Config, Eviction, LOCAL, LaneConfig};
 use crate::disk::Disk;
 use crate::frame::{Entry, Frame, Lane, Origin, PacketRef, View};
-use crate::gap::Gap;
+use crate::gap::{Gap, GapReason, Gaps};
 use crate::keeper::Keeper;
 use crate::lanes;
 use crate::ledger::{Change, Ledger, LedgerError, Table};
-use crate::log::{End, FrameRead, From, Log, LogConfig, LogId, OnDurable, WriteError};
+use crate::log::{
+    End, Evicted, FrameRead, From, Hole, Hooks, Log, LogConfig, LogId, OnDurable, OnEvict,
+    WriteError,
+};
 use crate::progress::Progress;
 use crate::quarantine::Quarantine;
 use crate::recovery::{OpenError, Recovered, io_error, next_incarnation, recover, replay, survey};
 use crate::segment::Producer;
 use crate::sessions::{Checkpoint, Session, SessionError, Sessions};
-use crate::stats::{LaneStats, Stats};
+use crate::space::Space;
+use crate::stats::{self, LaneStats, Stats};
 use crate::wire::Reader;
-use crate::writer::Item;
+use crate::writer::{Control, Item};
 
 /// A message to be stored.
 #[derive(Debug, Clone)]
@@ -64,15 +70,20 @@ pub struct LaneInfo {
 struct LaneLog {
     info: LaneInfo,
     log: Log,
-    uplink: Mutex<End>,
+    /// Shared with what notes an eviction.
+    uplink: Arc<Mutex<End>>,
 }
 
 struct Inner {
     /// In the order of their numbers.
     lanes: Vec<LaneLog>,
     inbox: Log,
-    producer: Producer,
+    producer: Mutex<Producer>,
     ledger: Arc<dyn Ledger>,
+    gaps: Arc<Gaps>,
+    boots: Boots,
+    space: Arc<Space>,
+    started: Instant,
     sessions: Sessions,
     applied: Arc<Mutex<Applied>>,
     config: Config,
@@ -132,6 +143,11 @@ fn get_producer(ledger: &dyn Ledger) -> Result<Option<Producer>, LedgerError> {
     }))
 }
 
+/// Bit 62: never an id that a core gives out. The low byte is for the lanes.
+fn fresh_id(random: u64) -> i64 {
+    ((random & (i64::MAX as u64) & !0xff) | 1 << 62) as i64
+}
+
 fn producer_row(producer: Producer) -> Change {
     Change::Put {
         table: Table::Identity,
@@ -162,8 +178,15 @@ fn open_log(
     dir: &Path,
     config: LogConfig,
     recovered: &Recovered,
+    on_evict: OnEvict,
+    space: Arc<Space>,
 ) -> Result<Log, OpenError> {
     let id = config.id;
+    let dropped = ledger.get(Table::Cursor, &log_key(id, "dropped"))?;
+    let dropped = dropped.and_then(|value| {
+        let mut r = Reader(value);
+        Some((r.get_u64().ok()?, r.get_u64().ok()?))
+    });
     let from = ledger.get(Table::Cursor, &log_key(id, "applied"))?;
     let from = from.and_then(|v| Reader(v).get_u64().ok()).unwrap_or(0);
     let lane = recovered.state.lane;
@@ -215,9 +238,117 @@ fn open_log(
         recovered.state.clone(),
         recovered.segments.clone(),
         recovered.active.clone(),
-        on_durable,
+        Hooks {
+            on_durable,
+            on_evict,
+            dropped: dropped.unwrap_or_default(),
+            space,
+        },
     )
     .map_err(io_error(dir.display()))
+}
+
+/// Where the uplink of a lane goes on, and the gap that it meets first if the disk forgot what it had.
+fn settle_cursor(
+    gaps: &Gaps,
+    lane: Lane,
+    uplink: Option<End>,
+    known: Option<End>,
+    recovered: &Recovered,
+) -> Result<End, LedgerError> {
+    let state = &recovered.state;
+    let oldest = recovered.segments.iter().next();
+    let oldest = oldest.map_or(state.end(), |(number, segment)| End {
+        number: *number,
+        position: segment.first_position,
+    });
+    let producer = state.producer;
+    let lost = |first: u64, next: End, records: u64, sequences| Gap {
+        lane,
+        reason: GapReason::Lost,
+        first,
+        next,
+        records,
+        bytes: 0,
+        first_time: state.last.ms,
+        last_time: -1,
+        producer_id: producer.id + i64::from(lane.0),
+        epoch: producer.epoch,
+        sequences,
+    };
+    let Some(uplink) = uplink else {
+        // Without the ledger nobody knows what of the beginning the core has, or what else was to be told of it.
+        if let Some(first) = &recovered.oldest
+            && oldest.number > 1
+        {
+            let sequences = first.sequences.clone().into_iter().collect();
+            let mut gap = lost(1, oldest, 0, sequences);
+            gap.producer_id = first.producer.id + i64::from(lane.0);
+            gap.epoch = first.producer.epoch;
+            gap.first_time = -1;
+            gap.last_time = first.last.ms;
+            gaps.add(gap)?;
+            return Ok(End {
+                number: 1,
+                position: oldest.position,
+            });
+        }
+        return Ok(oldest);
+    };
+    let Some((found, known)) = recovered.lost_from.zip(known) else {
+        return Ok(uplink.min_by_number(state.end()));
+    };
+    if uplink.number >= known.number {
+        // The core has it all.
+        return Ok(state.end());
+    }
+    let from = if found.number > uplink.number {
+        found
+    } else {
+        uplink
+    };
+    let records = known.position.saturating_sub(from.position);
+    gaps.add(lost(from.number, state.end(), records, Vec::new()))?;
+    Ok(uplink)
+}
+
+/// Makes what keeps a gap for a segment before it is evicted.
+fn note_evicted(
+    lane: Lane,
+    gaps: &Arc<Gaps>,
+    uplink: &Arc<Mutex<End>>,
+    ledger: &Arc<dyn Ledger>,
+) -> OnEvict {
+    let (gaps, uplink, ledger) = (gaps.clone(), uplink.clone(), ledger.clone());
+    Box::new(move |evicted: Evicted| {
+        let uplink = *uplink.lock();
+        if uplink.number >= evicted.next.number {
+            // The core has it. What else it means must be in the ledger.
+            return ledger.flush();
+        }
+        let first = if uplink.number > evicted.first.number {
+            uplink
+        } else {
+            evicted.first
+        };
+        let position = evicted.next.position;
+        let all = position.saturating_sub(evicted.first.position).max(1);
+        let records = position.saturating_sub(first.position);
+        gaps.add(Gap {
+            lane,
+            reason: evicted.reason,
+            first: first.number,
+            next: evicted.next,
+            records,
+            bytes: u64::try_from(u128::from(evicted.bytes) * u128::from(records) / u128::from(all))
+                .unwrap_or(u64::MAX),
+            first_time: evicted.first_time,
+            last_time: evicted.last_time,
+            producer_id: evicted.landing.producer.id + i64::from(lane.0),
+            epoch: evicted.landing.producer.epoch,
+            sequences: evicted.landing.sequences,
+        })
+    })
 }
 
 impl Store {
@@ -236,15 +367,15 @@ impl Store {
         let mut known: Vec<Producer> = get_producer(&*ledger)?.into_iter().collect();
         known.extend(inbox_survey.producers.iter());
         known.extend(found.iter().flat_map(|lane| &lane.survey.producers));
-        // Bit 62: never an id that a core gives out. The low byte is for the lanes.
-        let fresh_id = ((config.random & (i64::MAX as u64) & !0xff) | 1 << 62) as i64;
-        let producer = next_incarnation(&known, fresh_id);
+        let producer = next_incarnation(&known, fresh_id(config.random));
         // In both places before anything is written under it: here, and in the headers of the new segments.
         let mut rows = vec![producer_row(producer)];
         rows.extend(found.iter().map(lanes::FoundLane::row));
         ledger.apply(rows)?;
         ledger.flush()?;
 
+        let space = Arc::new(Space::open(disk.clone(), dir).map_err(io_error(dir.display()))?);
+        let gaps = Arc::new(Gaps::load(ledger.clone())?);
         let applied = Arc::new(Mutex::new(Applied::default()));
         let mut lanes = Vec::new();
         let mut cut = 0;
@@ -256,29 +387,43 @@ impl Store {
             let end = get_end(&*ledger, Table::Cursor, &log_key(id, "end"))?;
             let recovered = recover(&*disk, lane.survey, id, end, producer)?;
             cut += recovered.cut;
+            let uplink = get_end(&*ledger, Table::Cursor, &log_key(id, "uplink"))?;
+            // Of what only local readers get, the core hears nothing.
+            let is_local = *lane.name == *LOCAL;
+            let uplink = if is_local {
+                recovered.state.end()
+            } else {
+                settle_cursor(&gaps, lane.number, uplink, end, &recovered)?
+            };
+            let uplink = Arc::new(Mutex::new(uplink));
             let bounds = lane.config.clone();
             let bounds = bounds.unwrap_or_else(|| LaneConfig::new(&lane.name));
             let log_config = LogConfig {
                 id,
                 name: lane.name.clone(),
-                segment_bytes: config.segment_bytes,
+                // A lane that evicts must have more than a few of them.
+                segment_bytes: config.segment_bytes.min(bounds.max_bytes / 8),
                 max_bytes: bounds.max_bytes,
                 max_age: bounds.max_age,
                 eviction: bounds.eviction,
                 compression: bounds.compression,
             };
-            let log = open_log(&disk, &ledger, &applied, &dir, log_config, &recovered)?;
-            let start = log.oldest();
-            let uplink = get_end(&*ledger, Table::Cursor, &log_key(id, "uplink"))?;
-            let uplink = uplink.unwrap_or(start);
-            // A cursor from an older ledger or from before a loss: never outside of the log.
-            let uplink = if uplink.number < start.number {
-                start
-            } else if uplink.number > log.end().number {
-                log.end()
+            let on_evict = if is_local {
+                let ledger = ledger.clone();
+                Box::new(move |_| ledger.flush()) as OnEvict
             } else {
-                uplink
+                note_evicted(lane.number, &gaps, &uplink, &ledger)
             };
+            let log = open_log(
+                &disk,
+                &ledger,
+                &applied,
+                &dir,
+                log_config,
+                &recovered,
+                on_evict,
+                space.clone(),
+            )?;
             lanes.push(LaneLog {
                 info: LaneInfo {
                     lane: lane.number,
@@ -286,7 +431,7 @@ impl Store {
                     configured: lane.config.is_some(),
                 },
                 log,
-                uplink: Mutex::new(uplink),
+                uplink,
             });
         }
 
@@ -310,6 +455,9 @@ impl Store {
             &inbox_dir,
             log_config,
             &inbox_found,
+            // It has no bound.
+            Box::new(|_| Ok(())),
+            space.clone(),
         )?;
         let quarantine = dir.join("quarantine");
         let quarantine =
@@ -318,8 +466,12 @@ impl Store {
         let inner = Arc::new(Inner {
             lanes,
             inbox,
-            producer,
+            producer: Mutex::new(producer),
             sessions: Sessions::load_all(&*ledger)?,
+            boots: Boots::load(&*ledger)?,
+            gaps,
+            space,
+            started: Instant::now(),
             ledger,
             applied,
             config,
@@ -364,12 +516,20 @@ impl Store {
 
     /// Under which id and epoch batches are written now.
     pub fn producer(&self) -> Producer {
-        self.inner.producer
+        *self.inner.producer.lock()
     }
 
     /// Stores a message. It takes its place in the log at the first poll; resolves when it is durable.
     pub async fn publish(&self, message: NewMessage) -> Result<(), WriteError> {
-        let written = self.enqueue(message)?;
+        let written = match self.enqueue(message) {
+            Err(dropped @ WriteError::Dropped(_)) => {
+                // Counted durably before its publisher hears of it.
+                let counted = self.keeper.flush().await;
+                counted.map_err(|error| WriteError::Failed(error.to_string()))?;
+                return Err(dropped);
+            }
+            written => written?,
+        };
         written.await.unwrap_or(Err(WriteError::Closed))
     }
 
@@ -398,9 +558,10 @@ impl Store {
         };
         let log = self.log(LogId::Outbox(message.lane));
         let log = log.ok_or(WriteError::NoSuchLane(message.lane.0))?;
-        let written = log.enqueue(item, true)?;
+        let written = log.enqueue(item, true);
+        // Also after a refusal: the keeper looks whether there is room again.
         self.keeper.touch();
-        Ok(written)
+        written
     }
 
     /// Takes a packet id from the client's unreleased ones; resolves when that is durable.
@@ -542,13 +703,95 @@ impl Store {
         from: End,
         max_bytes: usize,
     ) -> io::Result<OutboxRead> {
-        let log = LogId::Outbox(lane);
-        let read = self.read(log, From::Number(from.number), max_bytes).await?;
+        let store = self.clone();
+        let read = tokio::task::spawn_blocking(move || store.read_lane(lane, from, max_bytes));
+        read.await.map_err(io::Error::other)?
+    }
+
+    fn read_lane(&self, lane: Lane, from: End, max_bytes: usize) -> io::Result<OutboxRead> {
+        let inner = &self.inner;
+        let Some(log) = self.log(LogId::Outbox(lane)) else {
+            return Ok(OutboxRead::default());
+        };
+        let mut gap = inner.gaps.tell(lane, from.number);
+        let mut start = gap.as_ref().map_or(from, |gap| gap.next);
+        let mut read = log.read_to_hole(start, max_bytes)?;
+        if let Some(hole) = read.hole.take() {
+            if gap.is_some() {
+                // The one gap, then the other.
+                return Ok(OutboxRead {
+                    gap,
+                    frames: Vec::new(),
+                    next: start,
+                });
+            }
+            let found = match hole {
+                // Where a segment was evicted while this was read, the gap is there by now.
+                Hole::Missing { next } => match inner.gaps.tell(lane, start.number) {
+                    Some(gap) => gap,
+                    None => self.note_missing(lane, log, start, next)?,
+                },
+                Hole::Dropped(dropped) => Gap {
+                    lane,
+                    reason: GapReason::EvictedBytes,
+                    first: start.number,
+                    next: End {
+                        number: start.number + 1,
+                        ..start
+                    },
+                    records: dropped.records,
+                    bytes: dropped.bytes,
+                    first_time: dropped.first_time,
+                    last_time: dropped.last_time,
+                    producer_id: self.producer().id + i64::from(lane.0),
+                    epoch: self.producer().epoch,
+                    sequences: Vec::new(),
+                },
+            };
+            start = found.next;
+            gap = Some(found);
+            read = log.read_to_hole(start, max_bytes)?;
+            if read.hole.is_some() {
+                read.next = start;
+            }
+        }
+        // A frame that was refused stands there still, and is behind its gap.
+        if let Some(stop) = inner.gaps.after(lane, start.number.saturating_sub(1)) {
+            let before = read.frames.partition_point(|frame| frame.number < stop);
+            if let Some(frame) = read.frames.get(before) {
+                read.next = End {
+                    number: stop,
+                    position: frame.position,
+                };
+                read.frames.truncate(before);
+            }
+        }
         Ok(OutboxRead {
-            gap: None,
+            gap,
             frames: read.frames,
             next: read.next,
         })
+    }
+
+    /// Keeps a gap for entries that are not where they should be.
+    fn note_missing(&self, lane: Lane, log: &Log, first: End, next: u64) -> io::Result<Gap> {
+        let landing = log.landing(next)?;
+        let gap = Gap {
+            lane,
+            reason: GapReason::Damaged,
+            first: first.number,
+            next: landing.next,
+            records: landing.next.position.saturating_sub(first.position),
+            bytes: 0,
+            first_time: -1,
+            last_time: landing.time,
+            producer_id: landing.producer.id + i64::from(lane.0),
+            epoch: landing.producer.epoch,
+            sequences: landing.sequences,
+        };
+        let gaps = &self.inner.gaps;
+        gaps.add(gap.clone()).map_err(io::Error::other)?;
+        Ok(gaps.tell(lane, first.number).unwrap_or(gap))
     }
 
     /// Where the uplink of a lane goes on after a reconnect: all before it is committed in the core.
@@ -566,13 +809,91 @@ impl Store {
         if to.number > uplink.number {
             *uplink = to;
             drop(uplink);
+            if let Err(error) = self.inner.gaps.settle(lane.info.lane, to.number) {
+                tracing::warn!(%error, "a gap that the core knows can not be forgotten");
+            }
             self.keeper.touch();
         }
     }
 
     /// Gaps that the core has not been told of yet, by lane and place.
-    pub fn gaps(&self) -> Result<Vec<Gap>, LedgerError> {
-        Ok(Vec::new())
+    pub fn gaps(&self) -> Vec<Gap> {
+        self.inner.gaps.all()
+    }
+
+    /// Evicts what is older than its lane allows. `now_ms` must be known to be right: nothing brings evicted messages back.
+    pub async fn expire(&self, now_ms: i64) -> Result<(), WriteError> {
+        let boots = Arc::new(self.inner.boots.all().into_iter().collect());
+        let expire = Control::Expire { now_ms, boots };
+        let lanes = self.inner.lanes.iter();
+        let expired: Vec<_> = lanes.map(|lane| lane.log.control(expire.clone())).collect();
+        for expired in expired {
+            expired.await.unwrap_or(Err(WriteError::Closed))?;
+        }
+        Ok(())
+    }
+
+    /// What is to be added to timestamps that were stamped blind in a boot, in milliseconds; durable when it resolves. Numbers of boots
+    /// grow: the lowest are forgotten when there are too many.
+    pub async fn set_boot_offset(&self, boot: u64, add_ms: i64) -> Result<(), LedgerError> {
+        self.inner.boots.set(&*self.inner.ledger, boot, add_ms)?;
+        self.keeper.flush().await
+    }
+
+    /// Boots whose offset is known, in order.
+    pub fn boot_offsets(&self) -> Vec<(u64, i64)> {
+        self.inner.boots.all()
+    }
+
+    /// Takes a fresh producer id, after a new enrolment of an edge that was fenced as a copy. What is in the outbox is set aside in the
+    /// quarantine, as far as there is room, and the core will be told of it as a gap: nobody can say which of it the core has. Blocks on
+    /// the disk.
+    pub fn fresh_identity(&self, random: u64) -> io::Result<Producer> {
+        let inner = &self.inner;
+        let producer = {
+            let mut producer = inner.producer.lock();
+            *producer = Producer {
+                id: fresh_id(random),
+                previous: Some(producer.id),
+                epoch: 0,
+            };
+            *producer
+        };
+        inner
+            .ledger
+            .apply(vec![producer_row(producer)])
+            .and_then(|()| inner.ledger.flush())
+            .map_err(io::Error::other)?;
+        for (id, log) in inner.logs() {
+            let became = log.control(Control::Become(producer));
+            let became = became.blocking_recv().unwrap_or(Err(WriteError::Closed));
+            became.map_err(io::Error::other)?;
+            let LogId::Outbox(lane) = id else { continue };
+            let from = self.uplink(lane);
+            let (end, segments) = log.written_before(producer);
+            if from.number >= end.number {
+                continue;
+            }
+            for (name, path) in segments {
+                self.quarantine
+                    .keep_segment(&format!("fenced-{}-{name}", lane.0), &path)?;
+            }
+            let gap = Gap {
+                lane,
+                reason: GapReason::Fenced,
+                first: from.number,
+                next: end,
+                records: end.position.saturating_sub(from.position),
+                bytes: log.bytes_from(from.position),
+                first_time: -1,
+                last_time: -1,
+                producer_id: producer.id + i64::from(lane.0),
+                epoch: producer.epoch,
+                sequences: Vec::new(),
+            };
+            inner.gaps.add(gap).map_err(io::Error::other)?;
+        }
+        Ok(producer)
     }
 
     /// Makes the cursors durable now.
@@ -580,9 +901,30 @@ impl Store {
         self.keeper.flush().await
     }
 
-    /// Keeps a frame that the core will never take apart from the outbox. Blocks on the disk.
+    /// Keeps a frame that the core will never take apart from the outbox, and a gap in its place, which [`Store::read_outbox`] gives from
+    /// then on. Blocks on the disk.
     pub fn quarantine(&self, frame: &Frame) -> io::Result<()> {
-        self.quarantine.put(frame)
+        self.quarantine.put(frame)?;
+        let gap = Gap {
+            lane: frame.lane,
+            reason: GapReason::Refused,
+            first: frame.number,
+            next: End {
+                number: frame.number + 1,
+                position: frame.end(),
+            },
+            records: frame.batch.record_count().into(),
+            bytes: frame.batch.len() as u64,
+            first_time: frame.batch.base_timestamp(),
+            last_time: frame.batch.max_timestamp(),
+            producer_id: frame.batch.producer_id(),
+            epoch: frame.batch.producer_epoch(),
+            sequences: vec![(
+                frame.stream.clone(),
+                record::next_sequence(frame.batch.last_sequence()),
+            )],
+        };
+        self.inner.gaps.add(gap).map_err(io::Error::other)
     }
 
     pub fn load_session(&self, client: &str) -> Result<Option<Session>, LedgerError> {
@@ -651,6 +993,10 @@ impl Store {
             set_aside: self.set_aside.into(),
             quarantined: count(&self.quarantine.frames),
             sessions_lagging: count(&inner.sessions_lagging),
+            gaps: inner.gaps.all().len() as u64,
+            disk_full: inner.space.is_full(),
+            device_bytes: stats::device_bytes(),
+            running_ms: inner.started.elapsed().as_millis() as u64,
             ..Stats::default()
         };
         for (_, log) in inner.logs() {
@@ -760,6 +1106,12 @@ impl Inner {
             put_end("uplink", id, uplink);
             put_end("end", id, lane.log.end());
             done.push((id, uplink));
+            let dropped = lane.log.dropped();
+            if dropped.records > 0 {
+                // Not an end, but two numbers as well.
+                let (number, position) = (dropped.records, dropped.bytes);
+                put_end("dropped", id, End { number, position });
+            }
         }
         put_end("end", LogId::Inbox, self.inbox.end());
         done.push((LogId::Inbox, self.inbox.end()));
@@ -777,6 +1129,7 @@ impl Inner {
         for (id, keep) in done {
             self.trim(id, keep);
         }
+        self.space.try_again();
         Ok(())
     }
 

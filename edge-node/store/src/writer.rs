@@ -3,7 +3,7 @@
 //! Publishes that arrive while a sync is running are coalesced: records of one stream become one batch. Sequence numbers are
 //! given and batches encoded here, so that what is in the file is in the order of the sequences.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,11 +11,13 @@ use std::sync::atomic::Ordering;
 use record::{Batch, BatchBuilder, NewRecord, StreamName};
 use tokio::sync::oneshot;
 
+use crate::config::Eviction;
 use crate::disk::DiskFile;
 use crate::frame::{Entry, Frame, Origin, PacketRef, View};
 use crate::limits;
 use crate::log::{Segment, Shared, WriteError, segment_name};
-use crate::segment::{LogState, encode_header};
+use crate::segment::{LogState, Producer, Stamp, encode_header};
+use crate::space::is_full;
 
 /// What can be put into a log.
 pub(crate) enum Item {
@@ -36,9 +38,37 @@ pub(crate) enum Item {
         origin: Origin,
     },
     Release(PacketRef),
+    Control(Control),
+}
+
+/// What the writer does between two writes.
+#[derive(Debug, Clone)]
+pub(crate) enum Control {
+    /// Begins a new segment.
+    Roll,
+    /// Evicts what is too old.
+    Expire {
+        now_ms: i64,
+        /// What is to be added to the timestamps of boots that did not know the time.
+        boots: Arc<BTreeMap<u64, i64>>,
+    },
+    /// Writes as somebody else from now on.
+    Become(Producer),
 }
 
 impl Item {
+    /// When a record was stamped, and its key and value in bytes.
+    pub fn stamp_and_bytes(&self) -> (i64, u64) {
+        match self {
+            Item::Record { record, .. } => {
+                let key = record.key.as_ref().map_or(0, |key| key.len());
+                let value = record.value.as_ref().map_or(0, |value| value.len());
+                (record.timestamp, (key + value) as u64)
+            }
+            _ => (-1, 0),
+        }
+    }
+
     pub fn weight(&self) -> usize {
         match self {
             Item::Record { record, .. } => {
@@ -52,6 +82,7 @@ impl Item {
             }
             Item::Batch { batch, .. } => batch.len() + 64,
             Item::Release(packet) => packet.client.len() + 64,
+            Item::Control(_) => 64,
         }
     }
 }
@@ -65,9 +96,11 @@ pub(crate) struct Waiting {
 }
 
 pub(crate) struct Writer {
-    shared: Arc<Shared>,
-    state: LogState,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) state: LogState,
     active: Arc<dyn DiskFile>,
+    /// When its first record was stamped.
+    pub(crate) active_since: Option<Stamp>,
     /// Reused from group to group.
     buffer: Vec<u8>,
 }
@@ -99,12 +132,14 @@ impl Writer {
             shared,
             state,
             active,
+            active_since: None,
             buffer: Vec::new(),
         }
     }
 
     pub fn run(mut self) {
         while let Some((items, weight)) = self.take() {
+            let items = self.controls(items);
             let mut group = self.build(items);
             let result = if group.entries.is_empty() {
                 Ok(())
@@ -153,6 +188,28 @@ impl Writer {
         Some((items, weight))
     }
 
+    /// Does what is to be done between writes; returns the rest.
+    fn controls(&mut self, items: Vec<Waiting>) -> Vec<Waiting> {
+        let mut rest = Vec::with_capacity(items.len());
+        for waiting in items {
+            let Item::Control(control) = waiting.item else {
+                rest.push(waiting);
+                continue;
+            };
+            let result = match control {
+                Control::Roll => self.roll_if_used(),
+                Control::Expire { now_ms, boots } => self.expire(now_ms, &boots),
+                Control::Become(producer) => {
+                    self.state.producer = producer;
+                    self.state.sequences.clear();
+                    self.roll()
+                }
+            };
+            let _ = waiting.done.send(result);
+        }
+        rest
+    }
+
     fn build(&self, items: Vec<Waiting>) -> Group {
         let mut group = Group::default();
         let mut batches: Vec<Result<OpenBatch, Frame>> = Vec::new();
@@ -162,11 +219,21 @@ impl Writer {
         // Sequences after the batches of this group; they count only if it is written.
         let mut sequences: HashMap<StreamName, i32> = HashMap::new();
         let mut number = self.state.next_number;
+        if items
+            .iter()
+            .any(|waiting| matches!(waiting.item, Item::Record { .. }))
+            && let Some(dropped) = self.uncounted()
+        {
+            group.entries.push(Entry::Dropped { number, dropped });
+            number += 1;
+        }
 
         for Waiting { item, done, .. } in items {
             match item {
                 // Before the frames: a client sends PUBREL only after its message was durable, so a release never belongs to a
                 // message of this group, but the same packet id may already be used again in it.
+                // Done before.
+                Item::Control(_) => {}
                 Item::Release(packet) => {
                     group.entries.push(Entry::Release { number, packet });
                     number += 1;
@@ -325,21 +392,24 @@ impl Writer {
         if self.shared.failed.load(Ordering::Relaxed) {
             return Err(WriteError::Failed("an earlier sync failed".into()));
         }
-        let (first, len) = self.active_segment();
-        if len >= self.shared.config.segment_bytes && self.state.next_number > first {
-            self.roll()?;
-        }
-        let (first, len) = self.active_segment();
         self.buffer.clear();
         for (place, entry) in (0..).zip(&group.entries) {
             entry.encode(place, &mut self.buffer);
         }
+        if self.shared.config.eviction == Eviction::Oldest {
+            self.make_room(self.buffer.len() as u64)?;
+        }
+        let (_, len) = self.active_segment();
+        if len >= self.shared.config.segment_bytes {
+            self.roll_if_used()?;
+        }
+        let (first, len) = self.active_segment();
         if let Err(error) = self.active.append(&self.buffer) {
             // Part of it may stand there; it must go before anything else is written behind it.
             if let Err(error) = self.active.truncate(len) {
                 self.fail(&error);
             }
-            return Err(write_error(&error));
+            return Err(self.write_error(&error));
         }
         if let Err(error) = self.active.sync() {
             // What is on the disk now is unknown, and asking again does not tell: Linux reports such an error once.
@@ -368,32 +438,38 @@ impl Writer {
         }
         for entry in &group.entries {
             self.state.pass(entry);
+            if self.active_since.is_none() && matches!(entry, Entry::Frame(_)) {
+                self.active_since = Some(self.state.last);
+            }
         }
         (self.shared.on_durable)(&group.entries);
         let mut index = self.shared.index.lock();
         for entry in group.entries.drain(..) {
-            if let Entry::Frame(frame) = entry {
-                index.push_tail(Arc::new(frame));
+            match entry {
+                Entry::Frame(frame) => index.push_tail(Arc::new(frame)),
+                // Readers for the core must meet it.
+                Entry::Dropped { .. } => index.clear_tail(),
+                Entry::Release { .. } => {}
             }
         }
         // Under the lock, so that a reader who sees the end finds the frames before it.
         self.shared.end.send_replace(self.state.end());
     }
 
-    fn active_segment(&self) -> (u64, u64) {
+    pub(crate) fn active_segment(&self) -> (u64, u64) {
         let index = self.shared.index.lock();
         let last = index.segments.iter().next_back();
         last.map_or((0, 0), |(first, segment)| (*first, segment.len))
     }
 
-    fn roll(&mut self) -> Result<(), WriteError> {
+    pub(crate) fn roll(&mut self) -> Result<(), WriteError> {
         let (file, segment) = create_segment(
             &*self.shared.disk,
             &self.shared.dir,
             self.shared.config.id.kind(),
             &self.state,
         )
-        .map_err(|error| write_error(&error))?;
+        .map_err(|error| self.write_error(&error))?;
         let counters = &self.shared.counters;
         counters
             .bytes_written
@@ -401,21 +477,34 @@ impl Writer {
         counters.syncs.fetch_add(2, Ordering::Relaxed);
         self.shared.bytes.fetch_add(segment.len, Ordering::Relaxed);
         let mut index = self.shared.index.lock();
-        index.segments.insert(self.state.next_number, segment);
+        if let Some(old) = index.segments.insert(self.state.next_number, segment) {
+            self.shared.bytes.fetch_sub(old.len, Ordering::Relaxed);
+        }
         self.active = file;
+        self.active_since = None;
+        Ok(())
+    }
+
+    pub(crate) fn write_error(&self, error: &io::Error) -> WriteError {
+        if is_full(error) {
+            self.shared.space.run_out();
+            return WriteError::DiskFull;
+        }
+        WriteError::Failed(error.to_string())
+    }
+
+    /// Begins a new segment, unless nothing is in this one.
+    pub(crate) fn roll_if_used(&mut self) -> Result<(), WriteError> {
+        let (first, _) = self.active_segment();
+        if self.state.next_number > first {
+            self.roll()?;
+        }
         Ok(())
     }
 
     fn fail(&self, error: &io::Error) {
         tracing::error!(log = %self.shared.config.name, %error, "the disk failed: nothing is taken until a restart");
         self.shared.failed.store(true, Ordering::Relaxed);
-    }
-}
-
-fn write_error(error: &io::Error) -> WriteError {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => WriteError::DiskFull,
-        _ => WriteError::Failed(error.to_string()),
     }
 }
 
@@ -450,6 +539,8 @@ pub(crate) fn create_segment(
     let segment = Segment {
         path,
         first_position: state.next_position,
+        producer: state.producer,
+        last: state.last,
         data_start: len,
         len,
     };

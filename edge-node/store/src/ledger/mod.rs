@@ -23,8 +23,12 @@ pub enum Table {
     Session = 3,
     /// Retained messages by topic.
     Retained = 4,
-    /// QoS 2 packet ids that wait for PUBREL: (client id, 0, packet id).
+    /// QoS 2 packet ids that wait for PUBREL: (client id, 0, packet id, lane of the message).
     Unreleased = 5,
+    /// Gaps of which the core does not know yet: (lane, first entry number).
+    Gap = 6,
+    /// What is added to the timestamps of a boot that did not know the time: (boot).
+    Boot = 7,
 }
 
 #[derive(Debug, Clone)]

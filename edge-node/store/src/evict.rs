@@ -1,0 +1,120 @@
+//! Making room in a lane, and letting go of what is too old: always the oldest segment, and never before it is noted what went.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use crate::frame::Dropped;
+use crate::gap::GapReason;
+use crate::landing::landing;
+use crate::log::{End, Evicted, WriteError};
+use crate::segment::Stamp;
+use crate::writer::Writer;
+
+impl Writer {
+    /// Evicts until there is room for so many bytes, or nothing is left to evict.
+    pub(crate) fn make_room(&mut self, bytes: u64) -> Result<(), WriteError> {
+        let max = self.shared.config.max_bytes;
+        while self.shared.bytes.load(Ordering::Relaxed) + bytes > max {
+            if !self.evict_oldest(GapReason::EvictedBytes)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Evicts segments of which everything is older than the lane allows. A segment that has been written to for a quarter of that time is
+    /// closed, so that a lane with few messages also lets go of them.
+    pub(crate) fn expire(
+        &mut self,
+        now_ms: i64,
+        boots: &BTreeMap<u64, i64>,
+    ) -> Result<(), WriteError> {
+        let Some(max_age) = self.shared.config.max_age else {
+            return Ok(());
+        };
+        let max_age = i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX);
+        let age = |stamp: Stamp| -> Option<i64> {
+            let ms = match stamp.blind {
+                None => Some(stamp.ms).filter(|ms| *ms >= 0),
+                Some(boot) => boots.get(&boot).and_then(|add| stamp.ms.checked_add(*add)),
+            };
+            Some(now_ms.saturating_sub(ms?))
+        };
+        if let Some(since) = self.active_since
+            && age(since).is_some_and(|age| age > max_age / 4)
+        {
+            self.roll_if_used()?;
+        }
+        loop {
+            let newest_record = {
+                let index = self.shared.index.lock();
+                index.segments.values().nth(1).map(|next| next.last)
+            };
+            let too_old = newest_record.and_then(age).is_some_and(|age| age > max_age);
+            if !too_old || !self.evict_oldest(GapReason::EvictedAge)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// False: there is only an empty segment.
+    fn evict_oldest(&mut self, reason: GapReason) -> Result<bool, WriteError> {
+        let two = || {
+            let index = self.shared.index.lock();
+            let mut oldest = index.segments.iter().map(|(n, s)| (*n, s.clone()));
+            (oldest.next(), oldest.next())
+        };
+        let (oldest, next) = match two() {
+            (Some(oldest), Some(next)) => (oldest, next),
+            _ => {
+                let (first, _) = self.active_segment();
+                if self.state.next_number <= first {
+                    return Ok(false);
+                }
+                self.roll()?;
+                return self.evict_oldest(reason);
+            }
+        };
+        let (number, segment) = oldest;
+        let at = landing(&self.shared, next.0).map_err(|error| self.write_error(&error))?;
+        let evicted = Evicted {
+            first: End {
+                number,
+                position: segment.first_position,
+            },
+            next: End {
+                number: next.0,
+                position: next.1.first_position,
+            },
+            reason,
+            bytes: segment.len - segment.data_start,
+            first_time: segment.last.ms,
+            last_time: next.1.last.ms,
+            landing: at,
+        };
+        (self.shared.on_evict)(evicted).map_err(|error| WriteError::Failed(error.to_string()))?;
+        let removed = self.shared.disk.remove(&segment.path);
+        removed.map_err(|error| self.write_error(&error))?;
+        self.shared.bytes.fetch_sub(segment.len, Ordering::Relaxed);
+        self.shared.index.lock().remove_segment(number);
+        Ok(true)
+    }
+
+    /// Messages that were dropped and that no entry of the log counts yet.
+    pub(crate) fn uncounted(&self) -> Option<Dropped> {
+        let mut so_far = self.shared.dropped.lock();
+        let records = so_far.records.saturating_sub(self.state.dropped.0);
+        if records == 0 {
+            return None;
+        }
+        let dropped = Dropped {
+            records,
+            bytes: so_far.bytes.saturating_sub(self.state.dropped.1),
+            first_time: so_far.first_time,
+            last_time: so_far.last_time,
+        };
+        // The next drop begins a new count.
+        so_far.first_time = -1;
+        Some(dropped)
+    }
+}

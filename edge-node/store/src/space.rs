@@ -1,0 +1,98 @@
+//! A reserve on the disk: a file that is there to be deleted when the file system is full, so that the ledger can still be written, gaps
+//! noted, and the outbox drained. While it is missing, no new messages are taken.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::disk::Disk;
+use crate::limits;
+
+pub(crate) struct Space {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    full: AtomicBool,
+}
+
+/// The name of the reserve in the store's directory.
+pub const RESERVE: &str = "reserve";
+const DRAFT: &str = "reserve.new";
+
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+impl Space {
+    /// Makes the reserve if it is not there. A file system without room for it is full from the start.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> io::Result<Space> {
+        let space = Space {
+            disk,
+            dir: dir.to_owned(),
+            full: AtomicBool::new(true),
+        };
+        let names = space.disk.list(dir)?;
+        if names.iter().any(|name| name == RESERVE) {
+            space.full.store(false, Ordering::Relaxed);
+        } else {
+            space.try_again();
+        }
+        Ok(space)
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// The file system is full: gives up the reserve.
+    pub fn run_out(&self) {
+        if self.full.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        tracing::error!(
+            "the file system is full: new messages are refused until there is room again"
+        );
+        if let Err(error) = self.disk.remove(&self.dir.join(RESERVE)) {
+            tracing::warn!(%error, "the reserve can not be deleted");
+        }
+    }
+
+    /// Makes the reserve again, if the file system was full and is not any more.
+    pub fn try_again(&self) {
+        if !self.is_full() {
+            return;
+        }
+        match self.make() {
+            Ok(()) => {
+                self.full.store(false, Ordering::Relaxed);
+                tracing::info!("there is room on the file system");
+            }
+            Err(error) => {
+                tracing::debug!(%error, "there is no room for the reserve");
+                // Whatever of it is there only takes room.
+                let _ = self.disk.remove(&self.dir.join(DRAFT));
+            }
+        }
+    }
+
+    fn make(&self) -> io::Result<()> {
+        let draft = self.dir.join(DRAFT);
+        let file = match self.disk.create(&draft) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.disk.remove(&draft)?;
+                self.disk.create(&draft)?
+            }
+            result => result?,
+        };
+        let chunk = vec![0; limits::RESERVE_CHUNK];
+        for _ in 0..limits::RESERVE / limits::RESERVE_CHUNK {
+            file.append(&chunk)?;
+        }
+        file.sync()?;
+        self.disk.rename(&draft, &self.dir.join(RESERVE))?;
+        self.disk.sync_dir(&self.dir)
+    }
+}
