@@ -12,6 +12,7 @@ use crate::ledger::{Change, Ledger, MemoryLedger, SledLedger, Table};
 use crate::segment::Producer;
 use crate::*;
 
+mod gaps;
 mod local;
 
 const OUTBOX: LogId = LogId::Outbox(Lane::DEFAULT);
@@ -450,30 +451,6 @@ async fn sequences_are_never_used_again_when_segments_are_lost() {
         ),
         (1, 0)
     );
-}
-
-#[tokio::test]
-async fn damage_in_the_middle_costs_the_rest_of_one_segment_and_is_counted() {
-    let (place, disk, _) = Place::simulated();
-    let store = place.open();
-    for n in 0..300 {
-        store
-            .publish(message("s", "s/k", &n.to_string()))
-            .await
-            .unwrap();
-    }
-    drop(store);
-    let dir = place.dir.join("outbox/data");
-    let mut names = disk.list(&dir).unwrap();
-    names.sort();
-    disk.flip_bit(&dir.join(&names[2]), 2000);
-    disk.flip_bit(&dir.join(&names[4]), 30);
-    let store = place.open();
-    let found = values(&frames(&store, OUTBOX).await);
-    assert!(found.len() > 200 && found.len() < 300, "{}", found.len());
-    assert_eq!(found.last().unwrap(), "299");
-    let stats = store.stats();
-    assert_eq!((stats.damaged, stats.set_aside), (1, 1));
 }
 
 #[tokio::test]
