@@ -40,6 +40,8 @@ pub struct Uplink {
 
 /// When to try again.
 enum Retry {
+    /// At once: there is a better way than the one that was given up.
+    Now,
     /// Soon: there was a connection.
     Quick,
     /// After a pause that grows.

@@ -139,7 +139,7 @@ impl Listener {
     pub async fn accept(&self) -> Option<Pending> {
         loop {
             let client = tokio::select! {
-                incoming = self.endpoint.accept() => Client::Quic(incoming?),
+                incoming = self.endpoint.accept() => Client::Quic(Box::new(incoming?)),
                 accepted = accept_tcp(self.tcp.as_deref()) => match accepted {
                     Ok((stream, remote)) => Client::Tls(stream, remote),
                     Err(error) => {
@@ -249,7 +249,8 @@ impl Drop for Counted {
 }
 
 enum Client {
-    Quic(quinn::Incoming),
+    /// In a box since it is much larger than the other.
+    Quic(Box<quinn::Incoming>),
     Tls(TcpStream, SocketAddr),
 }
 
@@ -307,7 +308,7 @@ impl Pending {
             reason: closed.to_string(),
         };
         let (guard, alpn, early) = match self.client {
-            Client::Quic(incoming) => accept_quic(incoming).await.map_err(handshake)?,
+            Client::Quic(incoming) => accept_quic(*incoming).await.map_err(handshake)?,
             Client::Tls(stream, remote) => {
                 let (guard, alpn) =
                     accept_tls(stream, remote, &self.acceptor, &self.timing, self.closing)

@@ -144,16 +144,12 @@ codes! {
 
 codes! {
     /// Whether an edge knows what time it is.
+    #[derive(Default)]
     TimeQuality: u8 {
         /// Its clock may be anything: what it stamps is placed in time later.
+        #[default]
         Unknown = 0 => "unknown",
         Known = 1 => "known",
-    }
-}
-
-impl Default for TimeQuality {
-    fn default() -> Self {
-        TimeQuality::Unknown
     }
 }
 

@@ -142,10 +142,15 @@ async fn the_authority_survives_and_is_never_replaced_silently() {
         std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     std::fs::remove_file(&file).unwrap();
-    let error = cloud_sync::start(ctx, "127.0.0.1:0".parse().unwrap(), TIMING)
-        .err()
-        .unwrap()
-        .to_string();
+    let error = cloud_sync::start(
+        ctx,
+        "127.0.0.1:0".parse().unwrap(),
+        cloud_sync::TlsListen::Same,
+        TIMING,
+    )
+    .err()
+    .unwrap()
+    .to_string();
     assert!(
         error.contains("missing") && error.contains("backup"),
         "{error}"

@@ -1,0 +1,49 @@
+//! What is kept of the local clients: their sessions.
+
+use super::*;
+
+impl Store {
+    pub fn load_session(&self, client: &str) -> Result<Option<Session>, LedgerError> {
+        self.inner.sessions.load(&*self.inner.ledger, client)
+    }
+
+    /// Resolves when durable.
+    pub async fn save_session(&self, client: &str, session: Session) -> Result<(), SessionError> {
+        let ledger = &*self.inner.ledger;
+        self.inner.sessions.save(ledger, client, session)?;
+        Ok(self.keeper.flush().await?)
+    }
+
+    /// Forgets a session and the unreleased packet ids of the client; resolves when that is durable.
+    pub async fn delete_session(&self, client: &str) -> Result<(), LedgerError> {
+        let mut rows = vec![Change::Delete {
+            table: Table::Session,
+            key: client.as_bytes().to_vec(),
+        }];
+        let ledger = &self.inner.ledger;
+        let existed = ledger.get(Table::Session, client.as_bytes())?.is_some();
+        ledger.scan(Table::Unreleased, &client_prefix(client), &mut |key, _| {
+            rows.push(Change::Delete {
+                table: Table::Unreleased,
+                key: key.to_vec(),
+            });
+            true
+        })?;
+        self.inner.sessions.forget(client);
+        if !existed && rows.len() == 1 {
+            return Ok(());
+        }
+        ledger.apply(rows)?;
+        self.keeper.flush().await
+    }
+
+    pub fn sessions(&self) -> Result<Vec<(String, Session)>, LedgerError> {
+        self.inner.sessions.all(&*self.inner.ledger)
+    }
+
+    /// What a connected client may still read. Empty = it is gone.
+    pub fn progress(&self, client: &str, positions: Vec<Checkpoint>) {
+        self.inner.sessions.progress(client, positions);
+        self.keeper.touch();
+    }
+}

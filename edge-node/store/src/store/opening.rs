@@ -1,0 +1,342 @@
+//! Opening a store: each log is brought to where its disk is, the ledger to where the logs are, and what the disk forgot is noted as a gap.
+
+use super::*;
+
+fn get_producer(ledger: &dyn Ledger) -> Result<Option<Producer>, LedgerError> {
+    Ok(ledger.get(Table::Identity, PRODUCER)?.and_then(|value| {
+        let mut r = Reader(value);
+        Some(Producer {
+            id: r.get_i64().ok()?,
+            epoch: r.get_i16().ok()?,
+            previous: Some(r.get_i64().ok()?).filter(|id| *id >= 0),
+        })
+    }))
+}
+
+/// What all logs of a store have in common.
+struct Shared<'a> {
+    disk: &'a Arc<dyn Disk>,
+    ledger: &'a Arc<dyn Ledger>,
+    applied: &'a Arc<Mutex<Applied>>,
+    space: &'a Arc<Space>,
+}
+
+/// Opens one log and brings the ledger up to it.
+fn open_log(
+    shared: &Shared<'_>,
+    dir: &Path,
+    config: LogConfig,
+    recovered: &Recovered,
+    on_evict: OnEvict,
+) -> Result<Log, OpenError> {
+    let Shared {
+        disk,
+        ledger,
+        applied,
+        space,
+    } = *shared;
+    let id = config.id;
+    let dropped = ledger.get(Table::Cursor, &log_key(id, "dropped"))?;
+    let dropped = dropped.and_then(|value| {
+        let mut r = Reader(value);
+        Some((r.get_u64().ok()?, r.get_u64().ok()?))
+    });
+    let from = ledger.get(Table::Cursor, &log_key(id, "applied"))?;
+    let from = from.and_then(|v| Reader(v).get_u64().ok()).unwrap_or(0);
+    let lane = recovered.state.lane;
+    let mut failed = None;
+    replay(&**disk, &recovered.segments, from, &mut |entry| {
+        let number = entry.number();
+        let mut rows = Vec::new();
+        apply::changes(lane, std::slice::from_ref(&entry), &mut rows);
+        if !rows.is_empty() {
+            rows.push(applied_row(id, number + 1));
+            if let Err(error) = ledger.apply(rows) {
+                failed.get_or_insert(error);
+            }
+        }
+    })?;
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+
+    let next = recovered.state.next_number;
+    applied.lock().logs.insert(id, next);
+    let theirs = (ledger.clone(), applied.clone());
+    let on_durable: OnDurable = Box::new(move |entries: &[Entry]| {
+        let (ledger, applied) = &theirs;
+        let Some(next) = entries.last().map(|last| last.number() + 1) else {
+            return;
+        };
+        let mut rows = Vec::new();
+        apply::changes(lane, entries, &mut rows);
+        // Held over both steps, so that a checkpoint never says less than the ledger has got.
+        let mut applied = applied.lock();
+        if applied.failed {
+            return;
+        }
+        if !rows.is_empty() {
+            rows.push(applied_row(id, next));
+            if let Err(error) = ledger.apply(rows) {
+                tracing::error!(%error, "the ledger does not take changes: they are kept in the segments for the next start");
+                applied.failed = true;
+                return;
+            }
+        }
+        applied.logs.insert(id, next);
+    });
+    Log::start(
+        config,
+        disk.clone(),
+        dir,
+        recovered.state.clone(),
+        recovered.segments.clone(),
+        recovered.active.clone(),
+        Hooks {
+            on_durable,
+            on_evict,
+            dropped: dropped.unwrap_or_default(),
+            space: space.clone(),
+        },
+    )
+    .map_err(io_error(dir.display()))
+}
+
+/// Where the uplink of a lane goes on, and the gap that it meets first if the disk forgot what it had.
+fn settle_cursor(
+    gaps: &Gaps,
+    lane: Lane,
+    uplink: Option<End>,
+    known: Option<End>,
+    recovered: &Recovered,
+) -> Result<End, LedgerError> {
+    let state = &recovered.state;
+    let oldest = recovered.segments.iter().next();
+    let oldest = oldest.map_or(state.end(), |(number, segment)| End {
+        number: *number,
+        position: segment.first_position,
+    });
+    let producer = state.producer;
+    let lost = |first: u64, next: End, records: u64, sequences| Gap {
+        lane,
+        reason: GapReason::Lost,
+        first,
+        next,
+        records,
+        bytes: 0,
+        first_time: state.last.ms,
+        last_time: -1,
+        producer_id: producer.id + i64::from(lane.0),
+        epoch: producer.epoch,
+        sequences,
+    };
+    let Some(uplink) = uplink else {
+        // Without the ledger nobody knows what of the beginning the core has, or what else was to be told of it.
+        if let Some(first) = &recovered.oldest
+            && oldest.number > 1
+        {
+            let sequences = first.sequences.clone().into_iter().collect();
+            let mut gap = lost(1, oldest, 0, sequences);
+            gap.producer_id = first.producer.id + i64::from(lane.0);
+            gap.epoch = first.producer.epoch;
+            gap.first_time = -1;
+            gap.last_time = first.last.ms;
+            gaps.add(gap)?;
+            return Ok(End {
+                number: 1,
+                position: oldest.position,
+            });
+        }
+        return Ok(oldest);
+    };
+    let Some((found, known)) = recovered.lost_from.zip(known) else {
+        return Ok(uplink.min_by_number(state.end()));
+    };
+    if uplink.number >= known.number {
+        // The core has it all.
+        return Ok(state.end());
+    }
+    let from = if found.number > uplink.number {
+        found
+    } else {
+        uplink
+    };
+    let records = known.position.saturating_sub(from.position);
+    gaps.add(lost(from.number, state.end(), records, Vec::new()))?;
+    Ok(uplink)
+}
+
+/// Makes what keeps a gap for a segment before it is evicted.
+fn note_evicted(
+    lane: Lane,
+    gaps: &Arc<Gaps>,
+    uplink: &Arc<Mutex<End>>,
+    ledger: &Arc<dyn Ledger>,
+) -> OnEvict {
+    let (gaps, uplink, ledger) = (gaps.clone(), uplink.clone(), ledger.clone());
+    Box::new(move |evicted: Evicted| {
+        let uplink = *uplink.lock();
+        if uplink.number >= evicted.next.number {
+            // The core has it. What else it means must be in the ledger.
+            return ledger.flush();
+        }
+        let first = if uplink.number > evicted.first.number {
+            uplink
+        } else {
+            evicted.first
+        };
+        let position = evicted.next.position;
+        let all = position.saturating_sub(evicted.first.position).max(1);
+        let records = position.saturating_sub(first.position);
+        gaps.add(Gap {
+            lane,
+            reason: evicted.reason,
+            first: first.number,
+            next: evicted.next,
+            records,
+            bytes: u64::try_from(u128::from(evicted.bytes) * u128::from(records) / u128::from(all))
+                .unwrap_or(u64::MAX),
+            first_time: evicted.first_time,
+            last_time: evicted.last_time,
+            producer_id: evicted.landing.producer.id + i64::from(lane.0),
+            epoch: evicted.landing.producer.epoch,
+            sequences: evicted.landing.sequences,
+        })
+    })
+}
+
+impl Store {
+    /// Opens the store in `dir`, or makes it. Blocks on the disk.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        ledger: Arc<dyn Ledger>,
+        dir: &Path,
+        config: Config,
+    ) -> Result<Store, OpenError> {
+        let outbox_dir = dir.join("outbox");
+        let inbox_dir = dir.join("inbox");
+        let found = lanes::survey_all(&*disk, &*ledger, &outbox_dir, &config)?;
+        let inbox_survey = survey(&*disk, &inbox_dir, LogId::Inbox.kind())?;
+
+        let mut known: Vec<Producer> = get_producer(&*ledger)?.into_iter().collect();
+        known.extend(inbox_survey.producers.iter());
+        known.extend(found.iter().flat_map(|lane| &lane.survey.producers));
+        let producer = next_incarnation(&known, fresh_id(config.random));
+        // In both places before anything is written under it: here, and in the headers of the new segments.
+        let mut rows = vec![producer_row(producer)];
+        rows.extend(found.iter().map(lanes::FoundLane::row));
+        ledger.apply(rows)?;
+        ledger.flush()?;
+
+        let space = Arc::new(Space::open(disk.clone(), dir).map_err(io_error(dir.display()))?);
+        let gaps = Arc::new(Gaps::load(ledger.clone())?);
+        let applied = Arc::new(Mutex::new(Applied::default()));
+        let shared = Shared {
+            disk: &disk,
+            ledger: &ledger,
+            applied: &applied,
+            space: &space,
+        };
+        let mut lanes = Vec::new();
+        let mut cut = 0;
+        let mut set_aside = 0;
+        for lane in found {
+            let id = LogId::Outbox(lane.number);
+            let dir = outbox_dir.join(&*lane.name);
+            set_aside += lane.survey.set_aside;
+            let end = get_end(&*ledger, Table::Cursor, &log_key(id, "end"))?;
+            let recovered = recover(&*disk, lane.survey, id, end, producer)?;
+            cut += recovered.cut;
+            let uplink = get_end(&*ledger, Table::Cursor, &log_key(id, "uplink"))?;
+            // Of what only local readers get, the core hears nothing.
+            let is_local = *lane.name == *LOCAL;
+            let uplink = if is_local {
+                recovered.state.end()
+            } else {
+                settle_cursor(&gaps, lane.number, uplink, end, &recovered)?
+            };
+            let uplink = Arc::new(Mutex::new(uplink));
+            let bounds = lane.config.clone();
+            let bounds = bounds.unwrap_or_else(|| LaneConfig::new(&lane.name));
+            let log_config = LogConfig {
+                id,
+                name: lane.name.clone(),
+                // A lane that evicts must have more than a few of them.
+                segment_bytes: config.segment_bytes.min(bounds.max_bytes / 8),
+                max_bytes: bounds.max_bytes,
+                max_age: bounds.max_age,
+                eviction: bounds.eviction,
+                compression: bounds.compression,
+            };
+            let on_evict = if is_local {
+                let ledger = ledger.clone();
+                Box::new(move |_| ledger.flush()) as OnEvict
+            } else {
+                note_evicted(lane.number, &gaps, &uplink, &ledger)
+            };
+            let log = open_log(&shared, &dir, log_config, &recovered, on_evict)?;
+            lanes.push(LaneLog {
+                info: LaneInfo {
+                    lane: lane.number,
+                    name: lane.name,
+                    configured: lane.config.is_some(),
+                },
+                log,
+                uplink,
+            });
+        }
+
+        set_aside += inbox_survey.set_aside;
+        let end = get_end(&*ledger, Table::Cursor, &log_key(LogId::Inbox, "end"))?;
+        let inbox_found = recover(&*disk, inbox_survey, LogId::Inbox, end, producer)?;
+        cut += inbox_found.cut;
+        let log_config = LogConfig {
+            id: LogId::Inbox,
+            name: "inbox".into(),
+            segment_bytes: config.segment_bytes,
+            max_bytes: u64::MAX,
+            max_age: None,
+            eviction: Eviction::Reject,
+            compression: record::Compression::None,
+        };
+        let inbox = open_log(
+            &shared,
+            &inbox_dir,
+            log_config,
+            &inbox_found,
+            // It has no bound.
+            Box::new(|_| Ok(())),
+        )?;
+        let quarantine = dir.join("quarantine");
+        let quarantine =
+            Quarantine::open(disk.clone(), &quarantine).map_err(io_error(quarantine.display()))?;
+
+        let inner = Arc::new(Inner {
+            lanes,
+            inbox,
+            producer: Mutex::new(producer),
+            sessions: Sessions::load_all(&*ledger)?,
+            boots: Boots::load(&*ledger)?,
+            gaps,
+            space,
+            started: Instant::now(),
+            ledger,
+            applied,
+            config,
+            sessions_lagging: AtomicU64::new(0),
+        });
+        inner.checkpoint()?;
+        let theirs = inner.clone();
+        let keeper =
+            Keeper::start(move || theirs.checkpoint()).map_err(io_error("the keeper's thread"))?;
+        Ok(Store {
+            inner,
+            keeper,
+            quarantine,
+            origins: Mutex::new(inbox_found.state.origins),
+            nothing: watch::Sender::new(End::default()),
+            cut,
+            set_aside,
+        })
+    }
+}
