@@ -208,7 +208,8 @@ mod tests {
                 }
                 trainings
             };
-        assert_eq!(feed(&mut training, 400, 1.0, &mut newest), 1);
+        let until_trained = limits::LEAST_SAMPLES as u64;
+        assert_eq!(feed(&mut training, until_trained, 1.0, &mut newest), 1);
         assert_eq!(feed(&mut training, 1000, 0.2, &mut newest), 1);
         assert_eq!(feed(&mut training, 1000, 0.25, &mut newest), 1);
         assert_eq!(feed(&mut training, 300, 0.5, &mut newest), 2);

@@ -15,6 +15,13 @@ async fn asked(events: &mut Events) -> QueryFrame {
     }
 }
 
+/// The welcome is on its way before the core can ask.
+async fn can_be_asked(core: &Core) {
+    while core.sync.edge("e1").unwrap().connected_since_ms.is_none() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
 async fn answer(connection: &Connection, id: u32, status: AnswerStatus, json: &'static str) {
     let answer = AnswerFrame {
         id,
@@ -33,6 +40,7 @@ async fn an_edge_is_asked_and_answers_in_any_order() {
     assert!(matches!(not_connected, Err(QueryError::NotConnected)));
 
     let (connection, mut events) = core.connect(&identity, PRODUCER).await.unwrap();
+    can_be_asked(&core).await;
     let sync = core.sync.clone();
     let status = tokio::spawn(async move { sync.edge_status("e1").await });
     let first = asked(&mut events).await;
@@ -81,6 +89,7 @@ async fn questions_are_bounded_and_an_answer_to_none_ends_the_connection() {
     let core = Core::start(dir.path(), "127.0.0.1:0").await;
     let identity = core.enrol("e1").await;
     let (connection, mut events) = core.connect(&identity, PRODUCER).await.unwrap();
+    can_be_asked(&core).await;
     let mut open = Vec::new();
     for _ in 0..sync::limits::MAX_QUERIES {
         let sync = core.sync.clone();
