@@ -8,7 +8,8 @@ use sync::{
     AnswerFrame, BatchFrame, CloseCode, DictionaryFrame, DownFrame, DownPosition, Frame,
     FrameReader, GapFrame, LaneFrame, Pace, QueryFrame, Refused, Sender, Welcome, Window, limits,
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 
 use crate::Transport;
 use crate::carrier::{CONTROL_PRIORITY, Carrier, CloseOnDrop, Closed, RecvPipe, SendPipe};
@@ -79,6 +80,7 @@ pub(crate) async fn establish(
         heard: Mutex::new(VecDeque::new()),
         heard_more: Notify::new(),
         lost: OnceLock::new(),
+        silent: watch::Sender::default(),
         control: tokio::sync::Mutex::new(send),
         lanes: tokio::sync::Mutex::new(BTreeMap::new()),
         priorities: Mutex::new(BTreeMap::new()),
@@ -118,6 +120,8 @@ pub(crate) struct Shared {
     heard: Mutex<VecDeque<Heard>>,
     heard_more: Notify,
     lost: OnceLock<Lost>,
+    /// Since when the core has been silent although an answer is owed; none: not for long enough to mean anything.
+    pub(crate) silent: watch::Sender<Option<Instant>>,
     control: tokio::sync::Mutex<SendPipe>,
     lanes: tokio::sync::Mutex<BTreeMap<u8, Arc<tokio::sync::Mutex<SendPipe>>>>,
     priorities: Mutex<BTreeMap<u8, i32>>,
@@ -324,6 +328,10 @@ impl Connection {
     /// Whether the hello was taken as early data, one round trip sooner (RFC 9001, 4.6).
     pub fn resumed(&self) -> bool {
         self.shared.resumed
+    }
+
+    pub(crate) fn silence(&self) -> watch::Receiver<Option<Instant>> {
+        self.shared.silent.subscribe()
     }
 
     /// The smoothed round-trip time, where it is known.

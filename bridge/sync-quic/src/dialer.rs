@@ -16,6 +16,11 @@ use crate::{CoreAddress, Identity, IdentityError, Now, Timing, Transport, quic};
 /// First pause between two looks whether QUIC gets through, while TLS is in use; doubles.
 const FIRST_PROBE: Duration = Duration::from_secs(60);
 const LONGEST_PROBE: Duration = Duration::from_secs(30 * 60);
+/// Between two looks whether TLS gets through, while QUIC is silent.
+const NEXT_TLS_PROBE: Duration = Duration::from_secs(1);
+/// What QUIC has left to say something once TLS has got through: where the whole link was away both come back, and QUIC, which is asked
+/// anew each second, is the one to keep.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// How often the kernel is asked which way it would send. Costs two calls and no packet.
 const LOOK: Duration = Duration::from_millis(500);
 /// Stands for the rest of the world where no core's address is known yet (RFC 5737): nothing is sent to it.
@@ -35,7 +40,7 @@ struct State {
     learned: Vec<CoreAddress>,
     last_good: Option<Candidate>,
     last_remote: Option<SocketAddr>,
-    /// A QUIC connection that a probe has established, for the next [`Dialer::connect`].
+    /// A connection that a probe has established, for the next [`Dialer::connect`].
     prepared: Option<Dialled>,
 }
 
@@ -152,18 +157,44 @@ impl Dialer {
         }
     }
 
+    /// To be awaited beside a connection over QUIC: returns when the core is silent there and answers over TLS, as where a network has
+    /// begun to let no UDP through; the next [`Dialer::connect`] uses the connection over TLS. Never returns where no address may be used
+    /// over TLS. Cancel-safe.
+    pub async fn tls_instead(&self, connection: &Connection) {
+        let mut silence = connection.silence();
+        loop {
+            let silent = silence.wait_for(Option::is_some).await.map(|since| *since);
+            let Ok(since) = silent else {
+                // It is over, which others notice.
+                return std::future::pending().await;
+            };
+            if let Some(dialled) = self.probe(Transport::Tls).await {
+                tokio::time::sleep(LAST_WORD).await;
+                if *silence.borrow() == since {
+                    self.state().prepared = Some(dialled);
+                    return;
+                }
+            }
+            tokio::time::sleep(NEXT_TLS_PROBE).await;
+        }
+    }
+
     /// One look whether QUIC gets through; true = the next [`Dialer::connect`] uses the connection that was made.
     pub async fn probe_quic(&self) -> bool {
-        let (mut order, _) = self.order();
-        order.retain(|candidate| candidate.transport == Transport::Quic);
-        let race = race(&order, false, &self.tls, &self.timing, None);
-        match tokio::time::timeout(self.timing.handshake, race).await {
-            Ok(Ok(dialled)) => {
-                self.state().prepared = Some(dialled);
-                true
-            }
-            Ok(Err(_)) | Err(_) => false,
+        let dialled = self.probe(Transport::Quic).await;
+        let through = dialled.is_some();
+        if through {
+            self.state().prepared = dialled;
         }
+        through
+    }
+
+    async fn probe(&self, transport: Transport) -> Option<Dialled> {
+        let (mut order, _) = self.order();
+        order.retain(|candidate| candidate.transport == transport);
+        let race = race(&order, false, &self.tls, &self.timing, None);
+        let limit = self.timing.handshake;
+        tokio::time::timeout(limit, race).await.ok()?.ok()
     }
 
     /// Returns when this machine has another way to the core than at the call: a new address, or one at all. To be awaited beside

@@ -50,6 +50,10 @@ async fn look(shared: &Shared, endpoint: Option<&quinn::Endpoint>) {
             (heard, since, asked) = (count, now, now);
         }
         let patience = SILENCE.max(shared.carrier.rtt().unwrap_or_default() * 3);
+        let known = (now - since >= patience).then_some(since);
+        shared
+            .silent
+            .send_if_modified(|silent| std::mem::replace(silent, known) != known);
         let silent = now - asked >= patience;
         match (&shared.carrier, endpoint) {
             (Carrier::Quic(_), Some(endpoint)) if moved || silent => {

@@ -10,7 +10,8 @@ import sys
 import tempfile
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1] / "harness")]
 
 import figures  # noqa: E402
 import network  # noqa: E402
@@ -79,11 +80,11 @@ def main():
     parser.add_argument("--load", required=True, help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.scale = lambda count: count // 10 if options.quick else count
-    if os.geteuid() != 0:
-        raise SystemExit("tests/bench/run edge makes a network namespace: run it as root")
+    if why_not := network.why_not():
+        raise SystemExit(f"tests/bench/run edge makes a network namespace: {why_not}")
 
     results = {"taken": time.strftime("%Y-%m-%d"), "machine": machine(), "quick": options.quick, "systems": {}, "figures": {}}
-    with network.network() as net:
+    with network.Network() as net:
         for name in options.only or figures.ALL:
             for system in systems.SYSTEMS:
                 if options.system and system.name not in options.system:

@@ -17,7 +17,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "harness"))
 
 import daemons  # noqa: E402
 import peers  # noqa: E402
-from network import LINK, SIDE  # noqa: E402
 
 wait_until = daemons.wait_until
 
@@ -65,13 +64,13 @@ class System:
     version = ""
     #  What makes a PUBACK mean that the message is on the disk; said in the table.
     durability = ""
-    site = f"{SIDE[1]}:18830"
     #  Topics of the centre for those of the site.
     filter = "bench/#"
     qos_at_centre = 1
 
     def __init__(self, folder, net, options):
         self.folder, self.net, self.options = pathlib.Path(folder) / self.name, net, options
+        self.site, self.link, self.side = f"{net.side[1]}:18830", net.link[0], net.side
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "site").mkdir(parents=True)
         (self.folder / "centre").mkdir()
@@ -115,14 +114,14 @@ class Towline(System):
     def start(self, lanes=()):
         self.version = subprocess.run([daemons.BINARIES / "towline-edge", "--version"], capture_output=True, text=True).stdout.split()[-1]
         core = daemons.Core(self.folder / "centre")
-        core.listeners = {"sync": f"{LINK[0]}:4884", "mqtt": f"{SIDE[0]}:18831", "admin": "127.0.0.1:0", "kafka": "off", "amqp": "off"}
+        core.listeners = {"sync": f"{self.link}:4884", "mqtt": f"{self.side[0]}:18831", "admin": "127.0.0.1:0", "kafka": "off", "amqp": "off"}
 
         self.core = core.start()
         self.centre = core.address("mqtt")
         config = self.folder / "edge.toml"
         config.write_text("\n".join(("allow-anonymous = true", *lanes)))
         edge = daemons.Edge(self.folder / "site", core.address("sync"), core.token(), arguments=["--config", str(config)])
-        edge.listeners = {"mqtt": self.site, "admin": f"{SIDE[1]}:18832"}
+        edge.listeners = {"mqtt": self.site, "admin": f"{self.side[1]}:18832"}
         command = edge.command
         edge.command = lambda: self.net.inside(command())
         self.edge = edge.start()
@@ -144,13 +143,13 @@ class Mosquitto(System):
         command, self.version = peers.install(self.options.peers, "mosquitto", "usr/sbin/mosquitto")
         plugin = next(pathlib.Path(self.options.peers).rglob("mosquitto_persist_sqlite.so"))
         centre = self.folder / "centre.conf"
-        self.centre = f"{SIDE[0]}:18831"
-        centre.write_text(f"listener 18831 {SIDE[0]}\nlistener 18833 {LINK[0]}\nallow_anonymous true\nmax_queued_messages 0\nuser root\n")
+        self.centre = f"{self.side[0]}:18831"
+        centre.write_text(f"listener 18831 {self.side[0]}\nlistener 18833 {self.link}\nallow_anonymous true\nmax_queued_messages 0\nuser root\n")
         site = self.folder / "site.conf"
         site.write_text(
-            f"listener 18830 {SIDE[1]}\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 0\nuser root\n"
+            f"listener 18830 {self.side[1]}\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 0\nuser root\n"
             f"plugin {plugin}\nplugin_opt_db_file {self.folder}/site/mosquitto.db\nplugin_opt_sync full\nplugin_opt_flush_period 1\n"
-            f"connection centre\naddress {LINK[0]}:18833\ncleansession false\nclientid bench-site\ntopic # out 1\n"
+            f"connection centre\naddress {self.link}:18833\ncleansession false\nclientid bench-site\ntopic # out 1\n"
             "restart_timeout 1\nkeepalive_interval 10\nnotifications false\nbridge_max_packet_size 0\n"
         )
         self.parts = [Process([*command, "-c", str(centre)], self.folder / "centre.log")]
@@ -173,17 +172,17 @@ class Nats(System):
 
     def start(self, lanes=()):
         command, self.version = peers.install(self.options.peers, "nats-server", "usr/sbin/nats-server")
-        self.centre = f"{SIDE[0]}:18831"
+        self.centre = f"{self.side[0]}:18831"
         centre = self.folder / "centre.conf"
         jetstream = "jetstream {{ store_dir: {dir}, domain: {domain}, max_file: 20G, max_mem: 64M, sync_interval: always }}\n"
         centre.write_text(
-            f'server_name: centre\nlisten: "{SIDE[0]}:18834"\n' + jetstream.format(dir=self.folder / "centre", domain="hub")
-            + f'mqtt {{ listen: "{self.centre}" }}\nleafnodes {{ listen: "{LINK[0]}:18835" }}\nhttp: "{SIDE[0]}:18836"\n'
+            f'server_name: centre\nlisten: "{self.side[0]}:18834"\n' + jetstream.format(dir=self.folder / "centre", domain="hub")
+            + f'mqtt {{ listen: "{self.centre}" }}\nleafnodes {{ listen: "{self.link}:18835" }}\nhttp: "{self.side[0]}:18836"\n'
         )
         site = self.folder / "site.conf"
         site.write_text(
-            f'server_name: site\nlisten: "{SIDE[1]}:18834"\n' + jetstream.format(dir=self.folder / "site", domain="leaf")
-            + f'mqtt {{ listen: "{self.site}" }}\nleafnodes {{ remotes: [ {{ url: "nats-leaf://{LINK[0]}:18835" }} ] }}\nhttp: "{SIDE[1]}:18836"\n'
+            f'server_name: site\nlisten: "{self.side[1]}:18834"\n' + jetstream.format(dir=self.folder / "site", domain="leaf")
+            + f'mqtt {{ listen: "{self.site}" }}\nleafnodes {{ remotes: [ {{ url: "nats-leaf://{self.link}:18835" }} ] }}\nhttp: "{self.side[1]}:18836"\n'
         )
         self.parts = [Process([*command, "-c", str(centre)], self.folder / "centre.log")]
         listening(self.centre)
@@ -191,13 +190,13 @@ class Nats(System):
         self.parts.append(self.process)
         listening(self.site)
         # What devices publish is kept at the site, and mirrored to the centre when there is a link.
-        self.ask(f"{SIDE[1]}:18834", "$JS.API.STREAM.CREATE.OUT", {"name": "OUT", "subjects": ["bench.>"], "storage": "file", "discard": "old"})
+        self.ask(f"{self.side[1]}:18834", "$JS.API.STREAM.CREATE.OUT", {"name": "OUT", "subjects": ["bench.>"], "storage": "file", "discard": "old"})
         wait_until("the leaf is connected", self.leaf, 30)
         mirror = {"name": "OUT", "external": {"api": "$JS.leaf.API"}}
-        self.ask(f"{SIDE[0]}:18834", "$JS.API.STREAM.CREATE.HUB", {"name": "HUB", "storage": "file", "mirror": mirror, "republish": {"src": ">", "dest": "hub.>"}})
+        self.ask(f"{self.side[0]}:18834", "$JS.API.STREAM.CREATE.HUB", {"name": "HUB", "storage": "file", "mirror": mirror, "republish": {"src": ">", "dest": "hub.>"}})
 
     def leaf(self):
-        with urllib.request.urlopen(f"http://{SIDE[0]}:18836/leafz", timeout=5) as reply:
+        with urllib.request.urlopen(f"http://{self.side[0]}:18836/leafz", timeout=5) as reply:
             return json.load(reply)["leafs"]
 
     def site_pid(self):

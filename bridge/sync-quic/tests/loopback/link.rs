@@ -97,6 +97,52 @@ async fn without_udp_it_goes_over_tls_and_comes_back_to_quic() {
 }
 
 #[tokio::test]
+async fn udp_that_stops_getting_through_makes_way_for_tls() {
+    let core = core();
+    let identity = core.enrol("e1").await.unwrap();
+    let link = Relay::to(&core.address).await;
+    let timing = Timing {
+        idle_timeout: Duration::from_secs(20),
+        ..TIMING
+    };
+    let dialer = dialer(&link.address, &identity, timing);
+    let (edge, _core_side) = tokio::join!(
+        dialer.connect(hello("e1"), Window::default()),
+        core.let_in()
+    );
+    let (edge, _events) = edge.unwrap();
+    assert_eq!(edge.transport(), Transport::Quic);
+    link.block_udp(true);
+    // With nothing to say nothing is missed.
+    let idle = Duration::from_millis(500);
+    let nothing = tokio::time::timeout(idle, dialer.tls_instead(&edge));
+    assert!(nothing.await.is_err());
+
+    edge.send_batch(batch(1, 100)).await.unwrap();
+    let accepting = tokio::spawn({
+        let listener = core.listener.clone();
+        async move {
+            let pending = listener.accept().await.unwrap();
+            pending.establish().await.unwrap()
+        }
+    });
+    dialer.tls_instead(&edge).await;
+    edge.close();
+    let accept = async {
+        let Ok(sync_quic::Accepted::Edge(handshake)) = accepting.await else {
+            panic!("not an edge")
+        };
+        handshake.welcome(welcome()).await.unwrap()
+    };
+    let (edge, core_side) = tokio::join!(dialer.connect(hello("e1"), Window::default()), accept);
+    let (edge, _events) = edge.unwrap();
+    assert_eq!(edge.transport(), Transport::Tls);
+    edge.send_batch(batch(1, 100)).await.unwrap();
+    let mut batches = core_side.lanes;
+    assert_eq!(batches.next().await.unwrap().frame.number(), 1);
+}
+
+#[tokio::test]
 async fn a_return_saves_a_round_trip() {
     let core = core();
     let identity = core.enrol("e1").await.unwrap();

@@ -1,0 +1,226 @@
+"""The edge and the core on the two sides of a real network: slow, lossy, cut, moved, without UDP, and with both of them killed now and then.
+
+TOWLINE_SEED replays a run as far as chance is ours; TOWLINE_MESSAGES sets how many messages go through all of it (100,000; `tests/run soak` takes 10 million).
+"""
+
+import os
+import random
+import re
+import time
+import urllib.request
+
+import network
+import pytest
+from daemons import Core, Edge, wait_until
+from log import read_stream, stream_values
+from numbered import Publisher, check
+
+SEED = int(os.environ.get("TOWLINE_SEED") or random.SystemRandom().randrange(1 << 32))
+MESSAGES = int(os.environ.get("TOWLINE_MESSAGES", "100000"))
+# Messages a second that the publishers bring together, so that the faults find some of them everywhere.
+RATE = 4000
+# The time that an edge takes to find another way where UDP does not get through, and a margin for a machine that builds meanwhile.
+TLS_WITHIN, MARGIN = 3.0, 7.0
+
+WHY_NOT = network.why_not()
+pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
+
+
+class SiteEdge(Edge):
+    """An edge in the site's namespace; devices and the test reach it over the side."""
+
+    def __init__(self, folder, net, core, token=None, name="edge-1", arguments=()):
+        super().__init__(folder, core, token, name, ["--allow-anonymous=true", *arguments])
+        self.net = net
+        self.listeners = {listener: f"{net.side[1]}:0" for listener in ("mqtt", "admin")}
+
+    def command(self):
+        return self.net.inside(super().command())
+
+    def link(self):
+        """What /readyz says of the link."""
+        with urllib.request.urlopen(f"http://{self.address('admin')}/readyz", timeout=10) as reply:
+            return re.search(r"link: (.*)", reply.read().decode()).group(1)
+
+    def wait_link(self, words, within):
+        begun = time.monotonic()
+        wait_until(f"the link is {words}", lambda: words in self.link(), within)
+        return time.monotonic() - begun
+
+
+def core_at(net, folder):
+    core = Core(folder)
+    core.listeners = {"sync": f"{net.link[0]}:0"}
+    return core.start()
+
+
+class Site:
+    """A network with a core and an edge on it."""
+
+    def __init__(self, folder, shape=None, arguments=(), seed=SEED):
+        self.folder, self.shape, self.arguments, self.net = folder, shape or {}, arguments, network.Network(seed)
+
+    def __enter__(self):
+        self.net.__enter__()
+        self.core = self.edge = None
+        try:
+            self.core = core_at(self.net, self.folder / "core")
+            self.edge = SiteEdge(self.folder / "edge", self.net, self.core.address("sync"), self.core.token(), arguments=self.arguments)
+            self.net.shape(**self.shape)
+            self.edge.start()
+        except BaseException:
+            self.__exit__(True)
+            raise
+        return self
+
+    def __exit__(self, failed, *_):
+        try:
+            for daemon in (self.edge, self.core):
+                if daemon is not None:
+                    daemon.kill() if failed else daemon.stop()
+        finally:
+            self.net.__exit__()
+
+
+@pytest.fixture(scope="module")
+def without_udp(tmp_path_factory):
+    """A site whose edge has joined while no UDP got through; now it does."""
+    with Site(tmp_path_factory.mktemp("without-udp"), {"udp": False}) as site:
+        took = site.edge.wait_link("connected to tls://", TLS_WITHIN + MARGIN)
+        print(f"over TLS after {took:.1f} s, enrolment included")
+        site.net.shape()
+        yield site
+
+
+def test_where_no_udp_gets_through_the_edge_takes_tls(without_udp):
+    publisher = Publisher(0, without_udp.edge.address("mqtt"), ["tls/a"], count=1000, window=100)
+    publisher.finish(30)
+    without_udp.edge.wait_drained()
+    assert check([publisher], {"tls": read_stream(without_udp.core, "tls", 1000)}) == []
+    assert "tls://" in without_udp.edge.link()
+
+
+class Faults:
+    """What happens to a site, in an order of chance; each of them before any comes again."""
+
+    def __init__(self, site, seed):
+        self.site, self.dice = site, random.Random(seed)
+        self.waiting, self.counts = [], {}
+
+    def next(self):
+        if not self.waiting:
+            self.waiting = [name for name in dir(self) if name.startswith("fault_")]
+            self.dice.shuffle(self.waiting)
+        name = self.waiting.pop()
+        self.counts[name.removeprefix("fault_")] = self.counts.get(name.removeprefix("fault_"), 0) + 1
+        getattr(self, name)()
+
+    def pause(self, least, most):
+        time.sleep(self.dice.uniform(least, most))
+
+    def fault_edge_killed(self):
+        self.site.edge.kill()
+        self.site.edge.start()
+
+    def fault_core_killed(self):
+        self.site.core.kill()
+        self.pause(0, 1)
+        self.site.core.start()
+
+    def fault_both_killed(self):
+        self.site.core.kill()
+        self.site.edge.kill()
+        self.site.edge.start()
+        self.pause(0, 0.5)
+        self.site.core.start()
+
+    def fault_edge_stopped(self):
+        self.site.edge.stop()
+        self.site.edge.start()
+
+    def fault_cut(self):
+        self.site.net.shape(dead=True)
+        self.pause(0.2, 4)
+        self.site.net.shape()
+
+    def fault_unplugged(self):
+        self.site.net.unplug()
+        self.pause(0.2, 3)
+        self.site.net.plug()
+
+    def fault_slow(self):
+        self.site.net.shape(rtt_ms=self.dice.uniform(20, 600), loss=self.dice.uniform(0, 0.05), mbit=self.dice.uniform(1, 20))
+        self.pause(1, 4)
+        # The worst of all: something dies behind a bad link.
+        victim = self.dice.choice((self.site.edge, self.site.core, None))
+        if victim:
+            victim.kill()
+            victim.start()
+            self.pause(0, 2)
+        self.site.net.shape()
+
+    def fault_moved(self):
+        for _ in range(self.dice.randint(1, 3)):
+            self.site.net.move_site()
+            self.pause(0, 0.5)
+
+    def fault_no_udp(self):
+        self.site.net.shape(udp=False)
+        self.pause(1, 6)
+        self.site.net.shape()
+
+
+@pytest.mark.timeout(MESSAGES // 200 + 300)
+def test_whatever_happens_every_message_comes_once_and_in_order(tmp_path):
+    print(f"seed: TOWLINE_SEED={SEED}")
+    with Site(tmp_path) as site:
+        site.edge.wait_connected()
+        streams = ["alarms", "data", "bulk"]
+        shapes = [(1, ["alarms/a"], 16), (64, ["data/b"], 100), (256, ["bulk/c"], 400), (32, [f"{stream}/d" for stream in streams], 100)]
+        shapes *= 2
+        share = MESSAGES // len(shapes)
+        publishers = [
+            Publisher(n, site.edge.address("mqtt"), topics, count=share, window=window, rate=RATE / len(shapes), size=size)
+            for n, (window, topics, size) in enumerate(shapes)
+        ]
+        faults = Faults(site, SEED)
+        while not all(p.done() for p in publishers):
+            faults.pause(0.2, 2)
+            faults.next()
+        for publisher in publishers:
+            publisher.finish(60)
+        site.edge.wait_drained(120)
+        expected = {stream: sum(counted(p, stream) for p in publishers) for stream in streams}
+        found = check(publishers, {stream: stream_values(site.core, stream, expected[stream]) for stream in streams})
+        unknown = sum(len(p.unknown) for p in publishers)
+        print(f"{sum(p.acknowledged for p in publishers)} acknowledged, {unknown} unknown; {faults.counts}")
+        assert not found, f"TOWLINE_SEED={SEED}: " + "; ".join(found[:10])
+
+
+def counted(publisher, stream):
+    """Messages of this publisher that have to be in the stream."""
+    topics = [topic.split("/")[0] for topic in publisher.topics]
+    return sum(topics[n % len(topics)] == stream and n not in publisher.unknown for n in range(publisher.sent))
+
+
+def test_a_connection_follows_the_edge_to_another_address(tmp_path):
+    with Site(tmp_path) as site:
+        site.edge.wait_connected()
+        assert "quic://" in site.edge.link()
+        publisher = Publisher(0, site.edge.address("mqtt"), ["moved/a"], window=10, rate=200)
+        for _ in range(5):
+            before = site.edge.metrics()["towline_edge_messages_delivered_total"]
+            site.net.move_site()
+            wait_until("messages come from there", lambda: site.edge.metrics()["towline_edge_messages_delivered_total"] > before + 100)
+        publisher.stop.set()
+        publisher.finish(10)
+        site.edge.wait_drained()
+        assert site.edge.metrics()["towline_edge_link_connections_total"] == 1
+        assert check([publisher], {"moved": read_stream(site.core, "moved", publisher.acknowledged)}) == []
+
+
+# Last: it waits for what began with the first.
+@pytest.mark.timeout(200)
+def test_where_udp_gets_through_again_the_edge_comes_back_to_quic(without_udp):
+    without_udp.edge.wait_link("quic://", 150)
+    assert without_udp.edge.metrics()["towline_edge_link_connections_total"] == 2
