@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use sync_quic::Identity;
 
 use crate::data_dir::write_durably;
@@ -20,10 +21,36 @@ struct Stored {
     certificate: String,
     key: String,
     ca: String,
+    /// Digest of the token that it was enrolled with.
+    #[serde(default)]
+    token: Option<String>,
+}
+
+/// An identity, and where it comes from.
+#[derive(Debug, PartialEq)]
+pub struct Enrolled {
+    pub identity: Identity,
+    /// [`token_digest`] of its token.
+    pub token: Option<String>,
+}
+
+/// Tells one token from another, and does not say it.
+pub fn token_digest(token: &str) -> String {
+    hex(token.trim())
+}
+
+/// Tells one certificate from another.
+pub fn fingerprint(identity: &Identity) -> String {
+    hex(&identity.certificate_pem)
+}
+
+fn hex(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The identity of an earlier enrolment, if there was one.
-pub fn load(dir: &Path) -> Result<Option<Identity>> {
+pub fn load(dir: &Path) -> Result<Option<Enrolled>> {
     let path = dir.join(FILE);
     let text = match fs::read(&path) {
         Ok(text) => text,
@@ -36,21 +63,25 @@ pub fn load(dir: &Path) -> Result<Option<Identity>> {
             path.display()
         )
     })?;
-    Ok(Some(Identity {
-        edge: stored.edge,
-        certificate_pem: stored.certificate,
-        key_pem: stored.key,
-        ca_pem: stored.ca,
+    Ok(Some(Enrolled {
+        identity: Identity {
+            edge: stored.edge,
+            certificate_pem: stored.certificate,
+            key_pem: stored.key,
+            ca_pem: stored.ca,
+        },
+        token: stored.token,
     }))
 }
 
-/// Keeps the identity, readable by the owner only (it holds the private key).
-pub fn save(dir: &Path, identity: &Identity) -> io::Result<()> {
+/// Keeps the identity that a token gave, readable by the owner only (it holds the private key).
+pub fn save(dir: &Path, identity: &Identity, token: &str) -> io::Result<()> {
     let stored = Stored {
         edge: identity.edge.clone(),
         certificate: identity.certificate_pem.clone(),
         key: identity.key_pem.clone(),
         ca: identity.ca_pem.clone(),
+        token: Some(token_digest(token)),
     };
     let text = serde_json::to_vec_pretty(&stored).map_err(io::Error::other)?;
     write_durably(dir, DRAFT, FILE, &text)
@@ -84,8 +115,11 @@ mod tests {
             key_pem: "k".into(),
             ca_pem: "a".into(),
         };
-        save(dir.path(), &identity).unwrap();
-        assert_eq!(load(dir.path()).unwrap(), Some(identity));
+        save(dir.path(), &identity, "tl1.x").unwrap();
+        let loaded = load(dir.path()).unwrap().unwrap();
+        assert_eq!(loaded.identity, identity);
+        assert_eq!(loaded.token, Some(token_digest(" tl1.x\n")));
+        assert_ne!(loaded.token, Some(token_digest("tl1.y")));
         let mode = fs::metadata(dir.path().join(FILE))
             .unwrap()
             .permissions()

@@ -59,6 +59,8 @@ pub struct Lane {
     pub rate: Option<u64>,
 }
 
+/// The priority of a lane where none is set.
+pub const PRIORITY: u8 = 4;
 /// The lane where none is configured.
 pub const DEFAULT: &str = "data";
 /// What the second log of a fresh-first lane is called after its lane.
@@ -90,7 +92,7 @@ impl Lane {
     fn default_of(outbox_size: Size) -> Lane {
         Lane {
             name: DEFAULT.to_owned(),
-            priority: 4,
+            priority: PRIORITY,
             size: outbox_size.bytes(),
             age: None,
             evict: Evict::Reject,

@@ -11,17 +11,21 @@ pub const BACKLOG: u32 = 1024;
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long connections may take to end at shutdown.
 pub const SHUTDOWN: Duration = Duration::from_secs(5);
-/// Bytes read from the outbox at a time on the way to the core.
+/// Bytes that a lane reads ahead on its way to the core, at most; and all lanes together.
 pub const UPLINK_READ: usize = 512 * 1024;
-/// Bytes on the way to the core without an acknowledgement.
-pub const UPLINK_WINDOW: usize = 4 * 1024 * 1024;
+pub const UPLINK_READ_AHEAD: usize = 2 * 1024 * 1024;
 /// Batches from the core that wait to be stored.
 pub const DOWNLINK_WAITING: usize = 16;
-/// Pause before the first attempt after a connection that stood.
+/// Shortest pause before the first attempt after a connection that stood.
 pub const FIRST_RETRY: Duration = Duration::from_millis(200);
-/// Pause after the first attempt that failed; doubles up to `MAX_RETRY`.
+/// Pauses between attempts while nobody answers: this long for the first `SILENCE_SHORT` ...
 pub const MIN_RETRY: Duration = Duration::from_secs(1);
+pub const SILENCE_SHORT: Duration = Duration::from_secs(10 * 60);
+/// ... then this long up to `SILENCE_LONG`. Also where somebody has to do something first ...
 pub const MAX_RETRY: Duration = Duration::from_secs(30);
+pub const SILENCE_LONG: Duration = Duration::from_secs(3600);
+/// ... and from then on: what a metered link can afford.
+pub const RARE_RETRY: Duration = Duration::from_secs(180);
 /// Longest edge name.
 pub const MAX_NAME: usize = 64;
 /// Largest MQTT packet taken from a client. A record of it, with what is added, still fits in the store and in a core.

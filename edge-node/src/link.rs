@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use sync_quic::Transport;
 
 #[derive(Default)]
 pub struct Link {
@@ -13,6 +14,7 @@ pub struct Link {
     pub refused: AtomicU64,
     pub connections: AtomicU64,
     state: Mutex<String>,
+    transport: Mutex<Option<Transport>>,
 }
 
 impl Link {
@@ -20,7 +22,8 @@ impl Link {
         self.up.load(Ordering::Relaxed)
     }
 
-    pub fn set_up(&self, core: &str) {
+    pub fn set_up(&self, core: &str, transport: Transport) {
+        *self.transport.lock() = Some(transport);
         self.connections.fetch_add(1, Ordering::Relaxed);
         *self.state.lock() = format!("connected to {core}");
         self.up.store(true, Ordering::Relaxed);
@@ -29,11 +32,17 @@ impl Link {
     /// The same reason again and again is logged once.
     pub fn set_down(&self, reason: String) {
         self.up.store(false, Ordering::Relaxed);
+        *self.transport.lock() = None;
         let mut state = self.state.lock();
         if *state != reason {
             tracing::warn!("{reason}");
             *state = reason;
         }
+    }
+
+    /// What carries the connection, while there is one.
+    pub fn transport(&self) -> Option<Transport> {
+        *self.transport.lock()
     }
 
     /// One sentence.

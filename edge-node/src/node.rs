@@ -26,7 +26,7 @@ use crate::outbox::Outbox;
 use crate::reducer::Reductions;
 use crate::rules::Rules;
 use crate::tls::{Tls, TlsFiles};
-use crate::uplink::Uplink;
+use crate::uplink::{Dictionaries, Uplink};
 use crate::users::Guard;
 use crate::watchdog::Supervisor;
 use crate::{admin, identity, lanes, limits, outbox, query};
@@ -40,9 +40,6 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     }
 
     let lanes = lanes::lanes(&settings.lane, settings.outbox_size)?;
-    if !settings.lane.is_empty() || settings.link_rate.is_some() {
-        bail!("[[lane]] and link-rate are read, but not yet followed: take them out");
-    }
     let anonymous = anonymous(&settings).await?;
     let guard = Guard::new(&settings.user, &settings.acl, anonymous)?;
     let tls = tls_files(&settings)?.map(Tls::open).transpose()?;
@@ -151,6 +148,9 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
                 dir: data_dir.path.clone(),
                 store: store.clone(),
                 link: link.clone(),
+                lanes,
+                link_rate: settings.link_rate.map(settings::Rate::bytes_per_second),
+                dictionaries: Arc::new(Dictionaries::open(&data_dir.path)),
                 nonce,
                 lineage: Arc::new(Mutex::new(lineage)),
                 sources: query::Sources {
@@ -240,7 +240,7 @@ async fn anonymous(settings: &EdgeSettings) -> Result<bool> {
 /// The name that the core knows this edge by, or will.
 fn edge_name(settings: &EdgeSettings, data_dir: &DataDir) -> Result<String> {
     Ok(match identity::load(&data_dir.path)? {
-        Some(identity) => identity.edge,
+        Some(enrolled) => enrolled.identity.edge,
         None => settings.name.clone().unwrap_or_else(identity::default_name),
     })
 }

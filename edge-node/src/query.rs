@@ -121,7 +121,7 @@ async fn status(sources: &Sources) -> Result<QueueStatus, Refused> {
         link: QueueLink {
             up: link.is_up(),
             state: link.state(),
-            transport: None,
+            transport: link.transport().map(|transport| transport.to_string()),
             connections: link.connections.load(Ordering::Relaxed),
         },
         lanes,

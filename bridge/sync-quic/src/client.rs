@@ -1,9 +1,11 @@
 //! An edge's connection to its core.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use sync::{
     AnswerFrame, BatchFrame, CloseCode, DictionaryFrame, DownFrame, DownPosition, Frame,
     FrameReader, GapFrame, LaneFrame, Pace, QueryFrame, Refused, Sender, Welcome, Window, limits,
@@ -303,6 +305,18 @@ struct Guard {
     _endpoint: Option<quinn::Endpoint>,
 }
 
+/// Says when a lane may send: what stands between the lanes and the transport.
+pub trait Pacer {
+    /// Waits until the lane may send, and says how many bytes: at least one, at most `bytes`, which are left of its frame. `begins`: none
+    /// of the frame is sent yet, and this is what it weighs in the window.
+    fn pass(
+        &self,
+        lane: u8,
+        bytes: usize,
+        begins: Option<usize>,
+    ) -> impl Future<Output = usize> + Send;
+}
+
 /// The sending half. Cheap to clone; the connection closes when all clones and the events are dropped.
 #[derive(Clone)]
 pub struct Connection {
@@ -354,18 +368,60 @@ impl Connection {
     ///
     /// Not cancel-safe: dropping the future may leave half a frame on the lane; only do it when the connection is given up.
     pub async fn send_batch(&self, frame: BatchFrame) -> Result<(), SendError> {
-        let limit = limits::MAX_BATCH.min(self.shared.welcome.max_batch as usize);
-        let raw = frame.link.map_or(0, |link| link.raw_length as usize);
-        let size = raw.max(frame.batch.len());
-        if size > limit {
-            return Err(SendError::TooLarge { size, limit });
-        }
+        self.check_size(&frame)?;
         self.send_on_lane(LaneFrame::Batch(frame)).await
     }
 
     /// Says in its place in the lane that entries are missing; otherwise as [`Connection::send_batch`].
     pub async fn send_gap(&self, frame: GapFrame) -> Result<(), SendError> {
         self.send_on_lane(LaneFrame::Gap(frame)).await
+    }
+
+    /// Sends a frame of a lane in pieces, each of which `pacer` has let pass. Otherwise as [`Connection::send_batch`].
+    pub async fn send_paced(&self, frame: LaneFrame, pacer: &impl Pacer) -> Result<(), SendError> {
+        if let LaneFrame::Batch(frame) = &frame {
+            self.check_size(frame)?;
+        }
+        let (lane, number, weight) = (frame.lane(), frame.number(), frame.weight());
+        let encoded = match frame {
+            LaneFrame::Batch(frame) => Frame::Batch(frame),
+            LaneFrame::Gap(frame) => Frame::Gap(frame),
+        };
+        let encoded = encoded.encode();
+        let (head, rest) = encoded.map_err(|error| SendError::Lanes(error.to_string()))?;
+        let mut pieces = [head, rest];
+        let mut begins = Some(weight);
+        loop {
+            let left = pieces.iter().map(Bytes::len).sum();
+            if left == 0 {
+                return Ok(());
+            }
+            let mut may = pacer.pass(lane, left, begins).await;
+            if begins.take().is_some() {
+                self.wait_for_room(weight, |sender| sender.sent(lane, number, weight))
+                    .await?
+                    .map_err(|error| SendError::Lanes(error.to_string()))?;
+            }
+            let mut piece = pieces.each_mut().map(|bytes| {
+                let take = may.min(bytes.len());
+                may -= take;
+                bytes.split_to(take)
+            });
+            let stream = self.lane(lane).await?;
+            if stream.lock().await.write(&mut piece).await.is_err() {
+                return Err(self.shared.why().await.into());
+            }
+        }
+    }
+
+    fn check_size(&self, frame: &BatchFrame) -> Result<(), SendError> {
+        let limit = limits::MAX_BATCH.min(self.shared.welcome.max_batch as usize);
+        let raw = frame.link.map_or(0, |link| link.raw_length as usize);
+        let size = raw.max(frame.batch.len());
+        if size > limit {
+            return Err(SendError::TooLarge { size, limit });
+        }
+        Ok(())
     }
 
     async fn send_on_lane(&self, frame: LaneFrame) -> Result<(), SendError> {

@@ -27,7 +27,7 @@ mod wire;
 
 pub use address::{CoreAddress, CoreAddressError};
 pub use carrier::Transport;
-pub use client::{Connection, Events};
+pub use client::{Connection, Events, Pacer};
 pub use dialer::Dialer;
 pub use edge::{Answers, DownAcks, EdgeConnection, Lanes, Received, WelcomeEdge};
 pub use enrol::enrol;

@@ -10,6 +10,7 @@ pub mod limits;
 pub mod link;
 mod reader;
 mod receiver;
+pub mod schedule;
 mod sender;
 
 pub use code::{AnswerStatus, CloseCode, EnrolRefusal, HelloRefusal, RefuseCode, TimeQuality};
@@ -21,6 +22,7 @@ pub use frame::{
 pub use link::{LinkCompressor, RestoreError};
 pub use reader::FrameReader;
 pub use receiver::{Receiver, ReceiverViolation};
+pub use schedule::Scheduler;
 pub use sender::{Sender, SenderViolation, Window};
 pub use zstd::dict::DecoderDictionary;
 

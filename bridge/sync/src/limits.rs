@@ -1,5 +1,7 @@
 //! Every limit of the protocol. Both ends check them before anything is allocated.
 
+use std::time::Duration;
+
 /// Largest body of a frame on a control stream (hello, welcome, acknowledgements, refusals, queries), in bytes.
 pub const MAX_CONTROL_FRAME: usize = 16 * 1024;
 /// Largest body of a frame on an enrolment stream, in bytes: a certificate request in, a chain out.
@@ -48,3 +50,18 @@ pub const MAX_QUERIES: usize = 4;
 pub const MAX_IN_FLIGHT_FRAMES: usize = 4096;
 /// Bytes of batches that an edge keeps in flight when nothing else is asked for.
 pub const DEFAULT_WINDOW: usize = 8 * 1024 * 1024;
+/// Bytes that a lane is granted at a time.
+pub const QUANTUM: usize = 64 * 1024;
+/// Where a rate is bounded, a lane waits until it may send so many bytes at once (or what is left): less is mostly headers.
+pub const LEAST_PIECE: usize = 1200;
+/// What was not used of a rate in this time may be used later.
+pub const BURST: Duration = Duration::from_millis(100);
+/// Counted for the core's commit, on top of the round trip, where the window is sized.
+pub const COMMIT_TIME: Duration = Duration::from_millis(500);
+/// The window of a lane on a link of which nothing is known, in bytes.
+pub const LEAST_WINDOW: usize = 64 * 1024;
+/// How far back the rate of a link is looked at, at least.
+pub const RECENT: Duration = Duration::from_secs(5);
+/// Of the bytes and frames in flight, what lanes of a lower rank leave to each higher one.
+pub const RESERVED_BYTES: usize = 256 * 1024;
+pub const RESERVED_FRAMES: usize = 64;

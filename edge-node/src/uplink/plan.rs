@@ -1,0 +1,75 @@
+//! How the logs of the outbox are sent: one lane of the connection each.
+
+use store::{Lane, Store};
+use sync::schedule::LaneShare;
+use sync_quic::LaneInfo;
+
+use crate::lanes;
+
+/// One log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LanePlan {
+    pub lane: Lane,
+    pub name: String,
+    /// As it was set, 0 to 9.
+    pub priority: u8,
+    /// Its place in line: the priority, and the live half of a fresh-first lane before everything else of it.
+    pub rank: u8,
+    pub rate: Option<u64>,
+    pub link_compression: bool,
+}
+
+/// Those of the configuration, and those that are not in it any more as long as something is in them.
+pub fn plan(store: &Store, configured: &[lanes::Lane]) -> Vec<LanePlan> {
+    let mut plans = Vec::new();
+    for (info, stats) in store.lane_stats() {
+        let backfill = info.name.strip_suffix(lanes::BACKFILL);
+        let named = configured.iter().find(|lane| match backfill {
+            Some(name) => lane.fresh_first && lane.name == name,
+            None => lane.name == *info.name,
+        });
+        if named.is_none()
+            && stats.messages == 0
+            && !store.gaps().iter().any(|gap| gap.lane == info.lane)
+        {
+            continue;
+        }
+        let is_live = backfill.is_none() && named.is_some_and(|lane| lane.fresh_first);
+        let priority = named.map_or(lanes::PRIORITY, |lane| lane.priority);
+        plans.push(LanePlan {
+            lane: info.lane,
+            name: info.name.to_string(),
+            priority,
+            rank: priority * 2 + u8::from(is_live),
+            rate: named.and_then(|lane| lane.rate),
+            link_compression: named.is_some_and(|lane| lane.link_compression),
+        });
+    }
+    // What is too much for one connection waits for the next: those that are not configured any more come last.
+    plans.sort_by_key(|plan| {
+        !configured
+            .iter()
+            .any(|lane| plan.name.starts_with(&lane.name))
+    });
+    plans.truncate(sync::limits::MAX_LANES);
+    plans
+}
+
+impl LanePlan {
+    pub fn info(&self) -> LaneInfo {
+        LaneInfo {
+            number: self.lane.0,
+            name: self.name.clone(),
+            priority: self.priority,
+            link_compression: self.link_compression,
+        }
+    }
+
+    pub fn share(&self) -> LaneShare {
+        LaneShare {
+            number: self.lane.0,
+            rank: self.rank,
+            rate: self.rate,
+        }
+    }
+}
