@@ -2,7 +2,6 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::future::select_all;
 use mqtt_broker::backend::{
@@ -76,14 +75,6 @@ fn failed(error: impl std::fmt::Display) -> StorageError {
     StorageError(error.to_string())
 }
 
-/// The system's clock, in milliseconds since 1970.
-pub fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-    })
-}
-
 /// The messages of a frame for local readers, each with its position and the time of its record. Positions before `from` are left out.
 pub fn messages(
     frame: &Frame,
@@ -137,7 +128,7 @@ impl EdgeBackend {
 
 impl Backend for EdgeBackend {
     fn now_ms(&self) -> i64 {
-        now_ms()
+        self.outbox.clock.now_ms()
     }
 
     async fn publish(
@@ -145,7 +136,7 @@ impl Backend for EdgeBackend {
         publish: Publish,
         exactly_once: Option<(ClientId, PacketId)>,
     ) -> Result<(), PublishError> {
-        let message = self.outbox.message(&publish, exactly_once, now_ms())?;
+        let message = self.outbox.message(&publish, exactly_once)?;
         let written = match publish.message.qos {
             QoS::AtMostOnce => self.store.publish_unacknowledged(message).await,
             QoS::AtLeastOnce | QoS::ExactlyOnce => self.store.publish(message).await,
@@ -209,7 +200,7 @@ impl Backend for EdgeBackend {
     }
 
     async fn retained(&self, filter: &TopicFilter) -> Result<Vec<Message>, StorageError> {
-        let now = now_ms();
+        let now = self.now_ms();
         let mut messages = Vec::new();
         let prefix = literal_prefix(filter.as_str());
         self.store

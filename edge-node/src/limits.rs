@@ -26,6 +26,12 @@ pub const MAX_RETRY: Duration = Duration::from_secs(30);
 pub const SILENCE_LONG: Duration = Duration::from_secs(3600);
 /// ... and from then on: what a metered link can afford.
 pub const RARE_RETRY: Duration = Duration::from_secs(180);
+/// How often the clock's file is written: while the time is not known, so that blind stamps of this start can be told from those of the
+/// next; and while it is known.
+pub const CLOCK_LOOK: Duration = Duration::from_secs(60);
+pub const CLOCK_SAVE: Duration = Duration::from_secs(3600);
+/// Starts without the time that are remembered until it is known: no more than the store remembers.
+pub const MAX_BLIND_STARTS: usize = 250;
 /// Longest edge name.
 pub const MAX_NAME: usize = 64;
 /// Largest MQTT packet taken from a client. A record of it, with what is added, still fits in the store and in a core.

@@ -2,6 +2,7 @@
 
 mod admin;
 mod backend;
+mod clock;
 mod config;
 mod data_dir;
 mod downlink;

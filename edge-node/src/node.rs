@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::EdgeBackend;
+use crate::clock::Clock;
 use crate::config::EdgeSettings;
 use crate::data_dir::DataDir;
 use crate::lineage::Lineage;
@@ -93,7 +94,22 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     let stop_uplink = CancellationToken::new();
     let disk_failed = CancellationToken::new();
     let link = Arc::new(Link::default());
-    let outbox = Outbox::new(store.clone(), rules.clone(), &lanes, link.clone())?;
+    let clock =
+        Clock::open(&data_dir.path, &store).context("the clock's file can not be written")?;
+    let clock = Arc::new(clock);
+    let stop_clock = CancellationToken::new();
+    let ages = lanes.iter().filter_map(|lane| lane.age);
+    let timing = clock
+        .clone()
+        .run(store.clone(), ages.min(), stop_clock.clone());
+    let timing = tokio::spawn(timing);
+    let outbox = Outbox::new(
+        store.clone(),
+        rules.clone(),
+        &lanes,
+        link.clone(),
+        clock.clone(),
+    )?;
     let outbox = Arc::new(outbox);
     let reductions = match outbox.local() {
         Some(local) if rules.reduce() => {
@@ -148,6 +164,7 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
                 dir: data_dir.path.clone(),
                 store: store.clone(),
                 link: link.clone(),
+                clock: clock.clone(),
                 lanes,
                 link_rate: settings.link_rate.map(settings::Rate::bytes_per_second),
                 dictionaries: Arc::new(Dictionaries::open(&data_dir.path)),
@@ -157,6 +174,7 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
                     store: store.clone(),
                     link: link.clone(),
                     started: Instant::now(),
+                    clock: clock.clone(),
                 },
             };
             Some(tokio::spawn(uplink.run(stop_uplink.clone())))
@@ -203,6 +221,8 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     if let Some(uplink) = uplink {
         uplink.await?;
     }
+    stop_clock.cancel();
+    timing.await?;
     tokio::task::spawn_blocking(move || store.close()).await?;
     drop(data_dir);
     result

@@ -8,6 +8,7 @@ use record::NewRecord;
 use settings::Size;
 use store::{Lane, LaneConfig, LogId, NewMessage, PacketRef, Store, View};
 
+use crate::clock::Clock;
 use crate::lanes;
 use crate::limits;
 use crate::link::Link;
@@ -27,6 +28,7 @@ pub struct Outbox {
     /// Of what only local readers get. `None`: there is no such thing under these rules.
     local: Option<Lane>,
     link: Arc<Link>,
+    pub clock: Arc<Clock>,
 }
 
 /// The logs that the store is to have for these lanes and rules.
@@ -67,6 +69,7 @@ impl Outbox {
         rules: Arc<Rules>,
         lanes: &[lanes::Lane],
         link: Arc<Link>,
+        clock: Arc<Clock>,
     ) -> anyhow::Result<Outbox> {
         let log = |name: &str| {
             let found = store.lane(name);
@@ -89,6 +92,7 @@ impl Outbox {
             store,
             rules,
             link,
+            clock,
         })
     }
 
@@ -96,13 +100,13 @@ impl Outbox {
         self.local
     }
 
-    /// What is to be stored for a publish. `now`: the record's time, milliseconds since 1970.
+    /// What is to be stored for a publish that comes now.
     pub fn message(
         &self,
         publish: &Publish,
         exactly_once: Option<(ClientId, mqtt_codec::PacketId)>,
-        now: i64,
     ) -> Result<NewMessage, PublishError> {
+        let now = self.clock.stamp();
         let packet = exactly_once.map(|(client, packet_id)| PacketRef {
             client: client.as_str().to_owned(),
             packet_id: packet_id.get(),
@@ -116,14 +120,14 @@ impl Outbox {
             (Some(forward), _) => {
                 let mut upstream = publish.clone();
                 upstream.message.retain &= forward.retain == Retain::Keep;
-                let record = convert::new_record(&upstream, now);
+                let record = convert::new_record(&upstream, now.ms);
                 let view = (!forward.is_plain()).then(|| View::Key(topic.as_str().to_owned()));
                 self.placed(forward, &publish.message, record, view)?
             }
             (None, Some(local)) => NewMessage {
                 lane: local,
                 stream: record::stream_for_topic(topic.as_str()),
-                record: convert::new_record(publish, now),
+                record: convert::new_record(publish, now.ms),
                 retained: false,
                 packet: None,
                 blind: None,
@@ -137,6 +141,7 @@ impl Outbox {
         Ok(NewMessage {
             retained: publish.message.retain,
             packet,
+            blind: now.blind,
             ..message
         })
     }
@@ -153,7 +158,9 @@ impl Outbox {
         };
         let record = convert::new_record(&publish, time);
         let placed = self.placed(forward, &publish.message, record, Some(View::Hidden));
-        placed.ok()
+        // Its time is that of a message of this start.
+        let blind = self.clock.stamp().blind;
+        placed.ok().map(|message| NewMessage { blind, ..message })
     }
 
     fn placed(

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use admin_api::{Peek, Peeked, PeekedMessage, QueueLane, QueueLink, QueueStatus, Wear};
 use record::topic_for_record;
@@ -10,6 +10,7 @@ use serde::Serialize;
 use store::{Frame, Lane, Store};
 use sync::{AnswerFrame, AnswerStatus, QueryFrame};
 
+use crate::clock::Clock;
 use crate::limits;
 use crate::link::Link;
 
@@ -22,6 +23,7 @@ pub struct Sources {
     pub store: Arc<Store>,
     pub link: Arc<Link>,
     pub started: Instant,
+    pub clock: Arc<Clock>,
 }
 
 /// Answers a question. Takes about a second for `status`: call it in a task of its own.
@@ -90,6 +92,7 @@ async fn status(sources: &Sources) -> Result<QueueStatus, Refused> {
         store,
         link,
         started,
+        clock,
     } = sources;
     let (before, at) = (store.lane_stats(), Instant::now());
     tokio::time::sleep(RATE_OVER).await;
@@ -115,8 +118,8 @@ async fn status(sources: &Sources) -> Result<QueueStatus, Refused> {
     }
     let store = store.stats();
     Ok(QueueStatus {
-        time_ms: now_ms(),
-        time_known: false,
+        time_ms: clock.now_ms(),
+        time_known: clock.is_known(),
         uptime_seconds: started.elapsed().as_secs(),
         link: QueueLink {
             up: link.is_up(),
@@ -191,9 +194,4 @@ fn messages(lane: &str, frame: &Frame) -> Vec<PeekedMessage> {
             }
         })
         .collect()
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as i64)
 }

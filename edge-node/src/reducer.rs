@@ -10,7 +10,7 @@ use store::{Checkpoint, From, Lane, LogId, Session, Store, WriteError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::{self, now_ms};
+use crate::backend;
 use crate::limits;
 use crate::outbox::Outbox;
 use crate::rules::{Output, Reducer, Rules};
@@ -119,7 +119,8 @@ impl Reductions {
             if !more {
                 // Only at the end of the log: what was stamped before the end of a window must have been read.
                 let grace = i64::try_from(limits::REDUCTION_GRACE.as_millis()).unwrap_or(0);
-                self.reducer.due(now_ms().saturating_sub(grace), &mut out);
+                let now = self.outbox.clock.now_ms();
+                self.reducer.due(now.saturating_sub(grace), &mut out);
             }
             if !self.forward(out, &stop).await {
                 // Not saved: what is not stored yet is read again at the next start.
@@ -154,7 +155,10 @@ impl Reductions {
         let Some(due) = self.reducer.next_due() else {
             return save;
         };
-        let left = due.saturating_sub(now_ms()).max(0).unsigned_abs();
+        let left = due
+            .saturating_sub(self.outbox.clock.now_ms())
+            .max(0)
+            .unsigned_abs();
         // The clock may be set: it is looked at now and then.
         let due = Duration::from_millis(left).min(limits::LONGEST_PAUSE) + limits::REDUCTION_GRACE;
         save.min(due)

@@ -236,6 +236,21 @@ fn log_append_time_rules_all_records() {
 }
 
 #[test]
+fn a_batch_is_moved_in_time_with_all_its_records() {
+    let batch = build(BatchBuilder::new(), &[plain("a"), plain("b")]);
+    let moved = Batch::parse(batch.rebased(-77).into_bytes()).unwrap();
+    let times = |batch: &Batch| read(batch).iter().map(|r| r.timestamp).collect::<Vec<_>>();
+    assert!(
+        times(&batch)
+            .iter()
+            .zip(times(&moved))
+            .all(|(before, after)| before - 77 == after)
+    );
+    assert_eq!(moved.max_timestamp(), batch.max_timestamp() - 77);
+    assert_eq!(batch.rebased(0).bytes(), batch.bytes());
+}
+
+#[test]
 fn sequences_wrap() {
     let batch = build(
         BatchBuilder::new().producer(1, 0, i32::MAX),

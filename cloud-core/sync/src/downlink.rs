@@ -161,7 +161,8 @@ impl Downlink<'_> {
         batch: &Batch,
     ) -> Result<(), Stopped> {
         // What the edge has sent itself it has delivered itself.
-        if batch.producer_id() == self.hello.producer_id {
+        let base = batch.producer_id() & !0xff;
+        if base == self.hello.producer_id || Some(base) == self.hello.previous_producer_id {
             return Ok(());
         }
         let mut down = BatchBuilder::new();

@@ -73,6 +73,13 @@ pub async fn run(
         tracing::warn!(%error, "that the core let this start in can not be noted");
     }
     welcome(uplink, &connection, dialer, pauses);
+    let time = connection.welcome().time_ms;
+    if let Err(error) = uplink.clock.learn(time, &uplink.store).await {
+        // Nothing that was stamped blind may go before its place in time is kept.
+        let reason = format!("what time it is can not be noted: {error}");
+        uplink.link.set_down(reason);
+        return After::Refusal;
+    }
     let shares = lanes.iter().map(LanePlan::share).collect();
     let session = Session {
         uplink,
@@ -123,7 +130,11 @@ fn hello(
         lanes: lanes.iter().map(LanePlan::info).collect(),
         dictionaries: uplink.dictionaries.ids(),
         software: format!("towline-edge {}", env!("CARGO_PKG_VERSION")),
-        time: TimeQuality::Unknown,
+        time: if uplink.clock.is_known() {
+            TimeQuality::Known
+        } else {
+            TimeQuality::Unknown
+        },
     }
 }
 

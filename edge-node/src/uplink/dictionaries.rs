@@ -172,7 +172,8 @@ mod tests {
         let files = || fs::read_dir(dir.path().join(DIR)).unwrap().count();
         assert_eq!(files(), 2, "the older one of the stream is gone");
         fs::write(dir.path().join(DIR).join("2.dict"), "damaged").unwrap();
-        assert_eq!(ids(&Dictionaries::open(dir.path())), [3]);
+        let kept = Dictionaries::open(dir.path());
+        assert_eq!(ids(&kept), [3]);
         for id in 10..10 + sync::limits::MAX_DICTIONARIES as u32 + 3 {
             kept.learn(&frame(&format!("s{id}"), id)).unwrap();
         }

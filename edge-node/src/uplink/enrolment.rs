@@ -109,7 +109,7 @@ async fn enrol(uplink: &Uplink) -> Option<Identity> {
     };
     let mut pause = limits::MIN_RETRY;
     loop {
-        let now = sync_quic::system_now();
+        let now = uplink.clock.certificates();
         let enrolled =
             sync_quic::enrol(&uplink.cores, &token, &uplink.name, now, uplink.timing).await;
         let error = match enrolled {

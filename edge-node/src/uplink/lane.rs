@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use record::Batch;
 use store::{End, Frame, Gap, LogId};
 use sync_quic::{BatchFlags, BatchFrame, LaneFrame, SendError};
 
@@ -91,6 +92,17 @@ async fn send(
     Ok(None)
 }
 
+/// What was stamped before the time was known, as it would have been stamped.
+fn placed_in_time(session: &Session<'_>, frame: &Frame) -> Batch {
+    let offsets = frame.blind.map(|_| session.uplink.store.boot_offsets());
+    let found = frame.blind.zip(offsets).and_then(|(boot, offsets)| {
+        let at = offsets.binary_search_by_key(&boot, |(boot, _)| *boot);
+        at.ok().and_then(|at| offsets.get(at).copied())
+    });
+    // One of a start that is forgotten goes as it is.
+    frame.batch.rebased(found.map_or(0, |(_, add_ms)| add_ms))
+}
+
 fn encode(session: &Session<'_>, plan: &LanePlan, frame: &Frame) -> LaneFrame {
     let flags = if frame.retained.is_empty() {
         BatchFlags::empty()
@@ -98,7 +110,7 @@ fn encode(session: &Session<'_>, plan: &LanePlan, frame: &Frame) -> LaneFrame {
         BatchFlags::HAS_RETAINED
     };
     let stream = frame.stream.as_str();
-    let batch = frame.batch.bytes().clone();
+    let batch = placed_in_time(session, frame).into_bytes();
     let compressed = plan.link_compression.then(|| {
         let dictionaries = &session.uplink.dictionaries;
         dictionaries.compress(plan.lane.0, frame.number, stream, &batch)

@@ -18,11 +18,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use store::Store;
-use sync_quic::{CoreAddress, Dialer, Timing, system_now};
+use sync_quic::{CoreAddress, Dialer, Timing};
 use tokio_util::sync::CancellationToken;
 
 pub use dictionaries::Dictionaries;
 
+use crate::clock::Clock;
 use crate::lineage::{self, Lineage};
 use crate::link::Link;
 use crate::{lanes, query};
@@ -35,6 +36,7 @@ pub struct Uplink {
     pub dir: PathBuf,
     pub store: Arc<Store>,
     pub link: Arc<Link>,
+    pub clock: Arc<Clock>,
     pub lanes: Vec<lanes::Lane>,
     /// Most bytes a second over all lanes.
     pub link_rate: Option<u64>,
@@ -59,7 +61,12 @@ impl Uplink {
             // Nothing to be done without a restart.
             None => return std::future::pending().await,
         };
-        let dialer = match Dialer::new(self.cores.clone(), &identity, system_now(), self.timing) {
+        let dialer = match Dialer::new(
+            self.cores.clone(),
+            &identity,
+            self.clock.certificates(),
+            self.timing,
+        ) {
             Ok(dialer) => dialer,
             Err(error) => {
                 self.link.set_down(error.to_string());
