@@ -1,19 +1,23 @@
 //! An entry as the body of a frame. Batches stand in it unchanged, so that they are written from where they are and read in place.
 
+mod fields;
+
 use bytes::{BufMut, Bytes, BytesMut};
-use record::{Batch, HEADER_LEN, Namespace, StreamAddress, StreamName};
-use roaring::RoaringTreemap;
+use record::{Batch, HEADER_LEN};
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
 use std::ops::Range;
 use uuid::Uuid;
 
 use crate::codec::{Decoder, Encode, Malformed, len_u32};
 use crate::entry::{Command, CursorName, CursorPosition, QueueSettled, SequenceRule};
-use crate::kernel::AbortedTransaction;
 use crate::queue::QueueName;
 use crate::segment::{Compacted, SegmentId, SegmentMeta, SegmentPart};
-use crate::stream::{PartitionId, StreamId};
+use crate::stream::StreamId;
+
+pub(crate) use fields::{
+    ABORTED, get_aborted, get_address, get_bitmap, get_config, get_partition, put_aborted,
+    put_address, put_bitmap, put_config, put_partition,
+};
 
 /// Where in a body the batch of each append, and the control batch of each end of a transaction, begins, in order.
 pub(crate) type BatchesAt = SmallVec<[u32; 2]>;
@@ -544,69 +548,4 @@ fn get_batch(from: &mut Decoder, batches_at: &mut BatchesAt) -> Result<Batch, Ma
     batches_at.push(len_u32(from.position() + 4));
     // The frame's checksum, just verified, covers the batch.
     Batch::from_trusted(from.bytes()?).map_err(|_| Malformed("batch"))
-}
-
-pub(crate) fn put_partition(out: &mut BytesMut, partition: PartitionId) {
-    out.put_u64_le(partition.stream.0);
-    out.put_u32_le(partition.partition);
-}
-
-pub(crate) fn get_partition(from: &mut Decoder) -> Result<PartitionId, Malformed> {
-    Ok(PartitionId {
-        stream: StreamId(from.u64()?),
-        partition: from.u32()?,
-    })
-}
-
-/// Bytes of an encoded [`AbortedTransaction`].
-pub(crate) const ABORTED: usize = 24;
-
-pub(crate) fn put_aborted(out: &mut BytesMut, aborted: &AbortedTransaction) {
-    out.put_i64_le(aborted.producer_id);
-    out.put_i64_le(aborted.first_offset);
-    out.put_i64_le(aborted.last_offset);
-}
-
-pub(crate) fn get_aborted(from: &mut Decoder) -> Result<AbortedTransaction, Malformed> {
-    Ok(AbortedTransaction {
-        producer_id: from.i64()?,
-        first_offset: from.i64()?,
-        last_offset: from.i64()?,
-    })
-}
-
-pub(crate) fn put_address(out: &mut BytesMut, address: &StreamAddress) {
-    out.bytes_with_len(address.namespace.as_str().as_bytes());
-    out.bytes_with_len(address.name.as_str().as_bytes());
-}
-
-pub(crate) fn get_address(from: &mut Decoder) -> Result<StreamAddress, Malformed> {
-    let namespace = Namespace::new(&from.string()?).map_err(|_| Malformed("namespace"))?;
-    let name = StreamName::new(&from.string()?).map_err(|_| Malformed("stream name"))?;
-    Ok(StreamAddress::new(namespace, name))
-}
-
-pub(crate) fn put_config(out: &mut BytesMut, config: &BTreeMap<String, String>) {
-    out.put_u32_le(len_u32(config.len()));
-    for (key, value) in config {
-        out.bytes_with_len(key.as_bytes());
-        out.bytes_with_len(value.as_bytes());
-    }
-}
-
-pub(crate) fn get_config(from: &mut Decoder) -> Result<BTreeMap<String, String>, Malformed> {
-    (0..from.count(8)?)
-        .map(|_| Ok((from.string()?, from.string()?)))
-        .collect()
-}
-
-pub(crate) fn put_bitmap(out: &mut BytesMut, bitmap: &RoaringTreemap) {
-    out.put_u32_le(len_u32(bitmap.serialized_size()));
-    let mut writer = out.writer();
-    // Writing to memory does not fail.
-    let _ = bitmap.serialize_into(&mut writer);
-}
-
-pub(crate) fn get_bitmap(from: &mut Decoder) -> Result<RoaringTreemap, Malformed> {
-    RoaringTreemap::deserialize_from(&from.bytes()?[..]).map_err(|_| Malformed("bitmap"))
 }

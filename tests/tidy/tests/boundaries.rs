@@ -58,6 +58,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "edge-node",
         &[
+            "admin-api",
             "mqtt-broker",
             "mqtt-codec",
             "mqtt-session",
