@@ -9,8 +9,6 @@ use anyhow::{Context, Result, bail};
 use mqtt_broker::Broker;
 use parking_lot::Mutex;
 use settings::Listen;
-use store::disk::RealDisk;
-use store::ledger::{Ledger, SledLedger};
 use store::{Config, Store};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
@@ -59,15 +57,7 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     {
         sync_quic::Token::parse(token).context("the value of --token is not a token")?;
     }
-    let store = tokio::task::spawn_blocking(move || -> Result<Store> {
-        let ledger: Arc<dyn Ledger> = Arc::new(SledLedger::open(&dir.join("ledger"))?);
-        Ok(Store::open(
-            Arc::new(RealDisk),
-            ledger,
-            &dir.join("store"),
-            config,
-        )?)
-    });
+    let store = tokio::task::spawn_blocking(move || Store::open_in(&dir, config));
     let store = store.await??;
     let store = Arc::new(store);
     let found = store.stats();
@@ -197,10 +187,14 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
         tokio::spawn(async move { supervisor.watch(store, stop).await });
     }
 
+    let mut ledger_failed = store.failure();
     let mut result = Ok(());
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        _ = ledger_failed.wait_for(|failed| *failed) => {
+            result = Err(anyhow::anyhow!("the ledger under {} failed: see the log; it is opened anew at the next start", data_dir.path.display()));
+        }
         () = disk_failed.cancelled() => {
             result = Err(anyhow::anyhow!("the disk under {} failed: nothing can be stored; see the log", data_dir.path.display()));
         }

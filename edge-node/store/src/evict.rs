@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use crate::frame::Dropped;
+use crate::frame::{Dropped, Entry};
 use crate::gap::GapReason;
 use crate::landing::landing;
-use crate::log::{End, Evicted, WriteError};
-use crate::segment::Stamp;
+use crate::log::{End, Evicted, Segment, WriteError};
+use crate::segment::{SegmentReader, Stamp};
 use crate::writer::Writer;
 
 impl Writer {
@@ -90,6 +90,7 @@ impl Writer {
             bytes: segment.len - segment.data_start,
             first_time: segment.last.ms,
             last_time: next.1.last.ms,
+            dropped: self.dropped_in(&segment, next.1.dropped)?,
             landing: at,
         };
         (self.shared.on_evict)(evicted).map_err(|error| WriteError::Failed(error.to_string()))?;
@@ -98,6 +99,31 @@ impl Writer {
         self.shared.bytes.fetch_sub(segment.len, Ordering::Relaxed);
         self.shared.index.lock().remove_segment(number);
         Ok(true)
+    }
+
+    /// The counts of dropped messages in a segment, of which `after` comes next.
+    fn dropped_in(
+        &self,
+        segment: &Segment,
+        after: (u64, u64),
+    ) -> Result<Vec<(u64, Dropped)>, WriteError> {
+        let mut counts = Vec::new();
+        if segment.dropped == after {
+            return Ok(counts);
+        }
+        let disk = &self.shared.disk;
+        let file = disk.open(&segment.path);
+        let file = file.map_err(|error| self.write_error(&error))?;
+        let mut reader = SegmentReader::new(file, segment.data_start, segment.len, None);
+        loop {
+            match reader.next() {
+                Ok(Some(Entry::Dropped { number, dropped })) => counts.push((number, dropped)),
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(counts),
+                Err(_) if matches!(reader.resync(), Ok(true)) => {}
+                Err(_) => return Ok(counts),
+            }
+        }
     }
 
     /// Messages that were dropped and that no entry of the log counts yet.

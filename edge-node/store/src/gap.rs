@@ -10,6 +10,7 @@ use record::StreamName;
 use crate::frame::Lane;
 use crate::ledger::{Change, Ledger, LedgerError, Table};
 use crate::log::End;
+use crate::recovery::SKIP;
 use crate::wire::{Reader, put_text};
 
 /// Why messages are missing. The number is part of the format.
@@ -132,6 +133,11 @@ impl Gap {
     }
 }
 
+/// Records between two positions. Those that are skipped after a loss stand for none.
+pub(crate) fn records_between(first: u64, next: u64) -> u64 {
+    next.saturating_sub(first) % SKIP
+}
+
 struct Row {
     gap: Gap,
     /// The core may have been told of it like this: it is not made larger any more.
@@ -172,22 +178,31 @@ impl Gaps {
         if let Some((_, Row { gap: before, .. })) = before
             && before.next.number > gap.first
         {
-            gap.records = gap.records.saturating_sub(before.records);
             gap.first = before.next.number;
             if gap.first >= gap.next.number {
                 return Ok(());
             }
+            let left = records_between(before.next.position, gap.next.position);
+            gap.records = gap.records.min(left);
         }
         let inside = rows.range((lane, gap.first)..(lane, gap.next.number));
         let inside: Vec<u64> = inside.map(|((_, first), _)| *first).collect();
         let mut changes = Vec::new();
         for first in inside {
-            if let Some(row) = rows.remove(&(lane, first)) {
-                let key = row.gap.key();
-                changes.push(Change::Delete {
-                    table: Table::Gap,
-                    key,
-                });
+            let Some(Row { gap: known, .. }) = rows.remove(&(lane, first)) else {
+                continue;
+            };
+            changes.push(Change::Delete {
+                table: Table::Gap,
+                key: known.key(),
+            });
+            if known.next.number > gap.next.number {
+                gap.records += records_between(gap.next.position, known.next.position);
+                gap.next = known.next;
+                gap.last_time = known.last_time;
+                gap.producer_id = known.producer_id;
+                gap.epoch = known.epoch;
+                gap.sequences = known.sequences;
             }
         }
         let before = rows.range((lane, 0)..(lane, gap.first)).next_back();
@@ -238,8 +253,9 @@ impl Gaps {
         after.next().map(|((_, first), _)| *first)
     }
 
-    /// The core knows of everything before `number`.
-    pub fn settle(&self, lane: Lane, number: u64) -> Result<(), LedgerError> {
+    /// The core knows of everything before `number`; `cursor` says so. Together: without its gap, a hole behind the cursor would be
+    /// found as another one.
+    pub fn settle(&self, lane: Lane, number: u64, cursor: Change) -> Result<(), LedgerError> {
         let mut rows = self.rows.lock();
         let settled = rows.range((lane, 0)..(lane, number));
         let settled = settled.filter(|(_, row)| row.gap.next.number <= number);
@@ -257,6 +273,7 @@ impl Gaps {
         if changes.is_empty() {
             return Ok(());
         }
+        changes.push(cursor);
         self.ledger.apply(changes)
     }
 

@@ -2,12 +2,12 @@
 //! nobody needs. Sleeps while nothing changes.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use crate::hand::{Hand, Hands};
 use crate::ledger::LedgerError;
 use crate::limits;
 use crate::progress::Progress;
@@ -31,25 +31,42 @@ struct Shared {
     wake: Condvar,
 }
 
+type Checkpoint = Box<dyn Fn() -> Result<(), LedgerError> + Send>;
+
 pub(crate) struct Keeper {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    hand: Mutex<Hand<Checkpoint>>,
 }
 
 impl Keeper {
-    /// `checkpoint` does the work; it is called on the keeper's thread only.
+    /// `checkpoint` does the work; it is called by the keeper's hand only.
     pub fn start(
+        hands: Hands,
         checkpoint: impl Fn() -> Result<(), LedgerError> + Send + 'static,
     ) -> std::io::Result<Keeper> {
         let shared = Arc::new(Shared::default());
         let theirs = shared.clone();
-        let thread = std::thread::Builder::new()
-            .name("keeper".into())
-            .spawn(move || run(&theirs, checkpoint))?;
-        Ok(Keeper {
-            shared,
-            thread: Mutex::new(Some(thread)),
-        })
+        let checkpoint: Checkpoint = Box::new(checkpoint);
+        let run = move |checkpoint: Checkpoint| while work(&theirs, &checkpoint, true) {};
+        let hand = hands.start("keeper".into(), checkpoint, run)?;
+        let hand = Mutex::new(hand);
+        Ok(Keeper { shared, hand })
+    }
+
+    /// Makes a checkpoint if there is a reason for one; false if there is none, or a thread does that.
+    pub fn step(&self) -> bool {
+        let hand = self.hand.lock();
+        let Hand::Caller(checkpoint) = &*hand else {
+            return false;
+        };
+        let has_work = {
+            let work = self.shared.work.lock();
+            work.dirty || !work.waiters.is_empty()
+        };
+        if has_work {
+            work(&self.shared, checkpoint, false);
+        }
+        has_work
     }
 
     /// Something changed that is worth a checkpoint, soon.
@@ -91,46 +108,45 @@ impl Keeper {
             work.closing = true;
             self.shared.wake.notify_one();
         }
-        if let Some(thread) = self.thread.lock().take() {
-            let _ = thread.join();
+        let mut hand = self.hand.lock();
+        if let Hand::Caller(checkpoint) = &*hand {
+            work(&self.shared, checkpoint, false);
         }
+        hand.end();
     }
 }
 
-fn run(shared: &Shared, checkpoint: impl Fn() -> Result<(), LedgerError>) {
-    loop {
-        let (waiters, closing) = {
-            let mut work = shared.work.lock();
-            while !work.dirty && work.waiters.is_empty() && !work.closing {
-                shared.wake.wait(&mut work);
+/// Waits for a reason, and for a while for more of them if `patient`, and makes a checkpoint. False: it was the last.
+fn work(shared: &Shared, checkpoint: &Checkpoint, patient: bool) -> bool {
+    let (waiters, closing) = {
+        let mut work = shared.work.lock();
+        while !work.dirty && work.waiters.is_empty() && !work.closing {
+            shared.wake.wait(&mut work);
+        }
+        // Changes of cursors are gathered for a while: each checkpoint costs the flash a sync.
+        let until = Instant::now() + Duration::from_millis(limits::CHECKPOINT_MS);
+        while patient && work.waiters.is_empty() && !work.closing {
+            if shared.wake.wait_until(&mut work, until).timed_out() {
+                break;
             }
-            // Changes of cursors are gathered for a while: each checkpoint costs the flash a sync.
-            let until = Instant::now() + Duration::from_millis(limits::CHECKPOINT_MS);
-            while work.waiters.is_empty() && !work.closing {
-                if shared.wake.wait_until(&mut work, until).timed_out() {
-                    break;
-                }
-            }
-            work.dirty = false;
-            work.busy = true;
-            (std::mem::take(&mut work.waiters), work.closing)
-        };
-        let result = checkpoint();
-        {
-            let mut work = shared.work.lock();
-            work.busy = false;
-            work.done += 1;
         }
-        if let Err(error) = &result {
-            tracing::error!(%error, "the checkpoint failed");
-        }
-        for waiter in waiters {
-            let _ = waiter.send(result.clone());
-        }
-        if closing {
-            return;
-        }
+        work.dirty = false;
+        work.busy = true;
+        (std::mem::take(&mut work.waiters), work.closing)
+    };
+    let result = checkpoint();
+    {
+        let mut work = shared.work.lock();
+        work.busy = false;
+        work.done += 1;
     }
+    if let Err(error) = &result {
+        tracing::error!(%error, "the checkpoint failed");
+    }
+    for waiter in waiters {
+        let _ = waiter.send(result.clone());
+    }
+    !closing
 }
 
 #[cfg(test)]
@@ -141,7 +157,7 @@ mod tests {
     fn a_checkpoint_that_hangs_is_seen_and_one_that_ends_too() {
         let (go_on, waits) = std::sync::mpsc::channel::<()>();
         let waits = Mutex::new(waits);
-        let keeper = Keeper::start(move || {
+        let keeper = Keeper::start(Hands::Threads, move || {
             // Ends as well when nobody is left who could say so.
             let _ = waits.lock().recv();
             Ok(())

@@ -16,6 +16,7 @@ pub mod disk;
 mod evict;
 mod frame;
 mod gap;
+mod hand;
 mod keeper;
 mod landing;
 mod lanes;

@@ -40,7 +40,9 @@ pub const LEDGER_PIECE: usize = 8 * 1024;
 pub const QUARANTINE: u64 = 64 * 1024 * 1024;
 /// What is kept free on the file system for the ledger: sled writes its file in pieces of 512 KiB.
 pub const RESERVE: usize = 2 * 1024 * 1024;
-/// It is written in pieces of this size.
+/// Less free than this, and the reserve is given up.
+pub const LEDGER_ROOM: u64 = 1024 * 1024;
+/// The reserve is written in pieces of this size.
 pub const RESERVE_CHUNK: usize = 256 * 1024;
 /// Boots whose clock is remembered (a number of boots); the oldest are forgotten.
 pub const MAX_BOOTS: usize = 256;

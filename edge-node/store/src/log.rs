@@ -7,10 +7,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{oneshot, watch};
 
 use record::Compression;
@@ -19,12 +19,12 @@ use crate::config::Eviction;
 use crate::disk::{Disk, DiskFile};
 use crate::frame::{Dropped, Entry, Frame, Lane};
 use crate::gap::GapReason;
+use crate::hand::{Hand, Hands};
 use crate::landing::{Landing, landing};
 use crate::ledger::LedgerError;
 use crate::limits;
 use crate::progress::Progress;
-use crate::recovery::is_of_the_medium;
-use crate::segment::{LogState, Producer, ReadEntryError, SegmentReader, Stamp};
+use crate::segment::{LogState, Producer, Stamp};
 use crate::space::Space;
 use crate::writer::{Control, Item, Waiting, Writer};
 
@@ -137,6 +137,8 @@ pub(crate) struct Segment {
     pub producer: Producer,
     /// When the last record before it was stamped.
     pub last: Stamp,
+    /// Messages, and their bytes, that were dropped before it.
+    pub dropped: (u64, u64),
     pub data_start: u64,
     /// Durable length.
     pub len: u64,
@@ -225,6 +227,8 @@ pub(crate) struct Evicted {
     pub bytes: u64,
     pub first_time: i64,
     pub last_time: i64,
+    /// Counts of messages that were dropped, by the number of their entry.
+    pub dropped: Vec<(u64, Dropped)>,
     pub landing: Landing,
 }
 
@@ -238,11 +242,12 @@ pub(crate) struct Hooks {
     /// Messages that were dropped, as far as the ledger knows, and their bytes.
     pub dropped: (u64, u64),
     pub space: Arc<Space>,
+    pub hands: Hands,
 }
 
 pub(crate) struct Log {
     shared: Arc<Shared>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    writer: Mutex<Hand<Writer>>,
 }
 
 pub(crate) fn segment_name(first_number: u64) -> String {
@@ -317,12 +322,10 @@ impl Log {
             space: hooks.space,
         });
         let writer = Writer::new(shared.clone(), state, active);
-        let thread = std::thread::Builder::new()
-            .name(thread_name)
-            .spawn(move || writer.run())?;
+        let writer = hooks.hands.start(thread_name, writer, Writer::run)?;
         Ok(Log {
             shared,
-            writer: Mutex::new(Some(thread)),
+            writer: Mutex::new(writer),
         })
     }
 
@@ -435,10 +438,8 @@ impl Log {
         };
         if is_last {
             // So that what the writer knows stands in a header.
-            self.control(Control::Roll)
-                .blocking_recv()
-                .unwrap_or(Err(WriteError::Closed))
-                .map_err(io::Error::other)?;
+            let rolled = self.control(Control::Roll);
+            self.wait_for(rolled).map_err(io::Error::other)?;
         }
         landing(&self.shared, number)
     }
@@ -457,6 +458,30 @@ impl Log {
         drop(queue);
         self.shared.wake.notify_one();
         receiver
+    }
+
+    /// Blocks until the writer has done something.
+    pub fn wait_for(
+        &self,
+        mut done: oneshot::Receiver<Result<(), WriteError>>,
+    ) -> Result<(), WriteError> {
+        loop {
+            match done.try_recv() {
+                Ok(result) => return result,
+                Err(TryRecvError::Closed) => return Err(WriteError::Closed),
+                Err(TryRecvError::Empty) if self.step() => {}
+                Err(TryRecvError::Empty) => break,
+            }
+        }
+        done.blocking_recv().unwrap_or(Err(WriteError::Closed))
+    }
+
+    /// Writes one group of what waits; false if nothing does, or a thread does that.
+    pub fn step(&self) -> bool {
+        match &mut *self.writer.lock() {
+            Hand::Caller(writer) => writer.step(),
+            _ => false,
+        }
     }
 
     /// Messages that were dropped since the log began.
@@ -529,10 +554,8 @@ impl Log {
     pub fn close(&self) {
         self.shared.queue.lock().closing = true;
         self.shared.wake.notify_one();
-        if let Some(thread) = self.writer.lock().take() {
-            // A writer that panicked has already failed everybody who waited for it.
-            let _ = thread.join();
-        }
+        while self.step() {}
+        self.writer.lock().end();
     }
 }
 

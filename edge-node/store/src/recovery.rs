@@ -85,6 +85,7 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path, kind: u8) -> Result<Survey, Op
                     first_position: state.next_position,
                     producer: state.producer,
                     last: state.last,
+                    dropped: state.dropped,
                     data_start,
                     len,
                 };
@@ -185,6 +186,7 @@ fn salvage(disk: &dyn Disk, path: &Path, survey: &Survey) -> io::Result<Option<S
         first_position: frame.position,
         producer,
         last: state.last,
+        dropped: state.dropped,
         data_start,
         len,
     };
@@ -236,7 +238,7 @@ pub(crate) struct Recovered {
 }
 
 /// Entry numbers and positions skipped after a loss: more than can have been given since the ledger was last written.
-const SKIP: u64 = 1 << 32;
+pub(crate) const SKIP: u64 = 1 << 32;
 
 /// Makes a log of what was found, and begins a segment for the new incarnation. `known` is an end that was durable once.
 pub(crate) fn recover(
@@ -344,8 +346,9 @@ fn scan_newest(
     if whole < was {
         segment.len = whole;
         file.truncate(whole)?;
-        file.sync()?;
     }
+    // Also where nothing is cut off: a process that was killed leaves what it had not synced, and from here on that counts as durable.
+    file.sync()?;
     let mut reader = SegmentReader::new(file.clone(), segment.data_start, segment.len, None);
     loop {
         match reader.next() {

@@ -27,7 +27,7 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 }
 
 impl Space {
-    /// Makes the reserve if it is not there. A file system without room for it is full from the start.
+    /// Makes the reserve if it is not there, or gives it up if there is hardly room. A file system without room for it is full from the start.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> io::Result<Space> {
         let space = Space {
             disk,
@@ -37,6 +37,7 @@ impl Space {
         let names = space.disk.list(dir)?;
         if names.iter().any(|name| name == RESERVE) {
             space.full.store(false, Ordering::Relaxed);
+            space.look_ahead();
         } else {
             space.try_again();
         }
@@ -45,6 +46,14 @@ impl Space {
 
     pub fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
+    }
+
+    /// Gives up the reserve before the ledger finds no room: sled takes nothing any more after an error of its file.
+    pub fn look_ahead(&self) {
+        let room = self.disk.room(&self.dir);
+        if room.is_ok_and(|room| room < limits::LEDGER_ROOM) {
+            self.run_out();
+        }
     }
 
     /// The file system is full: gives up the reserve.
@@ -62,7 +71,9 @@ impl Space {
 
     /// Makes the reserve again, if the file system was full and is not any more.
     pub fn try_again(&self) {
-        if !self.is_full() {
+        let needed = limits::RESERVE as u64 + limits::LEDGER_ROOM;
+        let room = self.disk.room(&self.dir);
+        if !self.is_full() || room.is_ok_and(|room| room < needed) {
             return;
         }
         match self.make() {

@@ -8,7 +8,6 @@ pub use outbox::OutboxRead;
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -17,24 +16,18 @@ use parking_lot::Mutex;
 use record::{Batch, NewRecord, StreamName};
 use tokio::sync::watch;
 
-use crate::apply::{self, Retained, client_prefix, decode_retained, packet_prefix};
+use crate::apply::{Retained, client_prefix, decode_retained, packet_prefix};
 use crate::boots::Boots;
-use crate::config::{Config, Eviction, LOCAL, LaneConfig};
-use crate::disk::Disk;
-use crate::frame::{Entry, Frame, Lane, Origin, PacketRef, View};
-use crate::gap::{Gap, GapReason, Gaps};
+use crate::config::{Config, LOCAL};
+use crate::frame::{Lane, Origin, PacketRef, View};
+use crate::gap::{Gaps, records_between};
 use crate::keeper::Keeper;
-use crate::lanes;
-use crate::ledger::{Change, Ledger, LedgerError, Table};
-use crate::log::{
-    End, Evicted, FrameRead, From, Hole, Hooks, Log, LogConfig, LogId, OnDurable, OnEvict,
-    WriteError,
-};
+use crate::ledger::{Change, Ledger, LedgerError, OneFailure, Table};
+use crate::log::{End, FrameRead, From, Log, LogId, WriteError};
 use crate::progress::Progress;
 use crate::quarantine::Quarantine;
-use crate::recovery::{OpenError, Recovered, io_error, next_incarnation, recover, replay, survey};
 use crate::segment::Producer;
-use crate::sessions::{Checkpoint, Session, SessionError, Sessions};
+use crate::sessions::Sessions;
 use crate::space::Space;
 use crate::stats::{self, LaneStats, Stats};
 use crate::wire::Reader;
@@ -85,7 +78,7 @@ struct Inner {
     lanes: Vec<LaneLog>,
     inbox: Log,
     producer: Mutex<Producer>,
-    ledger: Arc<dyn Ledger>,
+    ledger: Arc<OneFailure>,
     gaps: Arc<Gaps>,
     boots: Boots,
     space: Arc<Space>,
@@ -116,6 +109,19 @@ fn log_key(id: LogId, what: &str) -> Vec<u8> {
 
 fn encode_end(end: End) -> Vec<u8> {
     [end.number.to_be_bytes(), end.position.to_be_bytes()].concat()
+}
+
+fn end_row(what: &str, id: LogId, end: End) -> Change {
+    Change::Put {
+        table: Table::Cursor,
+        key: log_key(id, what),
+        value: encode_end(end),
+    }
+}
+
+/// A row that says how far the core has got.
+fn uplink_row(id: LogId, end: End) -> Change {
+    end_row("uplink", id, end)
 }
 
 fn get_end(ledger: &dyn Ledger, table: Table, key: &[u8]) -> Result<Option<End>, LedgerError> {
@@ -390,7 +396,19 @@ impl Store {
 
     /// True after a failed sync: only opening the store again tells what is on the disk.
     pub fn failed(&self) -> bool {
-        self.inner.logs().any(|(_, log)| log.failed())
+        *self.failure().borrow() || self.inner.logs().any(|(_, log)| log.failed())
+    }
+
+    /// Becomes true when the ledger has failed: nothing that is not in the segments is kept any more, and only opening the store again
+    /// tells what is on the disk.
+    pub fn failure(&self) -> watch::Receiver<bool> {
+        self.inner.ledger.failure()
+    }
+
+    /// Does a piece of the work of one of the [`Store::writers`], by its place there; false if it has none, or a thread does it.
+    pub fn step(&self, writer: usize) -> bool {
+        let log = self.inner.logs().nth(writer);
+        log.map_or_else(|| self.keeper.step(), |(_, log)| log.step())
     }
 
     /// Of every thread that writes, in the same order at each call.
@@ -473,7 +491,7 @@ impl LaneLog {
 
     fn stats(&self) -> LaneStats {
         let uplink = self.sent();
-        let messages = self.log.end().position.saturating_sub(uplink.position);
+        let messages = records_between(uplink.position, self.log.end().position);
         LaneStats {
             messages_in: self.log.counters().records.load(Ordering::Relaxed),
             messages,
@@ -507,14 +525,9 @@ impl Inner {
 
     /// Brings the ledger up to the logs, durably, then lets go of segments.
     fn checkpoint(&self) -> Result<(), LedgerError> {
+        self.space.look_ahead();
         let mut rows = Vec::new();
-        let mut put_end = |what: &str, id: LogId, end: End| {
-            rows.push(Change::Put {
-                table: Table::Cursor,
-                key: log_key(id, what),
-                value: encode_end(end),
-            });
-        };
+        let mut put_end = |what: &str, id, end| rows.push(end_row(what, id, end));
         // How far each log is done with, but for sessions and the ledger.
         let mut done: Vec<(LogId, End)> = Vec::new();
         for lane in &self.lanes {

@@ -286,6 +286,7 @@ async fn a_full_disk_refuses_keeps_what_is_there_and_goes_on_later() {
     let refused = store.publish(message("s", "s/k", "during")).await;
     assert_eq!(refused, Err(WriteError::DiskFull));
     disk.set_room(None);
+    store.checkpoint().await.unwrap();
     store.publish(message("s", "s/k", "after")).await.unwrap();
     let all = frames(&store, OUTBOX).await;
     assert_eq!(values(&all), ["before", "after"]);

@@ -137,46 +137,63 @@ impl Writer {
         }
     }
 
+    /// Until the log is closed and nothing is left.
     pub fn run(mut self) {
-        while let Some((items, weight)) = self.take() {
-            let items = self.controls(items);
-            let mut group = self.build(items);
-            let result = if group.entries.is_empty() {
-                Ok(())
-            } else {
-                self.write(&group)
-            };
-            if result.is_ok() {
-                self.publish(&mut group);
-            } else {
-                let refused = group.done.len() as u64;
-                self.shared
-                    .counters
-                    .refused
-                    .fetch_add(refused, Ordering::Relaxed);
-            }
-            let counters = &self.shared.counters;
-            counters.groups.fetch_add(1, Ordering::Relaxed);
-            self.shared.queue.lock().weight -= weight;
-            for done in group.done {
-                // The publisher may be gone; what it published is stored all the same.
-                let _ = done.send(result.clone());
-            }
-            if self.buffer.capacity() > limits::GROUP_TARGET {
-                self.buffer = Vec::new();
-            }
+        while self.wait() {
+            self.step();
         }
     }
 
-    /// Waits for items. `None` = closed and nothing is left.
-    fn take(&self) -> Option<(Vec<Waiting>, usize)> {
+    /// Writes one group of what waits; false if nothing does.
+    pub fn step(&mut self) -> bool {
+        let (items, weight) = self.take();
+        if items.is_empty() {
+            return false;
+        }
+        let items = self.controls(items);
+        let mut group = self.build(items);
+        let result = if group.entries.is_empty() {
+            Ok(())
+        } else {
+            self.write(&group)
+        };
+        if result.is_ok() {
+            self.publish(&mut group);
+        } else {
+            let refused = group.done.len() as u64;
+            self.shared
+                .counters
+                .refused
+                .fetch_add(refused, Ordering::Relaxed);
+        }
+        let counters = &self.shared.counters;
+        counters.groups.fetch_add(1, Ordering::Relaxed);
+        self.shared.queue.lock().weight -= weight;
+        for done in group.done {
+            // The publisher may be gone; what it published is stored all the same.
+            let _ = done.send(result.clone());
+        }
+        if self.buffer.capacity() > limits::GROUP_TARGET {
+            self.buffer = Vec::new();
+        }
+        true
+    }
+
+    /// Waits for items. False: closed, and nothing is left.
+    fn wait(&self) -> bool {
         let mut queue = self.shared.queue.lock();
         while queue.waiting.is_empty() {
             if queue.closing {
-                return None;
+                return false;
             }
             self.shared.wake.wait(&mut queue);
         }
+        true
+    }
+
+    /// What waits, as much as makes a group, and its weight.
+    fn take(&self) -> (Vec<Waiting>, usize) {
+        let mut queue = self.shared.queue.lock();
         let mut items = Vec::new();
         let mut weight = 0;
         while weight < limits::GROUP_TARGET
@@ -185,7 +202,7 @@ impl Writer {
             weight += item.weight;
             items.push(item);
         }
-        Some((items, weight))
+        (items, weight)
     }
 
     /// Does what is to be done between writes; returns the rest.
@@ -541,6 +558,7 @@ pub(crate) fn create_segment(
         first_position: state.next_position,
         producer: state.producer,
         last: state.last,
+        dropped: state.dropped,
         data_start: len,
         len,
     };

@@ -26,6 +26,8 @@ pub trait Disk: Send + Sync + 'static {
     fn remove(&self, path: &Path) -> io::Result<()>;
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Bytes that are free on the file system of a directory.
+    fn room(&self, dir: &Path) -> io::Result<u64>;
 }
 
 /// An open file. One writer, any number of readers.

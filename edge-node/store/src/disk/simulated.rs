@@ -217,6 +217,10 @@ impl Disk for SimulatedDisk {
         }
         Ok(())
     }
+
+    fn room(&self, _dir: &Path) -> io::Result<u64> {
+        Ok(self.0.lock().room.unwrap_or(u64::MAX))
+    }
 }
 
 impl SimulatedFile {

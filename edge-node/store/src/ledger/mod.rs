@@ -3,12 +3,14 @@
 
 #[cfg(any(test, feature = "simulated-disk"))]
 mod memory;
+mod one_failure;
 mod sled_ledger;
 
 use bytes::Bytes;
 
 #[cfg(any(test, feature = "simulated-disk"))]
 pub use memory::MemoryLedger;
+pub(crate) use one_failure::OneFailure;
 pub use sled_ledger::SledLedger;
 
 /// The tables. The number is part of the format.

@@ -1,6 +1,7 @@
 //! The ledger on sled 0.34.7.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,6 +26,41 @@ pub struct SledLedger {
     pub set_aside: Option<PathBuf>,
 }
 
+/// Why sled does not open.
+enum NotOpened {
+    /// What is in its files.
+    Damaged(LedgerError),
+    /// Something around it, that does not tell of its files: no room, no permission, no memory.
+    Refused(LedgerError),
+}
+
+impl NotOpened {
+    fn into_error(self) -> LedgerError {
+        match self {
+            NotOpened::Damaged(error) | NotOpened::Refused(error) => error,
+        }
+    }
+}
+
+impl From<sled::Error> for NotOpened {
+    fn from(error: sled::Error) -> NotOpened {
+        use ErrorKind::*;
+        let refused = match &error {
+            sled::Error::Io(error) => matches!(
+                error.kind(),
+                StorageFull | QuotaExceeded | PermissionDenied | ReadOnlyFilesystem | OutOfMemory
+            ),
+            _ => false,
+        };
+        let error = failed(error);
+        if refused {
+            NotOpened::Refused(error)
+        } else {
+            NotOpened::Damaged(error)
+        }
+    }
+}
+
 fn failed(error: impl std::fmt::Display) -> LedgerError {
     LedgerError(error.to_string())
 }
@@ -35,18 +71,19 @@ impl SledLedger {
     pub fn open(dir: &Path) -> Result<SledLedger, LedgerError> {
         match Self::try_open(dir) {
             Ok(ledger) => Ok(ledger),
-            Err(error) => {
+            Err(NotOpened::Refused(error)) => Err(error),
+            Err(NotOpened::Damaged(error)) => {
                 let aside = free_name(dir)?;
                 tracing::error!(%error, set_aside = %aside.display(), "the ledger does not open; it is rebuilt from the segments");
                 std::fs::rename(dir, &aside).map_err(failed)?;
-                let mut ledger = Self::try_open(dir)?;
+                let mut ledger = Self::try_open(dir).map_err(NotOpened::into_error)?;
                 ledger.set_aside = Some(aside);
                 Ok(ledger)
             }
         }
     }
 
-    fn try_open(dir: &Path) -> Result<SledLedger, LedgerError> {
+    fn try_open(dir: &Path) -> Result<SledLedger, NotOpened> {
         let config = sled::Config::new()
             .path(dir)
             .cache_capacity(CACHE)
@@ -55,14 +92,16 @@ impl SledLedger {
         // sled panics on some kinds of damage instead of returning an error.
         let open = std::panic::AssertUnwindSafe(|| config.open());
         let opened = std::panic::catch_unwind(open).map_err(|_| {
-            LedgerError("sled panicked while it read its file, which is damaged".into())
+            NotOpened::Damaged(LedgerError(
+                "sled panicked while it read its file, which is damaged".into(),
+            ))
         })?;
-        let db = opened.map_err(failed)?;
+        let db = opened.map_err(NotOpened::from)?;
         let last = db
             .scan_prefix([PIECES])
             .next_back()
             .transpose()
-            .map_err(failed)?;
+            .map_err(NotOpened::from)?;
         let next = last
             .and_then(|(key, _)| Some(u64::from_be_bytes(key.get(1..9)?.try_into().ok()?) + 1))
             .unwrap_or(0);
@@ -74,11 +113,11 @@ impl SledLedger {
             set_aside: None,
         };
         // sled makes its files at open: their names must survive as well as their contents.
-        File::open(dir).and_then(|d| d.sync_all()).map_err(failed)?;
+        let sync = |dir: &Path| File::open(dir).and_then(|dir| dir.sync_all());
+        let refused = |error| NotOpened::Refused(failed(error));
+        sync(dir).map_err(refused)?;
         if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
-            File::open(parent)
-                .and_then(|d| d.sync_all())
-                .map_err(failed)?;
+            sync(parent).map_err(refused)?;
         }
         Ok(ledger)
     }

@@ -1,6 +1,14 @@
 //! Reading a log: the newest frames from memory, the others from segments, whatever is damaged there passed over or said.
 
-use super::*;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{End, FrameRead, From, Hint, Hole, Log};
+use crate::frame::{Entry, Frame};
+use crate::limits;
+use crate::recovery::is_of_the_medium;
+use crate::segment::{ReadEntryError, SegmentReader};
 
 struct Place {
     segment: u64,

@@ -1,6 +1,9 @@
 //! What is kept of the local clients: their sessions.
 
-use super::*;
+use super::Store;
+use crate::apply::client_prefix;
+use crate::ledger::{Change, Ledger, LedgerError, Table};
+use crate::sessions::{Checkpoint, Session, SessionError};
 
 impl Store {
     pub fn load_session(&self, client: &str) -> Result<Option<Session>, LedgerError> {

@@ -1,6 +1,34 @@
 //! Opening a store: each log is brought to where its disk is, the ledger to where the logs are, and what the disk forgot is noted as a gap.
 
-use super::*;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{
+    Applied, Inner, LaneInfo, LaneLog, PRODUCER, Store, applied_row, fresh_id, get_end, log_key,
+    producer_row,
+};
+use crate::apply;
+use crate::boots::Boots;
+use crate::config::{Config, Eviction, LOCAL, LaneConfig};
+use crate::disk::{Disk, RealDisk};
+use crate::frame::{Entry, Lane};
+use crate::gap::{Gap, GapReason, Gaps, records_between};
+use crate::hand::Hands;
+use crate::keeper::Keeper;
+use crate::lanes;
+use crate::ledger::{Ledger, LedgerError, OneFailure, SledLedger, Table};
+use crate::log::{End, Evicted, Hooks, Log, LogConfig, LogId, OnDurable, OnEvict};
+use crate::quarantine::Quarantine;
+use crate::recovery::{OpenError, Recovered, io_error, next_incarnation, recover, replay, survey};
+use crate::segment::Producer;
+use crate::sessions::Sessions;
+use crate::space::Space;
+use crate::wire::Reader;
 
 fn get_producer(ledger: &dyn Ledger) -> Result<Option<Producer>, LedgerError> {
     Ok(ledger.get(Table::Identity, PRODUCER)?.and_then(|value| {
@@ -16,9 +44,10 @@ fn get_producer(ledger: &dyn Ledger) -> Result<Option<Producer>, LedgerError> {
 /// What all logs of a store have in common.
 struct Shared<'a> {
     disk: &'a Arc<dyn Disk>,
-    ledger: &'a Arc<dyn Ledger>,
+    ledger: &'a Arc<OneFailure>,
     applied: &'a Arc<Mutex<Applied>>,
     space: &'a Arc<Space>,
+    hands: Hands,
 }
 
 /// Opens one log and brings the ledger up to it.
@@ -34,6 +63,7 @@ fn open_log(
         ledger,
         applied,
         space,
+        hands,
     } = *shared;
     let id = config.id;
     let dropped = ledger.get(Table::Cursor, &log_key(id, "dropped"))?;
@@ -97,6 +127,7 @@ fn open_log(
             on_evict,
             dropped: dropped.unwrap_or_default(),
             space: space.clone(),
+            hands,
         },
     )
     .map_err(io_error(dir.display()))
@@ -161,7 +192,7 @@ fn settle_cursor(
     } else {
         uplink
     };
-    let records = known.position.saturating_sub(from.position);
+    let records = records_between(from.position, known.position);
     gaps.add(lost(from.number, state.end(), records, Vec::new()))?;
     Ok(uplink)
 }
@@ -171,7 +202,7 @@ fn note_evicted(
     lane: Lane,
     gaps: &Arc<Gaps>,
     uplink: &Arc<Mutex<End>>,
-    ledger: &Arc<dyn Ledger>,
+    ledger: &Arc<OneFailure>,
 ) -> OnEvict {
     let (gaps, uplink, ledger) = (gaps.clone(), uplink.clone(), ledger.clone());
     Box::new(move |evicted: Evicted| {
@@ -186,14 +217,17 @@ fn note_evicted(
             evicted.first
         };
         let position = evicted.next.position;
-        let all = position.saturating_sub(evicted.first.position).max(1);
-        let records = position.saturating_sub(first.position);
+        let all = records_between(evicted.first.position, position).max(1);
+        let records = records_between(first.position, position);
+        let dropped = evicted.dropped.iter();
+        let dropped = dropped.filter(|(number, _)| *number >= first.number);
+        let dropped: u64 = dropped.map(|(_, dropped)| dropped.records).sum();
         gaps.add(Gap {
             lane,
             reason: evicted.reason,
             first: first.number,
             next: evicted.next,
-            records,
+            records: records + dropped,
             bytes: u64::try_from(u128::from(evicted.bytes) * u128::from(records) / u128::from(all))
                 .unwrap_or(u64::MAX),
             first_time: evicted.first_time,
@@ -206,6 +240,20 @@ fn note_evicted(
 }
 
 impl Store {
+    /// Opens the store of a data directory, or makes it: segments in `store`, sled in `ledger`. Blocks on the disk.
+    pub fn open_in(data_dir: &Path, config: Config) -> Result<Store, OpenError> {
+        let disk = Arc::new(RealDisk);
+        let dir = data_dir.join("store");
+        disk.create_dir(&dir).map_err(io_error(dir.display()))?;
+        // Before sled: it does not open without room.
+        drop(Space::open(disk.clone(), &dir).map_err(io_error(dir.display()))?);
+        let ledger = SledLedger::open(&data_dir.join("ledger"))?;
+        let set_aside = u32::from(ledger.set_aside.is_some());
+        let mut store = Store::open(disk, Arc::new(ledger), &dir, config)?;
+        store.set_aside += set_aside;
+        Ok(store)
+    }
+
     /// Opens the store in `dir`, or makes it. Blocks on the disk.
     pub fn open(
         disk: Arc<dyn Disk>,
@@ -213,6 +261,29 @@ impl Store {
         dir: &Path,
         config: Config,
     ) -> Result<Store, OpenError> {
+        Store::open_with(disk, ledger, dir, config, Hands::Threads)
+    }
+
+    /// Like [`Store::open`], without threads: the caller does their work with [`Store::step`].
+    pub fn open_stepped(
+        disk: Arc<dyn Disk>,
+        ledger: Arc<dyn Ledger>,
+        dir: &Path,
+        config: Config,
+    ) -> Result<Store, OpenError> {
+        Store::open_with(disk, ledger, dir, config, Hands::Stepped)
+    }
+
+    fn open_with(
+        disk: Arc<dyn Disk>,
+        ledger: Arc<dyn Ledger>,
+        dir: &Path,
+        config: Config,
+        hands: Hands,
+    ) -> Result<Store, OpenError> {
+        disk.create_dir(dir).map_err(io_error(dir.display()))?;
+        let space = Arc::new(Space::open(disk.clone(), dir).map_err(io_error(dir.display()))?);
+        let ledger = Arc::new(OneFailure::new(ledger));
         let outbox_dir = dir.join("outbox");
         let inbox_dir = dir.join("inbox");
         let found = lanes::survey_all(&*disk, &*ledger, &outbox_dir, &config)?;
@@ -228,7 +299,6 @@ impl Store {
         ledger.apply(rows)?;
         ledger.flush()?;
 
-        let space = Arc::new(Space::open(disk.clone(), dir).map_err(io_error(dir.display()))?);
         let gaps = Arc::new(Gaps::load(ledger.clone())?);
         let applied = Arc::new(Mutex::new(Applied::default()));
         let shared = Shared {
@@ -236,6 +306,7 @@ impl Store {
             ledger: &ledger,
             applied: &applied,
             space: &space,
+            hands,
         };
         let mut lanes = Vec::new();
         let mut cut = 0;
@@ -327,8 +398,8 @@ impl Store {
         });
         inner.checkpoint()?;
         let theirs = inner.clone();
-        let keeper =
-            Keeper::start(move || theirs.checkpoint()).map_err(io_error("the keeper's thread"))?;
+        let keeper = Keeper::start(hands, move || theirs.checkpoint())
+            .map_err(io_error("the keeper's thread"))?;
         Ok(Store {
             inner,
             keeper,

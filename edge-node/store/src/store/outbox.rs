@@ -1,6 +1,15 @@
 //! The lanes as the uplink reads them: frames, the gaps between them, and how far the core has got.
 
-use super::*;
+use std::io;
+use std::sync::Arc;
+
+use super::{LaneLog, Store, fresh_id, producer_row, uplink_row};
+use crate::frame::{Frame, Lane};
+use crate::gap::{Gap, GapReason, records_between};
+use crate::ledger::Ledger;
+use crate::log::{End, Hole, Log, LogId};
+use crate::segment::Producer;
+use crate::writer::Control;
 
 /// Frames of a lane for the core, and before them the gap that stands there.
 #[derive(Debug, Clone, Default)]
@@ -99,7 +108,7 @@ impl Store {
             reason: GapReason::Damaged,
             first: first.number,
             next: landing.next,
-            records: landing.next.position.saturating_sub(first.position),
+            records: records_between(first.position, landing.next.position),
             bytes: 0,
             first_time: -1,
             last_time: landing.time,
@@ -127,7 +136,8 @@ impl Store {
         if to.number > uplink.number {
             *uplink = to;
             drop(uplink);
-            if let Err(error) = self.inner.gaps.settle(lane.info.lane, to.number) {
+            let row = uplink_row(LogId::Outbox(lane.info.lane), to);
+            if let Err(error) = self.inner.gaps.settle(lane.info.lane, to.number, row) {
                 tracing::warn!(%error, "a gap that the core knows can not be forgotten");
             }
             self.keeper.touch();
@@ -160,8 +170,7 @@ impl Store {
             .map_err(io::Error::other)?;
         for (id, log) in inner.logs() {
             let became = log.control(Control::Become(producer));
-            let became = became.blocking_recv().unwrap_or(Err(WriteError::Closed));
-            became.map_err(io::Error::other)?;
+            log.wait_for(became).map_err(io::Error::other)?;
             let LogId::Outbox(lane) = id else { continue };
             let from = self.uplink(lane);
             let (end, segments) = log.written_before(producer);
@@ -177,7 +186,7 @@ impl Store {
                 reason: GapReason::Fenced,
                 first: from.number,
                 next: end,
-                records: end.position.saturating_sub(from.position),
+                records: records_between(from.position, end.position),
                 bytes: log.bytes_from(from.position),
                 first_time: -1,
                 last_time: -1,
