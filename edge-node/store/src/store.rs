@@ -525,7 +525,6 @@ impl Inner {
 
     /// Brings the ledger up to the logs, durably, then lets go of segments.
     fn checkpoint(&self) -> Result<(), LedgerError> {
-        self.space.look_ahead();
         let mut rows = Vec::new();
         let mut put_end = |what: &str, id, end| rows.push(end_row(what, id, end));
         // How far each log is done with, but for sessions and the ledger.
@@ -553,30 +552,35 @@ impl Inner {
                 // A segment goes when the ledger durably has what is to be remembered of it.
                 end.number = end.number.min(number);
             }
+            // Also what sessions hold, as it is before the flush: later it may say what is not durable yet.
+            for (id, keep) in &mut done {
+                keep.position = keep.position.min(self.held(*id));
+            }
             self.ledger.apply(rows)?;
         }
         self.ledger.flush()?;
         for (id, keep) in done {
-            self.trim(id, keep);
+            if let Some(log) = self.log(id)
+                && let Err(error) = log.trim(keep)
+            {
+                tracing::warn!(log = %id, %error, "a segment can not be deleted");
+            }
         }
         self.space.try_again();
         Ok(())
     }
 
-    /// Deletes segments before `keep` that no session needs.
-    fn trim(&self, id: LogId, mut keep: End) {
-        let Some(log) = self.log(id) else { return };
+    /// The first position that a session still needs.
+    fn held(&self, id: LogId) -> u64 {
+        let Some(log) = self.log(id) else {
+            return u64::MAX;
+        };
         let oldest = log.position_before_end(self.config.session_bytes);
         let (lowest, lagging) = self.sessions.lowest(id, oldest);
         for client in lagging {
             self.sessions_lagging.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%client, log = %id, "a session is too far behind: it loses the oldest messages that it has not read");
         }
-        if let Some(lowest) = lowest {
-            keep.position = keep.position.min(lowest);
-        }
-        if let Err(error) = log.trim(keep) {
-            tracing::warn!(log = %id, %error, "a segment can not be deleted");
-        }
+        lowest.unwrap_or(u64::MAX)
     }
 }

@@ -194,9 +194,11 @@ impl Writer {
     /// What waits, as much as makes a group, and its weight.
     fn take(&self) -> (Vec<Waiting>, usize) {
         let mut queue = self.shared.queue.lock();
-        let mut items = Vec::new();
+        let mut items: Vec<Waiting> = Vec::new();
         let mut weight = 0;
-        while weight < limits::GROUP_TARGET
+        // Of a small lane no segment is more than a part, so that there is room when all but the newest are gone.
+        let part = usize::try_from(self.shared.config.max_bytes / 8).unwrap_or(usize::MAX);
+        while (items.is_empty() || weight < limits::GROUP_TARGET.min(part))
             && let Some(item) = queue.waiting.pop_front()
         {
             weight += item.weight;

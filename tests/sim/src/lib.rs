@@ -5,6 +5,7 @@ pub mod batches;
 pub mod clock;
 pub mod cold;
 pub mod disk;
+pub mod edge;
 mod model;
 mod run;
 pub mod spawner;

@@ -98,7 +98,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("interop", &["record"]),
-    ("sim", &["kernel", "record"]),
+    ("sim", &["kernel", "record", "store"]),
     ("tidy", &[]),
 ];
 

@@ -6,16 +6,19 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::{Change, Ledger, LedgerError, Table};
+use crate::space::Space;
 
 pub(crate) struct OneFailure {
     ledger: Arc<dyn Ledger>,
+    space: Arc<Space>,
     failed: watch::Sender<bool>,
 }
 
 impl OneFailure {
-    pub fn new(ledger: Arc<dyn Ledger>) -> OneFailure {
+    pub fn new(ledger: Arc<dyn Ledger>, space: Arc<Space>) -> OneFailure {
         OneFailure {
             ledger,
+            space,
             failed: watch::Sender::new(false),
         }
     }
@@ -32,6 +35,7 @@ impl OneFailure {
         if *self.failed.borrow() {
             return Err(LedgerError("it failed before".into()));
         }
+        self.space.look_ahead();
         let written = write(&*self.ledger);
         if let Err(error) = &written {
             tracing::error!(%error, "the ledger failed: nothing is written to it until a restart");

@@ -283,7 +283,7 @@ impl Store {
     ) -> Result<Store, OpenError> {
         disk.create_dir(dir).map_err(io_error(dir.display()))?;
         let space = Arc::new(Space::open(disk.clone(), dir).map_err(io_error(dir.display()))?);
-        let ledger = Arc::new(OneFailure::new(ledger));
+        let ledger = Arc::new(OneFailure::new(ledger, space.clone()));
         let outbox_dir = dir.join("outbox");
         let inbox_dir = dir.join("inbox");
         let found = lanes::survey_all(&*disk, &*ledger, &outbox_dir, &config)?;

@@ -207,6 +207,16 @@ impl SimDisk {
         SimDisk::found(tree, seed, inner.trace.clone())
     }
 
+    /// How many bytes more there is room for.
+    pub fn room(&self) -> u64 {
+        self.0.lock().room() as u64
+    }
+
+    /// Names of the directories in a directory.
+    pub fn directories(&self, directory: &str) -> Vec<String> {
+        self.0.lock().tree.now.directories_in(directory)
+    }
+
     /// Paths of the files in a directory.
     pub fn names(&self, directory: &str) -> Vec<String> {
         let inner = self.0.lock();

@@ -56,6 +56,14 @@ impl Names {
         }
     }
 
+    /// Names of the directories in a directory.
+    pub fn directories_in(&self, directory: &str) -> Vec<String> {
+        let paths = self.directories.iter();
+        let inside = paths.filter(|path| parent(path) == directory && !path.is_empty());
+        let names = inside.map(|path| path.rsplit('/').next().unwrap_or_default());
+        names.map(str::to_owned).collect()
+    }
+
     pub fn has_directory(&self, name: &str) -> bool {
         name.is_empty() || self.directories.contains(name)
     }

@@ -1,0 +1,60 @@
+//! Fresh seeds of the edge's store in every run. A seed that fails is printed with the command that runs it again.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use sim::edge::Summary;
+
+/// Power cuts in one run of the tests, and how long it begins new seeds.
+const CUTS: u64 = 1000;
+const TIME: Duration = Duration::from_secs(50);
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name)
+        .ok()
+        .and_then(|value| value.parse().ok())
+}
+
+fn run(seed: u64) -> Summary {
+    let print = std::env::var("SIM_TRACE").is_ok_and(|value| value == "1");
+    let again = format!(
+        "again, with every step: SIM_TRACE=1 SIM_SEED={seed} cargo test -p sim --test edge -- --nocapture"
+    );
+    match catch_unwind(AssertUnwindSafe(|| sim::edge::run(seed, print))) {
+        Ok(Ok(summary)) => summary,
+        Ok(Err(why)) => panic!("seed {seed}: {why}\n  {again}"),
+        Err(_) => panic!("seed {seed} panicked\n  {again}"),
+    }
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_a_thousand_power_cuts() {
+    if let Some(seed) = setting("SIM_SEED") {
+        println!("{:?}", run(seed));
+        return;
+    }
+    let first = u64::from(rand::random::<u32>());
+    let begun = Instant::now();
+    let (mut seed, mut cuts, mut acknowledged) = (first, 0, 0);
+    let wanted = setting("SIM_CUTS").unwrap_or(CUTS);
+    while cuts < wanted && (begun.elapsed() < TIME || setting("SIM_CUTS").is_some()) {
+        let summary = run(seed);
+        cuts += summary.cuts;
+        acknowledged += summary.acknowledged;
+        seed += 1;
+    }
+    println!(
+        "seeds {first} to {}: {cuts} power cuts, {acknowledged} messages acknowledged, {:.0} s",
+        seed - 1,
+        begun.elapsed().as_secs_f64()
+    );
+    assert!(acknowledged > cuts, "hardly anything was acknowledged");
+}
+
+#[test]
+fn a_seed_is_one_run() {
+    let first = u64::from(rand::random::<u32>());
+    for seed in first..first + 5 {
+        assert_eq!(run(seed), run(seed), "seed {seed}");
+    }
+}
