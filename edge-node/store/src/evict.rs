@@ -1,14 +1,39 @@
 //! Making room in a lane, and letting go of what is too old: always the oldest segment, and never before it is noted what went.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::atomic::Ordering;
 
+use crate::disk::Disk;
 use crate::frame::{Dropped, Entry};
 use crate::gap::GapReason;
 use crate::landing::landing;
 use crate::log::{End, Evicted, Segment, WriteError};
 use crate::segment::{SegmentReader, Stamp};
 use crate::writer::Writer;
+
+/// The counts of dropped messages in a segment, with the numbers of their entries. `after`: what the next segment begins with.
+pub(crate) fn dropped_in(
+    disk: &dyn Disk,
+    segment: &Segment,
+    after: (u64, u64),
+) -> io::Result<Vec<(u64, Dropped)>> {
+    let mut counts = Vec::new();
+    if segment.dropped == after {
+        return Ok(counts);
+    }
+    let file = disk.open(&segment.path)?;
+    let mut reader = SegmentReader::new(file, segment.data_start, segment.len, None);
+    loop {
+        match reader.next() {
+            Ok(Some(Entry::Dropped { number, dropped })) => counts.push((number, dropped)),
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(counts),
+            Err(_) if matches!(reader.resync(), Ok(true)) => {}
+            Err(_) => return Ok(counts),
+        }
+    }
+}
 
 impl Writer {
     /// Evicts until there is room for so many bytes, or nothing is left to evict.
@@ -90,7 +115,8 @@ impl Writer {
             bytes: segment.len - segment.data_start,
             first_time: segment.last.ms,
             last_time: next.1.last.ms,
-            dropped: self.dropped_in(&segment, next.1.dropped)?,
+            dropped: dropped_in(&*self.shared.disk, &segment, next.1.dropped)
+                .map_err(|error| self.write_error(&error))?,
             landing: at,
         };
         (self.shared.on_evict)(evicted).map_err(|error| WriteError::Failed(error.to_string()))?;
@@ -99,31 +125,6 @@ impl Writer {
         self.shared.bytes.fetch_sub(segment.len, Ordering::Relaxed);
         self.shared.index.lock().remove_segment(number);
         Ok(true)
-    }
-
-    /// The counts of dropped messages in a segment, of which `after` comes next.
-    fn dropped_in(
-        &self,
-        segment: &Segment,
-        after: (u64, u64),
-    ) -> Result<Vec<(u64, Dropped)>, WriteError> {
-        let mut counts = Vec::new();
-        if segment.dropped == after {
-            return Ok(counts);
-        }
-        let disk = &self.shared.disk;
-        let file = disk.open(&segment.path);
-        let file = file.map_err(|error| self.write_error(&error))?;
-        let mut reader = SegmentReader::new(file, segment.data_start, segment.len, None);
-        loop {
-            match reader.next() {
-                Ok(Some(Entry::Dropped { number, dropped })) => counts.push((number, dropped)),
-                Ok(Some(_)) => {}
-                Ok(None) => return Ok(counts),
-                Err(_) if matches!(reader.resync(), Ok(true)) => {}
-                Err(_) => return Ok(counts),
-            }
-        }
     }
 
     /// Messages that were dropped and that no entry of the log counts yet.

@@ -171,7 +171,12 @@ impl Gaps {
     }
 
     /// Keeps a gap: durable when this returns. What is known of parts of it already is not counted twice.
-    pub fn add(&self, mut gap: Gap) -> Result<(), LedgerError> {
+    pub fn add(&self, gap: Gap) -> Result<(), LedgerError> {
+        self.add_with(gap, Vec::new())
+    }
+
+    /// Like [`Gaps::add`], with other changes in the same step.
+    pub fn add_with(&self, mut gap: Gap, mut changes: Vec<Change>) -> Result<(), LedgerError> {
         let mut rows = self.rows.lock();
         let lane = gap.lane;
         let before = rows.range((lane, 0)..=(lane, gap.first)).next_back();
@@ -180,14 +185,14 @@ impl Gaps {
         {
             gap.first = before.next.number;
             if gap.first >= gap.next.number {
-                return Ok(());
+                self.ledger.apply(changes)?;
+                return self.ledger.flush();
             }
             let left = records_between(before.next.position, gap.next.position);
             gap.records = gap.records.min(left);
         }
         let inside = rows.range((lane, gap.first)..(lane, gap.next.number));
         let inside: Vec<u64> = inside.map(|((_, first), _)| *first).collect();
-        let mut changes = Vec::new();
         for first in inside {
             let Some(Row { gap: known, .. }) = rows.remove(&(lane, first)) else {
                 continue;

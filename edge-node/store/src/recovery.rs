@@ -201,13 +201,29 @@ pub(crate) fn is_of_the_medium(error: &io::Error) -> bool {
     )
 }
 
-/// The incarnation after all that are known; its id is `fresh_id` where there is none yet or the epochs are used up.
-pub(crate) fn next_incarnation(known: &[Producer], fresh_id: i64) -> Producer {
+/// The incarnation after all that are known: of the ledger, and of each log, oldest first. Its id is `fresh_id` where there is none yet or
+/// the epochs are used up.
+pub(crate) fn next_incarnation(
+    ledger: Option<Producer>,
+    logs: &[&[Producer]],
+    fresh_id: i64,
+) -> Producer {
+    let known = || logs.iter().flat_map(|log| log.iter()).chain(&ledger);
     // An id that another one took the place of is older, whatever its epoch.
-    let newest = known
-        .iter()
-        .filter(|one| !known.iter().any(|other| other.previous == Some(one.id)))
-        .max_by_key(|one| one.epoch);
+    let is_replaced = |id: i64| {
+        let named = known().any(|other| other.previous == Some(id));
+        let in_the_ledger = ledger.is_some_and(|newest| newest.id != id);
+        let in_a_log = logs.iter().any(|log| {
+            let mut behind = log.iter().skip_while(|one| one.id != id);
+            behind.any(|one| one.id != id)
+        });
+        (named, in_the_ledger, in_a_log)
+    };
+    // The more of that speaks for an id the better: what stands in the ledger may be as old as what stands in a segment.
+    let newest = known().max_by_key(|one| {
+        let (named, in_the_ledger, in_a_log) = is_replaced(one.id);
+        (!named, !in_the_ledger, !in_a_log, one.epoch)
+    });
     match newest {
         None => Producer {
             id: fresh_id,

@@ -2,7 +2,7 @@
 //! alone is enough, with or without the ledger.
 //!
 //! ```text
-//! "TOWLSEG\n" | u16 format version | u8 kind of log | u32 length of the state | u32 CRC-32C of the state | state
+//! "TOWLSEG\n" | u16 format version | u8 kind of log | u32 length of the state | u32 CRC-32C of these three and the state | state
 //! state: u8 lane | u64 first entry number | u64 first record position | i64 producer id | i64 id before that, -1: none
 //!        | i16 producer epoch | u64 dropped messages, u64 bytes of them, so far | i64 last time | u64 boot of the last time if it is blind, 0: it is not
 //!        | u32 n, n x (u16 length, stream | i32 next sequence) | u32 n, n x (u64 stream | u32 partition | i64 next)
@@ -25,6 +25,8 @@ use crate::wire::{Reader, Short, put_text};
 pub const FORMAT_VERSION: u16 = 2;
 const MAGIC: &[u8; 8] = b"TOWLSEG\n";
 const FIXED: usize = 19;
+/// Where the checksum stands in it.
+const CRC: usize = 15;
 /// A producer that took nobody's place.
 const NO_ID: i64 = -1;
 
@@ -146,7 +148,8 @@ pub(crate) fn encode_header(kind: u8, state: &LogState) -> Vec<u8> {
     out.extend_from_slice(&FORMAT_VERSION.to_be_bytes());
     out.push(kind);
     out.extend_from_slice(&(s.len() as u32).to_be_bytes());
-    out.extend_from_slice(&crc32c::crc32c(&s).to_be_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&out[MAGIC.len()..]), &s);
+    out.extend_from_slice(&crc.to_be_bytes());
     out.extend_from_slice(&s);
     out
 }
@@ -162,20 +165,24 @@ pub(crate) fn read_header(file: &dyn DiskFile, kind: u8) -> Result<(LogState, u6
         return Err(HeaderError::Damaged);
     }
     let version = r.get_u16()?;
-    if version > FORMAT_VERSION {
-        return Err(HeaderError::Newer(version));
-    }
     let found_kind = r.get_u8()?;
     let len = r.get_u32()? as usize;
     let crc = r.get_u32()?;
-    if version != FORMAT_VERSION || found_kind != kind || len > limits::MAX_SEGMENT_HEADER {
+    if len > limits::MAX_SEGMENT_HEADER {
         return Err(HeaderError::Damaged);
     }
     let mut state = vec![0; len];
     if read_full(file, &mut state, FIXED as u64)? < len {
         return Err(HeaderError::Torn);
     }
-    if crc32c::crc32c(&state) != crc {
+    if crc32c::crc32c_append(crc32c::crc32c(&fixed[MAGIC.len()..CRC]), &state) != crc {
+        return Err(HeaderError::Damaged);
+    }
+    // Only now: a version that a flipped bit made keeps no store from opening.
+    if version > FORMAT_VERSION {
+        return Err(HeaderError::Newer(version));
+    }
+    if version != FORMAT_VERSION || found_kind != kind {
         return Err(HeaderError::Damaged);
     }
     let mut r = Reader(state.into());

@@ -467,7 +467,15 @@ async fn a_newer_format_is_refused() {
         .path();
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[9] += 1;
-    std::fs::write(&path, bytes).unwrap();
+    std::fs::write(&path, &bytes).unwrap();
+    let store = place.open();
+    assert_eq!(store.stats().set_aside, 1, "a bit flipped, no more");
+    drop(store);
+    std::fs::remove_dir_all(&dir).unwrap();
+    std::fs::create_dir(&dir).unwrap();
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[8..15]), &bytes[19..]);
+    bytes[15..19].copy_from_slice(&crc.to_be_bytes());
+    std::fs::write(&path, &bytes).unwrap();
     let opened = Store::open(
         place.disk.clone(),
         (place.ledger)(),

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::{
     Applied, Inner, LaneInfo, LaneLog, PRODUCER, Store, applied_row, fresh_id, get_end, log_key,
-    producer_row,
+    producer_row, uplink_row,
 };
 use crate::apply;
 use crate::boots::Boots;
@@ -207,8 +207,11 @@ fn note_evicted(
     let (gaps, uplink, ledger) = (gaps.clone(), uplink.clone(), ledger.clone());
     Box::new(move |evicted: Evicted| {
         let uplink = *uplink.lock();
+        // With the segment goes what a cursor from before it would find.
+        let row = uplink_row(LogId::Outbox(lane), uplink);
         if uplink.number >= evicted.next.number {
             // The core has it. What else it means must be in the ledger.
+            ledger.apply(vec![row])?;
             return ledger.flush();
         }
         let first = if uplink.number > evicted.first.number {
@@ -222,7 +225,7 @@ fn note_evicted(
         let dropped = evicted.dropped.iter();
         let dropped = dropped.filter(|(number, _)| *number >= first.number);
         let dropped: u64 = dropped.map(|(_, dropped)| dropped.records).sum();
-        gaps.add(Gap {
+        let gap = Gap {
             lane,
             reason: evicted.reason,
             first: first.number,
@@ -235,7 +238,8 @@ fn note_evicted(
             producer_id: evicted.landing.producer.id + i64::from(lane.0),
             epoch: evicted.landing.producer.epoch,
             sequences: evicted.landing.sequences,
-        })
+        };
+        gaps.add_with(gap, vec![row])
     })
 }
 
@@ -289,10 +293,10 @@ impl Store {
         let found = lanes::survey_all(&*disk, &*ledger, &outbox_dir, &config)?;
         let inbox_survey = survey(&*disk, &inbox_dir, LogId::Inbox.kind())?;
 
-        let mut known: Vec<Producer> = get_producer(&*ledger)?.into_iter().collect();
-        known.extend(inbox_survey.producers.iter());
-        known.extend(found.iter().flat_map(|lane| &lane.survey.producers));
-        let producer = next_incarnation(&known, fresh_id(config.random));
+        let mut logs: Vec<&[Producer]> = vec![&inbox_survey.producers];
+        logs.extend(found.iter().map(|lane| &*lane.survey.producers));
+        let known = get_producer(&*ledger)?;
+        let producer = next_incarnation(known, &logs, fresh_id(config.random));
         // In both places before anything is written under it: here, and in the headers of the new segments.
         let mut rows = vec![producer_row(producer)];
         rows.extend(found.iter().map(lanes::FoundLane::row));

@@ -73,7 +73,9 @@ impl DiskFile for EdgeFile {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let left = self.0.len()?.saturating_sub(offset);
-        let taken = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let taken = buffer
+            .len()
+            .min(usize::try_from(left).unwrap_or(usize::MAX));
         if taken > 0 {
             self.0.read_at(offset, &mut buffer[..taken])?;
         }

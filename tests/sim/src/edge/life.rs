@@ -12,8 +12,8 @@ use store::{
     Checkpoint, End, From, Lane, LogId, NewMessage, Origin, OutboxRead, PacketRef, Session, Store,
 };
 
-use super::Edge;
 use super::model::{self, Fate, Message, NAME, Packet};
+use super::{ENOUGH, Edge};
 use crate::tasks::Tasks;
 
 /// The client that publishes with packet ids.
@@ -117,8 +117,8 @@ impl Edge {
             return Err(Stop::Over);
         }
         match failure {
-            Some(why) if !self.faulty => Err(Stop::Wrong(why)),
-            _ if life.store.failed() && self.faulty => Err(Stop::Over),
+            Some(why) if !self.faulty && !self.is_starved() => Err(Stop::Wrong(why)),
+            _ if life.store.failed() && (self.faulty || self.is_starved()) => Err(Stop::Over),
             _ if life.store.failed() => Err(Stop::Wrong("the store failed".into())),
             _ => Ok(()),
         }
@@ -132,10 +132,8 @@ impl Edge {
                 let writers = life.store.writers().len();
                 life.store.step(self.rng.random_range(0..writers));
             }
-            65..80 => {
-                if self.rng.random_bool(self.plan.drains) {
-                    self.drain(life, lane)?;
-                }
+            65..80 if self.rng.random_bool(self.plan.drains) => {
+                self.drain(life, lane)?;
             }
             80..88 => self.acknowledge(life, lane),
             88 => life.reconnect(lane),
@@ -162,7 +160,9 @@ impl Edge {
                 });
             }
             98 if self.plan.full => {
-                let room = self.rng.random_range(0..4_000);
+                // Nobody else takes the room of a reserve that was given up.
+                let least = if self.has_reserve() { 0 } else { ENOUGH };
+                let room = least + self.rng.random_range(0..4_000);
                 let full = self.rng.random_bool(0.5);
                 self.disk.limit(full.then(|| self.disk.used() + room));
             }
@@ -180,8 +180,16 @@ impl Edge {
         let retained = self.rng.random_bool(0.1);
         let clears = retained && self.rng.random_bool(0.3);
         let poison = self.rng.random_bool(self.plan.poison);
-        let size = if clears { 0 } else { self.rng.random_range(1..=self.plan.value) };
-        let key = if retained { format!("r{lane}") } else { "k".into() };
+        let size = if clears {
+            0
+        } else {
+            self.rng.random_range(1..=self.plan.value)
+        };
+        let key = if retained {
+            format!("r{lane}")
+        } else {
+            "k".into()
+        };
         let mut model = self.model.borrow_mut();
         let packet = match self.rng.random_range(0..20_u16) {
             id @ 1..=3 if waited => Some(id),
@@ -200,12 +208,21 @@ impl Edge {
             let set = model.retained.entry(key.clone()).or_default();
             set.push((name, clears, fate));
         }
-        let message = Message { lane, fate, at: None, poison };
+        let message = Message {
+            lane,
+            fate,
+            at: None,
+            poison,
+        };
         model.messages.insert(name, message);
         let message = NewMessage {
             lane: number(lane),
             // Retained messages of a key come from one stream, in their order.
-            stream: stream(if retained { 0 } else { self.rng.random_range(0..self.plan.streams) }),
+            stream: stream(if retained {
+                0
+            } else {
+                self.rng.random_range(0..self.plan.streams)
+            }),
             record: NewRecord {
                 timestamp: self.now,
                 key: Some(key.into()),
@@ -220,7 +237,8 @@ impl Edge {
                 client: CLIENT.into(),
                 packet_id,
             }),
-            blind: (self.plan.blind && self.rng.random_bool(0.5)).then_some(model.starts.len() as u64),
+            blind: (self.plan.blind && self.rng.random_bool(0.5))
+                .then_some(model.starts.len() as u64),
             view: None,
         };
         drop(model);
@@ -288,10 +306,17 @@ impl Edge {
             partition: 0,
             next: i64::try_from(at).unwrap_or(0) + 1,
         };
-        let (store, model, receiving) =
-            (life.store.clone(), self.model.clone(), life.receiving.clone());
+        let (store, model, receiving) = (
+            life.store.clone(),
+            self.model.clone(),
+            life.receiving.clone(),
+        );
         life.tasks.spawn("command", async move {
-            if store.receive(stream(0), batch, origin, Vec::new()).await.is_ok() {
+            if store
+                .receive(stream(0), batch, origin, Vec::new())
+                .await
+                .is_ok()
+            {
                 let mut model = model.borrow_mut();
                 model.commands = model.commands.max(at + 1);
             }
@@ -345,7 +370,9 @@ impl Edge {
     fn feed(&mut self, life: &mut Life) -> Result<(), Stop> {
         for lane in 0..life.feeds.len() {
             loop {
-                let read = life.store.read(model::log(lane), From::Number(life.feeds[lane]), 4_000);
+                let read = life
+                    .store
+                    .read(model::log(lane), From::Number(life.feeds[lane]), 4_000);
                 let read = match self.runtime.block_on(read) {
                     Ok(read) => read,
                     Err(error) => {
@@ -391,7 +418,9 @@ impl Edge {
             return Ok(false);
         }
         if next.number <= from.number {
-            return Err(Stop::Wrong(format!("reading lane {lane} does not go on from {from:?}")));
+            return Err(Stop::Wrong(format!(
+                "reading lane {lane} does not go on from {from:?}"
+            )));
         }
         let mut model = self.model.borrow_mut();
         if let Some(gap) = &gap {
@@ -468,7 +497,10 @@ impl Edge {
         self.publish(life, lane);
         self.settle(life, 0).map_err(|stop| format!("{stop:?}"))?;
         let model = self.model.borrow();
-        let fate = model.messages.get(&(before + 1)).map(|message| message.fate);
+        let fate = model
+            .messages
+            .get(&(before + 1))
+            .map(|message| message.fate);
         if fate == Some(Fate::Stored) {
             return Ok(());
         }
@@ -479,7 +511,9 @@ impl Edge {
     fn settle(&mut self, life: &mut Life, task: u64) -> Result<(), Stop> {
         for _ in 0..1000 {
             let writers = life.store.writers().len();
-            let worked = (0..writers).filter(|writer| life.store.step(*writer)).count();
+            let worked = (0..writers)
+                .filter(|writer| life.store.step(*writer))
+                .count();
             self.rest(life)?;
             if worked == 0 && !life.tasks.is_running(task) {
                 return Ok(());

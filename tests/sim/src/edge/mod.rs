@@ -158,8 +158,7 @@ impl Edge {
             let room = [0, 0, 10_000, 3_000_000][self.rng.random_range(0..4)];
             let room = self.rng.random_range(0..=room);
             self.disk.limit(Some(self.disk.used() + room));
-            let names = self.disk.names(DIRECTORY);
-            must = room > ENOUGH || names.iter().any(|name| name.ends_with("/reserve"));
+            must = room > ENOUGH || self.has_reserve();
         }
         let most = u64::from(self.plan.steps) * 8;
         if self.rng.random_bool(0.85) {
@@ -176,6 +175,16 @@ impl Edge {
             }
         }
         must
+    }
+
+    /// There is no room, and was none for a reserve.
+    fn is_starved(&self) -> bool {
+        !self.has_reserve() && self.disk.room() < ENOUGH
+    }
+
+    fn has_reserve(&self) -> bool {
+        let names = self.disk.names(DIRECTORY);
+        names.iter().any(|name| name.ends_with("/reserve"))
     }
 
     fn fail_syncs(&mut self, how: SyncFailure) {
@@ -258,7 +267,8 @@ impl Edge {
                 self.disk.damage(&path, |bytes| bytes.truncate(at));
             }
             _ => {
-                self.trace.note(format_args!("a bit of {path} flips at {at}"));
+                self.trace
+                    .note(format_args!("a bit of {path} flips at {at}"));
                 self.disk.damage(&path, |bytes| {
                     if let Some(byte) = bytes.get_mut(at) {
                         *byte ^= 4;

@@ -14,7 +14,8 @@ impl Edge {
         let store = &life.store;
         let mut model = self.model.borrow_mut();
         let producer = store.producer();
-        let same = |start: &&store::Producer| (start.id, start.epoch) == (producer.id, producer.epoch);
+        let same =
+            |start: &&store::Producer| (start.id, start.epoch) == (producer.id, producer.epoch);
         if model.starts.iter().find(same).is_some() {
             return Err(Stop::Wrong(format!("{producer:?} was used before")));
         }
@@ -27,8 +28,11 @@ impl Edge {
             let mut newest = BTreeMap::new();
             let mut from = store.oldest(log).number;
             loop {
-                let frames = self.runtime.block_on(store.read(log, From::Number(from), 2_000));
-                let frames = frames.map_err(|error| Stop::Wrong(format!("a log can not be read: {error}")))?;
+                let frames = self
+                    .runtime
+                    .block_on(store.read(log, From::Number(from), 2_000));
+                let frames = frames
+                    .map_err(|error| Stop::Wrong(format!("a log can not be read: {error}")))?;
                 if frames.frames.is_empty() {
                     break;
                 }
@@ -45,7 +49,9 @@ impl Edge {
             }
             read.push(found);
         }
-        model.check_opened(&read, &store.gaps()).map_err(Stop::Wrong)?;
+        model
+            .check_opened(&read, &store.gaps())
+            .map_err(Stop::Wrong)?;
         let (retained, packets) = (retained(store)?, store.unreleased(CLIENT));
         model.check_retained(&retained).map_err(Stop::Wrong)?;
         let packets = packets.map_err(|error| Stop::Wrong(error.to_string()))?;
@@ -56,7 +62,9 @@ impl Edge {
         let at = session.and_then(|session| Some(session.checkpoints.first()?.position));
         if !model.session.contains(&at) && !model.ledger_lost {
             let may = &model.session;
-            return Err(Stop::Wrong(format!("the session is at {at:?}, it should be at {may:?}")));
+            return Err(Stop::Wrong(format!(
+                "the session is at {at:?}, it should be at {may:?}"
+            )));
         }
         model.session = vec![at];
         drop(model);
@@ -71,13 +79,16 @@ impl Edge {
         loop {
             let frames = store.read(LogId::Inbox, From::Number(from), 2_000);
             let frames = self.runtime.block_on(frames);
-            let frames = frames.map_err(|error| Stop::Wrong(format!("the inbox can not be read: {error}")))?;
+            let frames = frames
+                .map_err(|error| Stop::Wrong(format!("the inbox can not be read: {error}")))?;
             if frames.frames.is_empty() {
                 break;
             }
             from = frames.next.number;
             for frame in &frames.frames {
-                let origin = frame.origin.ok_or_else(|| Stop::Wrong("a command of nobody".into()))?;
+                let origin = frame
+                    .origin
+                    .ok_or_else(|| Stop::Wrong("a command of nobody".into()))?;
                 commands.push(u64::try_from(origin.next).unwrap_or(0) - 1);
             }
         }

@@ -56,8 +56,10 @@ impl Plan {
                 ..LaneConfig::new(name)
             }
         });
+        let lanes = lanes.collect();
+        let (faults, damage) = (rng.random_bool(0.2), rng.random_bool(0.2));
         Plan {
-            lanes: lanes.collect(),
+            lanes,
             segment_bytes: rng.random_range(300..4_000),
             random: rng.random(),
             lives: rng.random_range(5..12),
@@ -67,10 +69,11 @@ impl Plan {
             unacknowledged: [0.0, 0.0, 0.3][rng.random_range(0..3)],
             drains: rng.random_range(0.02..1.0),
             poison: if rng.random_bool(0.3) { 0.02 } else { 0.0 },
-            faults: rng.random_bool(0.2),
+            faults,
             full: rng.random_bool(0.2),
-            damage: rng.random_bool(0.2),
-            enrols: rng.random_bool(0.1),
+            damage,
+            // Without the ledger nobody knows what was set aside when it was enrolled.
+            enrols: !faults && !damage && rng.random_bool(0.2),
             blind: rng.random_bool(0.2),
         }
     }
