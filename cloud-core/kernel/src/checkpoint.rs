@@ -65,10 +65,15 @@ pub(crate) fn save(disk: &dyn Disk, index: u64, parts: &[Bytes]) -> std::io::Res
     keep(disk, KEEP)
 }
 
-/// Removes all checkpoints but the newest; true if there were others.
+/// Removes all checkpoints but the newest; true if there were others. They must not come back in a power cut: the log that they need goes next,
+/// and a start would try them when the newest is damaged.
 pub(crate) fn keep_newest(disk: &dyn Disk) -> std::io::Result<bool> {
     let before = disk.list(DIRECTORY)?.len();
-    Ok(keep(disk, 1)?.len() < before)
+    let removed = keep(disk, 1)?.len() < before;
+    if removed {
+        disk.sync_dir(DIRECTORY)?;
+    }
+    Ok(removed)
 }
 
 /// Removes all checkpoints but the newest few; returns their indexes, oldest first.

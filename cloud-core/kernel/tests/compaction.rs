@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kernel::ports::MemoryColdStore;
+use kernel::ports::{ColdStore, MemoryColdStore};
 use kernel::{Kernel, KernelConfig, PartitionId, Ports, SequenceRule, Stepper, StreamSpec};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use record::{Batch, BatchBuilder, Compression, NewRecord};
@@ -105,7 +105,7 @@ impl World {
         let mut log = Log::new();
         let marks = kernel.watermarks(partition).unwrap();
         let mut offset = marks.log_start;
-        while offset < marks.end {
+        while offset < marks.high_watermark {
             let read = drive(&mut self.stepper, kernel.read(partition, offset, 4000)).unwrap();
             for batch in &read.batches {
                 for record in batch.records().unwrap() {
@@ -177,6 +177,59 @@ fn check(all: &Log, seen: &Log, seed: u64) {
                 "seed {seed}: {key} was deleted and is there again"
             );
         }
+    }
+}
+
+/// What is superseded, and the deletion that did it, are gone from the log, but their segments are still in the store.
+#[test]
+fn what_compaction_removed_is_not_back_after_the_disk_died() {
+    let mut world = World::new();
+    let settings = [
+        ("cleanup.policy", "compact"),
+        ("min.cleanable.dirty.ratio", "0"),
+        ("delete.retention.ms", "10000"),
+    ];
+    let p = world.stream("compacted", 1, &settings).partition(0);
+    let all = [("k", Some("old")), ("k", None), ("other", Some("v"))];
+    for (key, value) in all {
+        let record = (key.to_owned(), value.map(str::to_owned));
+        world.append(p, keyed(&[record], Compression::None));
+        world.seal();
+        world.rewrite();
+        world.clock.advance(11_000_000);
+        world.rewrite();
+    }
+    let seen = world.log(p);
+    assert_eq!(seen.keys().collect::<Vec<_>>(), [&2]);
+    world.clock.advance(4_000_000_000);
+    let kernel = world.kernel.clone();
+    drive(&mut world.stepper, kernel.tend_cold()).unwrap();
+    let list = |prefix: &'static str| {
+        let listed = world.cold.list("");
+        let keys = stepped::poll(std::pin::pin!(listed)).unwrap().unwrap();
+        let keys = keys.into_iter().map(|object| object.key);
+        keys.filter(move |key| key.contains(prefix))
+            .collect::<Vec<_>>()
+    };
+    assert!(list("/segments/").len() > 3);
+    assert_eq!(list("/checkpoints/").len(), 1);
+    for without_checkpoint in [false, true] {
+        for key in list("/checkpoints/").iter().filter(|_| without_checkpoint) {
+            let deleted = world.cold.delete(key);
+            stepped::poll(std::pin::pin!(deleted)).unwrap().unwrap();
+        }
+        let disk = SimDisk::default();
+        let ports = Ports {
+            disk: Arc::new(disk.clone()),
+            clock: Arc::new(world.clock.clone()),
+            cold: Arc::new(world.cold.clone()),
+            spawner: Arc::new(SimSpawner::default()),
+        };
+        let report = stepped::poll(std::pin::pin!(kernel::restore(&ports, None)));
+        let report = report.unwrap().unwrap();
+        assert_eq!(report.checkpoint.is_none(), without_checkpoint);
+        let mut restored = World::on(disk, world.clock.clone(), world.cold.clone(), 64 << 20);
+        assert_eq!(restored.log(p), seen);
     }
 }
 

@@ -74,37 +74,78 @@ fn a_full_disk_refuses_writes_and_takes_them_again_when_there_is_room() {
 fn retention_makes_room_on_a_full_disk() {
     let disk = SimDisk::default();
     let (kernel, mut stepper, p) = some_entries(&disk, config());
-    let fill = |stepper: &mut Stepper| {
-        let mut accepted = 0;
-        while drive(
-            stepper,
-            kernel.append(p, batch(&[&"z".repeat(700)]), SequenceRule::None),
-        )
-        .is_ok()
-        {
-            accepted += 1;
-            assert!(accepted < 1000, "it is never full");
-        }
-        accepted
-    };
-    let keep = (kernel::RETENTION_BYTES.to_owned(), "100".to_owned());
-    drive(
-        &mut stepper,
-        kernel.alter_stream_config(&address("s"), [keep].into()),
-    )
-    .unwrap();
+    keep_little(&kernel, &mut stepper);
     for round in 0..20 {
         disk.limit(Some(disk.used() + 3 * 4096));
-        fill(&mut stepper);
+        fill(&kernel, &mut stepper, p);
         let before = kernel.watermarks(p).unwrap().log_start;
-        // Not a byte is left: the trims go to the reserve, and the checkpoint that lets files go where a spare was.
-        disk.limit(Some(disk.used()));
-        for _ in 0..3 {
-            drive(&mut stepper, kernel.maintain());
-        }
+        make_room(&disk, &kernel, &mut stepper);
         assert!(kernel.watermarks(p).unwrap().log_start > before);
-        assert!(fill(&mut stepper) > 0, "round {round}: no room was made");
+        let more = fill(&kernel, &mut stepper, p);
+        assert!(more > 0, "round {round}: no room was made");
     }
+}
+
+fn keep_little(kernel: &Kernel, stepper: &mut Stepper) {
+    let keep = (kernel::RETENTION_BYTES.to_owned(), "100".to_owned());
+    let name = address("s");
+    let alter = kernel.alter_stream_config(&name, [keep].into());
+    drive(stepper, alter).unwrap();
+}
+
+/// Appends until nothing more is accepted; returns how many were.
+fn fill(kernel: &Kernel, stepper: &mut Stepper, p: PartitionId) -> u32 {
+    let mut accepted = 0;
+    let value = "z".repeat(700);
+    while drive(
+        stepper,
+        kernel.append(p, batch(&[&value]), SequenceRule::None),
+    )
+    .is_ok()
+    {
+        accepted += 1;
+        assert!(accepted < 1000, "it is never full");
+    }
+    accepted
+}
+
+/// Not a byte is left: the trims go to the reserve, and the checkpoint that lets files go where a spare or an older one was.
+fn make_room(disk: &SimDisk, kernel: &Kernel, stepper: &mut Stepper) {
+    disk.limit(Some(disk.used()));
+    for _ in 0..3 {
+        drive(stepper, kernel.maintain());
+    }
+}
+
+/// Of the log that it needs some is gone. A start that tried it would name a file of the log that is sound.
+#[test]
+fn a_checkpoint_that_made_room_for_a_newer_one_does_not_come_back() {
+    let mut alone = 0;
+    for seed in 0..20 {
+        let disk = SimDisk::default();
+        let (kernel, mut stepper, p) = some_entries(&disk, config());
+        keep_little(&kernel, &mut stepper);
+        for _ in 0..=seed % 5 {
+            disk.limit(Some(disk.used() + 3 * 4096));
+            fill(&kernel, &mut stepper, p);
+            make_room(&disk, &kernel, &mut stepper);
+        }
+        drop((kernel, stepper));
+        let disk = disk.after_crash(seed);
+        let mut found = disk.names("checkpoint");
+        found.sort_unstable();
+        let newest = found.pop().unwrap();
+        disk.damage(&newest, |bytes| *bytes.last_mut().unwrap() ^= 1);
+        match open(&disk) {
+            Ok(_) => {}
+            Err(OpenError::Corrupt { path, .. }) => {
+                assert_eq!((path, found), (newest, Vec::new()), "seed {seed}");
+                alone += 1;
+            }
+            Err(error) => panic!("seed {seed}: {error}"),
+        }
+    }
+    assert!(alone > 0);
 }
 
 #[test]

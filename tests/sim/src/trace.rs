@@ -44,6 +44,13 @@ impl Trace {
         }
     }
 
+    /// Adds a line for people alone: it is not in the hash.
+    pub fn detail(&self, line: fmt::Arguments<'_>) {
+        if self.0.lock().print {
+            println!("        {line}");
+        }
+    }
+
     /// Hash and number of the lines so far.
     pub fn digest(&self) -> (u64, u64) {
         let inner = self.0.lock();

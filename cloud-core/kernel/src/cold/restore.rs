@@ -97,7 +97,6 @@ pub async fn restore(ports: &Ports, log: Option<Uuid>) -> Result<Restored, Resto
     if head.is_none() && present.is_empty() && list.is_none() {
         return Err(RestoreError::NoLog(store.location()));
     }
-    drop_missing(&state, &present);
     let known_to = head.map(|head| head.index);
     // Of two that know the streams, the newer one.
     let list = list.filter(|(index, _)| known_to.is_none_or(|known| *index >= known));
@@ -106,8 +105,11 @@ pub async fn restore(ports: &Ports, log: Option<Uuid>) -> Result<Restored, Resto
         list.apply(&state);
     }
     let known: BTreeSet<SegmentId> = state.cold.lock().segments.keys().copied().collect();
+    // Those of an earlier epoch that the checkpoint does not name had been replaced before, or never came to be named.
+    let epoch = head.map_or(0, |_| state.cold.lock().epoch);
+    let is_news = |id: &SegmentId| id.epoch() >= epoch && !known.contains(id);
     let mut footers = Vec::new();
-    for (id, size) in present.iter().filter(|(id, _)| !known.contains(id)) {
+    for (id, size) in present.iter().filter(|(id, _)| is_news(id)) {
         match footer(store, log, *id, *size).await {
             Ok(found) => footers.push(found),
             Err(FooterError::Store(error)) => return Err(error.into()),
@@ -134,6 +136,7 @@ pub async fn restore(ports: &Ports, log: Option<Uuid>) -> Result<Restored, Resto
         state.cold.lock().segments.insert(located.id, segment);
         order = order.max(add_ranges(&state, footer));
     }
+    drop_missing(&state, &present);
     replay::replay(&state, store, &footers).await?;
     settle(&state);
     let owner = take_epoch(store, log, &state).await?;
@@ -337,7 +340,8 @@ fn add_streams(state: &State, footers: &[(Located, Footer)], deleted_below: u64,
     }
 }
 
-/// Puts the parts of a segment into their partitions, over what is there; returns the newest entry that it names.
+/// Puts the parts of a segment into their partitions, in the place of what is older there; returns the newest entry that it names. It may be one that was
+/// replaced before the checkpoint was made, and is to be deleted: of such a one nothing comes back.
 fn add_ranges(state: &State, footer: &Footer) -> u64 {
     let mut newest = 0;
     for part in &footer.parts {
@@ -354,7 +358,9 @@ fn add_ranges(state: &State, footer: &Footer) -> u64 {
         if range.next_offset <= log.log_start {
             continue;
         }
-        let (left, came) = log.lay_over(range);
+        // What the checkpoint has below was sealed before it, or is gone.
+        let sealed_to = log.batches.front().map_or(log.end, |b| b.base_offset);
+        let (left, came) = log.lay_over(range, sealed_to, part.chunks.is_empty());
         let mut cold = state.cold.lock();
         came.iter().for_each(|range| cold.gain(range));
         left.iter().for_each(|range| cold.lose(range));

@@ -63,7 +63,8 @@ impl Kernel {
                 if let Some((id, _)) = tending.doomed.get(at).copied() {
                     self.core.ports.cold.delete(&id.key(owner.log)).await?;
                 }
-                tending.doomed.swap_remove(at);
+                // In their order: what stood in the place of others goes after them.
+                tending.doomed.remove(at);
             }
         }
         let every = |at: Option<u64>, us: u64| at.is_none_or(|at| now.saturating_sub(at) >= us);

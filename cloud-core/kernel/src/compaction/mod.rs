@@ -312,7 +312,7 @@ impl Kernel {
         });
         let command = Command::RangesReplaced {
             removed: removed.collect(),
-            added: added.into_iter().collect(),
+            added: vec![added],
         };
         self.write_urgent(Entry::new().with(command)).await?;
         Ok(true)

@@ -18,20 +18,20 @@ use crate::stream::PartitionId;
 type Marks = BTreeMap<(PartitionId, i64), Compacted>;
 
 impl Kernel {
-    /// Writes what is left of the jobs' ranges; `None` if nothing is.
+    /// Writes what is left of the jobs' ranges, or that nothing is.
     pub(super) async fn write_segment(
         &self,
         flight: &InFlight,
         jobs: &[Job],
-    ) -> Result<Option<SegmentMeta>, Trouble> {
+    ) -> Result<SegmentMeta, Trouble> {
         let key = flight.id.key(flight.log);
         let mut upload = self.core.ports.cold.upload(&key).await?;
         match self.fill(flight, jobs, &mut *upload).await {
-            Ok(Some(meta)) => Ok(Some(meta)),
-            ended => {
+            Ok(meta) => Ok(meta),
+            Err(trouble) => {
                 // What the store still holds of it is its own to clean up, should this fail.
                 drop(upload.abort().await);
-                ended
+                Err(trouble)
             }
         }
     }
@@ -41,7 +41,7 @@ impl Kernel {
         flight: &InFlight,
         jobs: &[Job],
         upload: &mut dyn Upload,
-    ) -> Result<Option<SegmentMeta>, Trouble> {
+    ) -> Result<SegmentMeta, Trouble> {
         let mut writer = SegmentWriter::new(flight.id, flight.log);
         let mut marks = Marks::new();
         for job in jobs {
@@ -49,9 +49,6 @@ impl Kernel {
                 let compacted = self.write_group(&mut writer, job, group, upload).await?;
                 marks.insert((job.partition.id, group.base_offset()), compacted);
             }
-        }
-        if writer.is_empty() {
-            return Ok(None);
         }
         let (last, mut meta) = writer.finish();
         upload.part(last).await?;
@@ -66,7 +63,7 @@ impl Kernel {
                 part.compacted = *compacted;
             }
         }
-        Ok(Some(meta))
+        Ok(meta)
     }
 
     /// Writes a part; returns what compaction says of it.
@@ -122,7 +119,7 @@ impl Kernel {
         let (from, to) = (group.base_offset(), group.next_offset());
         let aborted = job.aborted.iter();
         let aborted = aborted.filter(|t| t.first_offset < to && t.last_offset >= from);
-        writer.end_part(to, aborted.copied().collect());
+        writer.end_replacing(to, aborted.copied().collect());
         Ok(match group.compacted {
             Compacted::Since(_) if job.newest.is_some() && !left.tombstones => Compacted::Wholly,
             // The last record of the log is a deletion and stayed for that. It will not be the last for ever.

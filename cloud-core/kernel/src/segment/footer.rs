@@ -44,7 +44,7 @@ pub struct FooterPart {
     pub first_index: u64,
     /// Transactions that ended aborted and have records here.
     pub aborted: Vec<AbortedTransaction>,
-    /// By offset.
+    /// By offset. None: nothing is left of what the part stands in the place of.
     pub chunks: Vec<Chunk>,
 }
 

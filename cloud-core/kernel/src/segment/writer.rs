@@ -66,10 +66,6 @@ impl SegmentWriter {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.footer.parts.is_empty()
-    }
-
     pub fn begin_part(&mut self, head: PartHead) {
         self.footer.parts.push(FooterPart {
             partition: head.partition,
@@ -136,12 +132,18 @@ impl SegmentWriter {
 
     /// Ends the part, which covers everything below `next_offset`; one without batches is left out.
     pub fn end_part(&mut self, next_offset: i64, aborted: Vec<AbortedTransaction>) {
+        self.end_replacing(next_offset, aborted);
+        self.footer.parts.pop_if(|part| part.chunks.is_empty());
+    }
+
+    /// Ends a part that stands in the place of others, and says so also when nothing is left of them: a restoration finds what it replaces
+    /// in the store as long as that is not deleted.
+    pub fn end_replacing(&mut self, next_offset: i64, aborted: Vec<AbortedTransaction>) {
         self.open = false;
         if let Some(part) = self.footer.parts.last_mut() {
             part.next_offset = part.next_offset.max(next_offset);
             part.aborted = aborted;
         }
-        self.footer.parts.pop_if(|part| part.chunks.is_empty());
     }
 
     /// The next part of the upload, when there is enough for one.
@@ -152,7 +154,7 @@ impl SegmentWriter {
         })
     }
 
-    /// The last part of the upload, and what the log shall remember.
+    /// The last part of the upload, and what the log shall remember: nothing of parts of which nothing is left.
     pub fn finish(mut self) -> (Vec<Bytes>, SegmentMeta) {
         let footer = self.footer.encode();
         let trailer = Trailer {
@@ -164,7 +166,11 @@ impl SegmentWriter {
             bytes: self.position + footer.len() as u64 + TRAILER_BYTES as u64,
             footer_bytes: trailer.footer_bytes,
             footer_crc: trailer.footer_crc,
-            parts: self.footer.parts.iter().map(FooterPart::summary).collect(),
+            parts: {
+                let parts = self.footer.parts.iter();
+                let there = parts.filter(|part| !part.chunks.is_empty());
+                there.map(FooterPart::summary).collect()
+            },
         };
         self.pending.push(footer);
         self.pending.push(trailer.encode());

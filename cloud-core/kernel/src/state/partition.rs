@@ -334,33 +334,49 @@ impl PartitionLog {
         (batches, bytes)
     }
 
-    /// Puts a range over what stands in its place: others are clipped to what is left of them. Returns what left and what came.
-    pub fn lay_over(&mut self, range: ColdRange) -> (Vec<ColdRange>, Vec<ColdRange>) {
-        let overlaps = |other: &ColdRange| {
+    /// Puts a range in the place of what is older there: that is clipped to what is left of it, and the range to what is not newer. Below `sealed_to` it
+    /// comes only in the place of others. With `is_empty` those leave and nothing comes. Returns what left and what came.
+    pub fn lay_over(
+        &mut self,
+        range: ColdRange,
+        sealed_to: i64,
+        is_empty: bool,
+    ) -> (Vec<ColdRange>, Vec<ColdRange>) {
+        let meets = |other: &&ColdRange| {
             other.base_offset < range.next_offset && range.base_offset < other.next_offset
         };
-        let left: Vec<ColdRange> = self.cold.iter().filter(|r| overlaps(r)).copied().collect();
-        let mut came = vec![range];
-        for other in &left {
-            let before = ColdRange {
-                next_offset: range.base_offset,
-                ..*other
-            };
-            let after = ColdRange {
-                base_offset: range.next_offset,
-                ..*other
-            };
-            came.extend(
-                [before, after]
-                    .iter()
-                    .filter(|r| r.base_offset < r.next_offset),
-            );
+        let is_older = |other: &ColdRange| other.segment < range.segment;
+        let (older, newer): (Vec<ColdRange>, Vec<ColdRange>) =
+            self.cold.iter().filter(meets).copied().partition(is_older);
+        let mut places: Vec<(i64, i64)> = older
+            .iter()
+            .map(|o| (o.base_offset, o.next_offset))
+            .collect();
+        places.push((range.base_offset.max(sealed_to), range.next_offset));
+        let clipped = |of: &ColdRange, (base_offset, next_offset): (i64, i64)| ColdRange {
+            base_offset,
+            next_offset,
+            ..*of
+        };
+        let places = minus(&joined(places, &range), &newer).into_iter();
+        let covering: Vec<ColdRange> = places.map(|place| clipped(&range, place)).collect();
+        let mut came = Vec::new();
+        for other in &older {
+            let left = minus(&[(other.base_offset, other.next_offset)], &covering);
+            came.extend(left.into_iter().map(|place| clipped(other, place)));
         }
-        let stay = self.cold.iter().filter(|r| !overlaps(r)).copied();
+        if !is_empty {
+            came.extend(covering);
+        }
+        let stay = self
+            .cold
+            .iter()
+            .filter(|r| !meets(r) || !is_older(r))
+            .copied();
         let mut all: Vec<ColdRange> = stay.chain(came.iter().copied()).collect();
         all.sort_unstable_by_key(|r| r.base_offset);
         self.cold = all.into();
-        (left, came)
+        (older, came)
     }
 
     /// Puts ranges in the place of those of some segments; returns what left and what came. `None`, and nothing is changed, if the new ones
@@ -390,6 +406,42 @@ impl PartitionLog {
         }
         Some((left, coming))
     }
+}
+
+/// Places within a range, by offset: those that touch or overlap are one.
+fn joined(mut places: Vec<(i64, i64)>, within: &ColdRange) -> Vec<(i64, i64)> {
+    places.sort_unstable();
+    let mut joined: Vec<(i64, i64)> = Vec::new();
+    for (from, to) in places {
+        let (from, to) = (from.max(within.base_offset), to.min(within.next_offset));
+        match joined.last_mut() {
+            _ if from >= to => {}
+            Some((_, end)) if from <= *end => *end = to.max(*end),
+            _ => joined.push((from, to)),
+        }
+    }
+    joined
+}
+
+/// What of some places no range covers; the ranges are in order.
+fn minus(places: &[(i64, i64)], ranges: &[ColdRange]) -> Vec<(i64, i64)> {
+    let mut left = Vec::new();
+    for (from, to) in places {
+        let mut at = *from;
+        for range in ranges.iter().filter(|r| r.next_offset > *from) {
+            if range.base_offset >= *to {
+                break;
+            }
+            if at < range.base_offset {
+                left.push((at, range.base_offset));
+            }
+            at = at.max(range.next_offset);
+        }
+        if at < *to {
+            left.push((at, *to));
+        }
+    }
+    left
 }
 
 impl Partition {

@@ -55,6 +55,8 @@ struct Note {
     open: bool,
     /// Somebody was told that it is there.
     answered: bool,
+    /// The log failed while it was on its way: it may be there, whatever becomes of the record until the restart.
+    unanswered: bool,
     /// How often it has been seen.
     seen: usize,
     /// How often it may have come unseen before its source was dropped.
@@ -114,6 +116,7 @@ impl Letters {
             causes: BTreeSet::new(),
             open: false,
             answered: false,
+            unanswered: false,
             seen: 0,
             unseen: 0,
         });
@@ -124,7 +127,14 @@ impl Letters {
     /// It was not sent, and will not be.
     pub fn keep(&mut self, letter: &Letter) {
         if let Some(note) = self.0.get_mut(letter) {
-            note.open = false;
+            note.open = note.unanswered;
+        }
+    }
+
+    /// Nobody says whether it was sent.
+    pub fn unanswered(&mut self, letter: &Letter) {
+        if let Some(note) = self.0.get_mut(letter) {
+            note.unanswered = true;
         }
     }
 
@@ -201,6 +211,7 @@ impl Letters {
             if final_look {
                 note.open = false;
                 note.answered = false;
+                note.unanswered = false;
                 note.unseen = 0;
             }
         }

@@ -24,6 +24,11 @@ use producer::{Judgement, Producer};
 /// The stream that queues send dead letters to. Only they write to it, and the model does not know when.
 pub const DEAD_LETTERS: &str = "dead";
 
+/// Values by table and key.
+pub type Tables = BTreeMap<String, BTreeMap<Bytes, Bytes>>;
+/// Offset and metadata by group and partition.
+pub type Cursors = BTreeMap<CursorName, BTreeMap<PartitionId, (i64, Bytes)>>;
+
 /// How much of an append survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
@@ -185,8 +190,8 @@ impl Stream {
 #[derive(Clone, Default)]
 pub struct Model {
     pub streams: BTreeMap<StreamId, Stream>,
-    pub tables: BTreeMap<String, BTreeMap<Bytes, Bytes>>,
-    pub cursors: BTreeMap<CursorName, BTreeMap<PartitionId, (i64, Bytes)>>,
+    pub tables: Tables,
+    pub cursors: Cursors,
     /// Numbers that streams have had.
     pub used: BTreeSet<StreamId>,
     /// Producer ids that were given out.
@@ -363,6 +368,21 @@ impl Model {
                         let epoch = marker.producer_epoch();
                         let (now, _) = producer::end(known.cloned(), epoch, coordinator);
                         staged.insert((*partition, id), now);
+                    }
+                }
+                Command::AdvanceSequence {
+                    partition,
+                    producer_id,
+                    epoch,
+                    next,
+                } => {
+                    let log = self.log(*partition).filter(|log| !log.is_volatile);
+                    let Some(log) = log else { continue };
+                    let key = (*partition, *producer_id);
+                    let known = staged.get(&key);
+                    let known = known.or_else(|| log.producers.get(producer_id));
+                    if let Some(now) = producer::advance(known, *epoch, *next) {
+                        staged.insert(key, now);
                     }
                 }
                 _ => {}
@@ -544,6 +564,25 @@ impl Model {
                 }
                 None => Expected::NoEffect,
             },
+            Command::AdvanceSequence {
+                partition,
+                producer_id,
+                epoch,
+                next,
+            } => {
+                let Some(log) = self.log_mut(*partition) else {
+                    return Ok(Expected::NoEffect);
+                };
+                // In memory only those move that are there: after a restart nobody would know of the others.
+                let made = !log.is_volatile;
+                let producers = log.producers(!made);
+                let known = producers.get(producer_id);
+                let moves = made || known.is_some();
+                let now = producer::advance(known, *epoch, *next).filter(|_| moves);
+                let moved = now.is_some();
+                producers.extend(now.map(|now| (*producer_id, now)));
+                done(moved)
+            }
             Command::AllocateProducerIds { count } => {
                 let first = self.producer_ids + 1;
                 self.producer_ids += i64::from(*count);

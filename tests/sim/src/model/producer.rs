@@ -122,6 +122,23 @@ pub fn end(known: Option<Producer>, epoch: i16, coordinator: i32) -> (Producer, 
     (producer, open)
 }
 
+/// The producer after it was said that nothing comes before `next`; `None` if that changes nothing: it never moves back.
+pub fn advance(known: Option<&Producer>, epoch: i16, next: i32) -> Option<Producer> {
+    if next < 0 {
+        return None;
+    }
+    if let Some(known) = known {
+        let behind = known.epoch == epoch && next <= known.last + 1;
+        if known.epoch > epoch || known.open.is_some() || behind {
+            return None;
+        }
+    }
+    let mut producer = at_epoch(known.cloned(), epoch);
+    producer.strict = true;
+    producer.last = next - 1;
+    Some(producer)
+}
+
 fn at_epoch(known: Option<Producer>, epoch: i16) -> Producer {
     match known {
         Some(known) if known.epoch == epoch => known,

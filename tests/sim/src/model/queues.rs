@@ -34,6 +34,8 @@ impl Held {
 pub struct Queue {
     /// Partition and first offset.
     pub sources: BTreeMap<PartitionId, i64>,
+    /// Number of the entry that came next when the sources were set.
+    pub changed_at: u64,
     /// The sources that were asked for and not acknowledged.
     pub asked: Option<BTreeMap<PartitionId, i64>>,
     pub settled: BTreeSet<Place>,

@@ -3,17 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use kernel::{
-    AbortedTransaction, CursorName, Kernel, OpenTransaction, PartitionId, ReadError, StreamId,
-    Watermarks,
+    AbortedTransaction, Kernel, OpenTransaction, PartitionId, ReadError, StreamId, Watermarks,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use record::{Batch, Namespace};
 
 use super::time::{Sought, seek};
 use super::transactions::open_in;
-use super::{Class, Kept, Log, Model, Stream, compaction};
+use super::{Class, Cursors, Kept, Log, Model, Stream, Tables, compaction};
 
 /// Tables of the simulator.
 pub const TABLES: [&str; 2] = ["t", "marks"];
@@ -52,8 +50,8 @@ impl PartitionView {
 /// A kernel as it was read.
 pub struct View {
     pub streams: BTreeMap<StreamId, (Arc<kernel::Stream>, Vec<PartitionView>)>,
-    tables: BTreeMap<String, BTreeMap<Bytes, Bytes>>,
-    cursors: BTreeMap<CursorName, BTreeMap<PartitionId, (i64, Bytes)>>,
+    tables: Tables,
+    cursors: Cursors,
     /// The latest that the wall clock had shown when it was read: it may have been set back since.
     pub now_ms: i64,
 }
@@ -213,6 +211,26 @@ impl View {
         let stream = self.streams.get(&partition.stream);
         let found = stream.and_then(|(_, partitions)| partitions.get(partition.partition as usize));
         found.is_some_and(|found| found.batches.iter().any(|b| b.base_offset() == offset))
+    }
+
+    /// Whether its tables and cursors are these, as far as the streams of the cursors are there.
+    pub fn has_state(&self, tables: &Tables, cursors: &Cursors) -> bool {
+        let there = |cursors: &Cursors| {
+            let mut cursors = cursors.clone();
+            cursors.retain(|_, positions| {
+                positions.retain(|partition, _| self.streams.contains_key(&partition.stream));
+                !positions.is_empty()
+            });
+            cursors
+        };
+        let tables = tables.iter().filter(|(_, values)| !values.is_empty());
+        tables.eq(&self.tables) && there(cursors) == there(&self.cursors)
+    }
+
+    /// Whether anything was reported as damaged.
+    pub fn is_damaged(&self) -> bool {
+        let mut partitions = self.streams.values().flat_map(|(_, partitions)| partitions);
+        partitions.any(|found| !found.corrupt.is_empty())
     }
 
     /// Where a partition begins.

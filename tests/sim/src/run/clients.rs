@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use kernel::{PartitionId, SequenceRule};
+use kernel::{Command, PartitionId, SequenceRule};
 use rand::{RngExt, rngs::StdRng};
 use record::{Batch, BatchBuilder, NewRecord};
 
@@ -46,6 +46,25 @@ impl Client {
         if let Some(known) = known {
             self.epoch = known.epoch;
             self.next = known.last.wrapping_add(1);
+        }
+    }
+
+    /// Says that what it would have sent before a sequence never comes, mostly one ahead of it.
+    pub fn skip(&mut self, rng: &mut StdRng) -> Command {
+        let newer = i16::from(rng.random_bool(0.2));
+        let ahead = rng.random_range(0..5);
+        let (epoch, next) = if rng.random_bool(0.2) {
+            (self.epoch - 1 + newer, self.next - ahead)
+        } else {
+            self.next = if newer > 0 { ahead } else { self.next + ahead };
+            self.epoch += newer;
+            (self.epoch, self.next)
+        };
+        Command::AdvanceSequence {
+            partition: self.partition,
+            producer_id: self.id,
+            epoch: epoch.max(0),
+            next,
         }
     }
 

@@ -10,6 +10,7 @@ use rand::RngExt;
 use super::Sim;
 use super::life::{Life, Stop};
 use super::plan::pick;
+use super::queue_work;
 use crate::batches::batch;
 use crate::cold::Harm;
 use crate::disk::SimDisk;
@@ -111,7 +112,25 @@ fn restored(sim: &mut Sim, old: SimDisk, before: &View) -> Result<(), Stop> {
         return Err(Stop::Wrong(why));
     }
     let mut life = start(sim, &fresh)?;
-    compare(sim, &mut life, before, harmed.is_none())?;
+    let view = compare(sim, &mut life, before, harmed.is_none())?;
+    let was = sim.truth.borrow().was(&view);
+    match was {
+        // They come from a checkpoint, or are lost.
+        Some(number) if report.checkpoint.is_some() || number == 0 => {
+            let text = format_args!("tables and cursors are those of entry {number}");
+            sim.trace.note(text);
+            if harmed.is_none() && !view.is_damaged() {
+                queue_work::restored(sim, &mut life, before, number)?;
+            }
+        }
+        _ => {
+            let why = format!(
+                "with checkpoint {:?} tables and cursors are restored that never were",
+                report.checkpoint
+            );
+            return Err(Stop::Wrong(why));
+        }
+    }
     let mut new = Vec::new();
     for _ in 0..3 {
         let Some(partition) = some_partition(sim) else {

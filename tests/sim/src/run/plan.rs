@@ -60,6 +60,7 @@ pub enum Kind {
     Grow,
     Transact,
     Forgive,
+    Advance,
     Ids,
 }
 
@@ -77,6 +78,7 @@ const KINDS: &[(Kind, u32)] = &[
     (Kind::Transact, 25),
     (Kind::Forgive, 1),
     (Kind::Ids, 1),
+    (Kind::Advance, 3),
 ];
 
 /// How the lives of a seed end.

@@ -215,6 +215,14 @@ pub fn settle(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
                 trace.note(format_args!("queue {name}: not all of {ids:?}"));
                 places.iter().for_each(|place| model.perhaps_buried(place));
             }
+            Err(_) if buries => {
+                // The log failed. The queue hands it out again, though the letter may be there after the restart.
+                for place in &places {
+                    if let Some(held) = model.settling.get(place) {
+                        model.letters.unanswered(&held.letter);
+                    }
+                }
+            }
             Err(_) => {}
         }
     });
@@ -259,6 +267,7 @@ pub fn set_sources(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
         let mut queues = sim.queues.borrow_mut();
         let model = queues.entry(name.clone()).or_default();
         model.asked = Some(wanted.clone());
+        model.changed_at = sim.truth.borrow().next_number();
         model.sources.clone().into_iter().collect()
     };
     if sim.rng.random_bool(0.7) {
@@ -476,6 +485,45 @@ pub fn at_rest(sim: &mut Sim, view: &View, since_ms: u64, damaged: bool) -> Resu
     for (name, model) in all.borrow_mut().iter_mut() {
         model.expire(since_ms);
         compare_letters(sim, model, name, view, false, damaged)?;
+    }
+    Ok(())
+}
+
+/// After a restoration a queue is as in a checkpoint that was made after an entry: it owes at least what it owed when the disk died, `before`.
+pub fn restored(sim: &mut Sim, life: &mut Life, before: &View, number: u64) -> Result<(), Stop> {
+    for name in QUEUES.map(QueueName::from) {
+        let owed = {
+            let queues = sim.queues.borrow();
+            let Some(model) = queues.get(&name) else {
+                continue;
+            };
+            if model.changed_at > number || model.asked.is_some() {
+                // The checkpoint may have other sources.
+                continue;
+            }
+            let kernel = life.kernel.clone();
+            model.owed(&sim.truth.borrow().now, |partition| {
+                // The checkpoint may not know of the last trim; what that took need not be there.
+                let marks = kernel.watermarks(partition);
+                let start = marks.map_or(0, |marks| marks.log_start);
+                start.max(before.log_start(partition))
+            })?
+        };
+        let queue = life.kernel.queue(&name, std::sync::Arc::new(()));
+        let acquired = life.complete(sim, "inspect", async move {
+            queue.acquire(INSPECTOR, usize::MAX, usize::MAX).await
+        })?;
+        let there: BTreeSet<Place> = acquired
+            .iter()
+            .map(|got| (got.id.partition, got.id.offset))
+            .collect();
+        sim.trace.note(format_args!(
+            "restored queue {name} has {} records",
+            there.len()
+        ));
+        if let Some(lost) = owed.must.difference(&there).next() {
+            return Err(Stop::Wrong(format!("restored queue {name} lost {lost:?}")));
+        }
     }
     Ok(())
 }

@@ -12,8 +12,12 @@ use crate::disk::SimDisk;
 use crate::model::Model;
 use crate::model::view::is_within;
 
-/// Opens a copy with a flipped bit, in a file that others follow: what stands at the end of the newest could be a write that was cut short.
+/// Opens a copy with a flipped bit: in a checkpoint, or in a file of the WAL that others follow, for what stands at the end of the newest could be a write that
+/// was cut short.
 pub fn look_at_copy(sim: &mut Sim) -> Result<(), Stop> {
+    if sim.rng.random_bool(0.4) {
+        return look_at_checkpoint(sim);
+    }
     let mut files = sim.disk.names("wal");
     files.retain(|path| path.ends_with(".wal"));
     files.pop();
@@ -22,15 +26,57 @@ pub fn look_at_copy(sim: &mut Sim) -> Result<(), Stop> {
     }
     let path = files.swap_remove(sim.rng.random_range(0..files.len()));
     let whole = sim.disk.bytes(&path);
-    let at = sim.rng.random_range(0..whole.len());
+    let (copy, at) = flipped(sim, &path, whole.len());
+    let sound = std::mem::replace(&mut sim.disk, copy.clone());
+    let looked = look(sim, &copy, &path, &whole, at);
+    sim.disk = sound;
+    looked
+}
+
+/// A copy of the disk with a flipped bit in a file, and the byte that it is in.
+fn flipped(sim: &mut Sim, path: &str, len: usize) -> (SimDisk, usize) {
+    let at = sim.rng.random_range(0..len);
     let bit = sim.rng.random_range(0..8);
     sim.trace.note(format_args!(
         "bit {bit} of byte {at} of a copy of {path} flips"
     ));
     let copy = sim.disk.copy(sim.rng.random());
-    copy.damage(&path, |bytes| bytes[at] ^= 1 << bit);
+    copy.damage(path, |bytes| bytes[at] ^= 1 << bit);
+    (copy, at)
+}
+
+/// Damage to one of two checkpoints costs nothing; without another one it is refused by name, or the log is whole from its first entry on.
+fn look_at_checkpoint(sim: &mut Sim) -> Result<(), Stop> {
+    let mut files = sim.disk.names("checkpoint");
+    files.retain(|path| path.ends_with(".checkpoint"));
+    if files.is_empty() {
+        return Ok(());
+    }
+    let path = files.swap_remove(sim.rng.random_range(0..files.len()));
+    let len = sim.disk.bytes(&path).len();
+    let (copy, _) = flipped(sim, &path, len);
+    let before = copy.bytes(&path);
     let sound = std::mem::replace(&mut sim.disk, copy.clone());
-    let looked = look(sim, &copy, &path, &whole, at);
+    let opened = Kernel::open_stepped(sim.ports(), sim.plan.config.clone());
+    let looked = match opened {
+        Ok((kernel, stepper)) => {
+            let mut life = Life::new(kernel, stepper);
+            let damaged = !sim.damage.borrow().is_empty();
+            sim.look(&mut life)
+                .and_then(|view| Ok(sim.truth.borrow().is_all_there(&view, damaged)?))
+        }
+        // A flipped version number is believed.
+        Err(OpenError::NewerVersion { path: named, .. }) if named == path => Ok(()),
+        Err(OpenError::Corrupt { path: named, .. })
+            if named == path && files.is_empty() && copy.bytes(&path) == before =>
+        {
+            sim.trace.note(format_args!("it is refused"));
+            Ok(())
+        }
+        Err(error) => Err(Stop::Wrong(format!(
+            "{path} is damaged, {files:?} are sound, and opening says: {error}"
+        ))),
+    };
     sim.disk = sound;
     looked
 }

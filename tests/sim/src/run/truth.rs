@@ -8,7 +8,7 @@ use record::{Batch, StreamAddress};
 
 use crate::model::expected::Found;
 use crate::model::view::{Allowances, View};
-use crate::model::{Class, Kept, Model, compaction};
+use crate::model::{Class, Cursors, Kept, Model, Tables, compaction};
 
 /// How an entry ended.
 pub type Answer = Result<Vec<Outcome>, WriteError>;
@@ -30,6 +30,14 @@ struct Soft {
     class: Class,
 }
 
+/// What a checkpoint may have found, besides records.
+struct Past {
+    /// Newest entry.
+    number: u64,
+    tables: Tables,
+    cursors: Cursors,
+}
+
 /// See the module.
 #[derive(Default)]
 pub struct Truth {
@@ -49,6 +57,8 @@ pub struct Truth {
     weak_names: BTreeSet<StreamAddress>,
     /// Streams that may be compacted: somebody asked for it.
     compacting: BTreeSet<StreamId>,
+    /// What tables and cursors have been, whenever they changed.
+    past: Vec<Past>,
 }
 
 impl Truth {
@@ -123,11 +133,17 @@ impl Truth {
                     (now, then) => now.min(then),
                 };
                 let then = (class != entry.class).then(|| self.now.clone());
-                if let Err(why) = self.now.apply(number, class, &entry.commands, &outcomes) {
-                    self.now = then.ok_or(why)?;
-                    self.now
-                        .apply(number, entry.class, &entry.commands, &outcomes)?;
-                }
+                // A stream that ends beside it leaves the entry the class that it had, or gives it another: what was answered says which.
+                let class = match self.now.apply(number, class, &entry.commands, &outcomes) {
+                    Ok(()) => class,
+                    Err(why) => {
+                        self.now = then.ok_or(why)?;
+                        self.now
+                            .apply(number, entry.class, &entry.commands, &outcomes)?;
+                        entry.class
+                    }
+                };
+                note(&mut self.past, number, &self.now);
                 let soft = Soft {
                     number,
                     commands: entry.commands,
@@ -213,9 +229,11 @@ impl Truth {
                 match lossy.get(at) {
                     Some(soft) => {
                         model.apply(soft.number, soft.class, &soft.commands, &soft.outcomes)?;
+                        note(&mut self.past, soft.number, &model);
                     }
                     None => {
-                        let commands = &unknown[at - lossy.len()].commands;
+                        let entry = &unknown[at - lossy.len()];
+                        let commands = &entry.commands;
                         let created = commands.iter().map(|command| {
                             created(view, command).filter(|id| !model.used.contains(id))
                         });
@@ -225,6 +243,7 @@ impl Truth {
                         };
                         let class = model.class_of(commands);
                         model.expect(class, commands, &found)?;
+                        note(&mut self.past, entry.number, &model);
                     }
                 }
             }
@@ -263,6 +282,14 @@ impl Truth {
         Ok(())
     }
 
+    /// The first entry after which tables and cursors were as they are there; 0 = before all.
+    pub fn was(&self, view: &View) -> Option<u64> {
+        let empty = view.has_state(&Tables::new(), &Cursors::new());
+        let mut past = self.past.iter();
+        let was = past.find(|past| view.has_state(&past.tables, &past.cursors));
+        empty.then_some(0).or(was.map(|past| past.number))
+    }
+
     fn check_observed(&mut self, view: &View, found: &Model) -> Result<(), String> {
         let weak = &self.weak;
         let names = &self.weak_names;
@@ -296,6 +323,15 @@ impl Truth {
         let allow = Allowances {
             restarted: true,
             damaged: true,
+        };
+        view.check(&self.now, allow)
+    }
+
+    /// It is what it was before.
+    pub fn is_all_there(&self, view: &View, damaged: bool) -> Result<(), String> {
+        let allow = Allowances {
+            restarted: true,
+            damaged,
         };
         view.check(&self.now, allow)
     }
@@ -336,14 +372,21 @@ impl Truth {
 
     /// Nothing is in flight: the kernel must be what the model says.
     pub fn at_rest(&mut self, view: &View, damaged: bool) -> Result<(), String> {
-        let allow = Allowances {
-            restarted: true,
-            damaged,
-        };
-        view.check(&self.now, allow)?;
+        self.is_all_there(view, damaged)?;
         self.now.learn(view, false);
         self.hard.learn(view, false);
         Ok(())
+    }
+}
+
+fn note(past: &mut Vec<Past>, number: u64, model: &Model) {
+    let same = |last: &Past| last.tables == model.tables && last.cursors == model.cursors;
+    if !past.last().is_some_and(same) {
+        past.push(Past {
+            number,
+            tables: model.tables.clone(),
+            cursors: model.cursors.clone(),
+        });
     }
 }
 

@@ -80,7 +80,10 @@ impl Sim {
         life.tasks.spawn("write", async move {
             let answer = written.await;
             match &answer {
-                Ok(_) => trace.note(format_args!("entry {number} is acknowledged")),
+                Ok(outcomes) => {
+                    trace.note(format_args!("entry {number} is acknowledged"));
+                    trace.detail(format_args!("{outcomes:?}"));
+                }
                 Err(error) => trace.note(format_args!("entry {number}: {error}")),
             }
             if let Err(why) = truth.borrow_mut().answer(number, answer) {
@@ -99,7 +102,9 @@ impl Sim {
         let hidden = commands.iter().any(|command| {
             matches!(
                 command,
-                Command::AllocateProducerIds { .. } | Command::ExpireProducers { .. }
+                Command::AllocateProducerIds { .. }
+                    | Command::ExpireProducers { .. }
+                    | Command::AdvanceSequence { .. }
             )
         });
         if commands.is_empty() || hidden || self.rng.random_bool(self.plan.marks) {
@@ -121,6 +126,13 @@ impl Sim {
             Kind::Forgive => Command::ExpireProducers {
                 idle_since: *pick(&mut self.rng, &[0, i64::MAX]),
             },
+            Kind::Advance => {
+                if self.clients.is_empty() {
+                    return self.append();
+                }
+                let at = self.rng.random_range(0..self.clients.len());
+                self.clients[at].skip(&mut self.rng)
+            }
             Kind::Ids => Command::AllocateProducerIds {
                 count: self.rng.random_range(1..5),
             },

@@ -20,7 +20,8 @@ pub(super) async fn replay(
 ) -> Result<(), ColdError> {
     let mut parts: BTreeMap<(PartitionId, i64), (&Located, &FooterPart)> = BTreeMap::new();
     for (located, footer) in footers {
-        for part in &footer.parts {
+        // What of nothing is left says nothing, least of all instead of what it replaced.
+        for part in footer.parts.iter().filter(|p| !p.chunks.is_empty()) {
             parts.insert((part.partition, part.base_offset), (located, part));
         }
     }
