@@ -104,6 +104,15 @@ impl Lane {
     }
 }
 
+/// The lane of the configuration that a log of the outbox belongs to; none: it was taken out.
+pub fn of_log<'a>(lanes: &'a [Lane], log: &str) -> Option<&'a Lane> {
+    let backfill = log.strip_suffix(BACKFILL);
+    lanes.iter().find(|lane| match backfill {
+        Some(name) => lane.fresh_first && lane.name == name,
+        None => lane.name == log,
+    })
+}
+
 /// The lanes in the order of the file; never none. The first is the one of everything that no rule gives another.
 pub fn lanes(
     sections: &[Section<LaneSettings>],

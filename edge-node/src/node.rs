@@ -155,7 +155,7 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
                 store: store.clone(),
                 link: link.clone(),
                 clock: clock.clone(),
-                lanes,
+                lanes: lanes.clone(),
                 link_rate: settings.link_rate.map(settings::Rate::bytes_per_second),
                 dictionaries: Arc::new(Dictionaries::open(&data_dir.path)),
                 nonce,
@@ -165,6 +165,7 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
                     link: link.clone(),
                     started: Instant::now(),
                     clock: clock.clone(),
+                    lanes: lanes.into(),
                 },
             };
             Some(tokio::spawn(uplink.run(stop_uplink.clone())))

@@ -11,8 +11,8 @@ use store::{Frame, Lane, Store};
 use sync::{AnswerFrame, AnswerStatus, QueryFrame};
 
 use crate::clock::Clock;
-use crate::limits;
 use crate::link::Link;
+use crate::{lanes, limits};
 
 /// Between the two looks that give rates.
 const RATE_OVER: Duration = Duration::from_secs(1);
@@ -24,6 +24,8 @@ pub struct Sources {
     pub link: Arc<Link>,
     pub started: Instant,
     pub clock: Arc<Clock>,
+    /// Of the configuration.
+    pub lanes: Arc<[lanes::Lane]>,
 }
 
 /// Answers a question. Takes about a second for `status`: call it in a task of its own.
@@ -93,6 +95,7 @@ async fn status(sources: &Sources) -> Result<QueueStatus, Refused> {
         link,
         started,
         clock,
+        lanes: configured,
     } = sources;
     let (before, at) = (store.lane_stats(), Instant::now());
     tokio::time::sleep(RATE_OVER).await;
@@ -107,6 +110,7 @@ async fn status(sources: &Sources) -> Result<QueueStatus, Refused> {
         lanes.push(QueueLane {
             lane: info.lane.0,
             name: info.name.to_string(),
+            priority: lanes::of_log(configured, &info.name).map(|lane| lane.priority),
             messages: now.messages,
             bytes: now.bytes,
             oldest_ms: oldest.first().map(|frame| frame.batch.base_timestamp()),

@@ -5,13 +5,12 @@ TOWLINE_SEED replays a run as far as chance is ours; TOWLINE_MESSAGES sets how m
 
 import os
 import random
-import re
 import time
-import urllib.request
 
 import network
 import pytest
-from daemons import Core, Edge, wait_until
+from daemons import wait_until
+from gateway import Site
 from log import read_stream, stream_values
 from numbered import Publisher, check
 
@@ -24,62 +23,6 @@ TLS_WITHIN, MARGIN = 3.0, 7.0
 
 WHY_NOT = network.why_not()
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
-
-
-class SiteEdge(Edge):
-    """An edge in the site's namespace; devices and the test reach it over the side."""
-
-    def __init__(self, folder, net, core, token=None, name="edge-1", arguments=()):
-        super().__init__(folder, core, token, name, ["--allow-anonymous=true", *arguments])
-        self.net = net
-        self.listeners = {listener: f"{net.side[1]}:0" for listener in ("mqtt", "admin")}
-
-    def command(self):
-        return self.net.inside(super().command())
-
-    def link(self):
-        """What /readyz says of the link."""
-        with urllib.request.urlopen(f"http://{self.address('admin')}/readyz", timeout=10) as reply:
-            return re.search(r"link: (.*)", reply.read().decode()).group(1)
-
-    def wait_link(self, words, within):
-        begun = time.monotonic()
-        wait_until(f"the link is {words}", lambda: words in self.link(), within)
-        return time.monotonic() - begun
-
-
-def core_at(net, folder):
-    core = Core(folder)
-    core.listeners = {"sync": f"{net.link[0]}:0"}
-    return core.start()
-
-
-class Site:
-    """A network with a core and an edge on it."""
-
-    def __init__(self, folder, shape=None, arguments=(), seed=SEED):
-        self.folder, self.shape, self.arguments, self.net = folder, shape or {}, arguments, network.Network(seed)
-
-    def __enter__(self):
-        self.net.__enter__()
-        self.core = self.edge = None
-        try:
-            self.core = core_at(self.net, self.folder / "core")
-            self.edge = SiteEdge(self.folder / "edge", self.net, self.core.address("sync"), self.core.token(), arguments=self.arguments)
-            self.net.shape(**self.shape)
-            self.edge.start()
-        except BaseException:
-            self.__exit__(True)
-            raise
-        return self
-
-    def __exit__(self, failed, *_):
-        try:
-            for daemon in (self.edge, self.core):
-                if daemon is not None:
-                    daemon.kill() if failed else daemon.stop()
-        finally:
-            self.net.__exit__()
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +116,7 @@ class Faults:
 @pytest.mark.timeout(MESSAGES // 200 + 300)
 def test_whatever_happens_every_message_comes_once_and_in_order(tmp_path):
     print(f"seed: TOWLINE_SEED={SEED}")
-    with Site(tmp_path) as site:
+    with Site(tmp_path, seed=SEED) as site:
         site.edge.wait_connected()
         streams = ["alarms", "data", "bulk"]
         shapes = [(1, ["alarms/a"], 16), (64, ["data/b"], 100), (256, ["bulk/c"], 400), (32, [f"{stream}/d" for stream in streams], 100)]
@@ -217,6 +160,18 @@ def test_a_connection_follows_the_edge_to_another_address(tmp_path):
         site.edge.wait_drained()
         assert site.edge.metrics()["towline_edge_link_connections_total"] == 1
         assert check([publisher], {"moved": read_stream(site.core, "moved", publisher.acknowledged)}) == []
+
+
+def test_udp_that_stops_getting_through_costs_seconds(tmp_path):
+    with Site(tmp_path) as site:
+        site.edge.wait_link("quic://", 30)
+        site.net.shape(udp=False)
+        publisher = Publisher(0, site.edge.address("mqtt"), ["blocked/a"], count=2000, window=10, rate=200)
+        took = site.edge.wait_link("tls://", 60)
+        print(f"over TLS after {took:.1f} s")
+        publisher.finish(30)
+        site.edge.wait_drained()
+        assert check([publisher], {"blocked": read_stream(site.core, "blocked", 2000)}) == []
 
 
 # Last: it waits for what began with the first.

@@ -1,6 +1,6 @@
 """Kill and cut at random moments under load: every acknowledged message is in the log exactly once, in its publisher's order.
 
-TOWLINE_SEED replays a run; TOWLINE_KILLS sets how many moments each case has (30).
+TOWLINE_SEED replays a run; TOWLINE_KILLS sets how many moments each case has (15).
 """
 
 import os
@@ -13,7 +13,7 @@ from log import read_stream
 from numbered import Publisher, check
 
 SEED = int(os.environ.get("TOWLINE_SEED") or random.SystemRandom().randrange(1 << 32))
-KILLS = int(os.environ.get("TOWLINE_KILLS", "30"))
+KILLS = int(os.environ.get("TOWLINE_KILLS", "15"))
 PUBLISHERS = 64
 
 

@@ -15,7 +15,7 @@ WITHIN = 20.0
 class Client:
     """A paho client with its messages in a queue."""
 
-    def __init__(self, port, client_id=None, clean=True, version=mqtt.MQTTv311, will=None, keepalive=60):
+    def __init__(self, port, client_id=None, clean=True, version=mqtt.MQTTv311, will=None, keepalive=60, host="127.0.0.1"):
         options = {} if version == mqtt.MQTTv5 else {"clean_session": clean}
         self.paho = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id or uuid.uuid4().hex, protocol=version, **options)
         self.messages, self.connected, self.subscribed = queue.Queue(), threading.Event(), queue.Queue()
@@ -25,7 +25,7 @@ class Client:
         self.paho.on_subscribe = lambda _c, _u, _mid, codes, _p: self.subscribed.put(codes)
         if will:
             self.paho.will_set(*will)
-        self.paho.connect("127.0.0.1", port, keepalive)
+        self.paho.connect(host, port, keepalive)
         self.paho.loop_start()
         assert self.connected.wait(WITHIN), "no CONNACK"
 

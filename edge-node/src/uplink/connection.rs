@@ -24,7 +24,7 @@ use crate::{downlink, limits, query};
 /// Why a connection ended.
 pub enum Ended {
     Lost(Lost),
-    /// QUIC gets through again, while this connection is over TLS.
+    /// QUIC gets through again, while this connection is over TLS; or only TLS does any more, while it is over QUIC.
     BetterWay,
     /// A lane has to be sent again from its cursor on.
     Again,
@@ -99,6 +99,7 @@ pub async fn run(
         ended = session.listen(events, pauses) => ended,
         () = session.gate.run() => Ended::BetterWay,
         () = dialer.quic_is_back(), if is_tls => Ended::BetterWay,
+        () = dialer.tls_instead(&session.connection), if !is_tls => Ended::BetterWay,
     };
     session.connection.close();
     let (after, reason) = match ended {

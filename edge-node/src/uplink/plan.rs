@@ -23,18 +23,14 @@ pub struct LanePlan {
 pub fn plan(store: &Store, configured: &[lanes::Lane]) -> Vec<LanePlan> {
     let mut plans = Vec::new();
     for (info, stats) in store.lane_stats() {
-        let backfill = info.name.strip_suffix(lanes::BACKFILL);
-        let named = configured.iter().find(|lane| match backfill {
-            Some(name) => lane.fresh_first && lane.name == name,
-            None => lane.name == *info.name,
-        });
+        let named = lanes::of_log(configured, &info.name);
         if named.is_none()
             && stats.messages == 0
             && !store.gaps().iter().any(|gap| gap.lane == info.lane)
         {
             continue;
         }
-        let is_live = backfill.is_none() && named.is_some_and(|lane| lane.fresh_first);
+        let is_live = named.is_some_and(|lane| lane.fresh_first && lane.name == *info.name);
         let priority = named.map_or(lanes::PRIORITY, |lane| lane.priority);
         plans.push(LanePlan {
             lane: info.lane,
