@@ -10,6 +10,7 @@
 mod address;
 mod carrier;
 mod client;
+mod congestion;
 mod dial;
 mod dialer;
 mod edge;

@@ -9,6 +9,7 @@ use sync::CloseCode;
 
 use crate::Timing;
 use crate::carrier::Closed;
+use crate::congestion::ByDelivery;
 
 /// Most bytes taken from a QUIC stream at once.
 pub(crate) const CHUNK: usize = 64 * 1024;
@@ -64,8 +65,7 @@ fn transport(timing: &Timing, bidi: u32, uni: u32) -> TransportConfig {
         .receive_window(CONNECTION_WINDOW.into())
         .send_window(SEND_WINDOW)
         .initial_rtt(INITIAL_RTT)
-        // Loss on radio links is noise and not congestion: a controller that halves its rate for each lost packet starves there.
-        .congestion_controller_factory(Arc::new(quinn::congestion::BbrConfig::default()))
+        .congestion_controller_factory(Arc::new(ByDelivery))
         .datagram_receive_buffer_size(None);
     config
 }

@@ -1,0 +1,402 @@
+//! How much may be on its way: what the link delivers in a round trip, and a little more.
+//!
+//! Loss does not say much on a radio link, so it is what arrives that counts: the delivery rate (as in draft-cheng-iccrg-delivery-rate-
+//! estimation) and the shortest round trip give how much the link holds, and the window is a third above that, so that a link that can
+//! carry more is found out. Now and then the window is smaller for a round, so that a queue in front of the link empties and the round
+//! trip without it is seen. Loss counts when there is so much of it that it must be a queue that overflows.
+//!
+//! Why none of quinn's: `docs/design/2026-11-21-edge.md`.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quinn::congestion::{Controller, ControllerFactory};
+use quinn_proto::RttEstimator;
+
+/// Packets of the first round (RFC 9002, 7.2), and the fewest ever.
+const FIRST: u64 = 10;
+const LEAST: u64 = 4;
+/// The window over what the link holds: always, and in the round in which a queue is to empty.
+const CRUISE: f64 = 1.3;
+const DRAIN: f64 = 0.8;
+/// Acknowledgements come in bursts: so much more is on its way, in time and in packets.
+const SLACK: Duration = Duration::from_millis(10);
+const SLACK_PACKETS: u64 = 3;
+/// Rounds, and time, from one emptying of the queue to the next.
+const ROUNDS_TO_DRAIN: u32 = 16;
+const TIME_TO_DRAIN: Duration = Duration::from_secs(3);
+/// Rounds over which the best delivery rate counts.
+const RATE_ROUNDS: usize = 10;
+/// The shortest round trip counts for this long, at least.
+const RTT_TIME: Duration = Duration::from_secs(5);
+/// The start is over when the rate has not grown by this factor in so many rounds.
+const GROWTH: f64 = 1.25;
+const ROUNDS_WITHOUT_GROWTH: u32 = 3;
+/// A share of a round that is lost and not by chance, in a round of at least so many packets.
+const OVERFLOW: f64 = 0.15;
+const TELLING_PACKETS: u64 = 20;
+/// Moments of sending that are remembered.
+const MOMENTS: usize = 4096;
+
+#[derive(Debug, Default)]
+pub(crate) struct ByDelivery;
+
+impl ControllerFactory for ByDelivery {
+    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        Box::new(Delivery::new(now, current_mtu.into()))
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Delivery {
+    mtu: u64,
+    /// Growing from round to round until the rate no longer follows.
+    starting: bool,
+    /// While starting.
+    window: u64,
+    /// Bytes that have arrived since the beginning.
+    delivered: u64,
+    /// When something was sent, and what had arrived by then.
+    moments: VecDeque<(Instant, u64)>,
+    /// Best rate of each of the last rounds, bytes a second; the first is this round's.
+    rates: VecDeque<f64>,
+    /// In the last two stretches of [`RTT_TIME`] or more, which begin where the queue empties.
+    rtt: [Option<Duration>; 2],
+    rtt_since: Instant,
+    round: Round,
+    rounds: u32,
+    drained: (u32, Instant),
+    draining: bool,
+    best_before: f64,
+    without_growth: u32,
+    /// Below 1 while the link overflows.
+    share: f64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    began: Instant,
+    acked: u64,
+    lost: u64,
+    /// Something in it tells how fast the link is.
+    telling: bool,
+}
+
+impl Round {
+    fn new(began: Instant) -> Round {
+        Round {
+            began,
+            acked: 0,
+            lost: 0,
+            telling: false,
+        }
+    }
+}
+
+impl Delivery {
+    fn new(now: Instant, mtu: u64) -> Delivery {
+        Delivery {
+            mtu,
+            starting: true,
+            window: FIRST * mtu,
+            delivered: 0,
+            moments: VecDeque::new(),
+            rates: VecDeque::from([0.0]),
+            rtt: [None; 2],
+            rtt_since: now,
+            round: Round::new(now),
+            rounds: 0,
+            drained: (0, now),
+            draining: false,
+            best_before: 0.0,
+            without_growth: 0,
+            share: 1.0,
+        }
+    }
+
+    /// Bytes a second.
+    fn rate(&self) -> f64 {
+        self.rates.iter().copied().fold(0.0, f64::max)
+    }
+
+    fn shortest(&self) -> Option<Duration> {
+        self.rtt.iter().flatten().min().copied()
+    }
+
+    /// What the link holds, in bytes.
+    fn held(&self) -> Option<f64> {
+        let rate = self.rate();
+        let rtt = self.shortest().filter(|_| rate > 0.0)?;
+        Some(rate * rtt.as_secs_f64())
+    }
+
+    fn note_rtt(&mut self, rtt: Duration) {
+        self.rtt[0] = Some(self.rtt[0].map_or(rtt, |least| least.min(rtt)));
+    }
+
+    fn note_rate(&mut self, now: Instant, sent: Instant, app_limited: bool) {
+        let at = self.moments.partition_point(|(moment, _)| *moment <= sent);
+        let Some((moment, before)) = at
+            .checked_sub(1)
+            .and_then(|at| self.moments.get(at))
+            .copied()
+        else {
+            return;
+        };
+        // What is older is asked for only when packets overtake each other.
+        self.moments.drain(..at - 1);
+        let took = now.saturating_duration_since(moment).as_secs_f64();
+        if took <= 0.0 {
+            return;
+        }
+        let rate = (self.delivered - before) as f64 / took;
+        // While there was little to send, only a better rate than the best says something.
+        if app_limited && rate <= self.rate() {
+            return;
+        }
+        self.round.telling = true;
+        if let Some(best) = self.rates.front_mut() {
+            *best = best.max(rate);
+        }
+    }
+
+    fn end_round(&mut self, now: Instant) {
+        let round = std::mem::replace(&mut self.round, Round::new(now));
+        self.rounds += 1;
+        let all = round.acked + round.lost;
+        let overflows =
+            all >= TELLING_PACKETS * self.mtu && round.lost as f64 > OVERFLOW * all as f64;
+        self.share = if overflows {
+            (self.share * 0.7).max(0.4)
+        } else {
+            (self.share * 1.1).min(1.0)
+        };
+        if round.telling {
+            if self.starting {
+                let best = self.rate();
+                if best >= self.best_before * GROWTH {
+                    (self.best_before, self.without_growth) = (best, 0);
+                } else {
+                    self.without_growth += 1;
+                }
+                self.starting = !overflows && self.without_growth < ROUNDS_WITHOUT_GROWTH;
+            }
+            self.rates.push_front(0.0);
+            self.rates.truncate(RATE_ROUNDS);
+        }
+        let (drained, at) = self.drained;
+        let rounds = self.rounds - drained;
+        let since = now.saturating_duration_since(at);
+        self.draining = !self.draining
+            && !self.starting
+            && (rounds >= ROUNDS_TO_DRAIN || (since >= TIME_TO_DRAIN && rounds >= 4));
+        if self.draining {
+            self.drained = (self.rounds, now);
+            // Each stretch has a round in it in which no queue made the round trip longer.
+            if now.saturating_duration_since(self.rtt_since) >= RTT_TIME {
+                self.rtt = [None, self.rtt[0]];
+                self.rtt_since = now;
+            }
+        }
+    }
+}
+
+impl Controller for Delivery {
+    fn on_sent(&mut self, now: Instant, _bytes: u64, _last_packet_number: u64) {
+        let is_new = self.moments.back().is_none_or(|(last, _)| *last < now);
+        if is_new {
+            if self.moments.len() >= MOMENTS {
+                self.moments.pop_front();
+            }
+            self.moments.push_back((now, self.delivered));
+        }
+    }
+
+    fn on_ack(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        bytes: u64,
+        app_limited: bool,
+        _rtt: &RttEstimator,
+    ) {
+        self.handle_ack(now, sent, bytes, app_limited);
+    }
+
+    fn on_congestion_event(
+        &mut self,
+        now: Instant,
+        _sent: Instant,
+        is_persistent_congestion: bool,
+        lost_bytes: u64,
+    ) {
+        self.round.lost += lost_bytes;
+        if is_persistent_congestion {
+            // The link was gone: whatever comes back may be another one.
+            let moments = std::mem::take(&mut self.moments);
+            let delivered = self.delivered;
+            *self = Delivery::new(now, self.mtu);
+            (self.moments, self.delivered) = (moments, delivered);
+        }
+    }
+
+    fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.mtu = new_mtu.into();
+    }
+
+    fn window(&self) -> u64 {
+        let least = LEAST * self.mtu;
+        let held = match self.held() {
+            Some(held) if !self.starting => held,
+            _ => return self.window.max(least),
+        };
+        let window = if self.draining {
+            held * DRAIN
+        } else {
+            let slack = self.rate() * SLACK.as_secs_f64() + (SLACK_PACKETS * self.mtu) as f64;
+            held * CRUISE * self.share + slack
+        };
+        (window as u64).max(least)
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(self.clone())
+    }
+
+    fn initial_window(&self) -> u64 {
+        FIRST * self.mtu
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+impl Delivery {
+    fn handle_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool) {
+        self.delivered += bytes;
+        self.round.acked += bytes;
+        self.note_rtt(now.saturating_duration_since(sent));
+        self.note_rate(now, sent, app_limited);
+        if self.starting && !app_limited {
+            self.window += bytes;
+        }
+        if sent >= self.round.began {
+            self.end_round(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MTU: u64 = 1450;
+
+    /// A link with a queue in front of it, and chance that loses packets.
+    struct Link {
+        rate: f64,
+        rtt: Duration,
+        loss: f64,
+        queue: f64,
+    }
+
+    /// Delivered bytes a second, and the longest round trip in the second half.
+    fn run(link: &Link, seconds: u64) -> (f64, Duration) {
+        let began = Instant::now();
+        let mut control = Delivery::new(began, MTU);
+        let (mut now, mut free, mut in_flight) = (began, began, 0u64);
+        let mut flying: VecDeque<(Instant, Instant, bool)> = VecDeque::new();
+        let mut dice = 12345u64;
+        let (mut delivered, mut longest) = (0u64, Duration::ZERO);
+        let end = began + Duration::from_secs(seconds);
+        let half = began + Duration::from_secs(seconds / 2);
+        while now < end {
+            while in_flight + MTU <= control.window() {
+                control.on_sent(now, MTU, 0);
+                in_flight += MTU;
+                dice = dice
+                    .wrapping_mul(6364136223846793005)
+                    .wrapping_add(1442695040888963407);
+                let waits = free.saturating_duration_since(now).as_secs_f64() * link.rate;
+                let lost = ((dice >> 33) as f64 / 2f64.powi(31)) < link.loss || waits > link.queue;
+                if !lost {
+                    free = free.max(now) + Duration::from_secs_f64(MTU as f64 / link.rate);
+                }
+                flying.push_back((free.max(now) + link.rtt, now, lost));
+            }
+            let Some((at, sent, lost)) = flying.pop_front() else {
+                break;
+            };
+            now = now.max(at);
+            in_flight -= MTU;
+            if lost {
+                control.on_congestion_event(now, sent, false, MTU);
+            } else {
+                control.handle_ack(now, sent, MTU, false);
+                if now > half {
+                    delivered += MTU;
+                    longest = longest.max(now - sent);
+                }
+            }
+        }
+        (delivered as f64 / (seconds - seconds / 2) as f64, longest)
+    }
+
+    #[test]
+    fn a_link_is_filled_whatever_it_loses_and_little_waits_in_front_of_it() {
+        for (mbit, rtt, loss) in [
+            (1.0, 20, 0.0),
+            (1.0, 100, 0.02),
+            (20.0, 200, 0.0),
+            (20.0, 200, 0.04),
+            (100.0, 50, 0.1),
+            (5.0, 600, 0.02),
+        ] {
+            let rate = mbit * 125_000.0;
+            let rtt = Duration::from_millis(rtt);
+            let link = Link {
+                rate,
+                rtt,
+                loss,
+                queue: 1e9,
+            };
+            let (delivered, longest) = run(&link, 60);
+            assert!(
+                delivered > 0.9 * rate,
+                "{mbit} Mbit/s {rtt:?} {loss}: {delivered}"
+            );
+            let waits = longest.saturating_sub(rtt);
+            let allowed = rtt.mul_f64(0.5) + Duration::from_millis(80);
+            assert!(waits < allowed, "{mbit} Mbit/s {rtt:?} {loss}: {waits:?}");
+        }
+    }
+
+    #[test]
+    fn a_short_queue_is_not_flooded() {
+        // A quarter of what the link holds fits into the queue.
+        let link = Link {
+            rate: 2.5e6,
+            rtt: Duration::from_millis(100),
+            loss: 0.0,
+            queue: 62_500.0,
+        };
+        let (delivered, _) = run(&link, 60);
+        assert!(delivered > 0.8 * 2.5e6, "{delivered}");
+    }
+
+    #[test]
+    fn it_begins_anew_when_the_link_was_gone() {
+        let began = Instant::now();
+        let mut control = Delivery::new(began, MTU);
+        for n in 0..1000u64 {
+            let sent = began + Duration::from_millis(n);
+            control.on_sent(sent, MTU, n);
+            control.handle_ack(sent + Duration::from_millis(50), sent, MTU, false);
+        }
+        control.on_congestion_event(began + Duration::from_secs(9), began, true, 10 * MTU);
+        assert_eq!(control.window(), FIRST * MTU);
+    }
+}

@@ -1,0 +1,218 @@
+"""Lanes of the edge over real links: what overtakes what, rates, compression for the link; and a copy that is enrolled again."""
+
+import json
+import random
+import time
+import uuid
+
+import network
+import paho.mqtt.client as mqtt
+import pytest
+from daemons import Core, Edge, wait_until
+from log import read_stream
+from numbered import Publisher, check
+from test_edge_link import Site
+from test_fencing import copy_of, link_state, publish
+from test_mqtt import Client
+
+needs_network = pytest.mark.skipif(network.why_not() is not None, reason=str(network.why_not()))
+
+LANES = """
+[[lane]]
+name = "bulk"
+priority = 1
+
+[[lane]]
+name = "alarms"
+priority = 9
+
+[[lane]]
+name = "live"
+priority = 5
+fresh-first = true
+
+[[lane]]
+name = "small"
+priority = 2
+link-compression = true
+
+[[lane]]
+name = "slow"
+priority = 8
+rate = "20KiB/s"
+
+[[rule]]
+filter = "alarms/#"
+lane = "alarms"
+
+[[rule]]
+filter = "live/#"
+lane = "live"
+
+[[rule]]
+filter = "small/#"
+lane = "small"
+
+[[rule]]
+filter = "slow/#"
+lane = "slow"
+"""
+
+
+def lanes_file(folder, text=LANES):
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "lanes.toml"
+    file.write_text(text)
+    return ["--config", str(file)]
+
+
+def fill(edge, topic, count, size, window=1000):
+    publisher = Publisher(random.randrange(1 << 30), edge.address("mqtt"), [topic], count=count, window=window, size=size)
+    publisher.finish(300)
+    return publisher
+
+
+def device_at(site):
+    """A client at the site's side of the link."""
+    host, port = site.edge.address("mqtt").rsplit(":", 1)
+    device = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, uuid.uuid4().hex)
+    device.max_inflight_messages_set(1000)
+    device.connect(host, int(port))
+    device.loop_start()
+    return device
+
+
+def latencies(site, topic, count, pause):
+    """Seconds from a publish at the edge to its delivery by the core."""
+    here = Client(site.core.port("mqtt"))
+    here.subscribe(topic, 1)
+    device = device_at(site)
+    took = []
+    for n in range(count):
+        begun = time.monotonic()
+        device.publish(topic, str(n), 1)
+        message = here.messages.get(timeout=60)
+        assert message.payload == str(n).encode()
+        took.append(time.monotonic() - begun)
+        time.sleep(pause)
+    device.loop_stop()
+    device.disconnect()
+    here.close()
+    return sorted(took)
+
+
+@needs_network
+def test_alarms_and_live_data_overtake_a_backlog(tmp_path):
+    with Site(tmp_path, arguments=lanes_file(tmp_path)) as site:
+        site.edge.wait_connected()
+        site.net.shape(dead=True)
+        publisher = fill(site.edge, "bulk/a", 20_000, 500)
+        site.net.shape(rtt_ms=100, mbit=1)
+        wait_until("the backlog moves", lambda: site.edge.waiting() < 19_900)
+        alarms = latencies(site, "alarms/a", 20, 0.2)
+        live = latencies(site, "live/a", 20, 0.2)
+        left = site.edge.waiting()
+        print(f"alarms {alarms[0]:.3f} to {alarms[-1]:.3f} s, live {live[0]:.3f} to {live[-1]:.3f} s, {left:.0f} of the backlog left")
+        assert left > 5000, "the backlog was gone before anything could overtake it"
+        # Behind the backlog they would take more than a minute.
+        assert alarms[-1] < 10 and live[-1] < 10
+        site.net.shape()
+        site.edge.wait_drained()
+        assert check([publisher], {"bulk": read_stream(site.core, "bulk", 20_000)}) == []
+
+
+@needs_network
+def test_a_lane_keeps_to_its_rate(tmp_path):
+    with Site(tmp_path, arguments=lanes_file(tmp_path)) as site:
+        site.edge.wait_connected()
+        slow = fill(site.edge, "slow/a", 400, 500)
+        time.sleep(1)
+        begun, before = time.monotonic(), site.edge.waiting()
+        fill(site.edge, "bulk/b", 2000, 500)
+        wait_until("the others pass", lambda: site.edge.waiting() < 400)
+        time.sleep(3)
+        rate = (before - site.edge.waiting()) * 500 / (time.monotonic() - begun)
+        print(f"{rate / 1024:.1f} KiB/s")
+        assert rate < 22 * 1024
+        site.edge.wait_drained()
+        assert check([slow], {"slow": read_stream(site.core, "slow", 400)}) == []
+
+
+@needs_network
+def test_small_readings_are_small_on_the_link(tmp_path):
+    def readings(count):
+        made = random.Random(7)
+        readings = []
+        for n in range(count):
+            value = {"sensor": f"press-{made.randrange(20):02}", "time": 1790000000000 + n * 1000, "temperature": round(made.uniform(20, 25), 2)}
+            readings.append(json.dumps(value | {"unit": "C", "ok": True}))
+        return readings
+
+    with Site(tmp_path, arguments=lanes_file(tmp_path)) as site:
+        site.edge.wait_connected()
+        device = device_at(site)
+        # Enough for the core to train with.
+        for n, reading in enumerate(readings(3000)):
+            device.publish(f"small/press-{n % 20:02}/temperature", reading, 1)
+            if n % 5 == 0:
+                time.sleep(0.002)
+        site.edge.wait_drained()
+        wait_until("the dictionary is kept", lambda: list((site.edge.data / "dictionaries").glob("*.dict")))
+        site.edge.stop()
+        site.edge.start()
+        site.edge.wait_connected()
+        device.reconnect()
+        time.sleep(2)
+        before, count = site.net.sent_bytes(), 5000
+        for n, reading in enumerate(readings(count)):
+            device.publish(f"small/press-{n % 20:02}/temperature", reading, 1)
+            if n % 50 == 0:
+                time.sleep(0.01)
+        time.sleep(1)
+        site.edge.wait_drained()
+        each = (site.net.sent_bytes() - before) / count
+        print(f"{each:.1f} bytes on the link for each reading of {len(readings(1)[0])} bytes")
+        assert each < 40
+        device.loop_stop()
+        values = read_stream(site.core, "small", 3000 + count)
+        assert len(values) == 3000 + count
+
+
+def test_a_copy_goes_on_under_another_name_after_a_new_enrolment(tmp_path):
+    core = Core(tmp_path / "core").start()
+    stream = "f" + uuid.uuid4().hex[:8]
+    original = Edge(tmp_path / "original", core.address("sync"), core.token()).start()
+    original.wait_connected()
+    original.stop()
+    backup = copy_of(original, tmp_path / "copy")
+    original.start()
+    original.wait_connected()
+    publish(original, f"{stream}/a", "of the original")
+    original.wait_drained()
+    original.stop()
+
+    backup.start()
+    wait_until("the copy is fenced", lambda: "another --token" in link_state(backup))
+    publish(backup, f"{stream}/a", "set aside")
+    backup.stop()
+    # The token that it was enrolled with lies in many a configuration: it does not count.
+    backup.token = original.token
+    backup.start()
+    wait_until("it stays fenced", lambda: "another --token" in link_state(backup))
+    backup.stop()
+    backup.token = core.token()
+    backup.start()
+    backup.wait_connected()
+    publish(backup, f"{stream}/a", "of the copy")
+    backup.wait_drained()
+    assert read_stream(core, stream, 2) == [b"of the original", b"of the copy"]
+    gaps = [json.loads(value) for value in read_stream(core, "_gaps", 1)]
+    assert [(gap["report"]["reason"], gap["report"]["records"]) for gap in gaps] == [("fenced", 1)]
+    assert list((backup.data / "store" / "quarantine").iterdir())
+    # And so it stays.
+    backup.stop()
+    backup.token = None
+    backup.start()
+    backup.wait_connected()
+    backup.stop()
+    core.stop()
