@@ -138,6 +138,24 @@ fn render(state: &State) -> String {
             "Bytes written to the segment logs",
         ),
         (
+            "device_bytes_total",
+            counter,
+            store.worn_bytes(),
+            "Bytes that the edge had its system write to disks: divided by payload_bytes_total, what a message costs the flash",
+        ),
+        (
+            "gaps",
+            gauge,
+            store.gaps,
+            "Ranges of messages that are missing and of which the core does not know yet",
+        ),
+        (
+            "disk_full",
+            gauge,
+            store.disk_full.into(),
+            "1 while the file system is full: messages are refused until there is room",
+        ),
+        (
             "payload_bytes_total",
             counter,
             store.payload_bytes,

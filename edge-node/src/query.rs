@@ -135,7 +135,7 @@ async fn status(sources: &Sources) -> Result<QueueStatus, Refused> {
         quarantined: store.quarantined,
         disk_bytes: store.disk_bytes,
         wear: Wear {
-            written_bytes: store.bytes_written,
+            written_bytes: store.worn_bytes(),
             payload_bytes: store.payload_bytes,
         },
     })

@@ -66,8 +66,9 @@ pub struct QueueLane {
 /// What the outbox costs the flash, since the edge was started.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Wear {
+    /// By all that the edge keeps, as far as its system counts that.
     pub written_bytes: u64,
-    /// Topics and payloads in them: what writing would cost without any overhead.
+    /// Topics and payloads of the messages in them: what writing would cost without any overhead.
     pub payload_bytes: u64,
 }
 

@@ -17,7 +17,6 @@ use record::Compression;
 
 use crate::config::Eviction;
 use crate::disk::{Disk, DiskFile};
-use crate::evict::dropped_in;
 use crate::frame::{Dropped, Entry, Frame, Lane};
 use crate::gap::GapReason;
 use crate::hand::{Hand, Hands};
@@ -283,25 +282,6 @@ impl Log {
         }
         drop(index);
         (self.end(), segments)
-    }
-
-    /// Messages that were dropped, and whose counts stand between two entries. Blocks on the disk.
-    pub fn dropped_between(&self, first: u64, next: u64) -> io::Result<u64> {
-        let segments: Vec<Segment> = {
-            let index = self.shared.index.lock();
-            let of_next = index.segments.range(next..).next();
-            let segments = index.segments.range(..next).chain(of_next);
-            segments.map(|(_, segment)| segment.clone()).collect()
-        };
-        let mut records = 0;
-        for pair in segments.windows(2) {
-            let [segment, after] = pair else { continue };
-            let counts = dropped_in(&*self.shared.disk, segment, after.dropped)?;
-            let between = |number: &u64| (first..next).contains(number);
-            let counts = counts.iter().filter(|(number, _)| between(number));
-            records += counts.map(|(_, dropped)| dropped.records).sum::<u64>();
-        }
-        Ok(records)
     }
 
     /// Starts the writer over what recovery found.

@@ -27,8 +27,6 @@ pub struct Stats {
     /// Bytes that this process had the system write to disks, the ledger's and the file system's rounding to pages included; 0 where the
     /// system does not say. Only the store writes.
     pub device_bytes: u64,
-    /// Since the store was opened, in milliseconds.
-    pub running_ms: u64,
     pub quarantined: u64,
     pub sessions_lagging: u64,
 }
@@ -46,22 +44,8 @@ pub struct LaneStats {
 }
 
 impl Stats {
-    /// Bytes written to the disk for each byte of payload; 0 if there was no payload.
-    pub fn write_amplification(&self) -> f64 {
-        if self.payload_bytes == 0 {
-            return 0.0;
-        }
-        self.worn_bytes() as f64 / self.payload_bytes as f64
-    }
-
-    /// Bytes that would be written in a day if it went on as since the start.
-    pub fn bytes_a_day(&self) -> f64 {
-        const DAY_MS: f64 = 86_400_000.0;
-        self.worn_bytes() as f64 * DAY_MS / (self.running_ms.max(1) as f64)
-    }
-
     /// Bytes written: what the system says, but no less than what the logs wrote.
-    fn worn_bytes(&self) -> u64 {
+    pub fn worn_bytes(&self) -> u64 {
         self.device_bytes.max(self.bytes_written)
     }
 }

@@ -10,7 +10,6 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use parking_lot::Mutex;
 use record::{Batch, NewRecord, StreamName};
@@ -82,7 +81,6 @@ struct Inner {
     gaps: Arc<Gaps>,
     boots: Boots,
     space: Arc<Space>,
-    started: Instant,
     sessions: Sessions,
     applied: Arc<Mutex<Applied>>,
     config: Config,
@@ -431,7 +429,6 @@ impl Store {
             gaps: inner.gaps.all().len() as u64,
             disk_full: inner.space.is_full(),
             device_bytes: stats::device_bytes(),
-            running_ms: inner.started.elapsed().as_millis() as u64,
             ..Stats::default()
         };
         for (_, log) in inner.logs() {

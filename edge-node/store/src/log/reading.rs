@@ -4,7 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{End, FrameRead, From, Hint, Hole, Log};
+use super::{End, FrameRead, From, Hint, Hole, Log, Segment};
+use crate::evict::dropped_in;
 use crate::frame::{Entry, Frame};
 use crate::limits;
 use crate::recovery::is_of_the_medium;
@@ -195,6 +196,25 @@ impl Log {
                 From::Position(p) => From::Position(p.max(next.position)),
             };
         }
+    }
+
+    /// Messages that were dropped, and whose counts stand between two entries. Blocks on the disk.
+    pub fn dropped_between(&self, first: u64, next: u64) -> io::Result<u64> {
+        let segments: Vec<Segment> = {
+            let index = self.shared.index.lock();
+            let of_next = index.segments.range(next..).next();
+            let segments = index.segments.range(..next).chain(of_next);
+            segments.map(|(_, segment)| segment.clone()).collect()
+        };
+        let mut records = 0;
+        for pair in segments.windows(2) {
+            let [segment, after] = pair else { continue };
+            let counts = dropped_in(&*self.shared.disk, segment, after.dropped)?;
+            let between = |number: &u64| (first..next).contains(number);
+            let counts = counts.iter().filter(|(number, _)| between(number));
+            records += counts.map(|(_, dropped)| dropped.records).sum::<u64>();
+        }
+        Ok(records)
     }
 
     fn note_damage(&self, place: &Place, damage: Option<ReadEntryError>) {

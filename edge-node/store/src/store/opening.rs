@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -394,7 +393,6 @@ impl Store {
             boots: Boots::load(&*ledger)?,
             gaps,
             space,
-            started: Instant::now(),
             ledger,
             applied,
             config,

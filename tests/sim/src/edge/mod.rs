@@ -253,6 +253,8 @@ impl Edge {
         }
         let path = paths.swap_remove(self.rng.random_range(0..paths.len()));
         model.lanes[number].damaged = true;
+        // What the ledger had not got yet was only in there.
+        model.ledger_lost = true;
         let len = self.disk.bytes(&path).len();
         let at = self.rng.random_range(0..len.max(1));
         match self.rng.random_range(0..4) {

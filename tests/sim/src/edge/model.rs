@@ -17,8 +17,10 @@ pub enum Fate {
     Unknown,
     /// It was acknowledged, or somebody has read it.
     Stored,
-    /// It was refused, or was not there when the store was opened: it never comes.
+    /// It was refused: it never comes.
     Refused,
+    /// Nobody has answered, and it was not there when the store was opened: it never comes, but may have been there for a moment.
+    Gone,
     /// It was acknowledged, and not stored: the core is to be told.
     Dropped,
 }
@@ -120,7 +122,7 @@ impl Model {
             if message.lane != lane {
                 return Err(format!("message {name} is in another lane"));
             }
-            if message.fate == Fate::Refused && !ledger_lost {
+            if matches!(message.fate, Fate::Refused | Fate::Gone) && !ledger_lost {
                 return Err(format!("message {name} was refused, and is there"));
             }
             if message.at.is_some_and(|at| at != frame.number) {
@@ -176,7 +178,7 @@ impl Model {
                 continue;
             }
             match message.fate {
-                Fate::Unknown if message.at.is_none() => message.fate = Fate::Refused,
+                Fate::Unknown if message.at.is_none() => message.fate = Fate::Gone,
                 Fate::Unknown | Fate::Stored => {
                     let of_lane = gaps
                         .iter()
@@ -190,7 +192,7 @@ impl Model {
                         ));
                     }
                 }
-                Fate::Refused | Fate::Dropped => {}
+                Fate::Refused | Fate::Gone | Fate::Dropped => {}
             }
         }
         self.settle_retained();
@@ -221,7 +223,7 @@ impl Model {
                         ));
                     }
                     Fate::Dropped => missing += 1,
-                    Fate::Unknown | Fate::Refused => {}
+                    Fate::Unknown | Fate::Refused | Fate::Gone => {}
                 }
             }
             let said = lane.core.evicted();

@@ -1,0 +1,70 @@
+"""A full file system is a state: the edge says so, keeps what it has, comes up again on it, and goes on when there is room."""
+
+import errno
+import os
+import subprocess
+
+import pytest
+from daemons import Edge, wait_until
+from test_edge_local import mosquitto
+
+MEGABYTE = 1024 * 1024
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A file system of 12 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "towline-small", str(folder)], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system of its own: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(folder):
+    """Takes all the room that there is."""
+    with open(folder / "something-else", "ab", buffering=0) as file:
+        for size in (MEGABYTE, 4096, 1):
+            while True:
+                try:
+                    file.write(b"x" * size)
+                except OSError as error:
+                    assert error.errno == errno.ENOSPC
+                    break
+
+
+def publish(edge, text):
+    return mosquitto("pub", edge.port("mqtt"), "-V", "5", "-q", "1", "-t", "room/one", "-m", text)
+
+
+def test_a_restart_on_a_full_file_system_comes_up_and_room_is_found_again(small, tmp_path):
+    edge = Edge(tmp_path / "edge")
+    edge.data = small / "data"
+    edge.start()
+    assert publish(edge, "before").returncode == 0
+    for how in ("stop", "kill"):
+        getattr(edge, how)()
+        fill(small)
+        edge.start()
+        assert edge.metrics()["towline_edge_disk_full"] == 1
+        assert edge.metrics()["towline_edge_outbox_messages"] >= 1, "what was stored is there"
+        refused = publish(edge, "during")
+        assert "Quota exceeded" in refused.stderr + refused.stdout, refused
+        os.unlink(small / "something-else")
+        wait_until("there is room", lambda: publish(edge, how).returncode == 0 and not edge.metrics()["towline_edge_disk_full"])
+    edge.stop()
+
+
+def test_a_file_system_that_fills_up_while_it_runs_ends_nothing(small, tmp_path):
+    edge = Edge(tmp_path / "edge")
+    edge.data = small / "data"
+    edge.start()
+    assert publish(edge, "before").returncode == 0
+    fill(small)
+    wait_until("messages are refused", lambda: "Quota exceeded" in str(publish(edge, "x" * 100_000)))
+    assert edge.alive() and edge.metrics()["towline_edge_disk_full"] == 1
+    os.unlink(small / "something-else")
+    wait_until("there is room", lambda: publish(edge, "after").returncode == 0)
+    edge.stop()
