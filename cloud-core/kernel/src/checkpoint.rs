@@ -94,6 +94,19 @@ pub(crate) struct Loaded {
     pub head: SnapshotHead,
     /// Indexes of the checkpoints on disk that may be relied on, oldest first.
     pub kept: Vec<u64>,
+    /// There are checkpoints, and all are damaged: what is wrong with the newest. The log begins with its first entry, but files behind it may
+    /// be gone since the checkpoint had what was in them.
+    pub damage: Option<OpenError>,
+}
+
+impl Loaded {
+    /// What is wrong when the log cannot be replayed: where the checkpoint is damaged that it needed, that.
+    pub fn blame(damage: Option<OpenError>, error: OpenError) -> OpenError {
+        match error {
+            OpenError::Corrupt { .. } => damage.unwrap_or(error),
+            error => error,
+        }
+    }
 }
 
 /// Loads the newest checkpoint that is sound; an empty state if there has never been one.
@@ -110,6 +123,7 @@ pub(crate) fn load(disk: &dyn Disk, tail_bytes: usize) -> Result<Loaded, OpenErr
                     state,
                     head,
                     kept: indexes,
+                    damage: None,
                 });
             }
             Err(error @ OpenError::Corrupt { .. }) => {
@@ -124,10 +138,11 @@ pub(crate) fn load(disk: &dyn Disk, tail_bytes: usize) -> Result<Loaded, OpenErr
         // With all of them damaged, the state before the first entry in the WAL is lost, unless that is the very first entry:
         // recovery finds out, since it does not accept a gap.
         Some(error) if !wal_is_complete(disk)? => Err(error),
-        _ => Ok(Loaded {
+        damage => Ok(Loaded {
             state: State::new(tail_bytes),
             head: SnapshotHead::default(),
             kept: Vec::new(),
+            damage,
         }),
     }
 }

@@ -4,9 +4,10 @@ mod support;
 
 use std::sync::Arc;
 
+use kernel::ports::Disk;
 use kernel::{
-    Entry, HolderId, Kernel, KernelConfig, OpenError, PartitionId, QueueName, QueueSource,
-    SequenceRule, Stepper, WriteError,
+    CutError, Entry, HolderId, Kernel, KernelConfig, OpenError, PartitionId, QueueName,
+    QueueSource, SequenceRule, Stepper, WriteError,
 };
 use sim::batches::{address, batch, values};
 use sim::disk::SimDisk;
@@ -114,6 +115,43 @@ fn make_room(disk: &SimDisk, kernel: &Kernel, stepper: &mut Stepper) {
     disk.limit(Some(disk.used()));
     for _ in 0..3 {
         drive(stepper, kernel.maintain());
+    }
+}
+
+/// The log has its first file, and not all behind it: the checkpoint had what is gone. Cutting it there would give up nearly everything.
+#[test]
+fn without_its_only_checkpoint_a_log_with_a_hole_is_not_to_blame() {
+    let disk = SimDisk::default();
+    let (kernel, mut stepper, p) = some_entries(&disk, config());
+    while disk
+        .names("wal")
+        .iter()
+        .filter(|w| w.ends_with(".wal"))
+        .count()
+        < 4
+    {
+        let sent = kernel.append(p, batch(&[&"z".repeat(700)]), SequenceRule::None);
+        drive(&mut stepper, sent).unwrap();
+    }
+    drive(&mut stepper, kernel.shutdown());
+    drop((kernel, stepper));
+    let mut wal = disk.names("wal");
+    wal.retain(|path| path.ends_with(".wal"));
+    disk.remove(&wal[1]).unwrap();
+    let mut checkpoints = disk.names("checkpoint");
+    let newest = checkpoints.pop().unwrap();
+    checkpoints
+        .iter()
+        .for_each(|path| disk.remove(path).unwrap());
+    disk.damage(&newest, |bytes| *bytes.last_mut().unwrap() ^= 1);
+    match open(&disk) {
+        Err(OpenError::Corrupt { path, .. }) => assert_eq!(path, newest),
+        other => panic!("{:?}", other.err()),
+    }
+    let shared: Arc<dyn Disk> = Arc::new(disk);
+    match kernel::cut_log(&shared, true) {
+        Err(CutError::BuiltOn { path, .. }) => assert_eq!(path, newest),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -154,7 +154,9 @@ impl Kernel {
         ));
         let pool = Arc::new(pool::Pool::start(config.reader_threads).map_err(OpenError::Thread)?);
         let head = loaded.head;
-        let recovered = wal::recover::recover(&*disk, &pool, &state, &files, &spares, head)?;
+        let recovered = wal::recover::recover(&*disk, &pool, &state, &files, &spares, head);
+        let recovered =
+            recovered.map_err(|error| checkpoint::Loaded::blame(loaded.damage, error))?;
         state.resume_volatile();
         let orderly = loaded.head.last && recovered.entries == 0;
         let uncertain = if orderly {

@@ -74,12 +74,9 @@ pub fn cut_log(disk: &Arc<dyn Disk>, really: bool) -> Result<Option<Cut>, CutErr
     let loaded = checkpoint::load(&**disk, 0)?;
     let pool = Pool::start(0).map_err(OpenError::Thread)?;
     let files = WalFiles::new(disk.clone());
-    let Some(cut) = find(
-        &**disk,
-        look(&**disk, &pool, &loaded.state, &files, loaded.head),
-        loaded.head,
-    )?
-    else {
+    let looked = look(&**disk, &pool, &loaded.state, &files, loaded.head);
+    let looked = looked.map_err(|error| checkpoint::Loaded::blame(loaded.damage, error));
+    let Some(cut) = find(&**disk, looked, loaded.head)? else {
         return Ok(None);
     };
     if really {

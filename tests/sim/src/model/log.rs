@@ -100,10 +100,14 @@ impl Log {
         self.jumps |= is_volatile;
     }
 
-    /// What of a log start lasts: that records go which are only in memory is written down nowhere.
-    pub fn lasting_start(&self, log_start: i64) -> i64 {
+    /// What of a log start lasts: that records go which are only in memory is written down nowhere. With them go offsets of logged batches below
+    /// of which compaction has left nothing.
+    pub fn lasting_start(&self, log_start: i64, compacts: bool) -> i64 {
         if !self.jumps {
             return log_start;
+        }
+        if compacts {
+            return 0;
         }
         let logged = self
             .batches

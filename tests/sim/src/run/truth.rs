@@ -439,9 +439,11 @@ impl Model {
             let Some(stream) = self.streams.get_mut(id) else {
                 continue;
             };
+            let compacts = stream.compacts;
             for (log, found) in stream.logs.iter_mut().zip(partitions) {
                 let marks = found.watermarks;
-                log.log_start = log.log_start.max(log.lasting_start(marks.log_start));
+                let lasting = log.lasting_start(marks.log_start, compacts);
+                log.log_start = log.log_start.max(lasting);
                 if restarted || stream.takes_dead_letters {
                     log.end = log.end.max(marks.end);
                 }
