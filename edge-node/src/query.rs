@@ -117,7 +117,7 @@ async fn status(sources: &Sources) -> Result<QueueStatus, Refused> {
             in_per_second: came as f64 / seconds,
             out_per_second: gone as f64 / seconds,
             gaps: gaps.iter().filter(|gap| gap.lane == info.lane).count() as u64,
-            ..QueueLane::default()
+            evicted: now.evicted,
         });
     }
     let store = store.stats();

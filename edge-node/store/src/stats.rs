@@ -41,6 +41,8 @@ pub struct LaneStats {
     pub bytes: u64,
     /// Bytes of all its segments: also of those that a local session has not read.
     pub disk_bytes: u64,
+    /// Messages that the lane's bounds cost since the start: evicted before the core had them, or not taken by `newest`.
+    pub evicted: u64,
 }
 
 impl Stats {

@@ -70,6 +70,10 @@ struct LaneLog {
     log: Log,
     /// Shared with what notes an eviction.
     uplink: Arc<Mutex<End>>,
+    /// Messages that went with their segments before the core had them, since the start.
+    evicted: Arc<AtomicU64>,
+    /// Messages that had been dropped before this start.
+    dropped_before: u64,
 }
 
 struct Inner {
@@ -498,6 +502,8 @@ impl LaneLog {
                 self.log.bytes_from(uplink.position)
             },
             disk_bytes: self.log.bytes(),
+            evicted: self.evicted.load(Ordering::Relaxed)
+                + (self.log.dropped().records).saturating_sub(self.dropped_before),
         }
     }
 }

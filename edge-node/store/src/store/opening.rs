@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -202,8 +202,10 @@ fn note_evicted(
     gaps: &Arc<Gaps>,
     uplink: &Arc<Mutex<End>>,
     ledger: &Arc<OneFailure>,
+    count: &Arc<AtomicU64>,
 ) -> OnEvict {
     let (gaps, uplink, ledger) = (gaps.clone(), uplink.clone(), ledger.clone());
+    let count = count.clone();
     Box::new(move |evicted: Evicted| {
         let uplink = *uplink.lock();
         // With the segment goes what a cursor from before it would find.
@@ -238,7 +240,10 @@ fn note_evicted(
             epoch: evicted.landing.producer.epoch,
             sequences: evicted.landing.sequences,
         };
-        gaps.add_with(gap, vec![row])
+        gaps.add_with(gap, vec![row])?;
+        // Those that were dropped are counted where that happens.
+        count.fetch_add(records, Ordering::Relaxed);
+        Ok(())
     })
 }
 
@@ -342,13 +347,15 @@ impl Store {
                 eviction: bounds.eviction,
                 compression: bounds.compression,
             };
+            let evicted = Arc::new(AtomicU64::new(0));
             let on_evict = if is_local {
                 let ledger = ledger.clone();
                 Box::new(move |_| ledger.flush()) as OnEvict
             } else {
-                note_evicted(lane.number, &gaps, &uplink, &ledger)
+                note_evicted(lane.number, &gaps, &uplink, &ledger, &evicted)
             };
             let log = open_log(&shared, &dir, log_config, &recovered, on_evict)?;
+            let dropped_before = log.dropped().records;
             lanes.push(LaneLog {
                 info: LaneInfo {
                     lane: lane.number,
@@ -357,6 +364,8 @@ impl Store {
                 },
                 log,
                 uplink,
+                evicted,
+                dropped_before,
             });
         }
 

@@ -79,6 +79,7 @@ async fn the_oldest_go_are_counted_and_the_rest_follows_their_gap() {
         let gaps = store.gaps();
         assert_eq!(gaps.len(), 1, "one range, one gap: {gaps:?}");
         assert_eq!(gaps[0].reason, GapReason::EvictedBytes);
+        assert_eq!(store.lane_stats()[0].1.evicted, gaps[0].records);
         drop(store);
         let store = place.open_with(bounded(Eviction::Oldest));
         assert_eq!(store.gaps(), gaps, "a gap survives");
@@ -109,6 +110,7 @@ async fn the_newest_are_dropped_and_counted_over_a_restart() {
             }
         }
         assert!(dropped > 100);
+        assert_eq!(store.lane_stats()[0].1.evicted, dropped);
         drop(store);
         let store = place.open_with(bounded(Eviction::Newest));
         let mut core = Core::default();
