@@ -522,7 +522,7 @@ def test_a_full_file_system_is_a_state(tmp_path):
         reader = Client(edge.port("mqtt"))
         reader.subscribe("a/b", 1)
         subprocess.run(["mount", "-o", "remount,size=32m", str(folder)], check=True)
-        assert device.publish("a/b", "room") == 0
+        wait_until("there is room again", lambda: device.publish("a/b", "room") == 0)
         assert reader.next().payload == b"room"
         reader.close(), device.close()
         assert edge.waiting() == stored + 1
