@@ -121,6 +121,7 @@ def test_what_did_not_fit_is_reported_and_nothing_else_is_missing(tmp_path, evic
         assert sum(gap["report"]["records"] for gap in described["gaps"]) == len(missing)
         assert "Gaps (entries that will never come" in site.core.cli("describe", "edge", site.edge.name).stdout
         assert len(read_stream(site.core, "alarms", 5)) == 5
+        assert (queue(site)["bulk"]["evicted"], queue(site)["alarms"]["evicted"]) == (len(missing), 0)
 
 
 def test_a_batch_that_the_core_will_never_take_blocks_nothing(tmp_path):
