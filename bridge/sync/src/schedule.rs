@@ -60,6 +60,8 @@ struct Want {
 #[derive(Debug)]
 struct Lane {
     rank: u8,
+    /// How many ranks are higher.
+    ranks_above: usize,
     bucket: Option<Bucket>,
     /// Bytes, counted so that a lane that was silent has no claim to what it did not use.
     served: u64,
@@ -89,9 +91,12 @@ impl Scheduler {
         link_rate: Option<u64>,
         now: Duration,
     ) -> Scheduler {
-        let lanes = lanes.into_iter().map(|share| {
+        let shares: Vec<LaneShare> = lanes.into_iter().collect();
+        let ranks: BTreeSet<u8> = shares.iter().map(|share| share.rank).collect();
+        let lanes = shares.into_iter().map(|share| {
             let lane = Lane {
                 rank: share.rank,
+                ranks_above: ranks.iter().filter(|rank| **rank > share.rank).count(),
                 bucket: share.rate.map(|rate| Bucket::new(rate, now)),
                 served: 0,
                 want: None,
@@ -140,22 +145,19 @@ impl Scheduler {
 
     /// Grants one piece. To be called until it grants no more.
     pub fn poll(&mut self, now: Duration) -> Next {
-        for bucket in [&mut self.link, &mut self.pace].into_iter().flatten() {
+        let shared = [&mut self.link, &mut self.pace].into_iter().flatten();
+        let own = self.lanes.values_mut();
+        for bucket in shared.chain(own.filter_map(|lane| lane.bucket.as_mut())) {
             bucket.fill(now);
         }
         let mut wait: Option<Duration> = None;
-        let mut best: Option<(u8, Want, usize)> = None;
-        let numbers: Vec<u8> = self.lanes.keys().copied().collect();
-        for number in numbers {
-            let Some(lane) = self.lanes.get_mut(&number) else {
-                continue;
-            };
-            let (Some(want), rank, served) = (lane.want, lane.rank, lane.served) else {
+        let mut best: Option<(u8, &Lane, Want, usize)> = None;
+        for (number, lane) in &self.lanes {
+            let Some(want) = lane.want else {
                 continue;
             };
             let mut most = want.bytes.min(limits::QUANTUM);
-            if let Some(bucket) = &mut lane.bucket {
-                bucket.fill(now);
+            if let Some(bucket) = &lane.bucket {
                 let least = most.min(limits::LEAST_PIECE);
                 if let Some(ready) = bucket.ready(least, now) {
                     wait = Some(wait.map_or(ready, |wait| wait.min(ready)));
@@ -164,19 +166,18 @@ impl Scheduler {
                 most = most.min(bucket.has());
             }
             if let Some(weight) = want.begins
-                && !self.has_room(rank, weight)
+                && !self.has_room(lane, weight)
             {
                 continue;
             }
-            let before = best.and_then(|(best, ..)| self.lanes.get(&best));
-            let is_better = before.is_none_or(|before| {
-                rank > before.rank || (rank == before.rank && served < before.served)
+            let is_better = best.is_none_or(|(_, best, ..)| {
+                lane.rank > best.rank || (lane.rank == best.rank && lane.served < best.served)
             });
             if is_better {
-                best = Some((number, want, most));
+                best = Some((*number, lane, want, most));
             }
         }
-        let Some((number, want, mut most)) = best else {
+        let Some((number, _, want, mut most)) = best else {
             return wait.map_or(Next::Idle, Next::Wait);
         };
         // What all share is for the first in line: nobody behind it may use it up in small pieces.
@@ -247,21 +248,13 @@ impl Scheduler {
     }
 
     /// Whether a frame may begin.
-    fn has_room(&self, rank: u8, weight: usize) -> bool {
-        let mut before_it = 0;
-        let mut ranks_above = BTreeSet::new();
-        for lane in self.lanes.values() {
-            if lane.rank >= rank {
-                before_it += lane.in_flight;
-            }
-            if lane.rank > rank {
-                ranks_above.insert(lane.rank);
-            }
-        }
+    fn has_room(&self, lane: &Lane, weight: usize) -> bool {
         if self.frames == 0 {
             return true;
         }
-        let above = ranks_above.len();
+        let not_below = self.lanes.values().filter(|other| other.rank >= lane.rank);
+        let before_it: usize = not_below.map(|other| other.in_flight).sum();
+        let above = lane.ranks_above;
         let frames = limits::MAX_IN_FLIGHT_FRAMES.saturating_sub(limits::RESERVED_FRAMES * above);
         let bytes = limits::DEFAULT_WINDOW.saturating_sub(limits::RESERVED_BYTES * above);
         self.frames < frames

@@ -94,13 +94,11 @@ async fn send(
 
 /// What was stamped before the time was known, as it would have been stamped.
 fn placed_in_time(session: &Session<'_>, frame: &Frame) -> Batch {
-    let offsets = frame.blind.map(|_| session.uplink.store.boot_offsets());
-    let found = frame.blind.zip(offsets).and_then(|(boot, offsets)| {
-        let at = offsets.binary_search_by_key(&boot, |(boot, _)| *boot);
-        at.ok().and_then(|at| offsets.get(at).copied())
-    });
+    let boot_offset = |boot| session.uplink.store.boot_offset(boot);
     // One of a start that is forgotten goes as it is.
-    frame.batch.rebased(found.map_or(0, |(_, add_ms)| add_ms))
+    frame
+        .batch
+        .rebased(frame.blind.and_then(boot_offset).unwrap_or(0))
 }
 
 fn encode(session: &Session<'_>, plan: &LanePlan, frame: &Frame) -> LaneFrame {

@@ -44,6 +44,10 @@ impl Boots {
         ledger.apply(changes)
     }
 
+    pub fn of(&self, boot: u64) -> Option<i64> {
+        self.0.lock().get(&boot).copied()
+    }
+
     pub fn all(&self) -> Vec<(u64, i64)> {
         self.0
             .lock()

@@ -386,6 +386,11 @@ impl Store {
         self.keeper.flush().await
     }
 
+    /// What is to be added to the timestamps of a boot, in milliseconds, if that is known.
+    pub fn boot_offset(&self, boot: u64) -> Option<i64> {
+        self.inner.boots.of(boot)
+    }
+
     /// Boots whose offset is known, in order.
     pub fn boot_offsets(&self) -> Vec<(u64, i64)> {
         self.inner.boots.all()
