@@ -12,7 +12,8 @@ pub struct Siblings {
 }
 
 /// The binaries beside this one. Under `cargo run` cargo has built only `towline`, so the two daemons are brought up
-/// to date first, in the same profile; that costs a fraction of a second when nothing has changed.
+/// to date first, in the same profile; that costs a fraction of a second when nothing has changed. Cargo shows how far it is:
+/// the first time takes minutes.
 pub fn find() -> Result<Siblings> {
     let own = std::env::current_exe().context("can not tell where this program is")?;
     let folder = own
@@ -46,12 +47,12 @@ fn build(cargo: &Path, manifest: &Path, folder: &Path) -> Result<()> {
     let mut command = Command::new(cargo);
     command
         .current_dir(manifest)
-        .args(["build", "--quiet", "-p", "cloud-core", "-p", "edge-node"]);
+        .args(["build", "-p", "cloud-core", "-p", "edge-node"]);
     if release {
         command.arg("--release");
     }
     if !folder.join("towline-core").is_file() {
-        eprintln!("building towline-core and towline-edge (the first time takes some minutes) ...");
+        eprintln!("building towline-core and towline-edge (the first time takes some minutes)");
     }
     let status = command
         .status()
