@@ -42,12 +42,31 @@ pub fn find() -> Result<Siblings> {
     Ok(siblings)
 }
 
+fn is_about_this_package(variable: &str) -> bool {
+    [
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+        "CARGO_BIN_",
+        "CARGO_CRATE_",
+        "CARGO_PRIMARY_",
+    ]
+    .iter()
+    .any(|prefix| variable.starts_with(prefix))
+}
+
 fn build(cargo: &Path, manifest: &Path, folder: &Path) -> Result<()> {
     let release = folder.file_name().is_some_and(|name| name == "release");
     let mut command = Command::new(cargo);
     command
         .current_dir(manifest)
         .args(["build", "-p", "cloud-core", "-p", "edge-node"]);
+    // What `cargo run` says about this package would make build scripts that look at it (ring's does) run again, and everything
+    // above them be compiled again.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_about_this_package) {
+            command.env_remove(name);
+        }
+    }
     if release {
         command.arg("--release");
     }
