@@ -37,6 +37,10 @@ const ROUNDS_WITHOUT_GROWTH: u32 = 3;
 /// A share of a round that is lost and not by chance, in a round of at least so many packets.
 const OVERFLOW: f64 = 0.15;
 const TELLING_PACKETS: u64 = 20;
+/// Rounds in which even the shortest round trip is more than this many times the one that counts (and more than the window explains),
+/// after which the link is taken for another one.
+const ELSEWHERE: u32 = 2;
+const ROUNDS_ELSEWHERE: u32 = 2;
 /// Moments of sending that are remembered.
 const MOMENTS: usize = 4096;
 
@@ -73,6 +77,8 @@ struct Delivery {
     without_growth: u32,
     /// Below 1 while the link overflows.
     share: f64,
+    /// Rounds in a row whose round trips are another link's.
+    elsewhere: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +86,7 @@ struct Round {
     began: Instant,
     acked: u64,
     lost: u64,
+    shortest: Option<Duration>,
     /// Something in it tells how fast the link is.
     telling: bool,
 }
@@ -90,6 +97,7 @@ impl Round {
             began,
             acked: 0,
             lost: 0,
+            shortest: None,
             telling: false,
         }
     }
@@ -113,7 +121,16 @@ impl Delivery {
             best_before: 0.0,
             without_growth: 0,
             share: 1.0,
+            elsewhere: 0,
         }
+    }
+
+    /// The link is another one now; what is on its way still counts when it arrives.
+    fn begin_anew(&mut self, now: Instant) {
+        let moments = std::mem::take(&mut self.moments);
+        let delivered = self.delivered;
+        *self = Delivery::new(now, self.mtu);
+        (self.moments, self.delivered) = (moments, delivered);
     }
 
     /// Bytes a second.
@@ -133,7 +150,22 @@ impl Delivery {
     }
 
     fn note_rtt(&mut self, rtt: Duration) {
-        self.rtt[0] = Some(self.rtt[0].map_or(rtt, |least| least.min(rtt)));
+        for shortest in [&mut self.rtt[0], &mut self.round.shortest] {
+            *shortest = Some(shortest.map_or(rtt, |least| least.min(rtt)));
+        }
+    }
+
+    /// Did all that arrived in this round take longer than on the link that is known, with the window in front of it?
+    fn is_elsewhere(&self, round: &Round) -> bool {
+        let (Some(known), Some(seen)) = (self.shortest(), round.shortest) else {
+            return false;
+        };
+        let rate = self.rate();
+        let in_front = match rate > 0.0 {
+            true => Duration::from_secs_f64((self.window() as f64 / rate).min(60.0)),
+            false => return false,
+        };
+        seen > known * ELSEWHERE + in_front + 2 * SLACK
     }
 
     fn note_rate(&mut self, now: Instant, sent: Instant, app_limited: bool) {
@@ -163,6 +195,13 @@ impl Delivery {
     }
 
     fn end_round(&mut self, now: Instant) {
+        self.elsewhere = match !self.starting && self.is_elsewhere(&self.round) {
+            true => self.elsewhere + 1,
+            false => 0,
+        };
+        if self.elsewhere >= ROUNDS_ELSEWHERE {
+            return self.begin_anew(now);
+        }
         let round = std::mem::replace(&mut self.round, Round::new(now));
         self.rounds += 1;
         let all = round.acked + round.lost;
@@ -235,10 +274,7 @@ impl Controller for Delivery {
         self.round.lost += lost_bytes;
         if is_persistent_congestion {
             // The link was gone: whatever comes back may be another one.
-            let moments = std::mem::take(&mut self.moments);
-            let delivered = self.delivered;
-            *self = Delivery::new(now, self.mtu);
-            (self.moments, self.delivered) = (moments, delivered);
+            self.begin_anew(now);
         }
     }
 
@@ -305,6 +341,11 @@ mod tests {
 
     /// Delivered bytes a second, and the longest round trip in the second half.
     fn run(link: &Link, seconds: u64) -> (f64, Duration) {
+        run_over(link, link, seconds)
+    }
+
+    /// Over one link in the first half, over another in the second, of which the figures are.
+    fn run_over(first: &Link, second: &Link, seconds: u64) -> (f64, Duration) {
         let began = Instant::now();
         let mut control = Delivery::new(began, MTU);
         let (mut now, mut free, mut in_flight) = (began, began, 0u64);
@@ -314,6 +355,7 @@ mod tests {
         let end = began + Duration::from_secs(seconds);
         let half = began + Duration::from_secs(seconds / 2);
         while now < end {
+            let link = if now < half { first } else { second };
             while in_flight + MTU <= control.window() {
                 control.on_sent(now, MTU, 0);
                 in_flight += MTU;
@@ -385,6 +427,27 @@ mod tests {
         };
         let (delivered, _) = run(&link, 60);
         assert!(delivered > 0.8 * 2.5e6, "{delivered}");
+    }
+
+    #[test]
+    fn a_link_that_becomes_another_one_is_filled_soon() {
+        let link = |mbit: f64, rtt, loss| Link {
+            rate: mbit * 125_000.0,
+            rtt: Duration::from_micros(rtt),
+            loss,
+            queue: 1e9,
+        };
+        for (first, second) in [
+            (link(1000.0, 300, 0.0), link(40.0, 200_000, 0.02)),
+            (link(100.0, 10_000, 0.0), link(20.0, 600_000, 0.0)),
+            (link(20.0, 200_000, 0.02), link(20.0, 20_000, 0.0)),
+            (link(20.0, 50_000, 0.0), link(1.0, 50_000, 0.0)),
+        ] {
+            // Ten seconds of it, the first ones included.
+            let (delivered, _) = run_over(&first, &second, 20);
+            let rates = (first.rate, second.rate);
+            assert!(delivered > 0.6 * second.rate, "{rates:?}: {delivered}");
+        }
     }
 
     #[test]
