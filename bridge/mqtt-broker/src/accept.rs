@@ -4,6 +4,7 @@ use crate::access::{Login, Peer, Principal};
 use crate::backend::{Backend, ClientId, ConnectError, ReadError, StorageError};
 use crate::broker::Broker;
 use crate::deadlines::{publish_will, save};
+use crate::fit::Fit;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::registry::Claim;
@@ -25,7 +26,7 @@ pub(crate) struct Accepted<B, S> {
     pub decoder: Decoder,
     /// Bytes behind CONNECT that are here already.
     pub input: BytesMut,
-    /// CONNACK, to be sent.
+    /// CONNACK, to be sent. Empty = it is larger than the client takes.
     pub output: BytesMut,
     /// Asked before the feeds were.
     pub feeds_generation: u64,
@@ -56,18 +57,19 @@ where
             tracing::debug!(%error, "not a CONNECT");
             Metrics::add(&broker.metrics.protocol_errors, 1);
             if let DecodeError::UnsupportedVersion(level) = error {
-                // Above 5 the answer has the form of 5, so that a later client finds the code (section 3.1.2.2).
-                let version = if level > 5 {
+                // Above 5 the answer has the form of 5, so that a later client finds the code (section 3.1.2.2). The upper bit
+                // is what mosquitto's bridges set to see whether the other end is a mosquitto; they go on with what is answered.
+                let version = if level & 0x7F > 5 {
                     Version::V5
                 } else {
                     Version::V311
                 };
-                refuse(&mut writer, version, error.reason_code()).await;
+                refuse(&mut writer, &Fit::unlimited(version), error.reason_code()).await;
             }
             return None;
         }
     };
-    let version = connect.version;
+    let fit = Fit::of(&connect);
     match establish(broker, *connect, peer).await {
         Ok(Established {
             claim,
@@ -78,7 +80,9 @@ where
             stored,
         }) => {
             let mut output = BytesMut::new();
-            mqtt_codec::encode(&Packet::ConnAck(Box::new(connack)), version, &mut output);
+            if !fit.encode(&Packet::ConnAck(Box::new(connack)), &mut output) {
+                tracing::info!(client = %session.client_id(), "a client is closed: CONNACK is larger than it takes");
+            }
             Some(Accepted {
                 broker: broker.clone(),
                 claim,
@@ -94,7 +98,7 @@ where
             })
         }
         Err(reason_code) => {
-            refuse(&mut writer, version, reason_code).await;
+            refuse(&mut writer, &fit, reason_code).await;
             None
         }
     }
@@ -120,18 +124,14 @@ async fn read_connect<R: AsyncRead>(
     }
 }
 
-async fn refuse<W: AsyncWrite>(
-    writer: &mut WriteHalf<W>,
-    version: Version,
-    reason_code: ReasonCode,
-) {
+async fn refuse<W: AsyncWrite>(writer: &mut WriteHalf<W>, fit: &Fit, reason_code: ReasonCode) {
     let connack = ConnAck {
         session_present: false,
         reason_code,
         properties: Default::default(),
     };
     let mut output = BytesMut::new();
-    mqtt_codec::encode(&Packet::ConnAck(Box::new(connack)), version, &mut output);
+    fit.encode(&Packet::ConnAck(Box::new(connack)), &mut output);
     // The client may be gone: then nobody needs the answer.
     let _ = tokio::time::timeout(limits::LAST_WORDS, async {
         writer.write_all(&output).await?;

@@ -6,6 +6,7 @@ use crate::backend::{Backend, Message, SavedSession, StorageError};
 use crate::broker::Broker;
 use crate::deadlines::{publish_will, save};
 use crate::delivery::{Arrival, Delivery};
+use crate::fit::Fit;
 use crate::inbound::Done;
 use crate::limits;
 use crate::metrics::Metrics;
@@ -108,9 +109,14 @@ pub(crate) async fn run<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static>(
         last_written: now,
     };
     connection.delivery.sync(&connection.session);
-    let end = match connection.serve().await {
-        Ok(()) => End::Disconnected,
-        Err(end) => end,
+    // Without a CONNACK: it would be larger than the client takes, and nothing else may come before it [MQTT-3.2.0-1].
+    let end = if connection.output.is_empty() {
+        End::Lost
+    } else {
+        match connection.serve().await {
+            Ok(()) => End::Disconnected,
+            Err(end) => end,
+        }
     };
     connection.finish(end).await;
 }
@@ -249,7 +255,14 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         if let Packet::Publish(publish) = packet {
             Metrics::by_qos(&self.broker.metrics.messages_out, publish.qos);
         }
-        mqtt_codec::encode(packet, self.session.version(), &mut self.output);
+        let fit = Fit {
+            version: self.session.version(),
+            maximum_packet_size: self.session.client_maximum_packet_size(),
+            problem_information: self.session.wants_problem_information(),
+        };
+        if !fit.encode(packet, &mut self.output) {
+            tracing::debug!(client = %self.session.client_id(), "an answer is not sent: it is larger than the client takes");
+        }
     }
 
     fn put_replies(&mut self) {

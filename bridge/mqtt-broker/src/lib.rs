@@ -10,6 +10,7 @@ mod connection;
 pub mod convert;
 mod deadlines;
 mod delivery;
+mod fit;
 mod inbound;
 pub mod limits;
 mod metrics;

@@ -27,11 +27,16 @@ impl Ack {
         Ack::new(packet_id, ReasonCode::SUCCESS)
     }
 
-    pub(crate) fn decode(mut r: Reader, version: Version) -> Result<Ack, DecodeError> {
+    /// `codes` = those of the packet.
+    pub(crate) fn decode(
+        mut r: Reader,
+        version: Version,
+        codes: &[u8],
+    ) -> Result<Ack, DecodeError> {
         let packet_id = r.packet_id()?;
         let mut ack = Ack::success(packet_id);
         if version == Version::V5 && !r.is_empty() {
-            ack.reason_code = ReasonCode(r.u8()?);
+            ack.reason_code = ReasonCode::of(r.u8()?, codes)?;
             if !r.is_empty() {
                 ack.properties = Properties::decode(&mut r, ALLOWED)?;
             }

@@ -46,6 +46,9 @@ impl ConnAck {
             Version::V5 => Properties::decode(&mut r, ALLOWED)?,
             _ => Properties::default(),
         };
+        if !r.is_empty() {
+            return Err(DecodeError::Malformed("bytes after the end of CONNACK"));
+        }
         Ok(ConnAck {
             session_present: flags & 1 != 0,
             reason_code,

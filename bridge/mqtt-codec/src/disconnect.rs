@@ -1,6 +1,7 @@
 //! DISCONNECT (section 3.14) and AUTH (section 3.15): a reason code and properties, both optional.
 
 use crate::properties::id;
+use crate::reason::codes;
 use crate::wire::Reader;
 use crate::{DecodeError, Properties, ReasonCode, Version};
 use bytes::{BufMut, BytesMut};
@@ -17,11 +18,15 @@ pub struct Auth {
     pub properties: Properties,
 }
 
-fn decode(mut r: Reader, allowed: &[u8]) -> Result<(ReasonCode, Properties), DecodeError> {
+fn decode(
+    mut r: Reader,
+    codes: &[u8],
+    allowed: &[u8],
+) -> Result<(ReasonCode, Properties), DecodeError> {
     if r.is_empty() {
         return Ok((ReasonCode::SUCCESS, Properties::default()));
     }
-    let reason_code = ReasonCode(r.u8()?);
+    let reason_code = ReasonCode::of(r.u8()?, codes)?;
     let properties = if r.is_empty() {
         Properties::default()
     } else {
@@ -60,7 +65,7 @@ impl Disconnect {
             id::USER_PROPERTY,
             id::SERVER_REFERENCE,
         ];
-        let (reason_code, properties) = decode(r, &allowed)?;
+        let (reason_code, properties) = decode(r, codes::DISCONNECT, &allowed)?;
         Ok(Disconnect {
             reason_code,
             properties,
@@ -87,7 +92,7 @@ impl Auth {
             id::REASON_STRING,
             id::USER_PROPERTY,
         ];
-        let (reason_code, properties) = decode(r, &allowed)?;
+        let (reason_code, properties) = decode(r, codes::AUTH, &allowed)?;
         Ok(Auth {
             reason_code,
             properties,

@@ -1,5 +1,6 @@
 //! Splits a byte stream into packets: fixed header (section 2.1), incremental, bounded before anything is buffered.
 
+use crate::reason::codes;
 use crate::wire::{Reader, put_variable_byte_integer, variable_byte_integer};
 use crate::{
     Ack, Auth, ConnAck, Connect, DecodeError, Disconnect, Packet, Publish, SubAck, Subscribe,
@@ -85,10 +86,10 @@ impl Decoder {
             1 => return Err(DecodeError::Protocol("a second CONNECT [MQTT-3.1.0-2]")),
             2 => Packet::ConnAck(Box::new(ConnAck::decode(body, version)?)),
             3 => Packet::Publish(Box::new(Publish::decode(flags, body, version)?)),
-            4 => Packet::PubAck(Ack::decode(body, version)?),
-            5 => Packet::PubRec(Ack::decode(body, version)?),
-            6 => Packet::PubRel(Ack::decode(body, version)?),
-            7 => Packet::PubComp(Ack::decode(body, version)?),
+            4 => Packet::PubAck(Ack::decode(body, version, codes::PUBACK)?),
+            5 => Packet::PubRec(Ack::decode(body, version, codes::PUBACK)?),
+            6 => Packet::PubRel(Ack::decode(body, version, codes::PUBREL)?),
+            7 => Packet::PubComp(Ack::decode(body, version, codes::PUBREL)?),
             8 => Packet::Subscribe(Subscribe::decode(body, version)?),
             9 => Packet::SubAck(SubAck::decode(body, version)?),
             10 => Packet::Unsubscribe(Unsubscribe::decode(body, version)?),

@@ -1,8 +1,39 @@
+use crate::DecodeError;
+
 /// Reason codes (MQTT 5 section 2.4). The CONNACK return codes of 3.1.1 are given by [`ReasonCode::to_v3_return_code`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReasonCode(pub u8);
 
+/// The codes each packet may carry (section 2.4), in ascending order; those of SUBACK in 3.1.1 are in its section 3.9.3.
+pub(crate) mod codes {
+    /// Of PUBREC too.
+    pub const PUBACK: &[u8] = &[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
+    /// Of PUBCOMP too.
+    pub const PUBREL: &[u8] = &[0x00, 0x92];
+    pub const SUBACK: &[u8] = &[
+        0x00, 0x01, 0x02, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2,
+    ];
+    pub const SUBACK_V3: &[u8] = &[0x00, 0x01, 0x02, 0x80];
+    pub const UNSUBACK: &[u8] = &[0x00, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91];
+    /// Of both ends. 0x8C is there for a failed re-authentication (sections 2.4 and 4.12.1).
+    pub const DISCONNECT: &[u8] = &[
+        0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8B, 0x8C, 0x8D, 0x8E, 0x8F, 0x90, 0x93,
+        0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9E, 0x9F, 0xA0, 0xA1, 0xA2,
+    ];
+    pub const AUTH: &[u8] = &[0x00, 0x18, 0x19];
+}
+
 impl ReasonCode {
+    /// A code that is not one of `codes` is a protocol error [MQTT-3.4.2-1 and the same of the other packets].
+    pub(crate) fn of(byte: u8, codes: &[u8]) -> Result<ReasonCode, DecodeError> {
+        if codes.binary_search(&byte).is_err() {
+            return Err(DecodeError::Protocol(
+                "a reason code that this packet can not have (section 2.4)",
+            ));
+        }
+        Ok(ReasonCode(byte))
+    }
+
     pub const SUCCESS: ReasonCode = ReasonCode(0x00);
     pub const NORMAL_DISCONNECTION: ReasonCode = ReasonCode(0x00);
     pub const DISCONNECT_WITH_WILL_MESSAGE: ReasonCode = ReasonCode(0x04);

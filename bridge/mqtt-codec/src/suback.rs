@@ -1,6 +1,7 @@
 //! SUBACK and UNSUBACK (sections 3.9 and 3.11): one reason code for each filter of the request.
 
 use crate::properties::id;
+use crate::reason::codes;
 use crate::wire::Reader;
 use crate::{DecodeError, PacketId, Properties, ReasonCode, Version};
 use bytes::{BufMut, BytesMut};
@@ -23,25 +24,43 @@ pub struct UnsubAck {
 
 const ALLOWED: &[u8] = &[id::REASON_STRING, id::USER_PROPERTY];
 
+/// `codes` = those of the packet; `None` = it has no payload.
 fn decode(
     mut r: Reader,
     version: Version,
+    codes: Option<&[u8]>,
 ) -> Result<(PacketId, Properties, Vec<ReasonCode>), DecodeError> {
     let packet_id = r.packet_id()?;
     let properties = match version {
         Version::V5 => Properties::decode(&mut r, ALLOWED)?,
         _ => Properties::default(),
     };
+    let Some(codes) = codes else {
+        return match r.is_empty() {
+            true => Ok((packet_id, properties, Vec::new())),
+            false => Err(DecodeError::Malformed("UNSUBACK of 3.1.1 has no payload")),
+        };
+    };
+    if r.is_empty() {
+        return Err(DecodeError::Protocol(
+            "no reason code for any filter [MQTT-3.8.4-6]",
+        ));
+    }
+    let reason_codes = r.0.iter().map(|byte| ReasonCode::of(*byte, codes));
     Ok((
         packet_id,
         properties,
-        r.0.iter().map(|byte| ReasonCode(*byte)).collect(),
+        reason_codes.collect::<Result<_, _>>()?,
     ))
 }
 
 impl SubAck {
     pub(crate) fn decode(r: Reader, version: Version) -> Result<SubAck, DecodeError> {
-        let (packet_id, properties, reason_codes) = decode(r, version)?;
+        let codes = match version {
+            Version::V5 => codes::SUBACK,
+            _ => codes::SUBACK_V3,
+        };
+        let (packet_id, properties, reason_codes) = decode(r, version, Some(codes))?;
         Ok(SubAck {
             packet_id,
             properties,
@@ -63,7 +82,8 @@ impl SubAck {
 
 impl UnsubAck {
     pub(crate) fn decode(r: Reader, version: Version) -> Result<UnsubAck, DecodeError> {
-        let (packet_id, properties, reason_codes) = decode(r, version)?;
+        let codes = (version == Version::V5).then_some(codes::UNSUBACK);
+        let (packet_id, properties, reason_codes) = decode(r, version, codes)?;
         Ok(UnsubAck {
             packet_id,
             properties,

@@ -82,9 +82,18 @@ prop_compose! {
 prop_compose! {
     fn answer()(kind in 0..8, id in id(), code in any::<u8>(), reason_string in of(text()), user_properties in user_properties(),
         codes in vec(any::<u8>(), 1..5), present in any::<bool>()) -> Packet {
+        // One of those the packet may have.
+        let one_of = |list: &[u8], code: u8| ReasonCode(list[usize::from(code) % list.len()]);
+        let code = match kind {
+            0 | 1 => one_of(&[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99], code),
+            2 | 3 => one_of(&[0x00, 0x92], code),
+            6 => one_of(&[0x00, 0x04, 0x81, 0x8E, 0xA2], code),
+            _ => ReasonCode(code),
+        };
         let properties = Properties { reason_string, user_properties, ..Properties::default() };
-        let reason_codes: Vec<ReasonCode> = codes.into_iter().map(ReasonCode).collect();
-        let ack = Ack { packet_id: id, reason_code: ReasonCode(code), properties: properties.clone() };
+        let of_filter: &[u8] = if kind == 4 { &[0, 1, 2, 0x80, 0x87, 0xA2] } else { &[0, 0x11, 0x80, 0x91] };
+        let reason_codes = codes.into_iter().map(|code| one_of(of_filter, code)).collect();
+        let ack = Ack { packet_id: id, reason_code: code, properties: properties.clone() };
         match kind {
             0 => Packet::PubAck(ack),
             1 => Packet::PubRec(ack),
@@ -92,8 +101,8 @@ prop_compose! {
             3 => Packet::PubComp(ack),
             4 => Packet::SubAck(SubAck { packet_id: id, properties, reason_codes }),
             5 => Packet::UnsubAck(UnsubAck { packet_id: id, properties, reason_codes }),
-            6 => Packet::Disconnect(Disconnect { reason_code: ReasonCode(code), properties }),
-            _ => Packet::ConnAck(Box::new(ConnAck { session_present: present, reason_code: ReasonCode(code), properties })),
+            6 => Packet::Disconnect(Disconnect { reason_code: code, properties }),
+            _ => Packet::ConnAck(Box::new(ConnAck { session_present: present, reason_code: code, properties })),
         }
     }
 }

@@ -91,6 +91,7 @@ impl Session {
         if let Some(size) = properties.maximum_packet_size {
             connection.client_maximum_packet_size = size as usize;
         }
+        connection.problem_information = properties.request_problem_information != Some(0);
         if session_present {
             connection.unreleased = unreleased.into_iter().collect();
         }

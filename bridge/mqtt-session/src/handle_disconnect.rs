@@ -25,7 +25,8 @@ impl Session {
             }
             self.expiry_interval = expiry.min(self.connection.limits.max_session_expiry);
         }
-        if disconnect.reason_code != ReasonCode::DISCONNECT_WITH_WILL_MESSAGE {
+        // Whatever else it says, the will is published [MQTT-3.1.2-8].
+        if disconnect.reason_code == ReasonCode::NORMAL_DISCONNECTION {
             self.will = None; // [MQTT-3.14.4-3]
         }
         Ok(())

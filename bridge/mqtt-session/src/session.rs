@@ -56,6 +56,8 @@ pub(crate) struct Connection {
     /// QoS 1 and 2 messages that may be unacknowledged by the client.
     pub send_quota: usize,
     pub client_maximum_packet_size: usize,
+    /// Request Problem Information of CONNECT.
+    pub problem_information: bool,
     pub aliases: HashMap<u16, TopicName>,
     /// QoS 2, receiver side: stored and not yet released (or on the way to it).
     pub unreleased: BTreeSet<PacketId>,
@@ -88,6 +90,7 @@ impl Connection {
             connect_expiry: 0,
             send_quota: usize::from(limits.max_in_flight),
             client_maximum_packet_size: usize::MAX,
+            problem_information: true,
             aliases: HashMap::new(),
             unreleased: BTreeSet::new(),
             storing: 0,
@@ -188,6 +191,16 @@ impl Session {
         self.connection.deliveries.front().is_some_and(|delivery| {
             delivery.after_save && delivery.number >= self.connection.saved_deliveries
         })
+    }
+
+    /// Bytes of the largest packet the client takes.
+    pub fn client_maximum_packet_size(&self) -> usize {
+        self.connection.client_maximum_packet_size
+    }
+
+    /// May packets other than PUBLISH, CONNACK and DISCONNECT carry a reason string or user properties (section 3.1.2.11.7)?
+    pub fn wants_problem_information(&self) -> bool {
+        self.connection.problem_information
     }
 
     /// Deliveries waiting inside, for bounding them.
