@@ -7,6 +7,7 @@ use crate::deadlines::{publish_will, save};
 use crate::fit::Fit;
 use crate::limits;
 use crate::metrics::Metrics;
+use crate::output::Output;
 use crate::registry::Claim;
 use bytes::BytesMut;
 use mqtt_codec::{
@@ -27,7 +28,7 @@ pub(crate) struct Accepted<B, S> {
     /// Bytes behind CONNECT that are here already.
     pub input: BytesMut,
     /// CONNACK, to be sent. Empty = it is larger than the client takes.
-    pub output: BytesMut,
+    pub output: Output,
     /// Asked before the feeds were.
     pub feeds_generation: u64,
     /// Is there anything of the session in storage?
@@ -79,8 +80,8 @@ where
             feeds_generation,
             stored,
         }) => {
-            let mut output = BytesMut::new();
-            if !fit.encode(&Packet::ConnAck(Box::new(connack)), &mut output) {
+            let mut output = Output::default();
+            if !fit.encode(&Packet::ConnAck(Box::new(connack)), output.tail()) {
                 tracing::info!(client = %session.client_id(), "a client is closed: CONNACK is larger than it takes");
             }
             Some(Accepted {
@@ -272,7 +273,7 @@ async fn establish<B: Backend>(
             Metrics::sub(gauge, 1)
         }
     }
-    session.resend(backend.now_ms());
+    session.resend();
     Ok(Established {
         claim,
         principal,

@@ -2,25 +2,28 @@
 
 use crate::accept::Accepted;
 use crate::access::Principal;
-use crate::backend::{Backend, Message, SavedSession, StorageError};
+use crate::backend::{Backend, SavedSession, StorageError};
 use crate::broker::Broker;
 use crate::deadlines::{publish_will, save};
 use crate::delivery::{Arrival, Delivery};
 use crate::fit::Fit;
 use crate::inbound::Done;
+use crate::input::poll_read;
 use crate::limits;
 use crate::metrics::Metrics;
+use crate::output::Output;
 use crate::registry::Claim;
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use mqtt_codec::{Decoder, Disconnect, Packet, ReasonCode, TopicFilter, Version};
-use mqtt_session::{Close, Offer, Session};
+use mqtt_session::{Close, Delivery as Outgoing, Offer, Session, SharedMessage};
 use std::collections::VecDeque;
-use std::future::pending;
+use std::future::{pending, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until};
 
 /// Why the connection ends.
@@ -61,7 +64,7 @@ pub(crate) struct Connection<B, S> {
     writer: WriteHalf<S>,
     decoder: Decoder,
     input: BytesMut,
-    output: BytesMut,
+    output: Output,
     unflushed: bool,
     /// With the backend, in the order of arrival.
     pub(crate) publishing: FuturesOrdered<BoxFuture<'static, Done>>,
@@ -69,7 +72,7 @@ pub(crate) struct Connection<B, S> {
     /// A packet that must wait until everything before it is stored: SUBSCRIBE must see the retained messages set before it.
     deferred: Option<Packet>,
     pub(crate) delivery: Delivery<B>,
-    pub(crate) retained: VecDeque<(TopicFilter, Arc<Message>)>,
+    pub(crate) retained: VecDeque<(TopicFilter, Arc<SharedMessage>)>,
     pub(crate) feeds_generation: u64,
     saving: Option<Saving>,
     pub(crate) stored: bool,
@@ -132,14 +135,11 @@ async fn next_saved(saving: &mut Option<Saving>) -> (u64, Result<(), StorageErro
 /// Writes a part of the output; with nothing to write, flushes what was written and gives 0; with nothing to flush either, waits for ever.
 async fn write_some<W: AsyncWrite>(
     writer: &mut WriteHalf<W>,
-    output: &mut BytesMut,
+    output: &mut Output,
     unflushed: bool,
 ) -> std::io::Result<usize> {
     if !output.is_empty() {
-        match writer.write_buf(output).await? {
-            0 => Err(std::io::ErrorKind::WriteZero.into()),
-            n => Ok(n),
-        }
+        poll_fn(|cx| output.poll_write(Pin::new(&mut *writer), cx)).await
     } else if unflushed {
         writer.flush().await.map(|()| 0)
     } else {
@@ -147,43 +147,39 @@ async fn write_some<W: AsyncWrite>(
     }
 }
 
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => pending().await,
-    }
-}
-
 impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     /// `Ok` = DISCONNECT came.
     async fn serve(&mut self) -> Result<(), End> {
         let mut wanted = self.claim.wanted();
+        let mut wanted = pin!(wanted.wait_for(|count| *count > 0));
+        let shutdown = self.broker.shutdown.clone();
+        let mut shutdown = pin!(shutdown.cancelled());
+        // One timer for all deadlines. It is set again only for an earlier one: those that are put off with every packet cost nothing.
+        let mut timer = pin!(sleep_until(self.last_received));
+        let mut armed: Option<Instant> = None;
         loop {
             if self.take_packets().await? {
                 return Ok(());
             }
             let more = self.put_packets();
             let can_read = !self.is_full() && self.deferred.is_none();
-            let keep_alive = self
-                .session
-                .keep_alive_deadline()
-                .filter(|_| can_read)
-                .map(|after| self.last_received + after);
-            let stall = (!self.output.is_empty()).then(|| self.last_written + limits::WRITE_STALL);
-            if can_read {
-                self.input.reserve(limits::READ_CHUNK);
+            if let Some(due) = self.next_deadline(can_read)
+                && armed.is_none_or(|at| due < at)
+            {
+                timer.as_mut().reset(due);
+                armed = Some(due);
             }
             tokio::select! {
-                _ = wanted.wait_for(|count| *count > 0) => {
+                _ = &mut wanted => {
                     return Err(Close::new(ReasonCode::SESSION_TAKEN_OVER, "another connection has the same client id").into());
                 }
-                () = self.broker.shutdown.cancelled() => {
+                () = &mut shutdown => {
                     return Err(Close::new(ReasonCode::SERVER_SHUTTING_DOWN, "shutting down").into());
                 }
-                () = at(keep_alive) => {
-                    return Err(Close::new(ReasonCode::KEEP_ALIVE_TIMEOUT, "nothing came for one and a half keep-alive periods").into());
+                () = &mut timer, if armed.is_some() => {
+                    armed = None;
+                    self.deadlines(can_read)?;
                 }
-                () = at(stall) => return Err(End::Lost),
                 Some(done) = self.publishing.next(), if !self.publishing.is_empty() => self.published(done)?,
                 (mark, result) = next_saved(&mut self.saving) => {
                     self.saving = None;
@@ -197,23 +193,54 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                         Metrics::add(&self.broker.metrics.bytes_out, n as u64);
                         self.last_written = Instant::now();
                         self.unflushed = true;
-                        if self.output.is_empty() && self.output.capacity() > limits::KEPT_OUTPUT {
-                            self.output = BytesMut::new(); // most connections are idle most of the time
-                        }
                     }
                     Err(_) => return Err(End::Lost),
                 },
-                read = self.reader.read_buf(&mut self.input), if can_read => match read {
+                read = poll_fn(|cx| poll_read(Pin::new(&mut self.reader), &mut self.input, cx)), if can_read => match read {
                     Ok(n) if n > 0 => {
                         Metrics::add(&self.broker.metrics.bytes_in, n as u64);
                         self.last_received = Instant::now();
                     }
                     _ => return Err(End::Lost),
                 },
-                () = at(self.checkpoint_at) => self.checkpoint(),
                 () = std::future::ready(()), if more => {}
             }
         }
+    }
+
+    fn keep_alive_at(&self, can_read: bool) -> Option<Instant> {
+        let after = self.session.keep_alive_deadline().filter(|_| can_read)?;
+        Some(self.last_received + after)
+    }
+
+    fn stall_at(&self) -> Option<Instant> {
+        (!self.output.is_empty()).then(|| self.last_written + limits::WRITE_STALL)
+    }
+
+    fn next_deadline(&self, can_read: bool) -> Option<Instant> {
+        let all = [
+            self.keep_alive_at(can_read),
+            self.stall_at(),
+            self.checkpoint_at,
+        ];
+        all.into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    fn deadlines(&mut self, can_read: bool) -> Result<(), End> {
+        let now = Instant::now();
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if due(self.keep_alive_at(can_read)) {
+            let text = "nothing came for one and a half keep-alive periods";
+            return Err(Close::new(ReasonCode::KEEP_ALIVE_TIMEOUT, text).into());
+        }
+        if due(self.stall_at()) {
+            return Err(End::Lost);
+        }
+        if due(self.checkpoint_at) {
+            self.checkpoint();
+        }
+        Ok(())
     }
 
     fn is_full(&self) -> bool {
@@ -245,6 +272,9 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             }
             self.put_replies();
         }
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
         Ok(false)
     }
 
@@ -252,15 +282,12 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         if self.output.is_empty() {
             self.last_written = Instant::now();
         }
-        if let Packet::Publish(publish) = packet {
-            Metrics::by_qos(&self.broker.metrics.messages_out, publish.qos);
-        }
         let fit = Fit {
             version: self.session.version(),
             maximum_packet_size: self.session.client_maximum_packet_size(),
             problem_information: self.session.wants_problem_information(),
         };
-        if !fit.encode(packet, &mut self.output) {
+        if !fit.encode(packet, self.output.tail()) {
             tracing::debug!(client = %self.session.client_id(), "an answer is not sent: it is larger than the client takes");
         }
     }
@@ -273,13 +300,13 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
 
     /// Moves messages towards the socket. `true` = there is more to move at once.
     fn put_packets(&mut self) -> bool {
+        let now_ms = self.broker.backend.now_ms();
         self.put_replies();
-        self.put_deliveries();
+        self.put_deliveries(now_ms);
         let mut more = false;
         if self.output.len() < limits::MAX_OUTPUT
             && self.session.deliveries_waiting() < limits::MAX_HELD_BACK
         {
-            let now_ms = self.broker.backend.now_ms();
             for _ in 0..limits::OFFERS_PER_TURN {
                 let Some((filter, message)) = self.retained.front() else {
                     break;
@@ -294,9 +321,12 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             if self.retained.is_empty() {
                 more |= self.delivery.offer(&mut self.session, now_ms);
             }
-            self.put_deliveries();
+            self.put_deliveries(now_ms);
         }
-        Metrics::add(&self.broker.metrics.dropped, self.session.take_dropped());
+        match self.session.take_dropped() {
+            0 => {}
+            dropped => Metrics::add(&self.broker.metrics.dropped, dropped),
+        }
         self.delivery.begin(
             self.feeds_generation,
             !self.session.subscriptions().is_empty(),
@@ -310,13 +340,28 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         more
     }
 
-    fn put_deliveries(&mut self) {
+    fn put_deliveries(&mut self, now_ms: i64) {
+        let version = self.session.version();
+        let mut by_qos = [0; 3];
         while self.output.len() < limits::MAX_OUTPUT {
-            let Some(packet) = self.session.poll_delivery() else {
+            let Some(delivery) = self.session.poll_delivery() else {
                 break;
             };
-            self.write(&packet);
+            if self.output.is_empty() {
+                self.last_written = Instant::now();
+            }
+            match &delivery {
+                Outgoing::Publish(publish) => {
+                    if let Some(count) = by_qos.get_mut(usize::from(publish.qos() as u8)) {
+                        *count += 1;
+                    }
+                    publish.encode_head(version, now_ms, self.output.tail());
+                    self.output.put_payload(publish.payload());
+                }
+                Outgoing::PubRel { .. } => delivery.encode(version, now_ms, self.output.tail()),
+            }
         }
+        Metrics::add_by_qos(&self.broker.metrics.messages_out, by_qos);
     }
 
     fn begin_save(&mut self) {
@@ -410,7 +455,9 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         }
         if !matches!(end, End::Lost) {
             let _ = tokio::time::timeout(limits::LAST_WORDS, async {
-                self.writer.write_all(&self.output).await?;
+                while !self.output.is_empty() {
+                    write_some(&mut self.writer, &mut self.output, false).await?;
+                }
                 self.writer.shutdown().await
             })
             .await;

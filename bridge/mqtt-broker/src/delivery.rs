@@ -5,7 +5,7 @@ use crate::limits;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use mqtt_session::{Offer, Session};
+use mqtt_session::{Offer, Session, SharedMessage};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ struct Feed {
     /// Tells a read for this feed from one for an earlier life of it in this connection.
     ticket: u64,
     state: State,
-    messages: VecDeque<(Position, Arc<Message>)>,
+    messages: VecDeque<(Position, Arc<SharedMessage>)>,
     next: Position,
 }
 
@@ -214,7 +214,7 @@ impl<B: Backend> Delivery<B> {
                 feed.next = feed.next.max(read.next);
                 for (at, message) in read.messages {
                     self.buffered += cost(&message);
-                    feed.messages.push_back((at, Arc::new(message)));
+                    feed.messages.push_back((at, Arc::new(message.into())));
                 }
                 if read.lost > 0 {
                     Arrival::Lost(read.lost)

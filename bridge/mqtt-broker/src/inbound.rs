@@ -28,12 +28,14 @@ pub(crate) enum Done {
 impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     /// `true` = DISCONNECT.
     pub(crate) async fn handle(&mut self, packet: Packet) -> Result<bool, End> {
-        let now_ms = self.broker.backend.now_ms();
         match packet {
-            Packet::Publish(publish) => self.publish(*publish, now_ms)?,
-            Packet::PubAck(ack) => self.session.handle_puback(&ack, now_ms),
-            Packet::PubRec(ack) => self.session.handle_pubrec(&ack, now_ms),
-            Packet::PubComp(ack) => self.session.handle_pubcomp(&ack, now_ms),
+            Packet::Publish(publish) => {
+                let now_ms = self.broker.backend.now_ms();
+                self.publish(*publish, now_ms)?;
+            }
+            Packet::PubAck(ack) => self.session.handle_puback(&ack),
+            Packet::PubRec(ack) => self.session.handle_pubrec(&ack),
+            Packet::PubComp(ack) => self.session.handle_pubcomp(&ack),
             Packet::PubRel(ack) => {
                 if self.session.handle_pubrel(&ack) {
                     self.release(ack.packet_id);
@@ -213,7 +215,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         self.session.suback(subscribe.packet_id, codes);
         for filter in with_retained {
             for message in backend.retained(&filter).await? {
-                self.retained.push_back((filter.clone(), Arc::new(message)));
+                self.retained
+                    .push_back((filter.clone(), Arc::new(message.into())));
             }
         }
         self.delivery.sync(&self.session);

@@ -12,8 +12,10 @@ mod deadlines;
 mod delivery;
 mod fit;
 mod inbound;
+mod input;
 pub mod limits;
 mod metrics;
+mod output;
 mod registry;
 
 pub use access::{Access, Peer};

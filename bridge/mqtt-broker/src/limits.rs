@@ -12,10 +12,12 @@ pub const LAST_WORDS: Duration = Duration::from_secs(1);
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes waiting for the socket, above which nothing more is taken from the feeds or from the client.
 pub const MAX_OUTPUT: usize = 256 * 1024;
-/// The output buffer an idle connection may keep, bytes.
-pub const KEPT_OUTPUT: usize = 8 * 1024;
-/// Free space for one read from the socket, bytes. What an idle connection keeps.
-pub const READ_CHUNK: usize = 8 * 1024;
+/// Payloads from this size on, bytes, go to the socket by reference instead of being copied together.
+pub const BY_REFERENCE: usize = 4 * 1024;
+/// Pieces of output that one write takes.
+pub const WRITE_PIECES: usize = 32;
+/// Most bytes of one read from the socket. Each thread has a buffer of this size.
+pub const READ_CHUNK: usize = 64 * 1024;
 /// Publishes of one connection that are with the backend at a time. Above that its socket is not read.
 pub const MAX_PUBLISHING: usize = 2_048;
 /// Their payload bytes.

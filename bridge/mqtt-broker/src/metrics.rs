@@ -39,6 +39,14 @@ impl Metrics {
         let _ = counter.fetch_update(Relaxed, Relaxed, |value| Some(value.saturating_sub(n)));
     }
 
+    pub(crate) fn add_by_qos(counters: &[AtomicU64; 3], counts: [u64; 3]) {
+        for (counter, count) in counters.iter().zip(counts) {
+            if count > 0 {
+                counter.fetch_add(count, Relaxed);
+            }
+        }
+    }
+
     pub(crate) fn by_qos(counters: &[AtomicU64; 3], qos: QoS) {
         if let Some(counter) = counters.get(usize::from(qos as u8)) {
             counter.fetch_add(1, Relaxed);

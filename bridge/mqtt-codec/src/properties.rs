@@ -1,8 +1,6 @@
 //! The properties of MQTT 5 (section 2.2.2): one struct for all packets; each packet names those it allows.
 
-use crate::wire::{
-    Reader, put_binary, put_string, put_variable_byte_integer, variable_byte_integer_len,
-};
+use crate::wire::{Reader, put_binary, put_string, put_variable_byte_integer};
 use crate::{DecodeError, TopicName, limits};
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -290,17 +288,16 @@ impl Properties {
 
     /// Writes the length and the properties.
     pub(crate) fn encode(&self, out: &mut BytesMut) {
-        let mut body = BytesMut::new();
-        self.put_all(&mut body);
+        let body = self.to_encoded();
         put_variable_byte_integer(out, body.len());
         out.extend_from_slice(&body);
     }
 
-    /// Bytes that [`Properties::encode`] writes.
-    pub(crate) fn encoded_len(&self) -> usize {
+    /// The properties as they stand in a packet, without their length before them: see [`crate::PublishHead`].
+    pub fn to_encoded(&self) -> Bytes {
         let mut body = BytesMut::new();
         self.put_all(&mut body);
-        variable_byte_integer_len(body.len()) + body.len()
+        body.freeze()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -1,7 +1,8 @@
 //! PUBLISH (section 3.3).
 
 use crate::properties::id;
-use crate::wire::{Reader, put_string, put_variable_byte_integer, variable_byte_integer_len};
+use crate::publish_head::PublishHead;
+use crate::wire::Reader;
 use crate::{DecodeError, PacketId, Properties, QoS, TopicName, Version};
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -70,40 +71,38 @@ impl Publish {
         })
     }
 
-    pub(crate) fn flags(&self) -> u8 {
-        u8::from(self.dup) << 3 | (self.qos as u8) << 1 | u8::from(self.retain)
+    fn head<'a>(&'a self, properties: &'a [u8]) -> PublishHead<'a> {
+        PublishHead {
+            dup: self.dup,
+            qos: self.qos,
+            retain: self.retain,
+            topic: self.topic.as_ref().map_or("", TopicName::as_str),
+            packet_id: self.packet_id,
+            message_expiry_interval: None,
+            topic_alias: None,
+            subscription_identifiers: &[],
+            properties,
+            payload_len: self.payload.len(),
+        }
     }
 
-    fn remaining_len(&self, version: Version) -> usize {
-        let topic = self.topic.as_ref().map_or(0, |topic| topic.as_str().len());
-        let packet_id = if self.packet_id.is_some() { 2 } else { 0 };
-        let properties = if version == Version::V5 {
-            self.properties.encoded_len()
-        } else {
-            0
-        };
-        2 + topic + packet_id + properties + self.payload.len()
+    fn encoded_properties(&self, version: Version) -> Bytes {
+        match version {
+            Version::V5 => self.properties.to_encoded(),
+            Version::V31 | Version::V311 => Bytes::new(),
+        }
     }
 
     /// Bytes on the wire, fixed header included: what Maximum Packet Size counts.
     pub fn encoded_len(&self, version: Version) -> usize {
-        let remaining = self.remaining_len(version);
-        1 + variable_byte_integer_len(remaining) + remaining
+        let properties = self.encoded_properties(version);
+        self.head(&properties).encoded_len(version)
     }
 
     /// Writes the whole packet: payloads are large and should not be copied once more for the sake of the length.
     pub(crate) fn encode(&self, version: Version, out: &mut BytesMut) {
-        let remaining = self.remaining_len(version);
-        out.reserve(remaining + 5);
-        out.put_u8(0x30 | self.flags());
-        put_variable_byte_integer(out, remaining);
-        put_string(out, self.topic.as_ref().map_or("", TopicName::as_str));
-        if let Some(packet_id) = self.packet_id {
-            out.put_u16(packet_id.get());
-        }
-        if version == Version::V5 {
-            self.properties.encode(out);
-        }
+        let properties = self.encoded_properties(version);
+        self.head(&properties).encode(version, out);
         out.put_slice(&self.payload);
     }
 }

@@ -6,7 +6,7 @@ use mqtt_codec::Ack;
 
 impl Session {
     /// Any reason code ends the delivery. An unknown id is of an earlier connection and says nothing.
-    pub fn handle_puback(&mut self, ack: &Ack, now_ms: i64) {
+    pub fn handle_puback(&mut self, ack: &Ack) {
         let known = self
             .in_flight
             .find(ack.packet_id)
@@ -14,7 +14,7 @@ impl Session {
         if known == Some(Awaiting::PubAck) {
             self.in_flight.remove(ack.packet_id);
             self.connection.dirty = true;
-            self.resend(now_ms);
+            self.resend();
         }
     }
 }

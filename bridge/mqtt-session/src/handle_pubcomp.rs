@@ -5,7 +5,7 @@ use crate::in_flight::Awaiting;
 use mqtt_codec::Ack;
 
 impl Session {
-    pub fn handle_pubcomp(&mut self, ack: &Ack, now_ms: i64) {
+    pub fn handle_pubcomp(&mut self, ack: &Ack) {
         let known = self
             .in_flight
             .find(ack.packet_id)
@@ -13,7 +13,7 @@ impl Session {
         if known == Some(Awaiting::PubComp) {
             self.in_flight.remove(ack.packet_id);
             self.connection.dirty = true;
-            self.resend(now_ms);
+            self.resend();
         }
     }
 }

@@ -1,16 +1,16 @@
 //! PUBREC: the client has a QoS 2 message and keeps its packet id (section 4.3.3).
 
-use crate::Session;
 use crate::in_flight::Awaiting;
-use mqtt_codec::{Ack, Packet, ReasonCode};
+use crate::{Delivery, Session};
+use mqtt_codec::{Ack, ReasonCode};
 
 impl Session {
-    pub fn handle_pubrec(&mut self, ack: &Ack, now_ms: i64) {
+    pub fn handle_pubrec(&mut self, ack: &Ack) {
         match self.in_flight.find_mut(ack.packet_id) {
             Some(entry) if entry.awaiting == Awaiting::PubRec && ack.reason_code.is_error() => {
                 self.in_flight.remove(ack.packet_id);
                 self.connection.dirty = true;
-                self.resend(now_ms);
+                self.resend();
             }
             Some(entry) if entry.awaiting != Awaiting::PubAck => {
                 let first = entry.awaiting == Awaiting::PubRec;
@@ -18,13 +18,20 @@ impl Session {
                 entry.message = None;
                 entry.sent = true;
                 self.connection.dirty |= first;
-                self.deliver(Packet::PubRel(Ack::success(ack.packet_id)), first);
+                self.deliver(pubrel(ack, ReasonCode::SUCCESS), first);
             }
             _ if ack.reason_code.is_error() => {}
             _ => {
-                let answer = Ack::new(ack.packet_id, ReasonCode::PACKET_IDENTIFIER_NOT_FOUND);
-                self.deliver(Packet::PubRel(answer), false);
+                let code = ReasonCode::PACKET_IDENTIFIER_NOT_FOUND;
+                self.deliver(pubrel(ack, code), false);
             }
         }
+    }
+}
+
+fn pubrel(ack: &Ack, reason_code: ReasonCode) -> Delivery {
+    Delivery::PubRel {
+        packet_id: ack.packet_id,
+        reason_code,
     }
 }

@@ -1,6 +1,6 @@
 //! QoS 1 and 2 messages on their way to the client (section 4.3), in the order they were first sent.
 
-use crate::{FeedId, Message, Position};
+use crate::{FeedId, Position, SharedMessage};
 use mqtt_codec::{PacketId, QoS, TopicName};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub struct InFlight {
     pub identifiers: Vec<u32>,
     pub source: Source,
     /// Absent after a restart until it is read again, and when PUBREC has made it superfluous.
-    pub message: Option<Arc<Message>>,
+    pub message: Option<Arc<SharedMessage>>,
     /// Sent (or sent again) in this connection.
     pub sent: bool,
 }
@@ -41,6 +41,13 @@ pub struct InFlight {
 pub struct InFlights {
     pub entries: VecDeque<InFlight>,
     last_packet_id: PacketId,
+    /// So many ids after the last one are known not to be in use.
+    free_ahead: u16,
+}
+
+/// 1 comes after 65,535.
+fn after(id: PacketId) -> PacketId {
+    id.checked_add(1).unwrap_or(PacketId::MIN)
 }
 
 impl InFlights {
@@ -48,6 +55,7 @@ impl InFlights {
         InFlights {
             entries: VecDeque::new(),
             last_packet_id,
+            free_ahead: 0,
         }
     }
 
@@ -57,12 +65,30 @@ impl InFlights {
 
     /// The next packet id that is not in use. There always is one: far fewer than 65,535 are in flight.
     pub fn allocate(&mut self) -> PacketId {
-        loop {
-            let next = self.last_packet_id.checked_add(1).unwrap_or(PacketId::MIN);
-            self.last_packet_id = next;
-            if self.find(next).is_none() {
-                return next;
-            }
+        while self.free_ahead == 0 {
+            self.look_ahead();
+        }
+        self.free_ahead -= 1;
+        self.last_packet_id = after(self.last_packet_id);
+        self.last_packet_id
+    }
+
+    /// Counts the ids up to the next one that is in use; where that is the very next one, steps over it. All ids given out afterwards
+    /// lie between, so the entries are looked at once in a round of ids, not once a message.
+    fn look_ahead(&mut self) {
+        let last = self.last_packet_id.get();
+        // 0 is no id: one less to count on the way around.
+        let ahead = |id: u16| {
+            id.wrapping_sub(last)
+                .wrapping_sub(1 + u16::from(id <= last))
+        };
+        let used = self
+            .entries
+            .iter()
+            .map(|entry| ahead(entry.packet_id.get()));
+        self.free_ahead = used.min().unwrap_or(u16::MAX - 1);
+        if self.free_ahead == 0 {
+            self.last_packet_id = after(self.last_packet_id);
         }
     }
 

@@ -2,6 +2,7 @@
 //! outputs by `poll_*`, time is an argument.
 
 mod close;
+mod delivery;
 mod feed;
 mod handle_connect;
 mod handle_disconnect;
@@ -19,10 +20,12 @@ mod message;
 mod message_bytes;
 mod outbound;
 mod session;
+mod shared_message;
 mod state_bytes;
 mod subscriptions;
 
 pub use close::Close;
+pub use delivery::{Delivery, OutgoingPublish};
 pub use feed::{FeedId, Position};
 pub use handle_connect::{Connected, check_connect};
 pub use handle_disconnect::Ended;
@@ -33,5 +36,6 @@ pub use limits::Limits;
 pub use message::{ClientId, Message, MessageProperties};
 pub use outbound::Offer;
 pub use session::{PendingWill, Session};
+pub use shared_message::SharedMessage;
 pub use state_bytes::StateError;
 pub use subscriptions::{Match, Subscription, Subscriptions};

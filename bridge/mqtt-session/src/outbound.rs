@@ -2,8 +2,8 @@
 
 use crate::in_flight::{Awaiting, InFlight, Source};
 use crate::subscriptions::Match;
-use crate::{FeedId, Message, Position, Session};
-use mqtt_codec::{Ack, Packet, PacketId, Publish, QoS, TopicFilter, Version};
+use crate::{Delivery, FeedId, Message, OutgoingPublish, Position, Session, SharedMessage};
+use mqtt_codec::{PacketId, QoS, ReasonCode, TopicFilter};
 use std::sync::Arc;
 
 /// What became of a message that was offered.
@@ -23,7 +23,7 @@ impl Session {
         &mut self,
         feed: FeedId,
         at: Position,
-        message: &Arc<Message>,
+        message: &Arc<SharedMessage>,
         now_ms: i64,
     ) -> Offer {
         let matched = self.subscriptions.matches(feed, at, message, self.tag);
@@ -62,7 +62,7 @@ impl Session {
     pub fn offer_retained(
         &mut self,
         filter: &TopicFilter,
-        message: &Arc<Message>,
+        message: &Arc<SharedMessage>,
         now_ms: i64,
     ) -> Offer {
         let Some(subscription) = self.subscriptions.get(filter) else {
@@ -88,27 +88,13 @@ impl Session {
 
     fn send(
         &mut self,
-        message: &Arc<Message>,
+        message: &Arc<SharedMessage>,
         matched: Match,
         retain: bool,
         source: Source,
         now_ms: i64,
     ) -> Offer {
         let qos = message.qos.min(matched.qos);
-        let mut entry = InFlight {
-            packet_id: PacketId::MIN,
-            awaiting: if qos == QoS::ExactlyOnce {
-                Awaiting::PubRec
-            } else {
-                Awaiting::PubAck
-            },
-            qos,
-            retain,
-            identifiers: matched.identifiers,
-            source,
-            message: Some(message.clone()),
-            sent: true,
-        };
         if qos != QoS::AtMostOnce {
             // Older messages that wait to be sent again go first [MQTT-4.6.0-1].
             let waiting = self.in_flight.entries.back().is_some_and(|last| !last.sent);
@@ -116,19 +102,40 @@ impl Session {
                 return Offer::Full;
             }
         }
+        let mut publish = OutgoingPublish {
+            message: message.clone(),
+            dup: false,
+            qos,
+            retain,
+            packet_id: (qos != QoS::AtMostOnce).then_some(PacketId::MIN),
+            identifiers: matched.identifiers,
+        };
         let version = self.connection.version;
-        let mut packet = publish_packet(&entry, message, version, false, now_ms);
-        if packet.encoded_len(version) > self.connection.client_maximum_packet_size {
+        let limit = self.connection.client_maximum_packet_size;
+        if limit != usize::MAX && publish.encoded_len(version, now_ms) > limit {
             self.connection.dropped += 1; // as if it had been sent [MQTT-3.1.2-25]
             return Offer::Passed;
         }
         if qos != QoS::AtMostOnce {
-            entry.packet_id = self.in_flight.allocate();
-            packet.packet_id = Some(entry.packet_id);
-            self.in_flight.entries.push_back(entry);
+            let packet_id = self.in_flight.allocate();
+            publish.packet_id = Some(packet_id);
+            self.in_flight.entries.push_back(InFlight {
+                packet_id,
+                awaiting: if qos == QoS::ExactlyOnce {
+                    Awaiting::PubRec
+                } else {
+                    Awaiting::PubAck
+                },
+                qos,
+                retain,
+                identifiers: publish.identifiers.clone(),
+                source,
+                message: Some(message.clone()),
+                sent: true,
+            });
             self.connection.dirty = true;
         }
-        self.deliver(Packet::Publish(Box::new(packet)), qos == QoS::ExactlyOnce);
+        self.deliver(Delivery::Publish(publish), qos == QoS::ExactlyOnce);
         Offer::Sent
     }
 
@@ -144,7 +151,7 @@ impl Session {
     /// The answer to [`Session::missing`]. `None` = it does not exist any more.
     pub fn supply(&mut self, packet_id: PacketId, message: Option<Message>) {
         match (message, self.in_flight.find_mut(packet_id)) {
-            (Some(message), Some(entry)) => entry.message = Some(Arc::new(message)),
+            (Some(message), Some(entry)) => entry.message = Some(Arc::new(message.into())),
             (None, Some(_)) => {
                 self.in_flight.remove(packet_id);
                 self.connection.dropped += 1;
@@ -156,13 +163,12 @@ impl Session {
 
     /// Sends what was in flight in an earlier connection, in the original order, as far as the client's receive maximum allows.
     /// Called after CONNACK, and by every acknowledgement.
-    pub fn resend(&mut self, now_ms: i64) {
+    pub fn resend(&mut self) {
         if self.in_flight.entries.back().is_none_or(|last| last.sent) {
             return;
         }
         let mut room = self.connection.send_quota;
-        let version = self.connection.version;
-        let mut packets = Vec::new();
+        let mut deliveries = Vec::new();
         for entry in &mut self.in_flight.entries {
             if room == 0 {
                 break;
@@ -173,43 +179,24 @@ impl Session {
             }
             entry.sent = true;
             match (&entry.message, entry.awaiting) {
-                (_, Awaiting::PubComp) => {
-                    packets.push(Packet::PubRel(Ack::success(entry.packet_id)))
-                }
-                (Some(message), _) => {
-                    let packet = publish_packet(entry, message, version, true, now_ms);
-                    packets.push(Packet::Publish(Box::new(packet)));
-                }
+                (_, Awaiting::PubComp) => deliveries.push(Delivery::PubRel {
+                    packet_id: entry.packet_id,
+                    reason_code: ReasonCode::SUCCESS,
+                }),
+                (Some(message), _) => deliveries.push(Delivery::Publish(OutgoingPublish {
+                    message: message.clone(),
+                    dup: true,
+                    qos: entry.qos,
+                    retain: entry.retain,
+                    packet_id: Some(entry.packet_id),
+                    identifiers: entry.identifiers.clone(),
+                })),
                 (None, _) => {}
             }
         }
         // All of this was saved when the earlier connection ended, or it was read from there.
-        for packet in packets {
-            self.deliver(packet, false);
+        for delivery in deliveries {
+            self.deliver(delivery, false);
         }
-    }
-}
-
-fn publish_packet(
-    entry: &InFlight,
-    message: &Message,
-    version: Version,
-    dup: bool,
-    now_ms: i64,
-) -> Publish {
-    let mut properties = Default::default();
-    if version == Version::V5 {
-        properties = message.properties.to_packet();
-        properties.message_expiry_interval = message.seconds_left(now_ms);
-        properties.subscription_identifiers = entry.identifiers.clone();
-    }
-    Publish {
-        dup,
-        qos: entry.qos,
-        retain: entry.retain,
-        topic: Some(message.topic.clone()),
-        packet_id: (entry.qos != QoS::AtMostOnce).then_some(entry.packet_id),
-        properties,
-        payload: message.payload.clone(),
     }
 }

@@ -1,6 +1,6 @@
 use crate::in_flight::InFlights;
 use crate::subscriptions::Subscriptions;
-use crate::{ClientId, FeedId, Limits, Message, Position, limits};
+use crate::{ClientId, Delivery, FeedId, Limits, Message, Position, limits};
 use mqtt_codec::{Packet, PacketId, TopicName, Version};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -64,7 +64,7 @@ pub(crate) struct Connection {
     /// QoS 1 publishes handed to storage and not yet answered.
     pub storing: usize,
     pub replies: VecDeque<Packet>,
-    pub deliveries: VecDeque<Delivery>,
+    pub deliveries: VecDeque<Waiting>,
     pub next_delivery: u64,
     /// Deliveries below this number are covered by a saved snapshot.
     pub saved_deliveries: u64,
@@ -73,12 +73,12 @@ pub(crate) struct Connection {
     pub dropped: u64,
 }
 
-/// A packet with its number; `after_save` = it may leave only when the session was saved after it was made.
+/// A delivery with its number; `after_save` = it may leave only when the session was saved after it was made.
 #[derive(Debug)]
-pub(crate) struct Delivery {
+pub(crate) struct Waiting {
     pub number: u64,
     pub after_save: bool,
-    pub packet: Packet,
+    pub delivery: Delivery,
 }
 
 impl Connection {
@@ -174,7 +174,7 @@ impl Session {
     }
 
     /// PUBLISH and PUBREL to the client. `None` also when the next one has to wait for a save: see [`Session::wants_save`].
-    pub fn poll_delivery(&mut self) -> Option<Packet> {
+    pub fn poll_delivery(&mut self) -> Option<Delivery> {
         let front = self.connection.deliveries.front()?;
         if front.after_save && front.number >= self.connection.saved_deliveries {
             return None;
@@ -182,7 +182,7 @@ impl Session {
         self.connection
             .deliveries
             .pop_front()
-            .map(|delivery| delivery.packet)
+            .map(|waiting| waiting.delivery)
     }
 
     /// Is the next delivery held back until the session is saved? QoS 2 of a persistent session: its packet id must
@@ -208,14 +208,14 @@ impl Session {
         self.connection.deliveries.len()
     }
 
-    pub(crate) fn deliver(&mut self, packet: Packet, exactly_once: bool) {
+    pub(crate) fn deliver(&mut self, delivery: Delivery, exactly_once: bool) {
         let number = self.connection.next_delivery;
         self.connection.next_delivery += 1;
         let after_save = exactly_once && self.is_persistent();
-        self.connection.deliveries.push_back(Delivery {
+        self.connection.deliveries.push_back(Waiting {
             number,
             after_save,
-            packet,
+            delivery,
         });
     }
 

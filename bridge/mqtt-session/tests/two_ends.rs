@@ -1,7 +1,7 @@
 //! The session against a model of a client, under random loss: connections break anywhere, the server is killed and comes
 //! back with what was saved. QoS 1 arrives at least once and in order, QoS 2 exactly once and in order.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use mqtt_codec::*;
 use mqtt_session::*;
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ const FEED: FeedId = FeedId {
     partition: 0,
 };
 
-fn log(count: usize) -> Vec<Arc<Message>> {
+fn log(count: usize) -> Vec<Arc<SharedMessage>> {
     let message = |n: usize| Message {
         topic: TopicName::new("t").expect("a topic"),
         payload: Bytes::from(n.to_string()),
@@ -23,7 +23,15 @@ fn log(count: usize) -> Vec<Arc<Message>> {
         origin: None,
         properties: MessageProperties::default(),
     };
-    (0..count).map(|n| Arc::new(message(n))).collect()
+    (0..count).map(|n| Arc::new(message(n).into())).collect()
+}
+
+/// What the client reads of a delivery.
+fn packet(delivery: Delivery) -> Packet {
+    let mut bytes = BytesMut::new();
+    delivery.encode(Version::V311, 0, &mut bytes);
+    let packet = Decoder::with_version(Version::V311, usize::MAX).decode(&mut bytes);
+    packet.expect("a valid packet").expect("a whole packet")
 }
 
 fn connect() -> Connect {
@@ -76,7 +84,7 @@ struct Server {
 }
 
 impl Server {
-    fn connected(stored: Option<Bytes>, log: &[Arc<Message>], qos: QoS) -> Server {
+    fn connected(stored: Option<Bytes>, log: &[Arc<SharedMessage>], qos: QoS) -> Server {
         let id = ClientId::new("c");
         let stored =
             stored.map(|bytes| Session::from_bytes(id.clone(), bytes).expect("what was saved"));
@@ -109,7 +117,7 @@ impl Server {
             saved: Bytes::new(),
         };
         server.save();
-        server.session.resend(0);
+        server.session.resend();
         server
     }
 
@@ -119,7 +127,7 @@ impl Server {
         self.session.saved(mark);
     }
 
-    fn offer(&mut self, log: &[Arc<Message>]) {
+    fn offer(&mut self, log: &[Arc<SharedMessage>]) {
         loop {
             let at = self.session.feeds()[&FEED];
             let Some(message) = log.get(at.0 as usize) else {
@@ -133,9 +141,9 @@ impl Server {
 
     fn handle(&mut self, packet: Packet) {
         match packet {
-            Packet::PubAck(ack) => self.session.handle_puback(&ack, 0),
-            Packet::PubRec(ack) => self.session.handle_pubrec(&ack, 0),
-            Packet::PubComp(ack) => self.session.handle_pubcomp(&ack, 0),
+            Packet::PubAck(ack) => self.session.handle_puback(&ack),
+            Packet::PubRec(ack) => self.session.handle_pubrec(&ack),
+            Packet::PubComp(ack) => self.session.handle_pubcomp(&ack),
             other => panic!("{other:?}"),
         }
     }
@@ -165,13 +173,13 @@ proptest! {
                 }
                 8 => server = Server::connected(Some(server.saved), &log, qos),
                 9 => {
-                    if let Some(packet) = server.session.poll_delivery() {
-                        client.handle(packet); // its answer does not arrive
+                    if let Some(delivery) = server.session.poll_delivery() {
+                        client.handle(packet(delivery)); // its answer does not arrive
                     }
                     server = Server::connected(Some(server.saved), &log, qos);
                 }
                 _ => {
-                    if let Some(answer) = server.session.poll_delivery().and_then(|packet| client.handle(packet)) {
+                    if let Some(answer) = server.session.poll_delivery().and_then(|delivery| client.handle(packet(delivery))) {
                         server.handle(answer);
                     }
                 }
@@ -220,7 +228,7 @@ fn packet_ids_in_use_are_not_given_again() {
     let mut sent = 0;
     loop {
         server.offer(&log);
-        let Some(Packet::Publish(publish)) = server.session.poll_delivery() else {
+        let Some(Packet::Publish(publish)) = server.session.poll_delivery().map(packet) else {
             break;
         };
         sent += 1;
@@ -229,7 +237,7 @@ fn packet_ids_in_use_are_not_given_again() {
             None => stuck = Some(packet_id), // never acknowledged
             Some(first) => {
                 assert_ne!(packet_id, first);
-                server.session.handle_puback(&Ack::success(packet_id), 0);
+                server.session.handle_puback(&Ack::success(packet_id));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The kernel of the core: one durable log, and what can be built on a log without knowing who speaks to it.
 //!
 //! It offers streams of partitions (append, read, watermarks), cursors (committed positions of a named group), queues (sparse
-//! acknowledgement state over logs), tables (small opaque values) and a router (names and patterns to targets).
+//! acknowledgement state over logs) and tables (small opaque values). Names and patterns to targets: `bridge/router`.
 //! It knows no protocol, opens no socket and reads no clock: disk and time enter through [`ports`].
 //!
 //! The life of a write: [`Kernel::write`] encodes an [`Entry`] on the caller's thread and queues it; the writer thread drains the
@@ -29,7 +29,6 @@ pub mod limits;
 mod pool;
 pub mod ports;
 mod queue;
-mod router;
 pub mod segment;
 mod snapshot;
 mod state;
@@ -56,7 +55,6 @@ pub use queue::{
     Acquired, DEAD_COUNT, DEAD_POSITION, DEAD_QUEUE, DEAD_REASON, DEAD_STREAM, DeadReason,
     DeliveryId, HolderId, Queue, QueueLimits, QueueName, QueueSource, Selector, Verdict,
 };
-pub use router::{Dialect, MatchCache, PatternError, Router, RouterSnapshot};
 pub use segment::{Compacted, SegmentId, SegmentMeta, SegmentPart};
 pub use stats::{KernelStats, QueueStats};
 pub use stream::{PartitionId, Stream, StreamId, StreamSpec};

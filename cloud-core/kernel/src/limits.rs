@@ -32,8 +32,6 @@ pub const QUEUE_SCAN_BYTES: usize = 1024 * 1024;
 pub const QUEUE_DEAD_LETTER_BYTES: usize = 1024 * 1024;
 /// Dead letters that a queue writes in one entry.
 pub const QUEUE_DEAD_LETTER_RECORDS: usize = 1000;
-/// Most levels of a name or pattern in a router.
-pub const MAX_ROUTER_LEVELS: usize = 256;
 /// Size about which a chunk of a segment is complete, in bytes: what is read from the cold store, verified and kept at a time.
 pub const CHUNK_BYTES: usize = 512 * 1024;
 /// Largest footer of a segment, in bytes.

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use mqtt_codec::{Connect, Decoder, Packet, Properties, QoS, TopicName, Version, encode};
 use mqtt_session::{
     Close, Connected, FeedId, Limits, Message, MessageProperties, Offer, Position, PublishAction,
-    Session, check_connect,
+    Session, SharedMessage, check_connect,
 };
 
 const MAX_PACKET: usize = 64 * 1024;
@@ -47,7 +47,7 @@ pub(crate) fn resume(mut session: Session) {
     let _ = (session.next_deadline(), session.checkpoints());
     session.handle_deadline(NOW);
     let mut session = connected(plain_connect(), Some(session));
-    let message = Arc::new(message(QoS::ExactlyOnce));
+    let message = Arc::new(message(QoS::ExactlyOnce).into());
     let _ = session.offer(FEED, Position(0), &message, NOW);
     send(&mut session);
     end(session);
@@ -89,17 +89,21 @@ fn connected(connect: Connect, stored: Option<Session>) -> Session {
             (packet_id.get() % 3 != 0).then(|| message(QoS::ExactlyOnce)),
         );
     }
-    session.resend(NOW);
+    session.resend();
     session
 }
 
-fn handle(session: &mut Session, packet: Packet, log: &mut Vec<Arc<Message>>) -> Result<(), Close> {
+fn handle(
+    session: &mut Session,
+    packet: Packet,
+    log: &mut Vec<Arc<SharedMessage>>,
+) -> Result<(), Close> {
     match packet {
         Packet::Publish(publish) => {
             let qos = publish.qos;
             match session.handle_publish(*publish, NOW)? {
                 PublishAction::Store { message, packet_id } => {
-                    log.push(Arc::new(message));
+                    log.push(Arc::new(message.into()));
                     session.publish_stored(qos, packet_id, Ok(()));
                 }
                 PublishAction::Repeat { packet_id } => {
@@ -107,9 +111,9 @@ fn handle(session: &mut Session, packet: Packet, log: &mut Vec<Arc<Message>>) ->
                 }
             }
         }
-        Packet::PubAck(ack) => session.handle_puback(&ack, NOW),
-        Packet::PubRec(ack) => session.handle_pubrec(&ack, NOW),
-        Packet::PubComp(ack) => session.handle_pubcomp(&ack, NOW),
+        Packet::PubAck(ack) => session.handle_puback(&ack),
+        Packet::PubRec(ack) => session.handle_pubrec(&ack),
+        Packet::PubComp(ack) => session.handle_pubcomp(&ack),
         Packet::PubRel(ack) => {
             if session.handle_pubrel(&ack) {
                 session.released(ack.packet_id);
@@ -130,7 +134,7 @@ fn handle(session: &mut Session, packet: Packet, log: &mut Vec<Arc<Message>>) ->
                         if subscribed.send_retained {
                             let _ = session.offer_retained(
                                 &entry.filter,
-                                &Arc::new(message(QoS::AtLeastOnce)),
+                                &Arc::new(message(QoS::AtLeastOnce).into()),
                                 NOW,
                             );
                         }
@@ -183,13 +187,20 @@ fn send(session: &mut Session) {
     }
     let version = session.version();
     let mut out = BytesMut::new();
-    while let Some(packet) = session.poll_reply().or_else(|| session.poll_delivery()) {
-        encode(&packet, version, &mut out);
-        let read = Decoder::with_version(version, 2 * MAX_PACKET).decode(&mut out);
+    let read = |out: &mut BytesMut, what: &dyn std::fmt::Debug| {
+        let read = Decoder::with_version(version, 2 * MAX_PACKET).decode(out);
         assert!(
             matches!(read, Ok(Some(_))) && out.is_empty(),
-            "{packet:?} in {version:?}: {read:?}"
+            "{what:?} in {version:?}: {read:?}"
         );
+    };
+    while let Some(packet) = session.poll_reply() {
+        encode(&packet, version, &mut out);
+        read(&mut out, &packet);
+    }
+    while let Some(delivery) = session.poll_delivery() {
+        delivery.encode(version, NOW, &mut out);
+        read(&mut out, &delivery);
     }
 }
 

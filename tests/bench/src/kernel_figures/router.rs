@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use kernel::{Dialect, Router};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use router::{Dialect, Router};
 
 use crate::figure::{Figure, Goal};
 use crate::run::Run;
@@ -110,7 +110,7 @@ pub fn measure(run: &mut Run) -> Result<()> {
                 changes += 1;
             }
             stop.store(true, Ordering::Release);
-            Ok::<u64, kernel::PatternError>(changes)
+            Ok::<u64, router::PatternError>(changes)
         });
         let busy = publish(&router, filters, 0, || stop.load(Ordering::Acquire));
         (busy, churn.join())

@@ -1,11 +1,11 @@
 //! Matching against a million patterns, and how fast patterns come and go meanwhile.
-//! `cargo run --release -p kernel --example router_figures`
+//! `cargo run --release -p router --example router_figures`
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kernel::{Dialect, Router};
+use router::{Dialect, Router};
 
 const PATTERNS: u32 = 1_000_000;
 

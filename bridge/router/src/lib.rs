@@ -1,6 +1,8 @@
 //! Names and patterns to targets: a map for patterns without wildcards, a trie for the others, in a snapshot that changes replace.
+//! Knows no protocol: how names and patterns are spelt is a [`Dialect`].
 
 mod cache;
+pub mod limits;
 mod pattern;
 mod targets;
 mod trie;
@@ -15,7 +17,7 @@ use rpds::HashTrieMapSync;
 pub use cache::MatchCache;
 pub use pattern::{Dialect, PatternError};
 
-use pattern::{Level, parse};
+use pattern::parse;
 use targets::Targets;
 use trie::Node;
 

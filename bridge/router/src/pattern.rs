@@ -1,6 +1,6 @@
 //! How names and patterns are spelt.
 
-use crate::limits::MAX_ROUTER_LEVELS;
+use crate::limits::MAX_LEVELS;
 
 /// How names and patterns are spelt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,22 +50,22 @@ pub enum PatternError {
     #[error("a wildcard must be a whole level")]
     PartialWildcard,
     /// Too many levels.
-    #[error("more than {MAX_ROUTER_LEVELS} levels")]
+    #[error("more than {MAX_LEVELS} levels")]
     TooDeep,
 }
 
 /// One level of a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Level<'a> {
+pub(crate) enum Level<'a> {
     Text(&'a str),
     One,
     Many,
 }
 
-pub(super) fn parse(dialect: Dialect, pattern: &str) -> Result<Vec<Level<'_>>, PatternError> {
+pub(crate) fn parse(dialect: Dialect, pattern: &str) -> Result<Vec<Level<'_>>, PatternError> {
     let mut levels = Vec::new();
     for text in pattern.split(char::from(dialect.separator)) {
-        if levels.len() >= MAX_ROUTER_LEVELS {
+        if levels.len() >= MAX_LEVELS {
             return Err(PatternError::TooDeep);
         }
         if levels.last() == Some(&Level::Many) && !dialect.many_anywhere {
@@ -86,6 +86,6 @@ pub(super) fn parse(dialect: Dialect, pattern: &str) -> Result<Vec<Level<'_>>, P
     Ok(levels)
 }
 
-pub(super) fn is_exact(levels: &[Level<'_>]) -> bool {
+pub(crate) fn is_exact(levels: &[Level<'_>]) -> bool {
     levels.iter().all(|level| matches!(level, Level::Text(_)))
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use super::Router;
+use crate::Router;
 
 /// Remembers what names matched; for one task, which publishes the same names again and again.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::hash::Hash;
 
 use rpds::HashTrieMapSync;
 
-pub(super) enum Targets<T> {
+pub(crate) enum Targets<T> {
     None,
     One(T),
     /// At least two; one more copies a path, not the others.

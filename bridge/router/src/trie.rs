@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use rpds::HashTrieMapSync;
 
-use super::Level;
-use super::targets::Targets;
+use crate::pattern::Level;
+use crate::targets::Targets;
 
-pub(super) struct Node<T> {
+pub(crate) struct Node<T> {
     /// `None` instead of an empty map: most nodes are leaves.
     text: Option<Children<T>>,
     one: Option<Arc<Node<T>>>,
