@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use admin_api::{
     AlterStream, ApiError, CreateStream, CreateToken, Credentials, Edge, Edges, Fleet, Gap, Gaps,
-    Node, Nodes, Partition, Partitions, Peeked, Queue, Sealed, StartVerification, Storage, Stream,
-    Streams, Token, Verification, paths,
+    MqttBan, MqttBans, MqttClient, MqttClients, MqttRetainedMessages, MqttSession, MqttSessions,
+    MqttSlowSubscriber, MqttSlowSubscribers, MqttSubscription, MqttSubscriptions, Node, Nodes,
+    Partition, Partitions, Peeked, Queue, Sealed, StartVerification, Storage, Stream, Streams,
+    Token, Verification, paths,
 };
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
@@ -144,6 +146,76 @@ impl Admin {
 
     pub async fn delete_stream(&self, name: &str) -> Result<()> {
         let path = format!("{}/{}", paths::STREAMS, encoded(name));
+        self.call("DELETE", path, None).await.map(drop)
+    }
+
+    pub async fn mqtt_clients(&self) -> Result<Vec<MqttClient>> {
+        let path = paths::MQTT_CLIENTS.to_owned();
+        Ok(self.get::<MqttClients>(path).await?.clients)
+    }
+
+    pub async fn mqtt_client(&self, id: &str) -> Result<MqttClient> {
+        self.get(format!("{}/{}", paths::MQTT_CLIENTS, encoded(id)))
+            .await
+    }
+
+    /// Of one client, or of all.
+    pub async fn mqtt_subscriptions(&self, id: Option<&str>) -> Result<Vec<MqttSubscription>> {
+        let path = match id {
+            Some(id) => format!("{}/{}/subscriptions", paths::MQTT_CLIENTS, encoded(id)),
+            None => paths::MQTT_SUBSCRIPTIONS.to_owned(),
+        };
+        Ok(self.get::<MqttSubscriptions>(path).await?.subscriptions)
+    }
+
+    pub async fn mqtt_sessions(&self) -> Result<Vec<MqttSession>> {
+        let path = paths::MQTT_SESSIONS.to_owned();
+        Ok(self.get::<MqttSessions>(path).await?.sessions)
+    }
+
+    pub async fn mqtt_retained(&self, filter: &str, count: usize) -> Result<MqttRetainedMessages> {
+        let filter = encoded(filter);
+        self.get(format!(
+            "{}?filter={filter}&limit={count}",
+            paths::MQTT_RETAINED
+        ))
+        .await
+    }
+
+    pub async fn mqtt_slow(&self) -> Result<Vec<MqttSlowSubscriber>> {
+        let path = paths::MQTT_SLOW.to_owned();
+        Ok(self.get::<MqttSlowSubscribers>(path).await?.subscribers)
+    }
+
+    pub async fn mqtt_kick(&self, id: &str) -> Result<()> {
+        let path = format!("{}/{}", paths::MQTT_CLIENTS, encoded(id));
+        self.call("DELETE", path, None).await.map(drop)
+    }
+
+    pub async fn mqtt_unsubscribe(&self, id: &str, filter: &str) -> Result<()> {
+        let (id, filter) = (encoded(id), encoded(filter));
+        let path = format!("{}/{id}/subscriptions?filter={filter}", paths::MQTT_CLIENTS);
+        self.call("DELETE", path, None).await.map(drop)
+    }
+
+    pub async fn mqtt_end_session(&self, id: &str) -> Result<()> {
+        let path = format!("{}/{}", paths::MQTT_SESSIONS, encoded(id));
+        self.call("DELETE", path, None).await.map(drop)
+    }
+
+    pub async fn mqtt_bans(&self) -> Result<Vec<MqttBan>> {
+        let path = paths::MQTT_BANS.to_owned();
+        Ok(self.get::<MqttBans>(path).await?.bans)
+    }
+
+    pub async fn mqtt_ban(&self, ban: &MqttBan) -> Result<()> {
+        let body = serde_json::to_vec(ban)?;
+        let path = paths::MQTT_BANS.to_owned();
+        self.call("POST", path, Some(body)).await.map(drop)
+    }
+
+    pub async fn mqtt_unban(&self, who: &str) -> Result<()> {
+        let path = format!("{}?who={}", paths::MQTT_BANS, encoded(who));
         self.call("DELETE", path, None).await.map(drop)
     }
 

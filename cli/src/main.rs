@@ -8,6 +8,7 @@ mod debug;
 mod demo;
 mod describe;
 mod get;
+mod mqtt;
 mod output;
 mod pair;
 mod pipe;
@@ -64,6 +65,8 @@ enum Command {
     #[command(subcommand)]
     Stream(stream::StreamCommand),
     #[command(subcommand)]
+    Mqtt(mqtt::MqttCommand),
+    #[command(subcommand)]
     Context(context::ContextCommand),
     #[command(subcommand)]
     Storage(storage::StorageCommand),
@@ -96,6 +99,7 @@ impl Towline {
             Some(Command::Queue(queue)) => queue.run(&admin()?).await,
             Some(Command::Top(top)) => top.run(&admin()?).await,
             Some(Command::Stream(stream)) => stream.run(&admin()?).await,
+            Some(Command::Mqtt(mqtt)) => mqtt.run(&admin()?).await,
         }
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use futures_util::future::select_all;
 use mqtt_broker::backend::{
     ClientId, FeedId, FeedRead, Message, Position, Publish, PublishError, ReadError, SavedSession,
-    StorageError,
+    StorageError, Taken,
 };
-use mqtt_broker::{Backend, convert};
+use mqtt_broker::{Backend, MemoryShares, convert};
 use mqtt_codec::{PacketId, QoS, TopicFilter, TopicName};
 use store::{Checkpoint, Frame, From, Lane, LogId, PacketRef, Session, Store, View, WriteError};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,8 @@ pub struct EdgeBackend {
     pub outbox: Arc<Outbox>,
     /// Cancelled when the disk has failed and only a restart can tell what is on it.
     pub disk_failed: CancellationToken,
+    /// In memory: after a restart a group begins with what comes then.
+    pub shares: MemoryShares,
 }
 
 /// The logs are the feeds, whatever the filter: those of the lanes by their numbers, and the inbox.
@@ -293,6 +295,60 @@ impl Backend for EdgeBackend {
                 pending::<()>().await;
             }
         }
+    }
+
+    async fn shared_join(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+        holds: Vec<(FeedId, Position)>,
+    ) -> Result<(), StorageError> {
+        self.shares.join(self, share, client, holds)
+    }
+
+    async fn shared_take(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+        max_messages: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Taken>, ReadError> {
+        self.shares
+            .take(self, share, client, max_messages, max_bytes)
+            .await
+    }
+
+    async fn shared_settle(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+        places: Vec<(FeedId, Position)>,
+    ) -> Result<(), StorageError> {
+        self.shares.settle(share, client, &places);
+        Ok(())
+    }
+
+    async fn shared_release(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+        places: Option<Vec<(FeedId, Position)>>,
+    ) -> Result<(), StorageError> {
+        self.shares.release(share, client, places.as_deref());
+        Ok(())
+    }
+
+    async fn shared_leave(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+    ) -> Result<(), StorageError> {
+        self.shares.leave(share, client);
+        Ok(())
+    }
+
+    async fn shared_recovered(&self) -> Result<(), StorageError> {
+        Ok(())
     }
 }
 

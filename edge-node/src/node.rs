@@ -111,6 +111,7 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
         store: store.clone(),
         outbox,
         disk_failed: disk_failed.clone(),
+        shares: mqtt_broker::MemoryShares::default(),
     });
     let granted = mqtt_broker::Limits {
         maximum_packet_size: limits::MAX_PACKET,

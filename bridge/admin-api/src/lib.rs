@@ -21,6 +21,19 @@
 //! | `DELETE /v1/streams/{name}` | | nothing (204) |
 //! | `GET /v1/partitions[?stream=NAME]` | | [`Partitions`] |
 //! | `GET /v1/nodes` | | [`Nodes`] |
+//! | `GET /v1/mqtt/clients` | | [`MqttClients`] |
+//! | `GET /v1/mqtt/clients/{id}` | | [`MqttClient`] |
+//! | `DELETE /v1/mqtt/clients/{id}` | | nothing (204): its connection is ended |
+//! | `GET /v1/mqtt/clients/{id}/subscriptions` | | [`MqttSubscriptions`] |
+//! | `DELETE /v1/mqtt/clients/{id}/subscriptions?filter=F` | | nothing (204) |
+//! | `GET /v1/mqtt/subscriptions` | | [`MqttSubscriptions`], of all clients |
+//! | `GET /v1/mqtt/sessions` | | [`MqttSessions`] |
+//! | `DELETE /v1/mqtt/sessions/{id}` | | nothing (204): it is ended, its connection too |
+//! | `GET /v1/mqtt/retained[?filter=F&limit=N]` | | [`MqttRetainedMessages`] |
+//! | `GET /v1/mqtt/slow` | | [`MqttSlowSubscribers`] |
+//! | `GET /v1/mqtt/bans` | | [`MqttBans`] |
+//! | `POST /v1/mqtt/bans` | [`MqttBan`] | nothing (204): who is connected and banned is disconnected |
+//! | `DELETE /v1/mqtt/bans?who=W` | | nothing (204) |
 //! | `GET /v1/storage` | | [`Storage`] |
 //! | `POST /v1/storage/verify` | [`StartVerification`] | [`Verification`] (202); one that runs is left alone (409) |
 //! | `GET /v1/storage/verify` | | [`Verification`] |
@@ -32,6 +45,7 @@
 mod credentials;
 mod edge;
 mod error;
+mod mqtt;
 mod node;
 mod queue;
 mod selector;
@@ -43,6 +57,10 @@ mod token;
 pub use credentials::Credentials;
 pub use edge::{Edge, EdgeState, Edges};
 pub use error::{ApiError, codes};
+pub use mqtt::{
+    MqttBan, MqttBans, MqttClient, MqttClients, MqttRetained, MqttRetainedMessages, MqttSession,
+    MqttSessions, MqttSlowSubscriber, MqttSlowSubscribers, MqttSubscription, MqttSubscriptions,
+};
 pub use node::{Node, Nodes};
 pub use queue::{
     EdgeLane, FencingEvent, Fleet, FleetEdge, Gap, Gaps, Peek, Peeked, PeekedMessage, Queue,
@@ -66,6 +84,12 @@ pub mod paths {
     pub const STREAMS: &str = "/v1/streams";
     pub const PARTITIONS: &str = "/v1/partitions";
     pub const NODES: &str = "/v1/nodes";
+    pub const MQTT_CLIENTS: &str = "/v1/mqtt/clients";
+    pub const MQTT_SUBSCRIPTIONS: &str = "/v1/mqtt/subscriptions";
+    pub const MQTT_SESSIONS: &str = "/v1/mqtt/sessions";
+    pub const MQTT_RETAINED: &str = "/v1/mqtt/retained";
+    pub const MQTT_SLOW: &str = "/v1/mqtt/slow";
+    pub const MQTT_BANS: &str = "/v1/mqtt/bans";
     pub const STORAGE: &str = "/v1/storage";
     pub const STORAGE_VERIFY: &str = "/v1/storage/verify";
     pub const STORAGE_SEAL: &str = "/v1/storage/seal";

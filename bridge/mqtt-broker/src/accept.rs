@@ -1,19 +1,23 @@
 //! From the first byte to CONNACK.
 
 use crate::access::{Login, Peer, Principal};
+use crate::aside;
 use crate::backend::{Backend, ClientId, ConnectError, ReadError, StorageError};
 use crate::broker::Broker;
 use crate::deadlines::{publish_will, save};
+use crate::extra::fill;
 use crate::fit::Fit;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::output::Output;
 use crate::registry::Claim;
+use crate::shared;
 use bytes::BytesMut;
 use mqtt_codec::{
-    ConnAck, Connect, DecodeError, Decoder, Packet, PacketId, ReasonCode, TopicFilter, Version,
+    ConnAck, Connect, DecodeError, Decoder, Packet, PacketId, Properties, ReasonCode, TopicFilter,
+    Version,
 };
-use mqtt_session::{Connected, Message, Session, Source, check_connect};
+use mqtt_session::{Connected, Message, Session, SharedPlace, Source, check_connect, check_will};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
@@ -71,6 +75,10 @@ where
         }
     };
     let fit = Fit::of(&connect);
+    if let Some(redirect) = &broker.extra.redirect {
+        refuse_with(&mut writer, &fit, aside::redirected(redirect)).await;
+        return None;
+    }
     match establish(broker, *connect, peer).await {
         Ok(Established {
             claim,
@@ -126,11 +134,19 @@ async fn read_connect<R: AsyncRead>(
 }
 
 async fn refuse<W: AsyncWrite>(writer: &mut WriteHalf<W>, fit: &Fit, reason_code: ReasonCode) {
+    let properties = Properties {
+        reason_string: Some(reason_code.text().to_owned()),
+        ..Properties::default()
+    };
     let connack = ConnAck {
         session_present: false,
         reason_code,
-        properties: Default::default(),
+        properties,
     };
+    refuse_with(writer, fit, connack).await;
+}
+
+async fn refuse_with<W: AsyncWrite>(writer: &mut WriteHalf<W>, fit: &Fit, connack: ConnAck) {
     let mut output = BytesMut::new();
     fit.encode(&Packet::ConnAck(Box::new(connack)), &mut output);
     // The client may be gone: then nobody needs the answer.
@@ -168,12 +184,14 @@ async fn establish<B: Backend>(
     peer: &Peer,
 ) -> Result<Established, ReasonCode> {
     check_connect(&connect)?;
+    check_will(&connect, &broker.limits)?;
     let backend = &broker.backend;
     let client = if connect.client_id.is_empty() {
         ClientId::new(&format!("auto-{:032x}", u128::from_be_bytes(random()?)))
     } else {
         ClientId::new(&connect.client_id)
     };
+    aside::check_newcomer(broker, &client, connect.user_name.as_deref(), peer)?;
     let login = Login {
         client: &client,
         user_name: connect.user_name.as_deref(),
@@ -194,6 +212,13 @@ async fn establish<B: Backend>(
         user,
         client: client.clone(),
     };
+    aside::check_banned(broker, &principal, peer)?;
+    let wants_response_information = connect.properties.request_response_information == Some(1);
+    if let Some(will) = &connect.will
+        && aside::is_reserved(&will.topic)
+    {
+        return Err(ReasonCode::TOPIC_NAME_INVALID);
+    }
     if let Some(will) = &connect.will
         && !broker.access.may_publish(&principal, &will.topic)
     {
@@ -216,6 +241,12 @@ async fn establish<B: Backend>(
         // What is due and not done yet: the will's delay or the session itself can be over.
         let ended = session.handle_deadline(backend.now_ms());
         publish_will(broker, &client, ended.will).await;
+        if !ended.keep || connect.clean_start {
+            shared::session_ended(&**backend, session)
+                .await
+                .map_err(unavailable)?;
+            broker.forget_exclusive(session);
+        }
         if !ended.keep {
             stored = None;
         }
@@ -228,7 +259,7 @@ async fn establish<B: Backend>(
     let tag = u64::from_be_bytes(random()?);
     let Connected {
         mut session,
-        connack,
+        mut connack,
         ended_will,
     } = Session::handle_connect(
         connect,
@@ -239,6 +270,11 @@ async fn establish<B: Backend>(
         broker.limits,
     );
     publish_will(broker, &client, ended_will).await;
+    if wants_response_information {
+        let template = broker.extra.response_topic.as_deref();
+        connack.properties.response_information =
+            template.and_then(|template| fill(template, &principal));
+    }
 
     let feeds_generation = backend.feeds_generation();
     let filters: Vec<TopicFilter> = session
@@ -255,6 +291,21 @@ async fn establish<B: Backend>(
         }
         session.add_new_feeds(backend.feeds_for(filter));
     }
+    let shares: Vec<TopicFilter> = session.shared().map(|(share, _)| share.clone()).collect();
+    for share in &shares {
+        let filter = share.share().map(|(_, filter)| filter);
+        if filter.is_some_and(|filter| !broker.access.may_subscribe(&principal, &filter)) {
+            tracing::info!(%client, %share, "a subscription of a resumed session is taken away: it is not allowed any more");
+            session.handle_unsubscribe(share);
+            backend
+                .shared_leave(share, &client)
+                .await
+                .map_err(unavailable)?;
+        }
+    }
+    shared::join_again(&**backend, &session)
+        .await
+        .map_err(unavailable)?;
     for (packet_id, source) in session.missing() {
         let message = read_again(broker, source, packet_id)
             .await
@@ -291,16 +342,18 @@ async fn read_again<B: Backend>(
     packet_id: PacketId,
 ) -> Result<Option<Message>, StorageError> {
     match source {
-        Source::Feed(feed, at) => match broker.backend.read(feed, at, 1).await {
-            Ok(read) => {
-                let first = read.messages.into_iter().next();
-                Ok(first
-                    .filter(|(position, _)| *position == at)
-                    .map(|(_, message)| message))
+        Source::Feed(feed, at) | Source::Shared(SharedPlace { feed, at, .. }) => {
+            match broker.backend.read(feed, at, 1).await {
+                Ok(read) => {
+                    let first = read.messages.into_iter().next();
+                    Ok(first
+                        .filter(|(position, _)| *position == at)
+                        .map(|(_, message)| message))
+                }
+                Err(ReadError::Gone) => Ok(None),
+                Err(ReadError::Storage(error)) => Err(error),
             }
-            Err(ReadError::Gone) => Ok(None),
-            Err(ReadError::Storage(error)) => Err(error),
-        },
+        }
         Source::Retained(topic) => {
             let Ok(filter) = TopicFilter::new(topic.as_str()) else {
                 tracing::error!(%packet_id, %topic, "a retained message in flight has no valid topic");

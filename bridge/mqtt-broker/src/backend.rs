@@ -5,7 +5,7 @@ use bytes::Bytes;
 use mqtt_codec::{PacketId, TopicFilter};
 use std::future::Future;
 
-pub use mqtt_session::{ClientId, FeedId, Message, MessageProperties, Position};
+pub use mqtt_session::{ClientId, FeedId, Message, MessageProperties, Position, SharedMessage};
 
 /// A message as it came from a client. [`crate::convert::new_record`] makes the record of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,6 +86,14 @@ pub struct SavedSession {
     pub bytes: Bytes,
 }
 
+/// A message of a shared group that one member was given.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Taken {
+    pub feed: FeedId,
+    pub at: Position,
+    pub message: std::sync::Arc<SharedMessage>,
+}
+
 /// Storage behind a broker. One instance serves one namespace. All methods are called concurrently.
 ///
 /// Futures are dropped when a connection dies: a write that was begun must then complete or not, as a whole.
@@ -107,6 +115,19 @@ pub trait Backend: Send + Sync + 'static {
         publish: Publish,
         exactly_once: Option<(ClientId, PacketId)>,
     ) -> impl Future<Output = Result<(), PublishError>> + Send;
+
+    /// Takes a message that is to be published at a time (milliseconds since the epoch). Resolves when that is durable: it survives a
+    /// restart, and is published once. `exactly_once` as in [`Backend::publish`]. A host without this refuses.
+    fn publish_later(
+        &self,
+        publish: Publish,
+        due_ms: i64,
+        exactly_once: Option<(ClientId, PacketId)>,
+    ) -> impl Future<Output = Result<(), PublishError>> + Send {
+        let _ = (publish, due_ms, exactly_once);
+        let refused = "delayed messages are not offered here".to_owned();
+        std::future::ready(Err(PublishError::TopicNameInvalid(refused)))
+    }
 
     /// PUBREL came: takes the packet id from the client's unreleased ones. PUBCOMP is sent after this resolves.
     /// An unknown id is not an error. Resolves when the release is durable: the client re-uses the id after PUBCOMP, and
@@ -161,6 +182,11 @@ pub trait Backend: Send + Sync + 'static {
         filter: &TopicFilter,
     ) -> impl Future<Output = Result<Vec<Message>, StorageError>> + Send;
 
+    /// How many retained messages there are, where that is known without counting.
+    fn retained_count(&self) -> Option<u64> {
+        None
+    }
+
     /// Every existing feed on which a message that matches the filter can be, with its end: a message that is
     /// acknowledged after this call is at or above that position; one acknowledged before is below it.
     /// A feed that is not named now and is named later counts as new: sessions read it from [`Position::START`].
@@ -186,4 +212,55 @@ pub trait Backend: Send + Sync + 'static {
         positions: &[(FeedId, Position)],
         feeds_generation: u64,
     ) -> impl Future<Output = Vec<FeedId>> + Send;
+
+    // Shared subscriptions (MQTT 5 section 4.8.2). A group is named by the whole filter `$share/{ShareName}/{filter}`, which is a valid one
+    // (`TopicFilter::share`). It exists as long as it has a member, connected or not, and gives each message that is acknowledged after it
+    // began to exactly one of them. `crate::MemoryShares` is all of this over the feeds, for hosts that may forget it at a restart.
+
+    /// Makes the client a member; the first member makes the group, which begins with what is acknowledged after this call. Of
+    /// what the group has given out, the client has exactly `holds`: nobody else gets that, and anything else it had goes to others.
+    /// Resolves when the group is durable, as far as the host keeps groups at all.
+    fn shared_join(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+        holds: Vec<(FeedId, Position)>,
+    ) -> impl Future<Output = Result<(), StorageError>> + Send;
+
+    /// Waits until there is something for the client, and gives it: it is the client's then, until it is settled or released. At most
+    /// `max_messages`, of about `max_bytes`; less than what is there where other members wait as well. Dropped before its end
+    /// it has taken nothing. `Gone`: there is no such group.
+    fn shared_take(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+        max_messages: usize,
+        max_bytes: usize,
+    ) -> impl Future<Output = Result<Vec<Taken>, ReadError>> + Send;
+
+    /// The client is done with these: nobody gets them any more. Resolves when that is durable. What the client does not have is ignored.
+    fn shared_settle(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+        places: Vec<(FeedId, Position)>,
+    ) -> impl Future<Output = Result<(), StorageError>> + Send;
+
+    /// Gives these back, at once, to their old places; `None` = all that the client has.
+    fn shared_release(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+        places: Option<Vec<(FeedId, Position)>>,
+    ) -> impl Future<Output = Result<(), StorageError>> + Send;
+
+    /// The client is no member any more; what it has stays with it. The group ends with its last member, durably.
+    fn shared_leave(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+    ) -> impl Future<Output = Result<(), StorageError>> + Send;
+
+    /// All sessions that were stored have joined again: what other groups are stored have no member, and end. Called once at start.
+    fn shared_recovered(&self) -> impl Future<Output = Result<(), StorageError>> + Send;
 }

@@ -1,10 +1,13 @@
 use crate::access::{Access, Everybody, Peer};
-use crate::backend::{Backend, StorageError};
+use crate::backend::{Backend, ClientId, StorageError};
+use crate::clients::Clients;
 use crate::deadlines::{self, Deadlines};
+use crate::extra::{Bans, ConnectionRate, Exclusives, Extra, SlowSubscribers};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+use crate::sys::{self, Sys};
 use crate::{accept, connection};
-use mqtt_session::Limits;
+use mqtt_session::{Limits, Session};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +20,13 @@ pub struct Broker<B> {
     pub(crate) metrics: Metrics,
     pub(crate) registry: Arc<Registry>,
     pub(crate) deadlines: Deadlines,
+    pub(crate) extra: Extra,
+    pub(crate) clients: Arc<Clients>,
+    pub(crate) exclusives: Exclusives,
+    pub(crate) connection_rate: ConnectionRate,
+    pub(crate) bans: Bans,
+    pub(crate) slow: SlowSubscribers,
+    pub(crate) sys: Sys,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -30,12 +40,27 @@ impl<B: Backend> Broker<B> {
         Broker::start_with(backend, Arc::new(Everybody), limits, shutdown).await
     }
 
-    /// Reads the stored sessions and starts the task that looks after those whose client is away. When `shutdown` is
-    /// cancelled every connection says so to its client (0x8B), saves its session and ends: the host waits for its `serve` calls.
+    /// [`Broker::start_extended`] with nothing beside the protocol.
     pub async fn start_with(
         backend: Arc<B>,
         access: Arc<dyn Access>,
         limits: Limits,
+        shutdown: CancellationToken,
+    ) -> Result<Arc<Broker<B>>, StorageError> {
+        let extra = Extra {
+            sys_interval: None,
+            ..Extra::default()
+        };
+        Broker::start_extended(backend, access, limits, extra, shutdown).await
+    }
+
+    /// Reads the stored sessions and starts the task that looks after those whose client is away. When `shutdown` is
+    /// cancelled every connection says so to its client (0x8B), saves its session and ends: the host waits for its `serve` calls.
+    pub async fn start_extended(
+        backend: Arc<B>,
+        access: Arc<dyn Access>,
+        limits: Limits,
+        extra: Extra,
         shutdown: CancellationToken,
     ) -> Result<Arc<Broker<B>>, StorageError> {
         let broker = Arc::new(Broker {
@@ -45,10 +70,20 @@ impl<B: Backend> Broker<B> {
             metrics: Metrics::default(),
             registry: Arc::default(),
             deadlines: Deadlines::default(),
+            clients: Arc::default(),
+            exclusives: Exclusives::default(),
+            connection_rate: ConnectionRate::new(&extra.rates),
+            bans: Bans::default(),
+            slow: SlowSubscribers::default(),
+            sys: Sys::default(),
+            extra,
             shutdown,
         });
         deadlines::recover(&broker).await?;
         tokio::spawn(deadlines::run(broker.clone()));
+        if let Some(every) = broker.extra.sys_interval {
+            tokio::spawn(sys::run(broker.clone(), every));
+        }
         Ok(broker)
     }
 
@@ -67,8 +102,24 @@ impl<B: Backend> Broker<B> {
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
         match accept::accept(self, stream, &peer).await {
-            Some(accepted) => connection::run(accepted).await,
+            Some(accepted) => connection::run(accepted, &peer).await,
             None => Metrics::add(&self.metrics.connections_refused, 1),
+        }
+    }
+
+    /// Others may have what this session had for itself.
+    pub(crate) fn forget_exclusive(&self, session: &Session) {
+        for filter in session.exclusive() {
+            self.exclusives.release(filter, session.client_id());
+        }
+    }
+
+    /// A connection has ended.
+    pub(crate) fn note_end(&self, client: &ClientId) {
+        if let Some(flapping) = &self.extra.flapping
+            && !self.shutdown.is_cancelled()
+        {
+            self.bans.ended(flapping, client, self.backend.now_ms());
         }
     }
 

@@ -1,11 +1,14 @@
 //! One connected client: its task from CONNACK to the end.
 
 use crate::accept::Accepted;
-use crate::access::Principal;
+use crate::access::{Peer, Principal};
+use crate::aside::{self, next_values};
 use crate::backend::{Backend, SavedSession, StorageError};
 use crate::broker::Broker;
+use crate::clients::Place;
 use crate::deadlines::{publish_will, save};
 use crate::delivery::{Arrival, Delivery};
+use crate::extra::Throttle;
 use crate::fit::Fit;
 use crate::inbound::Done;
 use crate::input::poll_read;
@@ -13,17 +16,20 @@ use crate::limits;
 use crate::metrics::Metrics;
 use crate::output::Output;
 use crate::registry::Claim;
+use crate::shared::{self, SharedDelivery};
+use crate::sys::Values;
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
-use mqtt_codec::{Decoder, Disconnect, Packet, ReasonCode, TopicFilter, Version};
+use mqtt_codec::{Decoder, Packet, ReasonCode, TopicFilter, Version};
 use mqtt_session::{Close, Delivery as Outgoing, Offer, Session, SharedMessage};
 use std::collections::VecDeque;
 use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 /// Why the connection ends.
@@ -72,6 +78,7 @@ pub(crate) struct Connection<B, S> {
     /// A packet that must wait until everything before it is stored: SUBSCRIBE must see the retained messages set before it.
     deferred: Option<Packet>,
     pub(crate) delivery: Delivery<B>,
+    pub(crate) shared: SharedDelivery<B>,
     pub(crate) retained: VecDeque<(TopicFilter, Arc<SharedMessage>)>,
     pub(crate) feeds_generation: u64,
     saving: Option<Saving>,
@@ -79,17 +86,35 @@ pub(crate) struct Connection<B, S> {
     checkpoint_at: Option<Instant>,
     last_received: Instant,
     last_written: Instant,
+    pub(crate) place: Place,
+    pub(crate) throttle: Option<Box<Throttle>>,
+    /// There while a subscription wants `$SYS` topics.
+    pub(crate) sys: Option<watch::Receiver<Values>>,
+    /// Since when something waits that the client does not take.
+    pub(crate) waits_since: Option<Instant>,
 }
 
 pub(crate) async fn run<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static>(
     accepted: Accepted<B, S>,
+    peer: &Peer,
 ) {
     let now = Instant::now();
     let broker = accepted.broker;
+    let place = broker.clients.enter(
+        &accepted.principal,
+        peer,
+        &accepted.session,
+        broker.backend.now_ms(),
+    );
     Metrics::add(&broker.metrics.connections, 1);
     Metrics::add(&broker.metrics.connections_total, 1);
     let mut connection = Connection {
         delivery: Delivery::new(broker.backend.clone()),
+        place,
+        throttle: Throttle::new(&broker.extra.rates, now),
+        sys: None,
+        waits_since: None,
+        shared: SharedDelivery::new(broker.backend.clone(), accepted.session.client_id().clone()),
         broker,
         claim: accepted.claim,
         principal: accepted.principal,
@@ -112,6 +137,7 @@ pub(crate) async fn run<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static>(
         last_written: now,
     };
     connection.delivery.sync(&connection.session);
+    connection.shared.sync(&connection.session);
     // Without a CONNACK: it would be larger than the client takes, and nothing else may come before it [MQTT-3.2.0-1].
     let end = if connection.output.is_empty() {
         End::Lost
@@ -150,6 +176,7 @@ async fn write_some<W: AsyncWrite>(
 impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     /// `Ok` = DISCONNECT came.
     async fn serve(&mut self) -> Result<(), End> {
+        self.auto_subscribe().await?;
         let mut wanted = self.claim.wanted();
         let mut wanted = pin!(wanted.wait_for(|count| *count > 0));
         let shutdown = self.broker.shutdown.clone();
@@ -157,12 +184,16 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         // One timer for all deadlines. It is set again only for an earlier one: those that are put off with every packet cost nothing.
         let mut timer = pin!(sleep_until(self.last_received));
         let mut armed: Option<Instant> = None;
+        let mut asks = Vec::new();
         loop {
+            if !asks.is_empty() {
+                self.answer(std::mem::take(&mut asks)).await?;
+            }
             if self.take_packets().await? {
                 return Ok(());
             }
             let more = self.put_packets();
-            let can_read = !self.is_full() && self.deferred.is_none();
+            let can_read = !self.is_full() && self.deferred.is_none() && self.heard_at().is_none();
             if let Some(due) = self.next_deadline(can_read)
                 && armed.is_none_or(|at| due < at)
             {
@@ -187,12 +218,16 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                     self.session.saved(mark);
                 }
                 arrival = self.delivery.next() => self.arrived(arrival)?,
+                asked = self.place.entry.asked() => asks = asked,
+                changed = next_values(&mut self.sys) => self.offer_values(changed),
+                done = self.shared.next() => self.shared.done(done, &mut self.session)?,
                 written = write_some(&mut self.writer, &mut self.output, self.unflushed) => match written {
                     Ok(0) => self.unflushed = false,
                     Ok(n) => {
                         Metrics::add(&self.broker.metrics.bytes_out, n as u64);
                         self.last_written = Instant::now();
                         self.unflushed = true;
+                        self.note_waiting(true, true);
                     }
                     Err(_) => return Err(End::Lost),
                 },
@@ -200,6 +235,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                     Ok(n) if n > 0 => {
                         Metrics::add(&self.broker.metrics.bytes_in, n as u64);
                         self.last_received = Instant::now();
+                        self.throttle_bytes(n);
                     }
                     _ => return Err(End::Lost),
                 },
@@ -222,6 +258,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             self.keep_alive_at(can_read),
             self.stall_at(),
             self.checkpoint_at,
+            self.throttled_until(),
         ];
         all.into_iter().flatten().min()
     }
@@ -251,7 +288,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
 
     /// Handles what has come in, as far as there is room. `true` = DISCONNECT.
     async fn take_packets(&mut self) -> Result<bool, End> {
-        while !self.is_full() {
+        while !self.is_full() && self.heard_at().is_none() {
             let packet = match self.deferred.take() {
                 Some(packet) => packet,
                 None => match self.decoder.decode(&mut self.input).map_err(Close::from)? {
@@ -282,6 +319,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         if self.output.is_empty() {
             self.last_written = Instant::now();
         }
+        Metrics::add(&self.broker.metrics.packets_out, 1);
         let fit = Fit {
             version: self.session.version(),
             maximum_packet_size: self.session.client_maximum_packet_size(),
@@ -320,6 +358,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             // Retained messages go first: what the feeds bring is newer.
             if self.retained.is_empty() {
                 more |= self.delivery.offer(&mut self.session, now_ms);
+                more |= self.shared.offer(&mut self.session, now_ms);
             }
             self.put_deliveries(now_ms);
         }
@@ -327,6 +366,10 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             0 => {}
             dropped => Metrics::add(&self.broker.metrics.dropped, dropped),
         }
+        self.shared.begin(
+            &mut self.session,
+            self.output.len() < limits::MAX_OUTPUT && self.retained.is_empty(),
+        );
         self.delivery.begin(
             self.feeds_generation,
             !self.session.subscriptions().is_empty(),
@@ -337,6 +380,9 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         if self.checkpoint_at.is_none() && self.session.is_dirty() {
             self.checkpoint_at = Some(Instant::now() + limits::CHECKPOINT_INTERVAL);
         }
+        let waits = !self.output.is_empty() || self.delivery.waits() || self.shared.waits();
+        self.note_waiting(waits, more);
+        self.place.entry.update(&self.session);
         more
     }
 
@@ -361,6 +407,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 Outgoing::PubRel { .. } => delivery.encode(version, now_ms, self.output.tail()),
             }
         }
+        Metrics::add(&self.broker.metrics.packets_out, by_qos.iter().sum());
         Metrics::add_by_qos(&self.broker.metrics.messages_out, by_qos);
     }
 
@@ -450,7 +497,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 Metrics::add(&self.broker.metrics.protocol_errors, 1);
             }
             if self.session.version() == Version::V5 {
-                self.write(&Packet::Disconnect(Disconnect::new(close.reason_code)));
+                self.write(&Packet::Disconnect(aside::goodbye(close)));
             }
         }
         if !matches!(end, End::Lost) {
@@ -466,10 +513,13 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             tracing::error!(%client, %error, "the session could not be saved at the end of its connection");
         }
         self.broker.backend.progress(&client, &[]);
+        self.note_waiting(false, false);
+        self.broker.note_end(&client);
         Metrics::sub(&self.broker.metrics.connections, 1);
     }
 
     async fn settle(&mut self) -> Result<(), StorageError> {
+        self.shared.finish(&mut self.session).await?;
         if let Some(saving) = self.saving.take() {
             saving.await.1?;
         }
@@ -483,11 +533,15 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             if !self.stored {
                 Metrics::add(&self.broker.metrics.persistent_sessions, 1);
             }
-        } else if self.stored || self.session.has_unreleased() {
-            self.broker
-                .backend
-                .delete_session(self.session.client_id())
-                .await?;
+        } else {
+            shared::session_ended(&*self.broker.backend, &self.session).await?;
+            self.broker.forget_exclusive(&self.session);
+            if self.stored || self.session.has_unreleased() {
+                self.broker
+                    .backend
+                    .delete_session(self.session.client_id())
+                    .await?;
+            }
             if self.stored {
                 Metrics::sub(&self.broker.metrics.persistent_sessions, 1);
             }

@@ -3,6 +3,7 @@
 use crate::backend::{Backend, ClientId, Publish, SavedSession, StorageError};
 use crate::broker::Broker;
 use crate::metrics::Metrics;
+use crate::shared;
 use mqtt_session::{PendingWill, Session};
 use parking_lot::Mutex;
 use std::cmp::Reverse;
@@ -87,6 +88,8 @@ async fn due<B: Backend>(
         save(broker, &mut session).await?;
         broker.deadlines.add(&session);
     } else {
+        shared::session_ended(&*broker.backend, &session).await?;
+        broker.forget_exclusive(&session);
         broker.backend.delete_session(client).await?;
         Metrics::sub(&broker.metrics.persistent_sessions, 1);
     }
@@ -102,6 +105,10 @@ pub(crate) async fn recover<B: Backend>(broker: &Arc<Broker<B>>) -> Result<(), S
                 if session.assume_disconnected(broker.backend.now_ms()) {
                     save(broker, &mut session).await?;
                 }
+                shared::join_again(&*broker.backend, &session).await?;
+                for filter in session.exclusive() {
+                    broker.exclusives.take(filter, &client);
+                }
                 broker.deadlines.add(&session);
                 Metrics::add(&broker.metrics.persistent_sessions, 1);
             }
@@ -110,7 +117,7 @@ pub(crate) async fn recover<B: Backend>(broker: &Arc<Broker<B>>) -> Result<(), S
             }
         }
     }
-    Ok(())
+    broker.backend.shared_recovered().await
 }
 
 pub(crate) async fn save<B: Backend>(

@@ -97,6 +97,11 @@ impl<B: Backend> Delivery<B> {
         self.wait_is_stale = true;
     }
 
+    /// Is something read that was not taken?
+    pub fn waits(&self) -> bool {
+        self.buffered > 0
+    }
+
     /// Offers up to `limits::OFFERS_PER_TURN` messages, feed by feed. `true` = there is more that could be offered at once.
     pub fn offer(&mut self, session: &mut Session, now_ms: i64) -> bool {
         let mut budget = limits::OFFERS_PER_TURN;

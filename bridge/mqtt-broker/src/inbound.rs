@@ -2,8 +2,12 @@
 
 use crate::backend::{Backend, FeedId, Publish, PublishError, StorageError};
 use crate::connection::{Connection, End};
+use crate::extra::exclusive;
 use crate::metrics::Metrics;
-use mqtt_codec::{Packet, PacketId, QoS, ReasonCode, Subscribe, Unsubscribe, Version};
+use mqtt_codec::{
+    Packet, PacketId, QoS, ReasonCode, Subscribe, SubscribeFilter, TopicFilter, Unsubscribe,
+    Version,
+};
 use mqtt_session::{Close, PublishAction};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,9 +29,17 @@ pub(crate) enum Done {
     },
 }
 
+/// What one filter of a SUBSCRIBE came to.
+pub(crate) struct SubscribedOne {
+    pub reason_code: ReasonCode,
+    /// The retained messages that match this filter are to be sent.
+    pub send_retained: Option<TopicFilter>,
+}
+
 impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     /// `true` = DISCONNECT.
     pub(crate) async fn handle(&mut self, packet: Packet) -> Result<bool, End> {
+        Metrics::add(&self.broker.metrics.packets_in, 1);
         match packet {
             Packet::Publish(publish) => {
                 let now_ms = self.broker.backend.now_ms();
@@ -78,33 +90,38 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 self.publishing
                     .push_back(Box::pin(async move { Done::Repeated { packet_id } }));
             }
-            PublishAction::Store { message, packet_id } => {
+            PublishAction::Store {
+                mut message,
+                packet_id,
+            } => {
                 Metrics::by_qos(&self.broker.metrics.messages_in, qos);
                 self.publishing_bytes += bytes;
-                if !self
-                    .broker
-                    .access
-                    .may_publish(&self.principal, &message.topic)
-                {
-                    let refused = Done::Stored {
-                        qos,
-                        packet_id,
-                        bytes,
-                        result: Err(PublishError::NotAuthorized),
-                    };
-                    self.publishing
-                        .push_back(Box::pin(std::future::ready(refused)));
-                    return Ok(());
-                }
+                self.throttle_message();
+                let due_ms = match self.admit(&mut message, now_ms) {
+                    Ok(due_ms) => due_ms,
+                    Err(error) => {
+                        let refused = Done::Stored {
+                            qos,
+                            packet_id,
+                            bytes,
+                            result: Err(error),
+                        };
+                        self.publishing
+                            .push_back(Box::pin(std::future::ready(refused)));
+                        return Ok(());
+                    }
+                };
                 let backend = self.broker.backend.clone();
                 let publisher = self.session.client_id().clone();
                 let exactly_once = packet_id
                     .filter(|_| qos == QoS::ExactlyOnce)
                     .map(|id| (publisher.clone(), id));
                 self.publishing.push_back(Box::pin(async move {
-                    let result = backend
-                        .publish(Publish { message, publisher }, exactly_once)
-                        .await;
+                    let publish = Publish { message, publisher };
+                    let result = match due_ms {
+                        None => backend.publish(publish, exactly_once).await,
+                        Some(due_ms) => backend.publish_later(publish, due_ms, exactly_once).await,
+                    };
                     Done::Stored {
                         qos,
                         packet_id,
@@ -177,7 +194,6 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     }
 
     async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
-        let backend = self.broker.backend.clone();
         let identifier = subscribe
             .properties
             .subscription_identifiers
@@ -185,52 +201,134 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             .copied();
         let mut codes = Vec::with_capacity(subscribe.filters.len());
         let mut with_retained = Vec::new();
-        for entry in &subscribe.filters {
-            let checked = self.session.check_subscribe(entry).and_then(|()| {
-                let allowed = self
-                    .broker
-                    .access
-                    .may_subscribe(&self.principal, &entry.filter);
-                if allowed {
-                    Ok(())
-                } else {
-                    Err(ReasonCode::NOT_AUTHORIZED)
-                }
-            });
-            if let Err(code) = checked {
-                codes.push(code);
-                continue;
-            }
-            // The ends of the feeds come first, the retained messages after: what is published between is in both, never in neither.
-            let feeds = backend.feeds_for(&entry.filter);
-            let subscribed = self.session.handle_subscribe(entry, identifier, feeds);
+        for entry in subscribe.filters {
+            let subscribed = self.subscribe_one(entry, identifier).await?;
             codes.push(subscribed.reason_code);
-            if subscribed.send_retained {
-                with_retained.push(entry.filter.clone());
-            }
+            with_retained.extend(subscribed.send_retained);
         }
         if self.session.is_persistent() {
             self.save_now().await?;
         }
         self.session.suback(subscribe.packet_id, codes);
-        for filter in with_retained {
-            for message in backend.retained(&filter).await? {
-                self.retained
-                    .push_back((filter.clone(), Arc::new(message.into())));
-            }
-        }
-        self.delivery.sync(&self.session);
+        self.subscribed(with_retained).await?;
         Ok(())
     }
 
+    /// One filter of a SUBSCRIBE, or one that the server subscribes the client to.
+    pub(crate) async fn subscribe_one(
+        &mut self,
+        mut entry: SubscribeFilter,
+        identifier: Option<u32>,
+    ) -> Result<SubscribedOne, StorageError> {
+        let refused = |reason_code| {
+            Ok(SubscribedOne {
+                reason_code,
+                send_retained: None,
+            })
+        };
+        let broker = self.broker.clone();
+        let rewrites = &broker.extra.rewrites;
+        entry.filter = rewrites.filter(&entry.filter, &self.principal);
+        let exclusive = match exclusive(&entry.filter) {
+            None => false,
+            Some(None) => return refused(ReasonCode::TOPIC_FILTER_INVALID),
+            Some(Some(inner)) => {
+                entry.filter = inner;
+                true
+            }
+        };
+        if let Err(code) = self.session.check_subscribe(&entry) {
+            return refused(code);
+        }
+        // Of a shared subscription the filter behind the group's name counts.
+        let share = entry.filter.share();
+        let filter = share.as_ref().map_or(&entry.filter, |(_, filter)| filter);
+        if !broker.access.may_subscribe(&self.principal, filter) {
+            return refused(ReasonCode::NOT_AUTHORIZED);
+        }
+        let client = self.session.client_id();
+        if exclusive && !broker.exclusives.take(&entry.filter, client) {
+            return refused(ReasonCode::QUOTA_EXCEEDED);
+        }
+        if !exclusive {
+            broker.exclusives.release(&entry.filter, client);
+        }
+        let feeds = if entry.filter.is_shared() {
+            self.join(&entry.filter).await?;
+            Vec::new()
+        } else {
+            // The ends of the feeds come first, the retained messages after: what is published between is in both, never in neither.
+            broker.backend.feeds_for(&entry.filter)
+        };
+        let subscribed = self.session.handle_subscribe(&entry, identifier, feeds);
+        self.session.set_exclusive(&entry.filter, exclusive);
+        Ok(SubscribedOne {
+            reason_code: subscribed.reason_code,
+            send_retained: subscribed.send_retained.then_some(entry.filter),
+        })
+    }
+
+    /// After the answer: the retained messages of new subscriptions, and what they bring from now on.
+    pub(crate) async fn subscribed(
+        &mut self,
+        with_retained: Vec<TopicFilter>,
+    ) -> Result<(), StorageError> {
+        for filter in with_retained {
+            for message in self.broker.backend.retained(&filter).await? {
+                self.retained
+                    .push_back((filter.clone(), Arc::new(message.into())));
+            }
+            for message in self.broker.sys.matching(&filter) {
+                self.retained.push_back((filter.clone(), message));
+            }
+        }
+        self.delivery.sync(&self.session);
+        self.shared.sync(&self.session);
+        self.follow_sys();
+        self.place.entry.update(&self.session);
+        Ok(())
+    }
+
+    /// The group must be there before SUBACK says so.
+    async fn join(&mut self, share: &TopicFilter) -> Result<(), StorageError> {
+        if self.session.is_member(share) {
+            return Ok(());
+        }
+        let (backend, client) = (&self.broker.backend, self.session.client_id());
+        let holds = self.session.holds(share);
+        backend.shared_join(share, client, holds).await
+    }
+
     async fn unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), End> {
-        let codes = unsubscribe
-            .filters
-            .iter()
-            .map(|filter| self.session.handle_unsubscribe(filter))
+        let rewrites = &self.broker.extra.rewrites;
+        let filters = unsubscribe.filters.iter();
+        let filters = filters.map(|filter| rewrites.filter(filter, &self.principal));
+        let filters: Vec<TopicFilter> = filters
+            .map(|filter| exclusive(&filter).flatten().unwrap_or(filter))
             .collect();
+        let codes = self.unsubscribe_from(&filters).await?;
+        self.session.unsuback(unsubscribe.packet_id, codes);
+        Ok(())
+    }
+
+    pub(crate) async fn unsubscribe_from(
+        &mut self,
+        filters: &[TopicFilter],
+    ) -> Result<Vec<ReasonCode>, StorageError> {
+        let mut codes = Vec::with_capacity(filters.len());
+        for filter in filters {
+            let member = self.session.is_member(filter);
+            codes.push(self.session.handle_unsubscribe(filter));
+            self.broker
+                .exclusives
+                .release(filter, self.session.client_id());
+            if member {
+                // What was sent is still this client's to acknowledge [MQTT-3.10.4-3]; what was not goes to others.
+                self.shared.leave(filter).await?;
+            }
+        }
         self.retained
-            .retain(|(filter, _)| !unsubscribe.filters.contains(filter));
+            .retain(|(filter, _)| !filters.contains(filter));
         let mut wanted: BTreeSet<FeedId> = BTreeSet::new();
         for (filter, _) in self.session.subscriptions().iter() {
             wanted.extend(
@@ -245,8 +343,9 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         if self.session.is_persistent() {
             self.save_now().await?;
         }
-        self.session.unsuback(unsubscribe.packet_id, codes);
         self.delivery.sync(&self.session);
-        Ok(())
+        self.follow_sys();
+        self.place.entry.update(&self.session);
+        Ok(codes)
     }
 }

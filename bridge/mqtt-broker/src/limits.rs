@@ -28,7 +28,12 @@ pub const FEED_READ: usize = 64 * 1024;
 pub const MAX_FEED_BUFFER: usize = 512 * 1024;
 /// Reads of one connection that run at a time.
 pub const MAX_FEED_READS: usize = 4;
+/// Messages that a member of a shared group asks for at a time, and their payload bytes. What it cannot send at once others get later.
+pub const SHARED_TAKE: usize = 64;
+pub const SHARED_TAKE_BYTES: usize = 64 * 1024;
 /// Deliveries that wait for a save of their session.
 pub const MAX_HELD_BACK: usize = 512;
 /// Messages offered between two looks at everything else a connection does.
 pub const OFFERS_PER_TURN: usize = 256;
+/// How long a connection may take to answer who looks after the broker; then what is stored is taken.
+pub const ASKED: Duration = Duration::from_secs(2);

@@ -16,6 +16,9 @@ pub struct Metrics {
     pub takeovers: AtomicU64,
     /// Persistent sessions, connected or not.
     pub persistent_sessions: AtomicU64,
+    /// Packets of every kind, from and to clients.
+    pub packets_in: AtomicU64,
+    pub packets_out: AtomicU64,
     /// By QoS.
     pub messages_in: [AtomicU64; 3],
     /// By QoS; sent again counts again.

@@ -48,6 +48,7 @@ impl ReasonCode {
     pub const BAD_USER_NAME_OR_PASSWORD: ReasonCode = ReasonCode(0x86);
     pub const NOT_AUTHORIZED: ReasonCode = ReasonCode(0x87);
     pub const SERVER_UNAVAILABLE: ReasonCode = ReasonCode(0x88);
+    pub const BANNED: ReasonCode = ReasonCode(0x8A);
     pub const SERVER_SHUTTING_DOWN: ReasonCode = ReasonCode(0x8B);
     pub const BAD_AUTHENTICATION_METHOD: ReasonCode = ReasonCode(0x8C);
     pub const KEEP_ALIVE_TIMEOUT: ReasonCode = ReasonCode(0x8D);
@@ -60,12 +61,43 @@ impl ReasonCode {
     pub const TOPIC_ALIAS_INVALID: ReasonCode = ReasonCode(0x94);
     pub const PACKET_TOO_LARGE: ReasonCode = ReasonCode(0x95);
     pub const QUOTA_EXCEEDED: ReasonCode = ReasonCode(0x97);
+    pub const ADMINISTRATIVE_ACTION: ReasonCode = ReasonCode(0x98);
     pub const PAYLOAD_FORMAT_INVALID: ReasonCode = ReasonCode(0x99);
+    pub const RETAIN_NOT_SUPPORTED: ReasonCode = ReasonCode(0x9A);
+    pub const QOS_NOT_SUPPORTED: ReasonCode = ReasonCode(0x9B);
+    pub const USE_ANOTHER_SERVER: ReasonCode = ReasonCode(0x9C);
+    pub const SERVER_MOVED: ReasonCode = ReasonCode(0x9D);
     pub const SHARED_SUBSCRIPTIONS_NOT_SUPPORTED: ReasonCode = ReasonCode(0x9E);
     pub const CONNECTION_RATE_EXCEEDED: ReasonCode = ReasonCode(0x9F);
 
     pub fn is_error(self) -> bool {
         self.0 >= 0x80
+    }
+
+    /// For people: the reason string where nothing more is to be said.
+    pub fn text(self) -> &'static str {
+        match self {
+            ReasonCode::MALFORMED_PACKET => "malformed packet",
+            ReasonCode::PROTOCOL_ERROR => "protocol error",
+            ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => "this protocol version is not supported",
+            ReasonCode::CLIENT_IDENTIFIER_NOT_VALID => "the client identifier is not valid",
+            ReasonCode::BAD_USER_NAME_OR_PASSWORD => "bad user name or password",
+            ReasonCode::NOT_AUTHORIZED => "not authorised",
+            ReasonCode::SERVER_UNAVAILABLE => "the server is not available now",
+            ReasonCode::BANNED => "banned",
+            ReasonCode::SERVER_SHUTTING_DOWN => "the server is shutting down",
+            ReasonCode::BAD_AUTHENTICATION_METHOD => "this authentication method is not offered",
+            ReasonCode::TOPIC_FILTER_INVALID => "the topic filter is not valid here",
+            ReasonCode::TOPIC_NAME_INVALID => "the topic name is not valid here",
+            ReasonCode::PACKET_TOO_LARGE => "the packet is too large",
+            ReasonCode::QUOTA_EXCEEDED => "a limit of the server is reached",
+            ReasonCode::RETAIN_NOT_SUPPORTED => "retained messages are switched off",
+            ReasonCode::QOS_NOT_SUPPORTED => "this QoS is above the server's maximum",
+            ReasonCode::USE_ANOTHER_SERVER => "use another server",
+            ReasonCode::SERVER_MOVED => "the server has moved",
+            ReasonCode::CONNECTION_RATE_EXCEEDED => "too many connections or attempts: come later",
+            _ => "refused",
+        }
     }
 
     /// The CONNACK return code of 3.1.1 (section 3.2.2.3) that says about the same.
@@ -75,7 +107,9 @@ impl ReasonCode {
             ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => 1,
             ReasonCode::CLIENT_IDENTIFIER_NOT_VALID => 2,
             ReasonCode::BAD_USER_NAME_OR_PASSWORD => 4,
-            ReasonCode::NOT_AUTHORIZED | ReasonCode::BAD_AUTHENTICATION_METHOD => 5,
+            ReasonCode::NOT_AUTHORIZED
+            | ReasonCode::BAD_AUTHENTICATION_METHOD
+            | ReasonCode::BANNED => 5,
             _ => 3,
         }
     }

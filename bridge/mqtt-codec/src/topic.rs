@@ -103,6 +103,16 @@ impl TopicFilter {
         self.0.starts_with("$share/")
     }
 
+    /// Name and topic filter of a shared subscription `$share/{ShareName}/{filter}`. `None`: it is none, or none that is allowed:
+    /// a name has a character and no wildcard, and a filter follows it [MQTT-4.8.2-1, 4.8.2-2].
+    pub fn share(&self) -> Option<(&str, TopicFilter)> {
+        let (name, filter) = self.0.strip_prefix("$share/")?.split_once('/')?;
+        if name.is_empty() || name.contains(['+', '#']) || filter.starts_with("$share/") {
+            return None;
+        }
+        Some((name, TopicFilter::new(filter).ok()?))
+    }
+
     pub fn matches(&self, topic: &TopicName) -> bool {
         filter_matches(&self.0, topic.as_str())
     }
@@ -190,6 +200,27 @@ mod tests {
                 expected,
                 "{filter} on {topic}"
             );
+        }
+    }
+
+    #[test]
+    fn shared_subscriptions_as_section_4_8_2_says() {
+        for (filter, expected) in [
+            ("$share/g/a/+", Some(("g", "a/+"))),
+            ("$share/g//a", Some(("g", "/a"))),
+            ("$share/g/#", Some(("g", "#"))),
+            ("$share/g/", None),
+            ("$share/g", None),
+            ("$share//a", None),
+            ("$share/+/a", None),
+            ("$share/#", None),
+            ("$share/g/$share/h/a", None),
+            ("share/g/a", None),
+        ] {
+            let filter = TopicFilter::new(filter).unwrap();
+            let share = filter.share();
+            let share = share.as_ref().map(|(name, inner)| (*name, inner.as_str()));
+            assert_eq!(share, expected, "{filter}");
         }
     }
 

@@ -25,6 +25,8 @@ pub struct OutgoingPublish {
     /// `Some` exactly when QoS is 1 or 2.
     pub(crate) packet_id: Option<PacketId>,
     pub(crate) identifiers: Vec<u32>,
+    /// With a topic alias: whether the client knows it already, and need not be told the topic.
+    pub(crate) alias: Option<(u16, bool)>,
 }
 
 impl OutgoingPublish {
@@ -42,11 +44,14 @@ impl OutgoingPublish {
             dup: self.dup,
             qos: self.qos,
             retain: self.retain,
-            topic: self.message.topic.as_str(),
+            topic: match self.alias {
+                Some((_, true)) => "",
+                _ => self.message.topic.as_str(),
+            },
             packet_id: self.packet_id,
             // What is left of it when it leaves [MQTT-3.3.2-6].
             message_expiry_interval: self.message.seconds_left(now_ms),
-            topic_alias: None,
+            topic_alias: self.alias.map(|(alias, _)| alias),
             subscription_identifiers: &self.identifiers,
             properties: match version {
                 Version::V5 => self.message.encoded_properties(),

@@ -2,7 +2,7 @@
 
 use crate::session::{Connection, PendingWill};
 use crate::{ClientId, Limits, Message, MessageProperties, Session};
-use mqtt_codec::{ConnAck, Connect, PacketId, Properties, ReasonCode, Version, Will};
+use mqtt_codec::{ConnAck, Connect, PacketId, Properties, QoS, ReasonCode, Version, Will};
 
 /// Checks that need no state. The reason code goes into CONNACK.
 pub fn check_connect(connect: &Connect) -> Result<(), ReasonCode> {
@@ -13,6 +13,20 @@ pub fn check_connect(connect: &Connect) -> Result<(), ReasonCode> {
     let nameless = connect.client_id.is_empty();
     if nameless && connect.version != Version::V5 && !connect.clean_start {
         return Err(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID);
+    }
+    Ok(())
+}
+
+/// What the server announces is what it takes: a will above it is refused [MQTT-3.2.2-12, 3.2.2-13].
+pub fn check_will(connect: &Connect, limits: &Limits) -> Result<(), ReasonCode> {
+    let Some(will) = &connect.will else {
+        return Ok(());
+    };
+    if will.qos > limits.maximum_qos {
+        return Err(ReasonCode::QOS_NOT_SUPPORTED);
+    }
+    if will.retain && !limits.retain_available {
+        return Err(ReasonCode::RETAIN_NOT_SUPPORTED);
     }
     Ok(())
 }
@@ -92,6 +106,10 @@ impl Session {
             connection.client_maximum_packet_size = size as usize;
         }
         connection.problem_information = properties.request_problem_information != Some(0);
+        connection.aliases_to_client = properties
+            .topic_alias_maximum
+            .unwrap_or(0)
+            .min(limits.topic_aliases_sent);
         if session_present {
             connection.unreleased = unreleased.into_iter().collect();
         }
@@ -105,7 +123,13 @@ impl Session {
             answer.receive_maximum = Some(limits.receive_maximum);
             answer.maximum_packet_size = Some(limits.maximum_packet_size);
             answer.topic_alias_maximum = Some(limits.topic_alias_maximum);
-            answer.shared_subscription_available = Some(0);
+            answer.shared_subscription_available = Some(1);
+            if limits.maximum_qos < QoS::ExactlyOnce {
+                answer.maximum_qos = Some(limits.maximum_qos as u8);
+            }
+            if !limits.retain_available {
+                answer.retain_available = Some(0);
+            }
             if session.expiry_interval != asked_expiry {
                 answer.session_expiry_interval = Some(session.expiry_interval);
             }

@@ -11,7 +11,7 @@ impl Session {
             .find(ack.packet_id)
             .map(|entry| entry.awaiting);
         if known == Some(Awaiting::PubComp) {
-            self.in_flight.remove(ack.packet_id);
+            self.end_in_flight(ack.packet_id);
             self.connection.dirty = true;
             self.resend();
         }

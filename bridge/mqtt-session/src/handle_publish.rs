@@ -28,6 +28,18 @@ impl Session {
                 "a client must not send subscription identifiers [MQTT-3.3.4-6]",
             ));
         }
+        if publish.qos > self.connection.limits.maximum_qos {
+            return Err(Close::new(
+                ReasonCode::QOS_NOT_SUPPORTED,
+                "a QoS above the server's maximum [MQTT-3.2.2-11]",
+            ));
+        }
+        if publish.retain && !self.connection.limits.retain_available {
+            return Err(Close::new(
+                ReasonCode::RETAIN_NOT_SUPPORTED,
+                "retained messages are switched off [MQTT-3.2.2-14]",
+            ));
+        }
         if let (Some(packet_id), QoS::ExactlyOnce) = (publish.packet_id, publish.qos)
             && self.connection.unreleased.contains(&packet_id)
         {
@@ -54,10 +66,7 @@ impl Session {
             .properties
             .message_expiry_interval
             .map(|seconds| now_ms.saturating_add(i64::from(seconds) * 1000));
-        let origin = self
-            .subscriptions
-            .no_local_matches(&topic)
-            .then_some(self.tag);
+        let origin = self.origin(&topic);
         let message = Message {
             topic,
             payload: publish.payload,
@@ -71,6 +80,12 @@ impl Session {
             message,
             packet_id: publish.packet_id,
         })
+    }
+
+    /// What a message of this client on the topic carries, so that it does not come back where it is not wanted.
+    pub fn origin(&self, topic: &TopicName) -> Option<u64> {
+        let unwanted = self.subscriptions.no_local_matches(topic);
+        unwanted.then_some(self.tag)
     }
 
     /// Topic aliases (section 3.3.2.3.4).
@@ -113,7 +128,10 @@ impl Session {
     ) {
         let Some(packet_id) = packet_id else { return };
         let code = result.err().unwrap_or(ReasonCode::SUCCESS);
-        let ack = Ack::new(packet_id, code);
+        let mut ack = Ack::new(packet_id, code);
+        if code.is_error() {
+            ack.properties.reason_string = Some(code.text().to_owned());
+        }
         match qos {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => {

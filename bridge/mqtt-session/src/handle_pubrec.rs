@@ -8,7 +8,7 @@ impl Session {
     pub fn handle_pubrec(&mut self, ack: &Ack) {
         match self.in_flight.find_mut(ack.packet_id) {
             Some(entry) if entry.awaiting == Awaiting::PubRec && ack.reason_code.is_error() => {
-                self.in_flight.remove(ack.packet_id);
+                self.end_in_flight(ack.packet_id);
                 self.connection.dirty = true;
                 self.resend();
             }

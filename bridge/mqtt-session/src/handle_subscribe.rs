@@ -2,7 +2,10 @@
 
 use crate::subscriptions::Subscription;
 use crate::{FeedId, Position, Session};
-use mqtt_codec::{Packet, PacketId, ReasonCode, RetainHandling, SubAck, SubscribeFilter};
+use mqtt_codec::{
+    Packet, PacketId, Properties, ReasonCode, RetainHandling, SubAck, SubscribeFilter,
+    SubscriptionOptions, TopicFilter,
+};
 
 /// What one filter of a SUBSCRIBE leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,16 +18,20 @@ pub struct Subscribed {
 impl Session {
     /// Before storage is asked: is this filter possible at all?
     pub fn check_subscribe(&self, entry: &SubscribeFilter) -> Result<(), ReasonCode> {
-        if entry.filter.is_shared() {
-            return Err(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
+        if entry.filter.is_shared() && entry.filter.share().is_none() {
+            return Err(ReasonCode::TOPIC_FILTER_INVALID); // [MQTT-4.8.2-1, 4.8.2-2]
         }
-        let new = self.subscriptions.get(&entry.filter).is_none();
-        if new && self.subscriptions.len() >= self.connection.limits.max_subscriptions {
+        let new = self.subscriptions.get(&entry.filter).is_none()
+            && !self.shared.contains_key(&entry.filter);
+        let count = self.subscriptions.len() + self.shared.len();
+        if new && count >= self.connection.limits.max_subscriptions {
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }
         Ok(())
     }
 
+    /// Of a shared subscription only the options are kept here: its group is the host's.
+    ///
     /// `feeds`: the feeds the filter can match on, with their ends now. The subscription begins there; where it replaces
     /// one with the same filter, nothing is missed and nothing repeated [MQTT-3.8.4-3].
     pub fn handle_subscribe(
@@ -33,6 +40,9 @@ impl Session {
         identifier: Option<u32>,
         feeds: Vec<(FeedId, Position)>,
     ) -> Subscribed {
+        if entry.filter.is_shared() {
+            return self.handle_subscribe_shared(entry, identifier);
+        }
         let old_starts = self
             .subscriptions
             .get(&entry.filter)
@@ -48,8 +58,9 @@ impl Session {
                 }
             }
         }
+        let options = self.granted(entry);
         let subscription = Subscription {
-            options: entry.options,
+            options,
             identifier,
             starts,
         };
@@ -57,7 +68,7 @@ impl Session {
             .insert(entry.filter.clone(), subscription);
         self.connection.dirty = true;
         Subscribed {
-            reason_code: ReasonCode(entry.options.qos as u8),
+            reason_code: ReasonCode(options.qos as u8),
             send_retained: match entry.options.retain_handling {
                 RetainHandling::Send => true,
                 RetainHandling::SendIfNew => !existed,
@@ -76,10 +87,38 @@ impl Session {
         }
     }
 
+    /// The options, with no more than the server's maximum QoS [MQTT-3.2.2-9, 3.2.2-10].
+    pub(crate) fn granted(&self, entry: &SubscribeFilter) -> SubscriptionOptions {
+        let maximum = self.connection.limits.maximum_qos;
+        SubscriptionOptions {
+            qos: entry.options.qos.min(maximum),
+            ..entry.options
+        }
+    }
+
+    /// Marks a subscription as exclusive, or not any more. The host sees to it that it is.
+    pub fn set_exclusive(&mut self, filter: &TopicFilter, exclusive: bool) {
+        self.connection.dirty = true;
+        if exclusive {
+            self.exclusive.insert(filter.clone());
+        } else {
+            self.exclusive.remove(filter);
+        }
+    }
+
+    pub fn exclusive(&self) -> impl Iterator<Item = &TopicFilter> {
+        self.exclusive.iter()
+    }
+
     pub fn suback(&mut self, packet_id: PacketId, reason_codes: Vec<ReasonCode>) {
+        let refused = reason_codes.iter().find(|code| code.is_error());
+        let properties = Properties {
+            reason_string: refused.map(|code| code.text().to_owned()),
+            ..Properties::default()
+        };
         self.reply(Packet::SubAck(SubAck {
             packet_id,
-            properties: Default::default(),
+            properties,
             reason_codes,
         }));
     }

@@ -5,7 +5,8 @@ use mqtt_codec::{Packet, PacketId, ReasonCode, TopicFilter, UnsubAck};
 
 impl Session {
     pub fn handle_unsubscribe(&mut self, filter: &TopicFilter) -> ReasonCode {
-        if self.subscriptions.remove(filter) {
+        self.exclusive.remove(filter);
+        if self.subscriptions.remove(filter) || self.shared.remove(filter).is_some() {
             self.connection.dirty = true;
             ReasonCode::SUCCESS
         } else {

@@ -1,6 +1,6 @@
 //! QoS 1 and 2 messages on their way to the client (section 4.3), in the order they were first sent.
 
-use crate::{FeedId, Position, SharedMessage};
+use crate::{FeedId, Position, SharedMessage, SharedPlace};
 use mqtt_codec::{PacketId, QoS, TopicName};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,6 +20,19 @@ pub enum Awaiting {
 pub enum Source {
     Feed(FeedId, Position),
     Retained(TopicName),
+    /// Given by a shared group: the group gives it to nobody else as long as it is here.
+    Shared(SharedPlace),
+}
+
+impl Source {
+    /// Where in the feeds it is; a retained message is in none.
+    pub fn place(&self) -> Option<(FeedId, Position)> {
+        match self {
+            Source::Feed(feed, at) => Some((*feed, *at)),
+            Source::Shared(place) => Some((place.feed, place.at)),
+            Source::Retained(_) => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

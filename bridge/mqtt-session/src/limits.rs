@@ -1,5 +1,6 @@
 //! Every limit of this crate. Those in [`Limits`] can be set by the host.
 
+use mqtt_codec::QoS;
 use std::time::Duration;
 
 /// What a server grants its clients.
@@ -14,6 +15,12 @@ pub struct Limits {
     pub maximum_packet_size: u32,
     /// Topic aliases a client may set in one connection.
     pub topic_alias_maximum: u16,
+    /// Topic aliases towards a client, if it takes any: its own maximum can only lower it.
+    pub topic_aliases_sent: u16,
+    /// A publish above it ends the connection [MQTT-3.2.2-11]; a subscription above it is granted this.
+    pub maximum_qos: QoS,
+    /// Whether clients may set retained messages.
+    pub retain_available: bool,
     /// QoS 1 and 2 messages to a client that may be unacknowledged; its own Receive Maximum can only lower it.
     pub max_in_flight: u16,
     pub max_subscriptions: usize,
@@ -31,6 +38,9 @@ impl Default for Limits {
             receive_limit: 16_384,
             maximum_packet_size: mqtt_codec::limits::DEFAULT_MAX_PACKET_SIZE as u32,
             topic_alias_maximum: 64,
+            topic_aliases_sent: 64,
+            maximum_qos: QoS::ExactlyOnce,
+            retain_available: true,
             max_in_flight: 512,
             max_subscriptions: 10_000,
             max_session_expiry: u32::MAX,

@@ -6,6 +6,9 @@ use crate::{Delivery, FeedId, Message, OutgoingPublish, Position, Session, Share
 use mqtt_codec::{PacketId, QoS, ReasonCode, TopicFilter};
 use std::sync::Arc;
 
+/// Bytes that the property of a topic alias takes, and what it can make the lengths longer.
+const ALIAS_COST: usize = 5;
+
 /// What became of a message that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
@@ -86,7 +89,7 @@ impl Session {
         )
     }
 
-    fn send(
+    pub(crate) fn send(
         &mut self,
         message: &Arc<SharedMessage>,
         matched: Match,
@@ -109,6 +112,7 @@ impl Session {
             retain,
             packet_id: (qos != QoS::AtMostOnce).then_some(PacketId::MIN),
             identifiers: matched.identifiers,
+            alias: None,
         };
         let version = self.connection.version;
         let limit = self.connection.client_maximum_packet_size;
@@ -135,8 +139,52 @@ impl Session {
             });
             self.connection.dirty = true;
         }
+        self.put_alias(&mut publish, now_ms);
         self.deliver(Delivery::Publish(publish), qos == QoS::ExactlyOnce);
         Offer::Sent
+    }
+
+    /// Topic aliases towards the client (section 3.3.2.3.4): the first topics of a connection get those it takes. What is sent again after
+    /// a reconnect has its whole topic.
+    fn put_alias(&mut self, publish: &mut OutgoingPublish, now_ms: i64) {
+        let connection = &mut self.connection;
+        let most = connection.aliases_to_client;
+        if most == 0 {
+            return;
+        }
+        let topic = &publish.message.topic;
+        if let Some(alias) = connection.sent_aliases.get(topic) {
+            publish.alias = Some((*alias, true));
+            return;
+        }
+        let next = u16::try_from(connection.sent_aliases.len() + 1).unwrap_or(u16::MAX);
+        let size = connection.client_maximum_packet_size;
+        // What an alias costs is saved only from the second message on.
+        let fits = size == usize::MAX
+            || publish.encoded_len(connection.version, now_ms) + ALIAS_COST <= size;
+        if next <= most && fits && topic.as_str().len() > ALIAS_COST {
+            connection.sent_aliases.insert(topic.clone(), next);
+            publish.alias = Some((next, false));
+        }
+    }
+
+    /// A message that is in no feed: sent with QoS 0 to who is there, and that is all.
+    pub fn offer_unstored(&mut self, message: &Arc<SharedMessage>, now_ms: i64) -> Offer {
+        let nowhere = FeedId {
+            stream: u64::MAX,
+            partition: u32::MAX,
+        };
+        let at = Position(u64::MAX);
+        let Some(matched) = self.subscriptions.matches(nowhere, at, message, self.tag) else {
+            return Offer::Passed;
+        };
+        let retain = matched.retain_as_published && message.retain;
+        let matched = Match {
+            qos: QoS::AtMostOnce,
+            ..matched
+        };
+        let source = Source::Retained(message.topic.clone());
+        self.send(message, matched, retain, source, now_ms)
     }
 
     /// Messages in flight that must be read again before they can be sent again: after a restart.
@@ -153,7 +201,7 @@ impl Session {
         match (message, self.in_flight.find_mut(packet_id)) {
             (Some(message), Some(entry)) => entry.message = Some(Arc::new(message.into())),
             (None, Some(_)) => {
-                self.in_flight.remove(packet_id);
+                self.end_in_flight(packet_id);
                 self.connection.dropped += 1;
                 self.connection.dirty = true;
             }
@@ -190,6 +238,7 @@ impl Session {
                     retain: entry.retain,
                     packet_id: Some(entry.packet_id),
                     identifiers: entry.identifiers.clone(),
+                    alias: None,
                 })),
                 (None, _) => {}
             }

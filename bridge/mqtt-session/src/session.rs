@@ -1,7 +1,8 @@
 use crate::in_flight::InFlights;
+use crate::shared::{Settling, SharedSubscription};
 use crate::subscriptions::Subscriptions;
 use crate::{ClientId, Delivery, FeedId, Limits, Message, Position, limits};
-use mqtt_codec::{Packet, PacketId, TopicName, Version};
+use mqtt_codec::{Packet, PacketId, TopicFilter, TopicName, Version};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
@@ -37,6 +38,12 @@ pub struct Session {
     pub(crate) expiry_interval: u32,
     pub(crate) disconnected_at: Option<i64>,
     pub(crate) subscriptions: Subscriptions,
+    /// Filters of `subscriptions` that no other session may subscribe to in the same way.
+    pub(crate) exclusive: BTreeSet<TopicFilter>,
+    /// By the whole filter, `$share/...`.
+    pub(crate) shared: BTreeMap<TopicFilter, SharedSubscription>,
+    /// What the client is done with and its group does not know durably yet.
+    pub(crate) settling: VecDeque<Settling>,
     /// Up to where each feed was handed over.
     pub(crate) feeds: BTreeMap<FeedId, Position>,
     pub(crate) in_flight: InFlights,
@@ -59,6 +66,9 @@ pub(crate) struct Connection {
     /// Request Problem Information of CONNECT.
     pub problem_information: bool,
     pub aliases: HashMap<u16, TopicName>,
+    /// Topic aliases that may be set towards the client, and those that are.
+    pub aliases_to_client: u16,
+    pub sent_aliases: HashMap<TopicName, u16>,
     /// QoS 2, receiver side: stored and not yet released (or on the way to it).
     pub unreleased: BTreeSet<PacketId>,
     /// QoS 1 publishes handed to storage and not yet answered.
@@ -92,6 +102,8 @@ impl Connection {
             client_maximum_packet_size: usize::MAX,
             problem_information: true,
             aliases: HashMap::new(),
+            aliases_to_client: 0,
+            sent_aliases: HashMap::new(),
             unreleased: BTreeSet::new(),
             storing: 0,
             replies: VecDeque::new(),
@@ -113,6 +125,9 @@ impl Session {
             expiry_interval: 0,
             disconnected_at: None,
             subscriptions: Subscriptions::default(),
+            exclusive: BTreeSet::new(),
+            shared: BTreeMap::new(),
+            settling: VecDeque::new(),
             feeds: BTreeMap::new(),
             in_flight: InFlights::new(PacketId::MAX),
             will: None,
@@ -234,6 +249,15 @@ impl Session {
         self.connection.dirty = false;
     }
 
+    pub fn has_will(&self) -> bool {
+        self.will.is_some()
+    }
+
+    /// When its client left, milliseconds since the epoch; `None` while it is connected.
+    pub fn disconnected_at(&self) -> Option<i64> {
+        self.disconnected_at
+    }
+
     /// Are there QoS 2 messages of the client that it has not released?
     pub fn has_unreleased(&self) -> bool {
         !self.connection.unreleased.is_empty()
@@ -247,9 +271,9 @@ impl Session {
     pub fn checkpoints(&self) -> Vec<(FeedId, Position)> {
         let mut lowest = self.feeds.clone();
         for entry in &self.in_flight.entries {
-            if let crate::in_flight::Source::Feed(feed, position) = &entry.source {
-                let at = lowest.entry(*feed).or_insert(*position);
-                *at = (*at).min(*position);
+            if let Some((feed, position)) = entry.source.place() {
+                let at = lowest.entry(feed).or_insert(position);
+                *at = (*at).min(position);
             }
         }
         lowest.into_iter().collect()

@@ -2,12 +2,14 @@
 
 use crate::in_flight::{Awaiting, InFlight, Source};
 use crate::session::PendingWill;
+use crate::shared::{Settling, SharedSubscription};
 use crate::subscriptions::Subscription;
-use crate::{ClientId, FeedId, Message, Position, Session};
+use crate::{ClientId, FeedId, Message, Position, Session, SharedPlace};
 use bytes::{Buf, BufMut, Bytes, BytesMut, TryGetError};
 use mqtt_codec::{PacketId, QoS, SubscriptionOptions, TopicFilter, TopicName};
 
-const FORMAT: u8 = 1;
+/// 2: shared and exclusive subscriptions. 1 is read as well.
+const FORMAT: u8 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
@@ -53,6 +55,27 @@ fn get_place(from: &mut Bytes) -> Result<(FeedId, Position), StateError> {
         partition: from.try_get_u32()?,
     };
     Ok((feed, Position(from.try_get_u64()?)))
+}
+
+fn put_shared_place(out: &mut BytesMut, place: &SharedPlace) {
+    put_bytes(out, place.share.as_str().as_bytes());
+    put_place(out, place.feed, place.at);
+}
+
+fn get_shared_place(from: &mut Bytes) -> Result<SharedPlace, StateError> {
+    let share = get_filter(from)?;
+    let (feed, at) = get_place(from)?;
+    Ok(SharedPlace { share, feed, at })
+}
+
+fn get_filter(from: &mut Bytes) -> Result<TopicFilter, StateError> {
+    TopicFilter::new(&get_text(from)?)
+        .map_err(|_| StateError::Damaged("a topic filter is not valid"))
+}
+
+fn get_options(from: &mut Bytes) -> Result<SubscriptionOptions, StateError> {
+    SubscriptionOptions::from_u8(from.try_get_u8()?)
+        .map_err(|_| StateError::Damaged("subscription options"))
 }
 
 /// 0, where it may stand, is none (section 3.8.2.1.2).
@@ -111,6 +134,10 @@ impl Session {
                     out.put_u8(1);
                     put_bytes(&mut out, topic.as_str().as_bytes());
                 }
+                Source::Shared(place) => {
+                    out.put_u8(2);
+                    put_shared_place(&mut out, place);
+                }
             }
         }
         match &self.will {
@@ -122,15 +149,29 @@ impl Session {
                 put_bytes(&mut out, &will.message.to_bytes());
             }
         }
+        out.put_u32(self.shared.len() as u32);
+        for (share, subscription) in &self.shared {
+            put_bytes(&mut out, share.as_str().as_bytes());
+            out.put_u8(subscription.options.to_u8());
+            out.put_u32(subscription.identifier.unwrap_or(0));
+        }
+        out.put_u32(self.settling.len() as u32);
+        for settling in &self.settling {
+            put_shared_place(&mut out, &settling.place);
+        }
+        out.put_u32(self.exclusive.len() as u32);
+        for filter in &self.exclusive {
+            put_bytes(&mut out, filter.as_str().as_bytes());
+        }
         out.freeze()
     }
 
     /// Reads what `snapshot` gave.
     pub fn from_bytes(client_id: ClientId, mut from: Bytes) -> Result<Session, StateError> {
         let from = &mut from;
-        match from.try_get_u8()? {
-            FORMAT => {}
-            other => return Err(StateError::UnknownFormat(other)),
+        let format = from.try_get_u8()?;
+        if !(1..=FORMAT).contains(&format) {
+            return Err(StateError::UnknownFormat(format));
         }
         let tag = from.try_get_u64()?;
         let epoch = from.try_get_u64()?;
@@ -139,10 +180,8 @@ impl Session {
         session.disconnected_at = Some(from.try_get_i64()?).filter(|at| *at != i64::MIN);
         session.in_flight = crate::in_flight::InFlights::new(get_packet_id(from)?);
         for _ in 0..from.try_get_u32()? {
-            let filter = TopicFilter::new(&get_text(from)?)
-                .map_err(|_| StateError::Damaged("a topic filter is not valid"))?;
-            let options = SubscriptionOptions::from_u8(from.try_get_u8()?)
-                .map_err(|_| StateError::Damaged("subscription options"))?;
+            let filter = get_filter(from)?;
+            let options = get_options(from)?;
             let identifier = Some(get_identifier(from)?).filter(|value| *value != 0);
             let mut starts = Vec::new();
             for _ in 0..from.try_get_u32()? {
@@ -182,7 +221,37 @@ impl Session {
                 delay,
             });
         }
+        if format >= 2 {
+            session.get_shared(from)?;
+        }
         Ok(session)
+    }
+}
+
+impl Session {
+    fn get_shared(&mut self, from: &mut Bytes) -> Result<(), StateError> {
+        for _ in 0..from.try_get_u32()? {
+            let share = get_filter(from)?;
+            if share.share().is_none() {
+                return Err(StateError::Damaged("a shared subscription"));
+            }
+            let options = get_options(from)?;
+            let identifier = Some(get_identifier(from)?).filter(|value| *value != 0);
+            let subscription = SharedSubscription {
+                options,
+                identifier,
+            };
+            self.shared.insert(share, subscription);
+        }
+        for _ in 0..from.try_get_u32()? {
+            let place = get_shared_place(from)?;
+            let begun = false;
+            self.settling.push_back(Settling { place, begun });
+        }
+        for _ in 0..from.try_get_u32()? {
+            self.exclusive.insert(get_filter(from)?);
+        }
+        Ok(())
     }
 }
 
@@ -217,6 +286,7 @@ fn get_in_flight(from: &mut Bytes) -> Result<InFlight, StateError> {
                 TopicName::new(&get_text(from)?).map_err(|_| StateError::Damaged("a topic"))?;
             Source::Retained(topic)
         }
+        2 => Source::Shared(get_shared_place(from)?),
         _ => return Err(StateError::Damaged("the source of a message in flight")),
     };
     Ok(InFlight {

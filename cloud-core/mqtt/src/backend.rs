@@ -1,20 +1,25 @@
 //! The broker's [`Backend`] on the kernel.
 
+use std::sync::Arc;
+
 use frontend::{Context, retained as retained_layout};
+use kernel::Command;
 use mqtt_broker::Backend;
 use mqtt_broker::backend::{
     ClientId, FeedId, FeedRead, Message, Position, Publish, PublishError, ReadError, SavedSession,
-    StorageError,
+    StorageError, Taken,
 };
 use mqtt_broker::convert;
 use mqtt_codec::{PacketId, TopicFilter};
 use record::{Namespace, stream_for_topic};
 
+use crate::delayed::Delayed;
 use crate::feeds::Feeds;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
 use crate::retained;
 use crate::sessions::Sessions;
+use crate::shares::Shares;
 
 /// Where the core keeps what its MQTT broker handles: messages in streams, sessions and retained messages in tables.
 pub struct CoreBackend {
@@ -23,6 +28,25 @@ pub struct CoreBackend {
     publisher: Publisher,
     sessions: Sessions,
     feeds: Feeds,
+    shares: Shares,
+    delayed: Delayed,
+    retained_limits: RetainedLimits,
+}
+
+/// How many retained messages there may be, and how long their payloads.
+#[derive(Clone, Copy, Debug)]
+pub struct RetainedLimits {
+    pub messages: usize,
+    pub bytes: usize,
+}
+
+impl Default for RetainedLimits {
+    fn default() -> RetainedLimits {
+        RetainedLimits {
+            messages: 1_000_000,
+            bytes: usize::MAX,
+        }
+    }
 }
 
 impl CoreBackend {
@@ -33,22 +57,62 @@ impl CoreBackend {
             publisher: Publisher::new(ctx.clone(), namespace.clone(), metrics.clone()),
             sessions: Sessions::new(ctx.kernel.clone(), namespace.clone()),
             feeds: Feeds::new(ctx.kernel.clone(), namespace.clone(), metrics.clone()),
+            shares: Shares::new(ctx.kernel.clone(), namespace.clone()),
+            delayed: Delayed::new(ctx.kernel.clone(), ctx.clock.clone(), namespace.clone()),
+            retained_limits: RetainedLimits::default(),
             namespace,
             ctx,
         })
     }
 
-    async fn store(
-        &self,
-        publish: Publish,
-        exactly_once: Option<(ClientId, PacketId)>,
-    ) -> Result<(), PublishError> {
-        let topic = publish.message.topic.as_str();
-        let record = convert::new_record(&publish, self.ctx.now_ms());
-        let mut with_it = Vec::new();
-        if let Some((client, packet_id)) = exactly_once {
-            with_it.push(self.sessions.remember(&client, packet_id));
+    pub fn with_retained_limits(self, retained_limits: RetainedLimits) -> CoreBackend {
+        CoreBackend {
+            retained_limits,
+            ..self
         }
+    }
+
+    /// Publishes what was to be published later, until the shutdown.
+    pub async fn publish_delayed(self: Arc<Self>) {
+        let until = self.ctx.shutdown.clone();
+        let publishing = self
+            .delayed
+            .run(|publish, row| self.store(publish, vec![row]));
+        until.run_until_cancelled(publishing).await;
+    }
+
+    /// A retained message more, or a larger one, than there may be is refused (0x97).
+    fn check_retained(&self, publish: &Publish, topic: &str) -> Result<(), PublishError> {
+        let payload = &publish.message.payload;
+        if !publish.message.retain || payload.is_empty() {
+            return Ok(());
+        }
+        let RetainedLimits { messages, bytes } = self.retained_limits;
+        if payload.len() > bytes {
+            let text = format!(
+                "a retained message may have {bytes} bytes, this has {}",
+                payload.len()
+            );
+            return Err(PublishError::QuotaExceeded(text));
+        }
+        let kernel = &self.ctx.kernel;
+        let known = || {
+            let key = retained_layout::key(&self.namespace, topic);
+            kernel.table_get(retained_layout::TABLE, &key).is_some()
+        };
+        if kernel.table_len(retained_layout::TABLE) >= messages && !known() {
+            let text = format!("there are {messages} retained messages already");
+            return Err(PublishError::QuotaExceeded(text));
+        }
+        Ok(())
+    }
+
+    /// `with_it` goes into the same write.
+    async fn store(&self, publish: Publish, with_it: Vec<Command>) -> Result<(), PublishError> {
+        let topic = publish.message.topic.as_str();
+        self.check_retained(&publish, topic)?;
+        let record = convert::new_record(&publish, self.ctx.now_ms());
+        let mut with_it = with_it;
         if publish.message.retain {
             let command = retained_layout::command(&self.namespace, topic, &record)
                 .map_err(|error| PublishError::QuotaExceeded(error.to_string()))?;
@@ -76,7 +140,22 @@ impl Backend for CoreBackend {
         publish: Publish,
         exactly_once: Option<(ClientId, PacketId)>,
     ) -> Result<(), PublishError> {
-        self.store(publish, exactly_once).await
+        let packet = exactly_once.map(|(client, id)| self.sessions.remember(&client, id));
+        self.store(publish, packet.into_iter().collect()).await
+    }
+
+    async fn publish_later(
+        &self,
+        publish: Publish,
+        due_ms: i64,
+        exactly_once: Option<(ClientId, PacketId)>,
+    ) -> Result<(), PublishError> {
+        let topic = publish.message.topic.as_str();
+        let record = convert::new_record(&publish, self.ctx.now_ms());
+        self.publisher.check_size(&record)?;
+        self.check_retained(&publish, topic)?;
+        let packet = exactly_once.map(|(client, id)| self.sessions.remember(&client, id));
+        self.delayed.put(&publish, due_ms, packet).await
     }
 
     async fn release(&self, client: &ClientId, packet_id: PacketId) -> Result<(), StorageError> {
@@ -116,6 +195,11 @@ impl Backend for CoreBackend {
         ))
     }
 
+    fn retained_count(&self) -> Option<u64> {
+        let count = self.ctx.kernel.table_len(retained_layout::TABLE);
+        u64::try_from(count).ok()
+    }
+
     fn feeds_for(&self, filter: &TopicFilter) -> Vec<(FeedId, Position)> {
         self.feeds.for_filter(filter)
     }
@@ -135,5 +219,56 @@ impl Backend for CoreBackend {
 
     async fn wait(&self, positions: &[(FeedId, Position)], feeds_generation: u64) -> Vec<FeedId> {
         self.feeds.wait(positions, feeds_generation).await
+    }
+
+    async fn shared_join(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+        holds: Vec<(FeedId, Position)>,
+    ) -> Result<(), StorageError> {
+        self.shares.join(share, client, &holds).await
+    }
+
+    async fn shared_take(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+        max_messages: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Taken>, ReadError> {
+        self.shares
+            .take(share, client, max_messages, max_bytes)
+            .await
+    }
+
+    async fn shared_settle(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+        places: Vec<(FeedId, Position)>,
+    ) -> Result<(), StorageError> {
+        self.shares.settle(share, client, &places).await
+    }
+
+    async fn shared_release(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+        places: Option<Vec<(FeedId, Position)>>,
+    ) -> Result<(), StorageError> {
+        self.shares.release(share, client, places.as_deref()).await
+    }
+
+    async fn shared_leave(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+    ) -> Result<(), StorageError> {
+        self.shares.leave(share, client).await
+    }
+
+    async fn shared_recovered(&self) -> Result<(), StorageError> {
+        self.shares.recovered().await
     }
 }

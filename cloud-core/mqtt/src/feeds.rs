@@ -1,6 +1,8 @@
 //! Feeds are partitions: where a filter's messages can be, reading them, waiting for more.
 
-use kernel::{Kernel, PartitionId, ReadError as KernelReadError, StreamId};
+use std::sync::Arc;
+
+use kernel::{Kernel, PartitionId, ReadError as KernelReadError, Stream, StreamId};
 use mqtt_broker::backend::{FeedId, FeedRead, Position, ReadError, StorageError};
 use mqtt_broker::convert;
 use mqtt_codec::TopicFilter;
@@ -16,26 +18,41 @@ pub struct Feeds {
     metrics: Metrics,
 }
 
-fn feed(partition: PartitionId) -> FeedId {
+pub(crate) fn feed(partition: PartitionId) -> FeedId {
     FeedId {
         stream: partition.stream.0,
         partition: partition.partition,
     }
 }
 
-fn partition(feed: FeedId) -> PartitionId {
+pub(crate) fn partition(feed: FeedId) -> PartitionId {
     PartitionId {
         stream: StreamId(feed.stream),
         partition: feed.partition,
     }
 }
 
+/// The streams in which messages that match can be.
+pub(crate) fn streams_for(
+    kernel: &Kernel,
+    namespace: &Namespace,
+    filter: &TopicFilter,
+) -> Vec<Arc<Stream>> {
+    match filter.levels().next() {
+        Some("+" | "#") | None => kernel.streams(namespace),
+        Some(level) => {
+            let address = StreamAddress::new(namespace.clone(), stream_for_topic(level));
+            kernel.stream(&address).into_iter().collect()
+        }
+    }
+}
+
 /// Offsets are not negative.
-fn position(offset: i64) -> Position {
+pub(crate) fn position(offset: i64) -> Position {
     Position(u64::try_from(offset).unwrap_or(0))
 }
 
-fn offset(position: Position) -> i64 {
+pub(crate) fn offset(position: Position) -> i64 {
     i64::try_from(position.0).unwrap_or(i64::MAX)
 }
 
@@ -61,13 +78,7 @@ impl Feeds {
     /// The first level of a topic names its stream; a filter that begins with a wildcard looks at all of them. (Topics
     /// that begin with `$` are kept from such filters when messages are matched.)
     pub fn for_filter(&self, filter: &TopicFilter) -> Vec<(FeedId, Position)> {
-        let streams = match filter.levels().next() {
-            Some("+" | "#") | None => self.kernel.streams(&self.namespace),
-            Some(level) => {
-                let address = StreamAddress::new(self.namespace.clone(), stream_for_topic(level));
-                self.kernel.stream(&address).into_iter().collect()
-            }
-        };
+        let streams = streams_for(&self.kernel, &self.namespace, filter);
         let partitions = streams.iter().flat_map(|stream| stream.partition_ids());
         let ends = partitions.filter_map(|partition| {
             let watermarks = self.kernel.watermarks(partition)?;

@@ -5,14 +5,18 @@
 //! Kafka's own partitioner chooses. See `docs/reference/mapping.md`.
 
 mod backend;
+mod delayed;
 mod feeds;
 pub mod limits;
 mod metrics;
+mod options;
 mod publish;
 mod retained;
 mod sessions;
+mod shares;
 mod start;
 mod tables;
 
-pub use backend::CoreBackend;
+pub use backend::{CoreBackend, RetainedLimits};
+pub use options::{Mqtt, MqttOptions};
 pub use start::start;

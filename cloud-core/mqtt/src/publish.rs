@@ -66,6 +66,18 @@ impl Publisher {
         }
     }
 
+    /// Its bytes, if there are not too many.
+    pub fn check_size(&self, record: &NewRecord) -> Result<usize, PublishError> {
+        let body = record_size(record);
+        let limit = self.shared.ctx.limits.message_bytes;
+        if body > limit {
+            return Err(PublishError::QuotaExceeded(format!(
+                "the message is {body} bytes, the limit is {limit}"
+            )));
+        }
+        Ok(body)
+    }
+
     /// Queues a record at once; the receiver resolves when it is durable together with the commands in `with_it`.
     pub fn publish(
         &self,
@@ -74,13 +86,7 @@ impl Publisher {
         with_it: Vec<Command>,
     ) -> Result<oneshot::Receiver<Verdict>, PublishError> {
         let shared = &self.shared;
-        let body = record_size(&record);
-        let limit = shared.ctx.limits.message_bytes;
-        if body > limit {
-            return Err(PublishError::QuotaExceeded(format!(
-                "the message is {body} bytes, the limit is {limit}"
-            )));
-        }
+        let body = self.check_size(&record)?;
         let size = body + limits::PENDING_OVERHEAD;
         if shared.pending_bytes.fetch_add(size, Ordering::Relaxed) + size > limits::PENDING_BYTES {
             shared.pending_bytes.fetch_sub(size, Ordering::Relaxed);

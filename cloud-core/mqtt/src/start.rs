@@ -1,28 +1,39 @@
 use std::sync::Arc;
 
 use frontend::Context;
-use mqtt_broker::Broker;
 use mqtt_broker::backend::StorageError;
+use mqtt_broker::{Broker, Limits, Peer};
 use record::Namespace;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::{CoreBackend, limits, metrics};
+use crate::{CoreBackend, Mqtt, MqttOptions, limits, metrics};
 
 /// Serves MQTT on `listener` until the context is shut down. The stored sessions are read first: clients that connect
 /// before wait for their CONNACK.
-pub fn start(ctx: Context, listener: TcpListener) -> JoinHandle<()> {
+pub fn start(
+    ctx: Context,
+    listener: TcpListener,
+    options: MqttOptions,
+    mqtt: Mqtt,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let broker = match open(&ctx).await {
+        let broker = match open(&ctx, options).await {
             Ok(broker) => broker,
             Err(error) => {
                 tracing::error!(%error, "MQTT is not served");
                 return;
             }
         };
+        tokio::spawn(broker.backend().clone().publish_delayed());
+        mqtt.set(broker.clone());
         frontend::serve_tcp(ctx, "mqtt", listener, move |connection| {
             let broker = broker.clone();
-            async move { broker.serve(connection.stream).await }
+            let peer = Peer {
+                address: Some(connection.peer),
+                certificate_name: None,
+            };
+            async move { broker.serve_peer(connection.stream, peer).await }
         })
         .await;
     })
@@ -37,14 +48,22 @@ enum StartError {
     Sessions(#[from] StorageError),
 }
 
-async fn open(ctx: &Context) -> Result<Arc<Broker<CoreBackend>>, StartError> {
+async fn open(ctx: &Context, options: MqttOptions) -> Result<Arc<Broker<CoreBackend>>, StartError> {
     let backend = CoreBackend::new(ctx.clone(), Namespace::default())?;
+    let backend = backend.with_retained_limits(options.retained);
     let message_bytes = u32::try_from(ctx.limits.message_bytes).unwrap_or(u32::MAX);
-    let session_limits = mqtt_broker::Limits {
+    let session_limits = Limits {
         maximum_packet_size: message_bytes.saturating_add(limits::PACKET_OVERHEAD),
-        ..mqtt_broker::Limits::default()
+        ..options.limits
     };
-    let broker = Broker::start(Arc::new(backend), session_limits, ctx.shutdown.clone()).await?;
+    let broker = Broker::start_extended(
+        Arc::new(backend),
+        Arc::new(mqtt_broker::access::Everybody),
+        session_limits,
+        options.extra,
+        ctx.shutdown.clone(),
+    )
+    .await?;
     metrics::register(&ctx.registry, broker.clone())?;
     Ok(broker)
 }

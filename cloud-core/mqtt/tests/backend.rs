@@ -261,3 +261,160 @@ async fn what_may_not_be_stored_is_refused_with_the_reason() {
     assert!(matches!(error, PublishError::QuotaExceeded(_)), "{error}");
     assert!(ctx.kernel.streams(&Namespace::default()).is_empty());
 }
+
+async fn taken(backend: &CoreBackend, share: &str, client: &ClientId, most: usize) -> Vec<String> {
+    let share = filter(share);
+    let mut taken = Vec::new();
+    while taken.len() < most {
+        let take = backend.shared_take(&share, client, most - taken.len(), 1024 * 1024);
+        let Ok(result) = tokio::time::timeout(std::time::Duration::from_millis(300), take).await
+        else {
+            break;
+        };
+        let payloads = result
+            .unwrap()
+            .into_iter()
+            .map(|m| m.message.payload.clone());
+        taken.extend(payloads.map(|payload| String::from_utf8(payload.to_vec()).unwrap()));
+    }
+    taken
+}
+
+#[tokio::test]
+async fn a_group_goes_on_after_a_restart_and_what_a_stored_session_has_goes_to_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (ClientId::new("a"), ClientId::new("b"));
+    let share = filter("$share/g/t/+");
+    let held;
+    {
+        let ctx = open(dir.path());
+        let backend = backend(&ctx);
+        backend
+            .publish(publish("t/1", "before"), None)
+            .await
+            .unwrap();
+        backend.shared_join(&share, &a, vec![]).await.unwrap();
+        backend.shared_join(&share, &b, vec![]).await.unwrap();
+        for n in 0..10 {
+            backend
+                .publish(publish("t/1", n.to_string()), None)
+                .await
+                .unwrap();
+        }
+        let first = backend.shared_take(&share, &a, 2, 1024).await.unwrap();
+        let places = |taken: &[mqtt_broker::backend::Taken]| {
+            taken.iter().map(|m| (m.feed, m.at)).collect::<Vec<_>>()
+        };
+        backend
+            .shared_settle(&share, &a, places(&first))
+            .await
+            .unwrap();
+        let second = backend.shared_take(&share, &a, 2, 1024).await.unwrap();
+        assert_eq!(second[0].message.payload, "2");
+        held = places(&second);
+        assert_eq!(taken(&backend, "$share/g/t/+", &b, 100).await.len(), 6);
+        // What b had goes back when its connection ends; a is killed with the process.
+        backend.shared_release(&share, &b, None).await.unwrap();
+        ctx.kernel.shutdown().await;
+    }
+    let ctx = open(dir.path());
+    let backend = backend(&ctx);
+    backend.shared_join(&share, &a, held.clone()).await.unwrap();
+    backend.shared_recovered().await.unwrap();
+    backend.shared_join(&share, &b, vec![]).await.unwrap();
+    let rest: Vec<String> = (4..10).map(|n| n.to_string()).collect();
+    assert_eq!(taken(&backend, "$share/g/t/+", &b, 100).await, rest);
+    backend
+        .shared_settle(&share, &a, held[..1].to_vec())
+        .await
+        .unwrap();
+    backend.shared_release(&share, &a, None).await.unwrap();
+    assert_eq!(taken(&backend, "$share/g/t/+", &b, 100).await, ["3"]);
+}
+
+#[tokio::test]
+async fn a_group_whose_members_did_not_come_back_is_gone_and_a_new_stream_is_read_from_its_beginning()
+ {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, share) = (ClientId::new("a"), filter("$share/g/#"));
+    {
+        let ctx = open(dir.path());
+        let backend = backend(&ctx);
+        backend.shared_join(&share, &a, vec![]).await.unwrap();
+        backend.publish(publish("one/x", "1"), None).await.unwrap();
+        backend.publish(publish("two/x", "2"), None).await.unwrap();
+        backend
+            .publish(publish("$hidden/x", "3"), None)
+            .await
+            .unwrap();
+        assert_eq!(taken(&backend, "$share/g/#", &a, 9).await, ["1", "2"]);
+        ctx.kernel.shutdown().await;
+    }
+    let ctx = open(dir.path());
+    let backend = backend(&ctx);
+    assert_eq!(ctx.kernel.queues().len(), 1);
+    backend.shared_recovered().await.unwrap();
+    assert!(ctx.kernel.queues().is_empty());
+    backend.shared_join(&share, &a, vec![]).await.unwrap();
+    assert!(taken(&backend, "$share/g/#", &a, 9).await.is_empty());
+    backend.shared_leave(&share, &a).await.unwrap();
+    assert!(ctx.kernel.queues().is_empty());
+}
+
+#[tokio::test]
+async fn a_delayed_message_survives_a_restart_and_is_published_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let client = ClientId::new("c");
+    {
+        let ctx = open(dir.path());
+        let backend = backend(&ctx);
+        let due = ctx.now_ms() + 200;
+        let packet = Some((client.clone(), id(5)));
+        let later = backend.publish_later(publish("d/x", "later"), due, packet);
+        later.await.unwrap();
+        let far = backend.publish_later(publish("d/x", "far"), due + 3_600_000, None);
+        far.await.unwrap();
+        assert_eq!(backend.unreleased(&client).await.unwrap(), [id(5)]);
+        ctx.kernel.shutdown().await;
+    }
+    let ctx = open(dir.path());
+    let backend = Arc::new(backend(&ctx));
+    let run = tokio::spawn(backend.clone().publish_delayed());
+    let now = backend.publish_later(retained("d/y", "now"), ctx.now_ms(), None);
+    now.await.unwrap();
+    while payloads(&backend, "d/#").await.len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let mut published = payloads(&backend, "d/#").await;
+    published.sort();
+    assert_eq!(published, ["later", "now"]);
+    assert_eq!(backend.retained(&filter("d/y")).await.unwrap().len(), 1);
+    assert_eq!(ctx.kernel.table_len("mqtt.delayed"), 1, "the far one");
+    ctx.shutdown.cancel();
+    run.await.unwrap();
+}
+
+#[tokio::test]
+async fn retained_messages_above_the_limits_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let ctx = open(dir.path());
+    let backend = backend(&ctx).with_retained_limits(mqtt::RetainedLimits {
+        messages: 2,
+        bytes: 4,
+    });
+    for (topic, payload, fits) in [
+        ("r/1", "one", true),
+        ("r/2", "two", true),
+        ("r/3", "many", false),
+        ("r/1", "new", true),
+        ("r/1", "large", false),
+        ("r/1", "", true),
+        ("r/3", "many", true),
+    ] {
+        let result = backend.publish(retained(topic, payload), None).await;
+        assert_eq!(result.is_ok(), fits, "{topic} {payload}: {result:?}");
+        let quota = matches!(result, Err(PublishError::QuotaExceeded(_)));
+        assert_eq!(quota, !fits);
+    }
+    assert_eq!(backend.retained_count(), Some(2));
+}

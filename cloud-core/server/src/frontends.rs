@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use cloud_sync::{SyncFrontend, Timing};
 use frontend::Context;
+use mqtt::{Mqtt, MqttOptions};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -17,13 +18,18 @@ pub struct Running {
     pub tasks: JoinSet<&'static str>,
     /// `None` where the sync listener is off.
     pub sync: Option<SyncFrontend>,
+    pub mqtt: Mqtt,
     /// In the order of the ready line; `None` where it is off. Without `admin`, which is not a front end.
     pub addresses: Vec<(&'static str, Option<SocketAddr>)>,
 }
 
 /// Starts every front end whose listener is on. `ctx.advertise` has their ports, except for sync's, which is known
 /// only after it has started.
-pub fn start(ctx: &mut Context, listeners: Listeners) -> Result<Running> {
+pub fn start(
+    ctx: &mut Context,
+    listeners: Listeners,
+    mqtt_options: MqttOptions,
+) -> Result<Running> {
     let Listeners {
         mqtt,
         kafka,
@@ -35,6 +41,7 @@ pub fn start(ctx: &mut Context, listeners: Listeners) -> Result<Running> {
     let mut running = Running {
         tasks: JoinSet::new(),
         sync: None,
+        mqtt: Mqtt::default(),
         addresses: Vec::new(),
     };
     let mut sync_address = None;
@@ -46,7 +53,10 @@ pub fn start(ctx: &mut Context, listeners: Listeners) -> Result<Running> {
         running.sync = Some(front_end);
         running.watch("sync", handle);
     }
-    running.serve(ctx, "mqtt", mqtt, mqtt::start)?;
+    let handle = running.mqtt.clone();
+    running.serve(ctx, "mqtt", mqtt, |ctx, listener| {
+        mqtt::start(ctx, listener, mqtt_options, handle)
+    })?;
     running.serve(ctx, "kafka", kafka, kafka::start)?;
     running.serve(ctx, "amqp", amqp, amqp::start)?;
     running.addresses.push(("sync", sync_address));
@@ -59,7 +69,7 @@ impl Running {
         ctx: &Context,
         name: &'static str,
         listener: Option<TcpListener>,
-        start: fn(Context, TcpListener) -> tokio::task::JoinHandle<()>,
+        start: impl FnOnce(Context, TcpListener) -> tokio::task::JoinHandle<()>,
     ) -> Result<()> {
         let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
         self.addresses.push((name, address));

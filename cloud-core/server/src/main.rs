@@ -9,6 +9,7 @@ mod data_dir;
 mod frontends;
 mod kernel_metrics;
 mod listeners;
+mod mqtt_options;
 mod restore;
 mod run;
 mod upkeep;

@@ -20,6 +20,7 @@ use crate::data_dir::DataDir;
 use crate::frontends::{self, Running};
 use crate::kernel_metrics;
 use crate::listeners::{Listeners, reachable};
+use crate::mqtt_options;
 use crate::upkeep;
 use settings::logging;
 
@@ -90,11 +91,18 @@ async fn serve(
         .as_ref()
         .map(|listener| listener.local_addr())
         .transpose()?;
-    let mut running = frontends::start(&mut ctx, listeners)?;
+    let mqtt_options = mqtt_options::options(&settings)?;
+    let mut running = frontends::start(&mut ctx, listeners, mqtt_options)?;
     running.addresses.push(("admin", admin_address));
     if let (Some(listener), Some(address)) = (admin_listener, admin_address) {
         let secret = credentials::open(&data_dir.path, &format!("http://{}", reachable(address)))?;
-        let admin = Admin::new(ctx.clone(), secret, running.sync.clone(), running.open());
+        let admin = Admin::new(
+            ctx.clone(),
+            secret,
+            running.sync.clone(),
+            running.mqtt.clone(),
+            running.open(),
+        );
         let handle = admin.start(listener);
         running.tasks.spawn(async move {
             let _ = handle.await;

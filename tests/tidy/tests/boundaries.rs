@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("mqtt-session", &["mqtt-codec"]),
     (
         "mqtt-broker",
-        &["mqtt-codec", "mqtt-session", "record", "router"],
+        &["mqtt-codec", "mqtt-session", "record", "router", "settings"],
     ),
     ("sync", &["record"]),
     ("sync-quic", &["record", "sync"]),
@@ -53,6 +53,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "kafka",
             "kernel",
             "mqtt",
+            "mqtt-broker",
+            "mqtt-codec",
             "record",
             "settings",
             "verification",

@@ -155,11 +155,23 @@ impl Client {
         let _ = self.stream.write_all(bytes).await;
     }
 
-    /// The next packet; `None` = the connection was closed.
+    /// The next packet, without its reason string; `None` = the connection was closed.
     pub async fn receive(&mut self) -> Option<Packet> {
-        tokio::time::timeout(Duration::from_secs(3600), self.receive_inner())
-            .await
-            .expect("a packet within an hour")
+        self.receive_explained().await.map(|(packet, _)| packet)
+    }
+
+    /// The next packet and its reason string, which is for people.
+    pub async fn receive_explained(&mut self) -> Option<(Packet, Option<String>)> {
+        let received = tokio::time::timeout(Duration::from_secs(3600), self.receive_inner());
+        let mut packet = received.await.expect("a packet within an hour")?;
+        let text = match &mut packet {
+            Packet::ConnAck(p) => p.properties.reason_string.take(),
+            Packet::PubAck(p) | Packet::PubRec(p) => p.properties.reason_string.take(),
+            Packet::SubAck(p) => p.properties.reason_string.take(),
+            Packet::Disconnect(p) => p.properties.reason_string.take(),
+            _ => None,
+        };
+        Some((packet, text))
     }
 
     async fn receive_inner(&mut self) -> Option<Packet> {

@@ -25,7 +25,7 @@ async fn connack_says_what_the_server_does() {
     let p = connack.properties;
     assert_eq!(p.server_keep_alive, Some(60));
     assert_eq!(p.session_expiry_interval, Some(3600));
-    assert_eq!(p.shared_subscription_available, Some(0));
+    assert_eq!(p.shared_subscription_available, Some(1));
     assert!(p.assigned_client_identifier.is_some_and(|id| id.len() > 16));
     client.disconnect().await;
     let (_, connack) = server.connect(v311("")).await;

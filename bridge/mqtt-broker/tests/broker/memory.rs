@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use mqtt_broker::backend::*;
-use mqtt_broker::convert;
+use mqtt_broker::{MemoryShares, convert};
 use mqtt_codec::{PacketId, TopicFilter};
 use record::{Record, StreamName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +23,7 @@ pub struct Memory {
     state: Mutex<State>,
     changed: watch::Sender<u64>,
     started: Instant,
+    shares: MemoryShares,
     /// Session saves: what durability costs.
     pub saves: std::sync::atomic::AtomicU64,
 }
@@ -33,6 +34,7 @@ impl Memory {
             state: Mutex::default(),
             changed: watch::Sender::new(0),
             started: Instant::now(),
+            shares: MemoryShares::default(),
             saves: Default::default(),
         }
     }
@@ -258,5 +260,59 @@ impl Backend for Memory {
             })
             .await;
         moved()
+    }
+
+    async fn shared_join(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+        holds: Vec<(FeedId, Position)>,
+    ) -> Result<(), StorageError> {
+        self.shares.join(self, share, client, holds)
+    }
+
+    async fn shared_take(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+        max_messages: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Taken>, ReadError> {
+        self.shares
+            .take(self, share, client, max_messages, max_bytes)
+            .await
+    }
+
+    async fn shared_settle(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+        places: Vec<(FeedId, Position)>,
+    ) -> Result<(), StorageError> {
+        self.shares.settle(share, client, &places);
+        Ok(())
+    }
+
+    async fn shared_release(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+        places: Option<Vec<(FeedId, Position)>>,
+    ) -> Result<(), StorageError> {
+        self.shares.release(share, client, places.as_deref());
+        Ok(())
+    }
+
+    async fn shared_leave(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+    ) -> Result<(), StorageError> {
+        self.shares.leave(share, client);
+        Ok(())
+    }
+
+    async fn shared_recovered(&self) -> Result<(), StorageError> {
+        Ok(())
     }
 }

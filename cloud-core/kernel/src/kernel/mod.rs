@@ -394,6 +394,11 @@ impl Kernel {
 
     /// Keys that begin with `prefix`, with their values, by key.
     pub fn table_scan(&self, table: &str, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
+        self.table_first(table, prefix, usize::MAX)
+    }
+
+    /// The first of the keys that begin with `prefix`, with their values, by key; at most `most`.
+    pub fn table_first(&self, table: &str, prefix: &[u8], most: usize) -> Vec<(Bytes, Bytes)> {
         let tables = self.core.state.tables.read();
         let Some(values) = tables.get(table) else {
             return Vec::new();
@@ -406,8 +411,15 @@ impl Kernel {
             .range::<[u8], _>(from)
             .take_while(|(key, _)| key.starts_with(prefix));
         with_prefix
+            .take(most)
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()
+    }
+
+    /// Number of keys in a table.
+    pub fn table_len(&self, table: &str) -> usize {
+        let tables = self.core.state.tables.read();
+        tables.get(table).map_or(0, |values| values.size())
     }
 
     /// Opens a queue with the state that survived; without state it is empty until [`Queue::set_sources`]. A queue that somebody holds

@@ -3,6 +3,7 @@
 mod auth;
 mod edges;
 mod health;
+mod mqtt;
 mod nodes;
 mod partitions;
 mod queues;
@@ -36,6 +37,7 @@ pub struct Admin {
     secret: SecretHash,
     /// `None`: the sync listener is off.
     sync: Option<SyncFrontend>,
+    mqtt: ::mqtt::Mqtt,
     listeners: BTreeMap<String, String>,
     started: Instant,
     started_ms: i64,
@@ -47,6 +49,7 @@ impl Admin {
         ctx: Context,
         secret: SecretHash,
         sync: Option<SyncFrontend>,
+        mqtt: ::mqtt::Mqtt,
         listeners: BTreeMap<String, String>,
     ) -> Arc<Admin> {
         let started_ms = ctx.now_ms();
@@ -54,6 +57,7 @@ impl Admin {
             ctx,
             secret,
             sync,
+            mqtt,
             listeners,
             started: Instant::now(),
             started_ms,
@@ -101,6 +105,7 @@ fn router(admin: Arc<Admin>) -> Router {
             &format!("{}/{{name}}/queue/peek", paths::EDGES),
             get(queues::peek),
         )
+        .merge(mqtt::routes())
         .route(paths::FLEET, get(queues::fleet))
         .route(paths::TOKENS, post(tokens::create))
         .route(paths::STREAMS, get(streams::list).post(streams::create))

@@ -1,0 +1,237 @@
+//! What a connection does beside the protocol, and who is not let in.
+
+use crate::access::{Peer, Principal};
+use crate::backend::{Backend, ClientId, Message, PublishError};
+use crate::broker::Broker;
+use crate::clients::{Ask, subscriptions};
+use crate::connection::{Connection, End};
+use crate::extra::{BanKey, Delayed, Redirect, delayed};
+use crate::sys::{Values, is_sys, wants_sys};
+use mqtt_codec::{ConnAck, Disconnect, Properties, ReasonCode, TopicName};
+use mqtt_session::Close;
+use std::future::pending;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Every client is told to go elsewhere (section 4.11).
+pub(crate) fn redirected(redirect: &Redirect) -> ConnAck {
+    let reason_code = if redirect.moved {
+        ReasonCode::SERVER_MOVED
+    } else {
+        ReasonCode::USE_ANOTHER_SERVER
+    };
+    let properties = Properties {
+        server_reference: Some(redirect.server.clone()),
+        reason_string: Some(reason_code.text().to_owned()),
+        ..Properties::default()
+    };
+    ConnAck {
+        session_present: false,
+        reason_code,
+        properties,
+    }
+}
+
+/// The last packet, with what was wrong. What failed in here is no business of a client.
+pub(crate) fn goodbye(close: &Close) -> Disconnect {
+    let text = match close.reason_code {
+        ReasonCode::SERVER_UNAVAILABLE => close.reason_code.text().to_owned(),
+        _ => close.text.clone(),
+    };
+    Disconnect {
+        reason_code: close.reason_code,
+        properties: Properties {
+            reason_string: Some(text),
+            ..Properties::default()
+        },
+    }
+}
+
+/// Topics on which only the server, or nobody, publishes.
+pub(crate) fn is_reserved(topic: &TopicName) -> bool {
+    let text = topic.as_str();
+    is_sys(topic) || text.starts_with("$share/") || text.starts_with("$exclusive/")
+}
+
+/// Before anything is checked that costs something.
+pub(crate) fn check_newcomer<B: Backend>(
+    broker: &Broker<B>,
+    client: &ClientId,
+    user_name: Option<&str>,
+    peer: &Peer,
+) -> Result<(), ReasonCode> {
+    if !broker.connection_rate.admits() {
+        return Err(ReasonCode::CONNECTION_RATE_EXCEEDED);
+    }
+    let who = Principal {
+        user: user_name.map(Into::into),
+        client: client.clone(),
+    };
+    check_banned(broker, &who, peer)
+}
+
+pub(crate) fn check_banned<B: Backend>(
+    broker: &Broker<B>,
+    who: &Principal,
+    peer: &Peer,
+) -> Result<(), ReasonCode> {
+    let user = who
+        .user
+        .as_deref()
+        .map(|user| BanKey::User(user.to_owned()));
+    let address = peer.address.map(|address| BanKey::Address(address.ip()));
+    let client = BanKey::Client(who.client.as_str().to_owned());
+    let now_ms = broker.backend.now_ms();
+    let mut keys = [Some(client), user, address].into_iter().flatten();
+    if keys.any(|key| broker.bans.is_banned(&key, now_ms)) {
+        return Err(ReasonCode::BANNED);
+    }
+    Ok(())
+}
+
+/// Waits for ever where nobody asked for them.
+pub(crate) async fn next_values(sys: &mut Option<watch::Receiver<Values>>) -> Values {
+    if let Some(values) = sys
+        && values.changed().await.is_ok()
+    {
+        return values.borrow_and_update().clone();
+    }
+    pending().await
+}
+
+impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
+    /// What is to be done with a message before it is stored: when it is to be published, if not now; or why not at all.
+    pub(crate) fn admit(
+        &mut self,
+        message: &mut Message,
+        now_ms: i64,
+    ) -> Result<Option<i64>, PublishError> {
+        let rewrites = &self.broker.extra.rewrites;
+        if !rewrites.0.is_empty() {
+            message.topic = rewrites.topic(message.topic.clone(), &self.principal);
+            message.origin = self.session.origin(&message.topic);
+        }
+        let mut due_ms = None;
+        match delayed(&message.topic) {
+            Delayed::No => {}
+            Delayed::Invalid => {
+                let expected = "expected $delayed/{seconds}/{topic}".to_owned();
+                return Err(PublishError::TopicNameInvalid(expected));
+            }
+            Delayed::By { seconds, topic } => {
+                let delay_ms = i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
+                message.origin = self.session.origin(&topic);
+                message.topic = topic;
+                // Its life begins when it is published.
+                message.expires_at = message.expires_at.map(|at| at.saturating_add(delay_ms));
+                due_ms = Some(now_ms.saturating_add(delay_ms));
+            }
+        }
+        let access = &self.broker.access;
+        if is_reserved(&message.topic) || !access.may_publish(&self.principal, &message.topic) {
+            return Err(PublishError::NotAuthorized);
+        }
+        Ok(due_ms)
+    }
+
+    /// The subscriptions that the server makes.
+    pub(crate) async fn auto_subscribe(&mut self) -> Result<(), End> {
+        let broker = self.broker.clone();
+        let mut with_retained = Vec::new();
+        for auto in &broker.extra.auto_subscribe {
+            let Some(entry) = auto.entry(&self.principal) else {
+                continue;
+            };
+            let filter = entry.filter.clone();
+            let subscribed = self.subscribe_one(entry, None).await?;
+            if subscribed.reason_code.is_error() {
+                let client = self.session.client_id();
+                tracing::info!(%client, %filter, code = subscribed.reason_code.0, "a subscription that the server makes was refused");
+            }
+            with_retained.extend(subscribed.send_retained);
+        }
+        if !broker.extra.auto_subscribe.is_empty() && self.session.is_persistent() {
+            self.save_now().await?;
+        }
+        self.subscribed(with_retained).await?;
+        Ok(())
+    }
+
+    /// Until when the client is not listened to.
+    pub(crate) fn heard_at(&mut self) -> Option<Instant> {
+        self.throttle.as_mut()?.until(Instant::now())
+    }
+
+    pub(crate) fn throttled_until(&self) -> Option<Instant> {
+        self.throttle.as_ref()?.held_until()
+    }
+
+    pub(crate) fn throttle_message(&mut self) {
+        if let Some(throttle) = &mut self.throttle {
+            throttle.message(Instant::now());
+        }
+    }
+
+    pub(crate) fn throttle_bytes(&mut self, bytes: usize) {
+        if let Some(throttle) = &mut self.throttle {
+            throttle.read(bytes, Instant::now());
+        }
+    }
+
+    /// Begins or ends to follow `$SYS`, as the subscriptions say.
+    pub(crate) fn follow_sys(&mut self) {
+        let mut filters = self.session.subscriptions().iter();
+        let wanted = filters.any(|(filter, _)| wants_sys(filter));
+        if !wanted {
+            self.sys = None;
+        } else if self.sys.is_none() {
+            self.sys = Some(self.broker.sys.subscribe());
+        }
+    }
+
+    pub(crate) fn offer_values(&mut self, values: Values) {
+        let now_ms = self.broker.backend.now_ms();
+        for value in values.iter() {
+            self.session.offer_unstored(value, now_ms);
+        }
+    }
+
+    /// Does something wait for the client, and nothing of it moves?
+    pub(crate) fn note_waiting(&mut self, waits: bool, moved: bool) {
+        if let Some(since) = self.waits_since
+            && (moved || !waits)
+        {
+            let waited = since.elapsed();
+            if waited >= self.broker.extra.slow_after {
+                let now_ms = self.broker.backend.now_ms();
+                let client = self.session.client_id();
+                self.broker.slow.note(client, waited, now_ms);
+            }
+            self.waits_since = None;
+        }
+        if waits && self.waits_since.is_none() {
+            self.waits_since = Some(Instant::now());
+        }
+    }
+
+    pub(crate) async fn answer(&mut self, asks: Vec<Ask>) -> Result<(), End> {
+        for ask in asks {
+            // Who asked may have gone: then nobody needs the answer.
+            match ask {
+                Ask::Kick(reason_code) => {
+                    return Err(
+                        Close::new(reason_code, "ended by the server's administrator").into(),
+                    );
+                }
+                Ask::Subscriptions(answer) => drop(answer.send(subscriptions(&self.session))),
+                Ask::Unsubscribe(filter, answer) => {
+                    let codes = self.unsubscribe_from(std::slice::from_ref(&filter)).await?;
+                    let was_there = codes.first() == Some(&ReasonCode::SUCCESS);
+                    let _ = answer.send(was_there);
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,66 @@
+//! Beyond the standard: what a host can switch on beside the protocol. `docs/reference/mqtt-extensions.md` says the same to users.
+
+mod auto_subscribe;
+mod delayed;
+mod exclusive;
+mod flapping;
+mod placeholders;
+mod rates;
+mod rewrite;
+pub mod settings;
+mod slow;
+
+pub use auto_subscribe::AutoSubscribe;
+pub(crate) use delayed::{Delayed, delayed};
+pub(crate) use exclusive::Exclusives;
+pub use exclusive::exclusive;
+pub use flapping::{Ban, BanKey, Bans, Flapping};
+pub(crate) use placeholders::fill;
+pub use rates::Rates;
+pub(crate) use rates::{ConnectionRate, Throttle};
+pub use rewrite::{Rewrite, RewriteError, Rewrites, Verb};
+pub use slow::SlowSubscriber;
+pub(crate) use slow::SlowSubscribers;
+
+use std::time::Duration;
+
+/// What is switched on. The default is nothing, except `$SYS` and the list of slow subscribers.
+#[derive(Clone, Debug)]
+pub struct Extra {
+    pub rewrites: Rewrites,
+    pub auto_subscribe: Vec<AutoSubscribe>,
+    pub rates: Rates,
+    pub flapping: Option<Flapping>,
+    /// A subscriber that could not take what is there for so long is on the list of slow ones.
+    pub slow_after: Duration,
+    /// How often `$SYS` topics are published to who subscribes to them; `None` = there are none.
+    pub sys_interval: Option<Duration>,
+    /// Every client is sent elsewhere.
+    pub redirect: Option<Redirect>,
+    /// Response Information for clients that ask for it (section 3.2.2.3.15), with `%c` and `%u`.
+    pub response_topic: Option<String>,
+}
+
+/// Where clients are told to go (section 4.11).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// Server Reference: host names with ports, separated by spaces.
+    pub server: String,
+    /// 0x9D, server moved, in place of 0x9C, use another server.
+    pub moved: bool,
+}
+
+impl Default for Extra {
+    fn default() -> Extra {
+        Extra {
+            rewrites: Rewrites::default(),
+            auto_subscribe: Vec::new(),
+            rates: Rates::default(),
+            flapping: None,
+            slow_after: Duration::from_secs(1),
+            sys_interval: Some(Duration::from_secs(10)),
+            redirect: None,
+            response_topic: None,
+        }
+    }
+}

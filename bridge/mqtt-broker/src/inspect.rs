@@ -1,0 +1,163 @@
+//! What whoever looks after a broker asks of it, and does to its clients.
+
+use crate::backend::{Backend, ClientId, Message, StorageError};
+use crate::broker::Broker;
+use crate::clients::{Ask, ConnectedClient, SubscriptionInfo, subscriptions};
+use crate::extra::{Bans, SlowSubscriber};
+use crate::{deadlines, limits, shared};
+use mqtt_codec::{ReasonCode, TopicFilter};
+use mqtt_session::Session;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// A persistent session.
+#[derive(Clone, Debug)]
+pub struct StoredSession {
+    pub client: ClientId,
+    pub connected: bool,
+    /// Since when its client is away, milliseconds since the epoch.
+    pub disconnected_ms: Option<i64>,
+    /// Seconds after the connection; `u32::MAX` = for ever.
+    pub expiry_interval: u32,
+    pub subscriptions: Vec<SubscriptionInfo>,
+    pub in_flight: usize,
+    /// A will waits for its delay.
+    pub will_pending: bool,
+}
+
+impl<B: Backend> Broker<B> {
+    /// Those that are connected, by client id.
+    pub fn clients(&self) -> Vec<ConnectedClient> {
+        self.clients.list()
+    }
+
+    pub fn client(&self, client: &ClientId) -> Option<ConnectedClient> {
+        self.clients.info(client)
+    }
+
+    /// The persistent sessions as they are stored, by client id. Of one that is connected up to a second old.
+    pub async fn sessions(&self) -> Result<Vec<StoredSession>, StorageError> {
+        let mut sessions = Vec::new();
+        for (client, saved) in self.backend.sessions().await? {
+            match Session::from_bytes(client.clone(), saved.bytes) {
+                Ok(session) => sessions.push(self.stored(&session)),
+                Err(error) => tracing::error!(%client, %error, "a stored session can not be read"),
+            }
+        }
+        sessions.sort_by(|a, b| a.client.cmp(&b.client));
+        Ok(sessions)
+    }
+
+    fn stored(&self, session: &Session) -> StoredSession {
+        let connected = self.clients.get(session.client_id()).is_some();
+        StoredSession {
+            client: session.client_id().clone(),
+            connected,
+            disconnected_ms: session.disconnected_at().filter(|_| !connected),
+            expiry_interval: session.expiry_interval(),
+            subscriptions: subscriptions(session),
+            in_flight: session.in_flight_len(),
+            will_pending: !connected && session.has_will(),
+        }
+    }
+
+    /// The subscriptions of a client, connected or not. `None`: there is no such client.
+    pub async fn subscriptions_of(
+        &self,
+        client: &ClientId,
+    ) -> Result<Option<Vec<SubscriptionInfo>>, StorageError> {
+        if let Some(entry) = self.clients.get(client) {
+            let (answer, answered) = oneshot::channel();
+            entry.ask(Ask::Subscriptions(answer));
+            if let Ok(Ok(list)) = tokio::time::timeout(limits::ASKED, answered).await {
+                return Ok(Some(list));
+            }
+        }
+        let saved = self.backend.load_session(client).await?;
+        let session = saved.map(|saved| Session::from_bytes(client.clone(), saved.bytes));
+        let session = session
+            .transpose()
+            .map_err(|e| StorageError(e.to_string()))?;
+        Ok(session.map(|session| subscriptions(&session)))
+    }
+
+    /// Ends a connection, with reason code 0x98 (administrative action). `false`: it is not connected.
+    pub fn kick(&self, client: &ClientId) -> bool {
+        let entry = self.clients.get(client);
+        if let Some(entry) = &entry {
+            entry.ask(Ask::Kick(ReasonCode::ADMINISTRATIVE_ACTION));
+        }
+        entry.is_some()
+    }
+
+    /// Ends the connections of who is banned now.
+    pub fn kick_banned(&self) -> usize {
+        let now_ms = self.backend.now_ms();
+        let banned = self.clients.all().into_iter().filter(|entry| {
+            let keys = entry.ban_keys();
+            keys.iter().any(|key| self.bans.is_banned(key, now_ms))
+        });
+        banned
+            .map(|entry| entry.ask(Ask::Kick(ReasonCode::ADMINISTRATIVE_ACTION)))
+            .count()
+    }
+
+    /// Ends a persistent session for good, connection and all. `false`: there is none.
+    pub async fn delete_session(self: &Arc<Self>, client: &ClientId) -> Result<bool, StorageError> {
+        let (_claim, _) = self.registry.take_over(client).await;
+        let Some(saved) = self.backend.load_session(client).await? else {
+            return Ok(false);
+        };
+        let session = Session::from_bytes(client.clone(), saved.bytes)
+            .map_err(|error| StorageError(error.to_string()))?;
+        shared::session_ended(&*self.backend, &session).await?;
+        self.forget_exclusive(&session);
+        self.backend.delete_session(client).await?;
+        crate::Metrics::sub(&self.metrics.persistent_sessions, 1);
+        Ok(true)
+    }
+
+    /// Takes a subscription away, of a client that is connected or not. `None`: there is no such client; `false`: no such subscription.
+    pub async fn unsubscribe(
+        self: &Arc<Self>,
+        client: &ClientId,
+        filter: &TopicFilter,
+    ) -> Result<Option<bool>, StorageError> {
+        if let Some(entry) = self.clients.get(client) {
+            let (answer, answered) = oneshot::channel();
+            entry.ask(Ask::Unsubscribe(filter.clone(), answer));
+            if let Ok(Ok(was_there)) = tokio::time::timeout(limits::ASKED, answered).await {
+                return Ok(Some(was_there));
+            }
+        }
+        let Some(_claim) = self.registry.try_claim(client) else {
+            return Err(StorageError(format!("client {client} is busy")));
+        };
+        let Some(saved) = self.backend.load_session(client).await? else {
+            return Ok(None);
+        };
+        let mut session = Session::from_bytes(client.clone(), saved.bytes)
+            .map_err(|error| StorageError(error.to_string()))?;
+        if session.is_member(filter) {
+            self.backend.shared_leave(filter, client).await?;
+        }
+        self.exclusives.release(filter, client);
+        let was_there = session.handle_unsubscribe(filter) == ReasonCode::SUCCESS;
+        deadlines::save(self, &mut session).await?;
+        Ok(Some(was_there))
+    }
+
+    /// The retained messages that match.
+    pub async fn retained(&self, filter: &TopicFilter) -> Result<Vec<Message>, StorageError> {
+        self.backend.retained(filter).await
+    }
+
+    /// The slowest first.
+    pub fn slow_subscribers(&self) -> Vec<SlowSubscriber> {
+        self.slow.list(self.backend.now_ms())
+    }
+
+    pub fn bans(&self) -> &Bans {
+        &self.bans
+    }
+}

@@ -1,0 +1,262 @@
+//! Shared subscriptions of one connection: what its groups gave and is not sent yet, what is asked for, what is being settled.
+//!
+//! A member asks only for what it can send now, so members that are full, or whose socket takes nothing, are passed over.
+
+use crate::backend::{
+    Backend, ClientId, FeedId, Position, ReadError, SharedMessage, StorageError, Taken,
+};
+use crate::limits;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use mqtt_codec::{QoS, TopicFilter};
+use mqtt_session::{Offer, Session, SharedPlace};
+use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+type Take = BoxFuture<'static, Result<Vec<Taken>, ReadError>>;
+
+#[derive(Default)]
+struct Group {
+    taken: VecDeque<(SharedPlace, Arc<SharedMessage>)>,
+    take: Option<Take>,
+}
+
+pub(crate) enum Done {
+    Taken {
+        share: TopicFilter,
+        result: Result<Vec<Taken>, ReadError>,
+    },
+    Settled {
+        places: Vec<SharedPlace>,
+        result: Result<(), StorageError>,
+    },
+    Released(Result<(), StorageError>),
+}
+
+pub(crate) struct SharedDelivery<B> {
+    backend: Arc<B>,
+    client: ClientId,
+    groups: BTreeMap<TopicFilter, Group>,
+    /// Settlements and releases on their way.
+    work: FuturesUnordered<BoxFuture<'static, Done>>,
+    settling: bool,
+}
+
+fn places(taken: VecDeque<(SharedPlace, Arc<SharedMessage>)>) -> Vec<(FeedId, Position)> {
+    let taken = taken.into_iter();
+    taken.map(|(place, _)| (place.feed, place.at)).collect()
+}
+
+fn by_share(places: &[SharedPlace]) -> BTreeMap<TopicFilter, Vec<(FeedId, Position)>> {
+    let mut by_share: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for place in places {
+        let share = by_share.entry(place.share.clone()).or_default();
+        share.push((place.feed, place.at));
+    }
+    by_share
+}
+
+impl<B: Backend> SharedDelivery<B> {
+    pub fn new(backend: Arc<B>, client: ClientId) -> SharedDelivery<B> {
+        SharedDelivery {
+            backend,
+            client,
+            groups: BTreeMap::new(),
+            work: FuturesUnordered::new(),
+            settling: false,
+        }
+    }
+
+    /// Follows the session's subscriptions as they grow; [`SharedDelivery::leave`] ends one.
+    pub fn sync(&mut self, session: &Session) {
+        for (share, _) in session.shared() {
+            self.groups.entry(share.clone()).or_default();
+        }
+    }
+
+    /// What was not offered goes back first, so that the others have it.
+    pub async fn leave(&mut self, share: &TopicFilter) -> Result<(), StorageError> {
+        let taken = self.groups.remove(share).map(|group| group.taken);
+        let taken = places(taken.unwrap_or_default());
+        if !taken.is_empty() {
+            self.backend
+                .shared_release(share, &self.client, Some(taken))
+                .await?;
+        }
+        self.backend.shared_leave(share, &self.client).await
+    }
+
+    /// Is something taken that was not sent?
+    pub fn waits(&self) -> bool {
+        self.groups.values().any(|group| !group.taken.is_empty())
+    }
+
+    /// `true` = there is more that could be offered at once.
+    pub fn offer(&mut self, session: &mut Session, now_ms: i64) -> bool {
+        let mut progress = false;
+        for (share, group) in &mut self.groups {
+            while let Some((place, message)) = group.taken.front() {
+                if session.offer_shared(place, message, now_ms) == Offer::Full {
+                    // It asked for more than it can send now: another subscription took the room.
+                    let back = places(std::mem::take(&mut group.taken));
+                    let (backend, client) = (self.backend.clone(), self.client.clone());
+                    let share = share.clone();
+                    self.work.push(Box::pin(async move {
+                        Done::Released(backend.shared_release(&share, &client, Some(back)).await)
+                    }));
+                    break;
+                }
+                progress = true;
+                group.taken.pop_front();
+            }
+        }
+        progress
+    }
+
+    /// Asks the groups for more, if the client can take it, and tells them what the client is done with.
+    pub fn begin(&mut self, session: &mut Session, can_send: bool) {
+        if !self.settling {
+            // One at a time: what is done with meanwhile goes together.
+            let places = session.begin_settling();
+            if !places.is_empty() {
+                self.settling = true;
+                self.work.push(self.settle(places));
+            }
+        }
+        let room = session.send_room();
+        let held_back = session.deliveries_waiting() >= limits::MAX_HELD_BACK;
+        for (share, subscription) in session.shared() {
+            let Some(group) = self.groups.get_mut(share) else {
+                continue;
+            };
+            let room = match subscription.options.qos {
+                QoS::AtMostOnce => limits::SHARED_TAKE,
+                _ => room.min(limits::SHARED_TAKE),
+            };
+            if room == 0 || !can_send || held_back {
+                group.take = None; // whoever can send is asked instead
+            } else if group.take.is_none() && group.taken.is_empty() {
+                let (backend, client) = (self.backend.clone(), self.client.clone());
+                let share = share.clone();
+                group.take = Some(Box::pin(async move {
+                    backend
+                        .shared_take(&share, &client, room, limits::SHARED_TAKE_BYTES)
+                        .await
+                }));
+            }
+        }
+    }
+
+    fn settle(&self, places: Vec<SharedPlace>) -> BoxFuture<'static, Done> {
+        let (backend, client) = (self.backend.clone(), self.client.clone());
+        Box::pin(async move {
+            let mut result = Ok(());
+            for (share, of_share) in by_share(&places) {
+                result = backend.shared_settle(&share, &client, of_share).await;
+                if result.is_err() {
+                    break;
+                }
+            }
+            Done::Settled { places, result }
+        })
+    }
+
+    /// The next thing that happens. Can be dropped and called again without loss.
+    pub async fn next(&mut self) -> Done {
+        poll_fn(|context| self.poll(context)).await
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Done> {
+        if let Poll::Ready(Some(done)) = self.work.poll_next_unpin(context) {
+            return Poll::Ready(done);
+        }
+        for (share, group) in &mut self.groups {
+            if let Some(take) = &mut group.take
+                && let Poll::Ready(result) = take.as_mut().poll(context)
+            {
+                group.take = None;
+                let share = share.clone();
+                return Poll::Ready(Done::Taken { share, result });
+            }
+        }
+        Poll::Pending
+    }
+
+    pub fn done(&mut self, done: Done, session: &mut Session) -> Result<(), StorageError> {
+        match done {
+            Done::Taken { share, result } => {
+                let messages = result.map_err(|error| StorageError(error.to_string()))?;
+                if let Some(group) = self.groups.get_mut(&share) {
+                    let messages = messages.into_iter().map(|taken| {
+                        let (feed, at) = (taken.feed, taken.at);
+                        let share = share.clone();
+                        (SharedPlace { share, feed, at }, taken.message)
+                    });
+                    group.taken.extend(messages);
+                }
+            }
+            Done::Settled { places, result } => {
+                self.settling = false;
+                result?;
+                session.settled(&places);
+            }
+            Done::Released(result) => result?,
+        }
+        Ok(())
+    }
+
+    /// The connection is over: settles what the client is done with, gives back what was not offered.
+    pub async fn finish(&mut self, session: &mut Session) -> Result<(), StorageError> {
+        while let Some(done) = self.work.next().await {
+            self.done(done, session)?;
+        }
+        let left = session.begin_settling();
+        if !left.is_empty() {
+            let done = self.settle(left).await;
+            self.done(done, session)?;
+        }
+        for (share, group) in std::mem::take(&mut self.groups) {
+            let taken = places(group.taken);
+            if !taken.is_empty() {
+                self.backend
+                    .shared_release(&share, &self.client, Some(taken))
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A session that was stored is there again: so are its memberships, and what it has of its groups.
+pub(crate) async fn join_again<B: Backend>(
+    backend: &B,
+    session: &Session,
+) -> Result<(), StorageError> {
+    for (share, _) in session.shared() {
+        let holds = session.holds(share);
+        backend
+            .shared_join(share, session.client_id(), holds)
+            .await?;
+    }
+    Ok(())
+}
+
+/// A session is over: what it had and others may get, they get now (section 4.8.2).
+pub(crate) async fn session_ended<B: Backend>(
+    backend: &B,
+    session: &Session,
+) -> Result<(), StorageError> {
+    let client = session.client_id();
+    for share in session.shares() {
+        let ended = session.ended_for_all(&share);
+        if !ended.is_empty() {
+            backend.shared_settle(&share, client, ended).await?;
+        }
+        backend.shared_release(&share, client, None).await?;
+        backend.shared_leave(&share, client).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,500 @@
+//! What hosts can switch on beside the protocol, `$SYS`, and what is asked of a running broker.
+
+use crate::access::Guard;
+use crate::client::*;
+use crate::memory::Memory;
+use mqtt_broker::backend::ClientId;
+use mqtt_broker::extra::{
+    AutoSubscribe, Ban, BanKey, Extra, Flapping, Rates, Redirect, Rewrite, Rewrites, Verb,
+};
+use mqtt_broker::{Broker, Limits};
+use mqtt_codec::*;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+async fn server(limits: Limits, extra: Extra) -> Server {
+    let memory = Arc::new(Memory::new());
+    let (guard, shutdown) = (Arc::new(Guard::default()), CancellationToken::new());
+    let started = Broker::start_extended(
+        memory.clone(),
+        guard.clone(),
+        limits,
+        extra,
+        shutdown.clone(),
+    );
+    Server {
+        memory,
+        guard,
+        broker: started.await.expect("start"),
+        shutdown,
+    }
+}
+
+async fn with(extra: Extra) -> Server {
+    server(Limits::default(), extra).await
+}
+
+async fn code(server: &Server, connect: Connect) -> ReasonCode {
+    server.connect(connect).await.1.reason_code
+}
+
+fn qos(n: u8) -> SubscriptionOptions {
+    SubscriptionOptions {
+        qos: QoS::from_u8(n).expect("a QoS"),
+        ..Default::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn topic_aliases_towards_a_client_that_takes_them_3_3_2_3_4() {
+    let server = Server::start().await;
+    let properties = Properties {
+        topic_alias_maximum: Some(1),
+        ..Properties::default()
+    };
+    let taking = Connect {
+        properties,
+        ..v5("taking")
+    };
+    let (mut client, _) = server.connect(taking).await;
+    client.subscribe("long/#", 0).await;
+    let mut sender = server.clean("s").await;
+    let mut got = Vec::new();
+    for name in ["long/topic/one", "long/topic/two", "long/topic/one"] {
+        sender.publish(name, "x", 1).await;
+        let publish = client.receive_publish().await;
+        let topic = publish.topic.map(|topic| topic.as_str().to_owned());
+        got.push((topic, publish.properties.topic_alias));
+    }
+    let whole = |name: &str| Some(format!("long/topic/{name}"));
+    assert_eq!(
+        got,
+        [
+            (whole("one"), Some(1)),
+            (whole("two"), None),
+            (None, Some(1))
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_connack_announces_is_enforced_3_2_2_3() {
+    let limits = Limits {
+        maximum_qos: QoS::AtLeastOnce,
+        retain_available: false,
+        ..Limits::default()
+    };
+    let server = server(limits, Extra::default()).await;
+    let (mut client, connack) = server.connect(v5("c")).await;
+    let announced = &connack.properties;
+    assert_eq!(
+        (announced.maximum_qos, announced.retain_available),
+        (Some(1), Some(0))
+    );
+    assert_eq!(
+        client.subscribe_with("t", qos(2), None).await,
+        ReasonCode(1),
+        "[MQTT-3.2.2-10]"
+    );
+    let too_high = Publish {
+        packet_id: Some(id(9)),
+        ..publish("t", "x", 2)
+    };
+    client.send(Packet::Publish(Box::new(too_high))).await;
+    client.closed_with(ReasonCode::QOS_NOT_SUPPORTED).await; // [MQTT-3.2.2-11]
+    let mut client = server.clean("c").await;
+    let retained = Publish {
+        retain: true,
+        ..publish("t", "x", 0)
+    };
+    client.send(Packet::Publish(Box::new(retained))).await;
+    client.closed_with(ReasonCode::RETAIN_NOT_SUPPORTED).await; // [MQTT-3.2.2-14]
+    for (qos, retain, expected) in [
+        (QoS::ExactlyOnce, false, ReasonCode::QOS_NOT_SUPPORTED), // [MQTT-3.2.2-12]
+        (QoS::AtMostOnce, true, ReasonCode::RETAIN_NOT_SUPPORTED), // [MQTT-3.2.2-13]
+        (QoS::AtLeastOnce, false, ReasonCode::SUCCESS),
+    ] {
+        let will = will("w", 0).map(|will| Will {
+            qos,
+            retain,
+            ..will
+        });
+        let connect = Connect { will, ..v5("w") };
+        assert_eq!(code(&server, connect).await, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_say_why() {
+    let server = Server::start().await;
+    let mut client = server.clean("c").await;
+    let refused = Publish {
+        packet_id: Some(id(7)),
+        ..publish("quota", "x", 1)
+    };
+    client.send(Packet::Publish(Box::new(refused))).await;
+    let (packet, text) = client.receive_explained().await.expect("PUBACK");
+    let code = ReasonCode::QUOTA_EXCEEDED;
+    assert_eq!(packet, Packet::PubAck(Ack::new(id(7), code)));
+    assert_eq!(text.as_deref(), Some(code.text()));
+    client.send(Packet::PingResp).await;
+    let (packet, text) = client.receive_explained().await.expect("DISCONNECT");
+    assert!(matches!(packet, Packet::Disconnect(_)), "{packet:?}");
+    assert!(text.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn response_information_for_who_asks_3_2_2_3_15() {
+    let extra = Extra {
+        response_topic: Some("answers/%c".into()),
+        ..Extra::default()
+    };
+    let server = with(extra).await;
+    for (asked, expected) in [(None, None), (Some(0), None), (Some(1), Some("answers/c"))] {
+        let properties = Properties {
+            request_response_information: asked,
+            ..Properties::default()
+        };
+        let (_client, connack) = server
+            .connect(Connect {
+                properties,
+                ..v5("c")
+            })
+            .await;
+        let told = connack.properties.response_information;
+        assert_eq!(told.as_deref(), expected, "{asked:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_client_is_sent_elsewhere_4_11() {
+    for (moved, expected) in [
+        (false, ReasonCode::USE_ANOTHER_SERVER),
+        (true, ReasonCode::SERVER_MOVED),
+    ] {
+        let redirect = Some(Redirect {
+            server: "other:1883".into(),
+            moved,
+        });
+        let server = with(Extra {
+            redirect,
+            ..Extra::default()
+        })
+        .await;
+        let (mut client, connack) = server.connect(v5("c")).await;
+        assert_eq!(connack.reason_code, expected);
+        let reference = connack.properties.server_reference;
+        assert_eq!(reference.as_deref(), Some("other:1883"));
+        assert_eq!(client.receive().await, None);
+        assert_eq!(code(&server, v311("c")).await, ReasonCode(3));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sys_topics_are_live_and_nobody_elses() {
+    let server = with(Extra::default()).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let mut client = server.clean("c").await;
+    client.subscribe("#", 1).await;
+    client.subscribe("$SYS/broker/uptime", 1).await;
+    let now = client.receive_publish().await;
+    assert!(now.retain && now.qos == QoS::AtMostOnce);
+    let live = client.receive_publish().await;
+    assert_eq!(&live.payload[..], b"10 seconds");
+    let mine = Publish {
+        packet_id: Some(id(9)),
+        ..publish("$SYS/broker/uptime", "x", 1)
+    };
+    client.send(Packet::Publish(Box::new(mine))).await;
+    let refused = Packet::PubAck(Ack::new(id(9), ReasonCode::NOT_AUTHORIZED));
+    assert_eq!(client.receive().await, Some(refused));
+    assert!(server.memory.payloads("$SYS").is_empty());
+    client.unsubscribe("$SYS/broker/uptime").await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    client.nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exclusive_subscription_is_one_sessions_while_it_lives() {
+    let server = Server::start().await;
+    let mut first = server.clean("first").await;
+    let mut second = server.clean("second").await;
+    let filter = "$exclusive/t/+";
+    assert_eq!(
+        first.subscribe_with(filter, qos(1), None).await,
+        ReasonCode(1)
+    );
+    assert_eq!(
+        first.subscribe_with(filter, qos(1), None).await,
+        ReasonCode(1)
+    );
+    let refused = ReasonCode::QUOTA_EXCEEDED;
+    assert_eq!(second.subscribe_with(filter, qos(1), None).await, refused);
+    let (mut old, _) = server.connect(v311("old")).await;
+    assert_eq!(
+        old.subscribe_with(filter, qos(1), None).await,
+        ReasonCode(0x80)
+    );
+    second.publish("t/1", "x", 1).await;
+    assert_eq!(first.take().await, "x", "on the topic behind it");
+    first.unsubscribe(filter).await;
+    assert_eq!(
+        second.subscribe_with(filter, qos(1), None).await,
+        ReasonCode(1)
+    );
+    second.vanish().await;
+    assert_eq!(
+        first.subscribe_with(filter, qos(1), None).await,
+        ReasonCode(1)
+    );
+    for invalid in ["$exclusive/", "$exclusive/$share/g/t"] {
+        let code = first.subscribe_with(invalid, qos(1), None).await;
+        assert_eq!(code, ReasonCode::TOPIC_FILTER_INVALID, "{invalid}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_persistent_session_keeps_its_exclusive_subscription_over_a_restart() {
+    let memory = Arc::new(Memory::new());
+    let server = Server::over(memory.clone(), Limits::default()).await;
+    let (mut first, _) = server.persistent("first").await;
+    assert_eq!(
+        first.subscribe_with("$exclusive/t", qos(1), None).await,
+        ReasonCode(1)
+    );
+    first.kill_server_side().await;
+    let server = Server::over(memory, Limits::default()).await;
+    let mut second = server.clean("second").await;
+    let code = second.subscribe_with("$exclusive/t", qos(1), None).await;
+    assert_eq!(code, ReasonCode::QUOTA_EXCEEDED);
+    let _clean = server.clean("first").await;
+    let code = second.subscribe_with("$exclusive/t", qos(1), None).await;
+    assert_eq!(code, ReasonCode(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_are_rewritten_for_publish_and_subscribe() {
+    let rule = |verb, from, to| Rewrite::new(verb, from, to).expect("a rule");
+    let rewrites = Rewrites(vec![
+        rule(Verb::All, "old/+/#", "new/{2}/{1}"),
+        rule(Verb::Publish, "only/publish", "p/%c"),
+        rule(Verb::Subscribe, "only/subscribe", "p/+"),
+    ]);
+    let server = with(Extra {
+        rewrites,
+        ..Extra::default()
+    })
+    .await;
+    let mut client = server.clean("c").await;
+    client.subscribe("$share/g/old/+/x", 1).await;
+    client.subscribe("new/#", 1).await;
+    client.subscribe("only/subscribe", 1).await;
+    let mut sender = server.clean("s").await;
+    for (topic, expected, copies) in [
+        ("old/a/x", "new/x/a", 2),
+        ("only/publish", "p/s", 1),
+        ("new/y", "new/y", 1),
+    ] {
+        sender.publish(topic, "x", 1).await;
+        for _ in 0..copies {
+            let got = client.receive_publish().await.topic.expect("a topic");
+            assert_eq!(got.as_str(), expected);
+        }
+    }
+    client.unsubscribe("only/subscribe").await;
+    sender.publish("only/publish", "x", 1).await;
+    client.nothing().await;
+    for (from, to) in [("a/+", "{2}"), ("a/+", "{x}"), ("a/b#", "c"), ("a", "")] {
+        assert!(Rewrite::new(Verb::All, from, to).is_err(), "{from} {to}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_server_subscribes_clients_when_they_connect() {
+    let auto = |filter: &str| AutoSubscribe {
+        filter: filter.into(),
+        options: qos(1),
+    };
+    let server = with(Extra {
+        auto_subscribe: vec![auto("to/%c/#"), auto("users/%u"), auto("forbidden/#")],
+        ..Extra::default()
+    })
+    .await;
+    let mut client = server.clean("c").await;
+    let mut sender = server.clean("s").await;
+    sender.publish("to/c/x", "mine", 1).await;
+    sender.publish("to/other/x", "not mine", 1).await;
+    assert_eq!(client.take().await, "mine");
+    client.nothing().await;
+    let subscriptions = server.broker.subscriptions_of(&ClientId::new("c")).await;
+    let subscriptions = subscriptions.expect("readable").expect("a client");
+    assert_eq!(subscriptions.len(), 1, "no user, and one is not allowed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_publishes_too_fast_is_read_later_and_loses_nothing() {
+    let rates = Rates {
+        messages: Some(10),
+        ..Rates::default()
+    };
+    let server = with(Extra {
+        rates,
+        ..Extra::default()
+    })
+    .await;
+    let mut client = server.clean("c").await;
+    let start = Instant::now();
+    for n in 0..40 {
+        client.publish("t", &n.to_string(), 1).await;
+    }
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(2900), "{took:?}");
+    assert_eq!(server.memory.payloads("t").len(), 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_above_the_rate_are_refused() {
+    let rates = Rates {
+        connections: Some(2),
+        ..Rates::default()
+    };
+    let server = with(Extra {
+        rates,
+        ..Extra::default()
+    })
+    .await;
+    let mut codes = Vec::new();
+    for n in 0..3 {
+        codes.push(code(&server, v5(&format!("c{n}"))).await);
+    }
+    let (ok, refused) = (ReasonCode::SUCCESS, ReasonCode::CONNECTION_RATE_EXCEEDED);
+    assert_eq!(codes, [ok, ok, refused]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(code(&server, v311("c4")).await, ok);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_connects_and_drops_again_and_again_is_banned_for_a_while() {
+    let flapping = Some(Flapping {
+        connects: 3,
+        window: Duration::from_secs(10),
+        ban: Duration::from_secs(60),
+    });
+    let server = with(Extra {
+        flapping,
+        ..Extra::default()
+    })
+    .await;
+    for _ in 0..3 {
+        server.clean("c").await.vanish().await;
+    }
+    assert_eq!(code(&server, v5("c")).await, ReasonCode::BANNED);
+    assert_eq!(code(&server, v311("c")).await, ReasonCode(5));
+    let _other = server.clean("other").await;
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!(code(&server, v5("c")).await, ReasonCode::SUCCESS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_are_seen_kicked_banned_and_unsubscribed() {
+    let server = Server::start().await;
+    let broker = &server.broker;
+    let (mut client, _) = server.persistent("c").await;
+    client.subscribe("a/+", 1).await;
+    client.subscribe("$share/g/b", 2).await;
+    let (id, filter) = (ClientId::new("c"), |text| {
+        TopicFilter::new(text).expect("ok")
+    });
+    let seen = broker.client(&id).expect("connected");
+    assert_eq!(
+        (seen.subscriptions, seen.shared_subscriptions, seen.version),
+        (1, 1, Version::V311)
+    );
+    let of = |list: Vec<mqtt_broker::SubscriptionInfo>| {
+        let filters = list.into_iter().map(|info| info.filter.as_str().to_owned());
+        filters.collect::<Vec<_>>()
+    };
+    let list = broker.subscriptions_of(&id).await.expect("readable");
+    assert_eq!(of(list.expect("a client")), ["a/+", "$share/g/b"]);
+    let gone = broker.unsubscribe(&id, &filter("a/+")).await;
+    assert_eq!(gone, Ok(Some(true)));
+    assert!(broker.kick(&id));
+    assert_eq!(client.receive().await, None);
+    client.vanish().await;
+    assert!(!broker.kick(&id));
+    let sessions = broker.sessions().await.expect("readable");
+    assert_eq!((sessions.len(), sessions[0].connected), (1, false));
+    assert_eq!(of(sessions[0].subscriptions.clone()), ["$share/g/b"]);
+    assert_eq!(broker.unsubscribe(&id, &filter("x")).await, Ok(Some(false)));
+    let gone = broker.unsubscribe(&id, &filter("$share/g/b")).await;
+    assert_eq!(gone, Ok(Some(true)));
+    assert_eq!(broker.delete_session(&id).await, Ok(true));
+    assert_eq!(broker.unsubscribe(&id, &filter("x")).await, Ok(None));
+
+    let mut user = server.clean("u").await;
+    let forever = Ban {
+        until_ms: None,
+        reason: "test".into(),
+    };
+    let key: BanKey = "client:u".parse().expect("a key");
+    assert!(broker.bans().add(key.clone(), forever, 0));
+    assert_eq!(broker.kick_banned(), 1);
+    user.closed_with(ReasonCode::ADMINISTRATIVE_ACTION).await;
+    assert_eq!(code(&server, v5("u")).await, ReasonCode::BANNED);
+    assert!(broker.bans().lift(&key));
+    assert_eq!(code(&server, v5("u")).await, ReasonCode::SUCCESS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_takes_nothing_is_on_the_list_of_slow_ones() {
+    let server = Server::start().await;
+    let properties = Properties {
+        receive_maximum: Some(1),
+        ..Properties::default()
+    };
+    let (mut slow, _) = server
+        .connect(Connect {
+            properties,
+            ..v5("slow")
+        })
+        .await;
+    slow.subscribe("t", 1).await;
+    let mut quick = server.clean("quick").await;
+    quick.subscribe("t", 1).await;
+    let mut sender = server.clean("s").await;
+    for n in 0..3 {
+        sender.publish("t", &n.to_string(), 1).await;
+        quick.take().await;
+    }
+    let first = slow.receive_publish().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let ack = Ack::success(first.packet_id.expect("an id"));
+    slow.send(Packet::PubAck(ack)).await;
+    slow.take().await;
+    slow.take().await;
+    let list = server.broker.slow_subscribers();
+    assert_eq!(list.len(), 1, "{list:?}");
+    assert_eq!(list[0].client.as_str(), "slow");
+    assert!(list[0].longest >= Duration::from_secs(4), "{list:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn delayed_messages_are_refused_where_they_are_not_offered_or_not_meant() {
+    let server = Server::start().await;
+    let mut client = server.clean("c").await;
+    for (topic, expected) in [
+        ("$delayed/5/t", ReasonCode::TOPIC_NAME_INVALID),
+        ("$delayed/x/t", ReasonCode::TOPIC_NAME_INVALID),
+        ("$delayed/5/guarded/x", ReasonCode::NOT_AUTHORIZED),
+    ] {
+        let packet = Publish {
+            packet_id: Some(id(9)),
+            ..publish(topic, "x", 1)
+        };
+        client.send(Packet::Publish(Box::new(packet))).await;
+        let refused = Packet::PubAck(Ack::new(id(9), expected));
+        assert_eq!(client.receive().await, Some(refused), "{topic}");
+    }
+}

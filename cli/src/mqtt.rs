@@ -1,0 +1,288 @@
+//! `towline mqtt`: the clients of the core's MQTT broker, what they subscribe to, what is kept for them; ending and banning.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use admin_api::{
+    MqttBan, MqttClient, MqttRetained, MqttSession, MqttSlowSubscriber, MqttSubscription,
+};
+use anyhow::{Result, anyhow};
+use clap::{Args, Subcommand};
+use settings::Value;
+
+use crate::client::Admin;
+use crate::output::{self, Output, Row, ago, or_dash, size, utc};
+
+/// Look into the MQTT broker of the core, and end what should not go on.
+#[derive(Subcommand)]
+pub enum MqttCommand {
+    /// Who is connected.
+    Clients(Form),
+    /// One connected client and what it subscribes to.
+    Client {
+        /// Its client id.
+        id: String,
+        #[command(flatten)]
+        form: Form,
+    },
+    /// Subscriptions: of all clients and persistent sessions, or of one.
+    Subscriptions {
+        /// Client id; none: all.
+        id: Option<String>,
+        #[command(flatten)]
+        form: Form,
+    },
+    /// Persistent sessions, whether their clients are connected or not.
+    Sessions(Form),
+    /// Retained messages, with the beginning of their payloads.
+    Retained {
+        /// Topic filter.
+        #[arg(default_value = "#")]
+        filter: String,
+        /// Messages at most.
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+        count: usize,
+        #[command(flatten)]
+        form: Form,
+    },
+    /// Subscribers for which messages waited, the slowest first.
+    Slow(Form),
+    /// End a client's connection. It may come back at once; `towline mqtt ban` keeps it away.
+    Kick {
+        /// Its client id.
+        id: String,
+    },
+    /// Keep a client, a user or an address out, and end its connections.
+    Ban {
+        /// client:ID, user:NAME or address:IP.
+        who: String,
+        /// How long, as 10m; none: until it is lifted, or the core is restarted.
+        #[arg(long, value_name = "TIME", value_parser = Duration::parse)]
+        r#for: Option<Duration>,
+        /// For the list.
+        #[arg(long, value_name = "TEXT", default_value = "by hand")]
+        reason: String,
+    },
+    /// Let somebody in again.
+    Unban {
+        /// client:ID, user:NAME or address:IP.
+        who: String,
+    },
+    /// Who is banned.
+    Bans(Form),
+    /// Take a subscription away from a client, connected or not.
+    Unsubscribe {
+        /// Its client id.
+        id: String,
+        /// The filter as it subscribed, with $share/... or $exclusive/....
+        filter: String,
+    },
+    /// End a persistent session for good, with its connection, its subscriptions and what waits for it.
+    EndSession {
+        /// Its client id.
+        id: String,
+    },
+}
+
+#[derive(Args)]
+pub struct Form {
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// Everything, for scripts: the same as -o json.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Form {
+    fn print<T: Row>(&self, rows: &[T]) -> Result<()> {
+        let output = if self.json { Output::Json } else { self.output };
+        output::print(rows, output)
+    }
+}
+
+impl MqttCommand {
+    pub async fn run(self, admin: &Admin) -> Result<()> {
+        match self {
+            MqttCommand::Clients(form) => form.print(&admin.mqtt_clients().await?),
+            MqttCommand::Client { id, form } => {
+                form.print(&[admin.mqtt_client(&id).await?])?;
+                if form.json || form.output != Output::Table {
+                    return Ok(());
+                }
+                println!();
+                form.print(&admin.mqtt_subscriptions(Some(&id)).await?)
+            }
+            MqttCommand::Subscriptions { id, form } => {
+                form.print(&admin.mqtt_subscriptions(id.as_deref()).await?)
+            }
+            MqttCommand::Sessions(form) => form.print(&admin.mqtt_sessions().await?),
+            MqttCommand::Retained {
+                filter,
+                count,
+                form,
+            } => {
+                let retained = admin.mqtt_retained(&filter, count).await?;
+                form.print(&retained.messages)?;
+                if retained.more {
+                    eprintln!("there are more: ask with -n, or for a narrower filter");
+                }
+                Ok(())
+            }
+            MqttCommand::Slow(form) => form.print(&admin.mqtt_slow().await?),
+            MqttCommand::Kick { id } => {
+                admin.mqtt_kick(&id).await?;
+                println!("client {id} is disconnected");
+                Ok(())
+            }
+            MqttCommand::Ban {
+                who,
+                r#for: time,
+                reason,
+            } => {
+                let until_ms = time.map(until).transpose()?;
+                let ban = MqttBan {
+                    who,
+                    until_ms,
+                    reason,
+                };
+                admin.mqtt_ban(&ban).await?;
+                println!("{} is banned", ban.who);
+                Ok(())
+            }
+            MqttCommand::Unban { who } => {
+                admin.mqtt_unban(&who).await?;
+                println!("{who} is let in again");
+                Ok(())
+            }
+            MqttCommand::Bans(form) => form.print(&admin.mqtt_bans().await?),
+            MqttCommand::Unsubscribe { id, filter } => {
+                admin.mqtt_unsubscribe(&id, &filter).await?;
+                println!("client {id} is not subscribed to {filter} any more");
+                Ok(())
+            }
+            MqttCommand::EndSession { id } => {
+                admin.mqtt_end_session(&id).await?;
+                println!("the session of client {id} is ended");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Milliseconds since 1970 at the end of a time from now on.
+fn until(time: Duration) -> Result<i64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let end = now.saturating_add(time).as_millis();
+    i64::try_from(end)
+        .map_err(|_| anyhow!("--for is too long: leave it out for a ban without an end"))
+}
+
+fn seconds(time: Option<u32>) -> String {
+    time.map_or("never".to_owned(), |time| format!("{time}s"))
+}
+
+impl Row for MqttClient {
+    const COLUMNS: &'static [&'static str] = &[
+        "CLIENT",
+        "USER",
+        "ADDRESS",
+        "MQTT",
+        "CONNECTED",
+        "SUBSCRIPTIONS",
+    ];
+    const WIDE: &'static [&'static str] = &["IN FLIGHT", "SESSION ENDS AFTER"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.client.clone(),
+            or_dash(self.user.as_ref()),
+            or_dash(self.address.as_ref()),
+            self.version.clone(),
+            ago(Some(self.connected_ms)),
+            self.subscriptions.to_string(),
+            self.in_flight.to_string(),
+            seconds(self.session_expiry_seconds),
+        ]
+    }
+}
+
+impl Row for MqttSubscription {
+    const COLUMNS: &'static [&'static str] = &["CLIENT", "FILTER", "QOS"];
+    const WIDE: &'static [&'static str] = &["NO LOCAL", "RETAIN AS PUBLISHED", "IDENTIFIER"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.client.clone(),
+            self.filter.clone(),
+            self.qos.to_string(),
+            self.no_local.to_string(),
+            self.retain_as_published.to_string(),
+            or_dash(self.identifier),
+        ]
+    }
+}
+
+impl Row for MqttSession {
+    const COLUMNS: &'static [&'static str] = &[
+        "CLIENT",
+        "CONNECTED",
+        "AWAY SINCE",
+        "ENDS AFTER",
+        "SUBSCRIPTIONS",
+        "IN FLIGHT",
+    ];
+    const WIDE: &'static [&'static str] = &["WILL PENDING"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.client.clone(),
+            self.connected.to_string(),
+            ago(self.disconnected_ms),
+            seconds(self.expiry_seconds),
+            self.subscriptions.to_string(),
+            self.in_flight.to_string(),
+            self.will_pending.to_string(),
+        ]
+    }
+}
+
+impl Row for MqttRetained {
+    const COLUMNS: &'static [&'static str] = &["TOPIC", "QOS", "SIZE", "PAYLOAD"];
+    const WIDE: &'static [&'static str] = &["EXPIRES"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.topic.clone(),
+            self.qos.to_string(),
+            size(self.bytes),
+            self.payload.escape_debug().to_string(),
+            self.expires_ms.map_or("never".to_owned(), utc),
+        ]
+    }
+}
+
+impl Row for MqttSlowSubscriber {
+    const COLUMNS: &'static [&'static str] = &["CLIENT", "WAITED", "LAST"];
+    const WIDE: &'static [&'static str] = &[];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.client.clone(),
+            format!("{} ms", self.waited_ms),
+            ago(Some(self.last_ms)),
+        ]
+    }
+}
+
+impl Row for MqttBan {
+    const COLUMNS: &'static [&'static str] = &["WHO", "UNTIL", "REASON"];
+    const WIDE: &'static [&'static str] = &[];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.who.clone(),
+            self.until_ms.map_or("lifted".to_owned(), utc),
+            self.reason.clone(),
+        ]
+    }
+}

@@ -1,0 +1,333 @@
+//! The MQTT broker: who is connected, with what; ending and banning.
+
+use std::sync::Arc;
+
+use ::mqtt::CoreBackend;
+use admin_api::{
+    MqttBan, MqttBans, MqttClient, MqttClients, MqttRetained, MqttRetainedMessages, MqttSession,
+    MqttSessions, MqttSlowSubscriber, MqttSlowSubscribers, MqttSubscription, MqttSubscriptions,
+    paths,
+};
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::routing::{delete, get};
+use axum::{Json, Router};
+use mqtt_broker::backend::{ClientId, StorageError};
+use mqtt_broker::extra::{Ban, BanKey};
+use mqtt_broker::{Broker, ConnectedClient, SubscriptionInfo};
+use mqtt_codec::{TopicFilter, Version};
+use serde::Deserialize;
+
+use super::Admin;
+use super::refusal::Refusal;
+
+/// Bytes of a retained payload that are shown.
+const SHOWN_PAYLOAD: usize = 120;
+/// Retained messages that are shown where nothing is asked for, and at most.
+const SHOWN_RETAINED: (usize, usize) = (100, 10_000);
+
+pub fn routes() -> Router<Arc<Admin>> {
+    let client = format!("{}/{{id}}", paths::MQTT_CLIENTS);
+    let of_client = format!("{client}/subscriptions");
+    let session = format!("{}/{{id}}", paths::MQTT_SESSIONS);
+    Router::new()
+        .route(paths::MQTT_CLIENTS, get(clients))
+        .route(&client, get(one_client).delete(kick))
+        .route(&of_client, get(subscriptions_of).delete(unsubscribe))
+        .route(paths::MQTT_SUBSCRIPTIONS, get(subscriptions))
+        .route(paths::MQTT_SESSIONS, get(sessions))
+        .route(&session, delete(end_session))
+        .route(paths::MQTT_RETAINED, get(retained))
+        .route(paths::MQTT_SLOW, get(slow))
+        .route(paths::MQTT_BANS, get(bans).post(ban).delete(lift))
+}
+
+fn broker(admin: &Admin) -> Result<&Arc<Broker<CoreBackend>>, Refusal> {
+    admin.mqtt.broker().ok_or_else(|| {
+        Refusal::unavailable(
+            "MQTT is not served",
+            "its listeners are off, or the core is still starting",
+        )
+    })
+}
+
+fn no_client(id: &str) -> Refusal {
+    Refusal::not_found(
+        format!("no MQTT client {id:?} is connected"),
+        "`towline mqtt clients` lists those that are, `towline mqtt sessions` those that have a session",
+    )
+}
+
+fn unreadable(error: StorageError) -> Refusal {
+    Refusal::unavailable(
+        error.to_string(),
+        "try again; the core's log on stderr says more",
+    )
+}
+
+fn filter(text: &str) -> Result<TopicFilter, Refusal> {
+    TopicFilter::new(text)
+        .map_err(|error| Refusal::invalid(format!("{text:?} is no topic filter: {error}"), ""))
+}
+
+fn client(info: ConnectedClient) -> MqttClient {
+    let version = match info.version {
+        Version::V5 => "5",
+        _ => "3.1.1",
+    };
+    MqttClient {
+        client: info.client.to_string(),
+        user: info.user.map(|user| user.to_string()),
+        address: info.address.map(|address| address.to_string()),
+        version: version.to_owned(),
+        connected_ms: info.connected_ms,
+        session_expiry_seconds: Some(info.expiry_interval).filter(|time| *time != u32::MAX),
+        subscriptions: info.subscriptions + info.shared_subscriptions,
+        in_flight: info.in_flight,
+    }
+}
+
+fn subscription(client: &ClientId, info: SubscriptionInfo) -> MqttSubscription {
+    let prefix = if info.exclusive { "$exclusive/" } else { "" };
+    MqttSubscription {
+        client: client.to_string(),
+        filter: format!("{prefix}{}", info.filter),
+        qos: info.options.qos as u8,
+        no_local: info.options.no_local,
+        retain_as_published: info.options.retain_as_published,
+        identifier: info.identifier,
+    }
+}
+
+async fn clients(State(admin): State<Arc<Admin>>) -> Result<Json<MqttClients>, Refusal> {
+    let clients = broker(&admin)?.clients().into_iter().map(client);
+    Ok(Json(MqttClients {
+        clients: clients.collect(),
+    }))
+}
+
+async fn one_client(
+    State(admin): State<Arc<Admin>>,
+    Path(id): Path<String>,
+) -> Result<Json<MqttClient>, Refusal> {
+    let info = broker(&admin)?.client(&ClientId::new(&id));
+    info.map(|info| Json(client(info)))
+        .ok_or_else(|| no_client(&id))
+}
+
+async fn kick(
+    State(admin): State<Arc<Admin>>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Refusal> {
+    if broker(&admin)?.kick(&ClientId::new(&id)) {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(no_client(&id))
+    }
+}
+
+async fn subscriptions_of(
+    State(admin): State<Arc<Admin>>,
+    Path(id): Path<String>,
+) -> Result<Json<MqttSubscriptions>, Refusal> {
+    let client = ClientId::new(&id);
+    let found = broker(&admin)?.subscriptions_of(&client).await;
+    let found = found.map_err(unreadable)?.ok_or_else(|| no_client(&id))?;
+    let subscriptions = found.into_iter().map(|info| subscription(&client, info));
+    Ok(Json(MqttSubscriptions {
+        subscriptions: subscriptions.collect(),
+    }))
+}
+
+#[derive(Deserialize)]
+struct Filter {
+    filter: String,
+}
+
+async fn unsubscribe(
+    State(admin): State<Arc<Admin>>,
+    Path(id): Path<String>,
+    query: Result<Query<Filter>, QueryRejection>,
+) -> Result<StatusCode, Refusal> {
+    let Query(Filter { filter: text }) = query?;
+    let text = text.strip_prefix("$exclusive/").unwrap_or(&text);
+    let filter = filter(text)?;
+    let broker = broker(&admin)?;
+    let done = broker.unsubscribe(&ClientId::new(&id), &filter).await;
+    match done.map_err(unreadable)? {
+        Some(true) => Ok(StatusCode::NO_CONTENT),
+        Some(false) => Err(Refusal::not_found(
+            format!("client {id:?} has no subscription {text:?}"),
+            format!("`towline mqtt subscriptions {id}` lists them"),
+        )),
+        None => Err(no_client(&id)),
+    }
+}
+
+async fn subscriptions(
+    State(admin): State<Arc<Admin>>,
+) -> Result<Json<MqttSubscriptions>, Refusal> {
+    let broker = broker(&admin)?;
+    let mut all = Vec::new();
+    for connected in broker.clients() {
+        let of_client = broker.subscriptions_of(&connected.client).await;
+        let of_client = of_client.map_err(unreadable)?.unwrap_or_default();
+        all.extend(
+            of_client
+                .into_iter()
+                .map(|info| subscription(&connected.client, info)),
+        );
+    }
+    for session in broker.sessions().await.map_err(unreadable)? {
+        if !session.connected {
+            let of_session = session.subscriptions.into_iter();
+            all.extend(of_session.map(|info| subscription(&session.client, info)));
+        }
+    }
+    Ok(Json(MqttSubscriptions { subscriptions: all }))
+}
+
+async fn sessions(State(admin): State<Arc<Admin>>) -> Result<Json<MqttSessions>, Refusal> {
+    let sessions = broker(&admin)?.sessions().await.map_err(unreadable)?;
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let sessions = sessions.into_iter().map(|session| MqttSession {
+        client: session.client.to_string(),
+        connected: session.connected,
+        disconnected_ms: session.disconnected_ms,
+        expiry_seconds: Some(session.expiry_interval).filter(|time| *time != u32::MAX),
+        subscriptions: count(session.subscriptions.len()),
+        in_flight: count(session.in_flight),
+        will_pending: session.will_pending,
+    });
+    Ok(Json(MqttSessions {
+        sessions: sessions.collect(),
+    }))
+}
+
+async fn end_session(
+    State(admin): State<Arc<Admin>>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Refusal> {
+    let ended = broker(&admin)?.delete_session(&ClientId::new(&id)).await;
+    if ended.map_err(unreadable)? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Refusal::not_found(
+            format!("there is no MQTT session of client {id:?}"),
+            "`towline mqtt sessions` lists them",
+        ))
+    }
+}
+
+#[derive(Deserialize)]
+struct Retained {
+    #[serde(default)]
+    filter: Option<String>,
+    #[serde(default)]
+    limit: Option<usize>,
+}
+
+async fn retained(
+    State(admin): State<Arc<Admin>>,
+    query: Result<Query<Retained>, QueryRejection>,
+) -> Result<Json<MqttRetainedMessages>, Refusal> {
+    let Query(Retained {
+        filter: text,
+        limit,
+    }) = query?;
+    let filter = filter(text.as_deref().unwrap_or("#"))?;
+    let found = broker(&admin)?
+        .retained(&filter)
+        .await
+        .map_err(unreadable)?;
+    let limit = limit.unwrap_or(SHOWN_RETAINED.0).min(SHOWN_RETAINED.1);
+    let more = found.len() > limit;
+    let messages = found.into_iter().take(limit).map(|message| {
+        let payload = &message.payload;
+        let shown = payload.get(..SHOWN_PAYLOAD).unwrap_or(payload);
+        MqttRetained {
+            topic: message.topic.to_string(),
+            qos: message.qos as u8,
+            bytes: payload.len() as u64,
+            payload: String::from_utf8_lossy(shown).into_owned(),
+            expires_ms: message.expires_at,
+        }
+    });
+    Ok(Json(MqttRetainedMessages {
+        messages: messages.collect(),
+        more,
+    }))
+}
+
+async fn slow(State(admin): State<Arc<Admin>>) -> Result<Json<MqttSlowSubscribers>, Refusal> {
+    let slow = broker(&admin)?.slow_subscribers().into_iter();
+    let subscribers = slow.map(|slow| MqttSlowSubscriber {
+        client: slow.client.to_string(),
+        waited_ms: u64::try_from(slow.longest.as_millis()).unwrap_or(u64::MAX),
+        last_ms: slow.last_ms,
+    });
+    Ok(Json(MqttSlowSubscribers {
+        subscribers: subscribers.collect(),
+    }))
+}
+
+async fn bans(State(admin): State<Arc<Admin>>) -> Result<Json<MqttBans>, Refusal> {
+    let bans = broker(&admin)?.bans().list(admin.ctx.now_ms()).into_iter();
+    let bans = bans.map(|(key, ban)| MqttBan {
+        who: key.to_string(),
+        until_ms: ban.until_ms,
+        reason: ban.reason,
+    });
+    Ok(Json(MqttBans {
+        bans: bans.collect(),
+    }))
+}
+
+fn key(who: &str) -> Result<BanKey, Refusal> {
+    who.parse()
+        .map_err(|error: String| Refusal::invalid(error, ""))
+}
+
+async fn ban(
+    State(admin): State<Arc<Admin>>,
+    body: Result<Json<MqttBan>, JsonRejection>,
+) -> Result<StatusCode, Refusal> {
+    let Json(request) = body?;
+    let broker = broker(&admin)?;
+    let ban = Ban {
+        until_ms: request.until_ms,
+        reason: request.reason,
+    };
+    if !broker
+        .bans()
+        .add(key(&request.who)?, ban, admin.ctx.now_ms())
+    {
+        return Err(Refusal::unavailable(
+            "there are too many bans",
+            "lift some, `towline mqtt bans` lists them",
+        ));
+    }
+    broker.kick_banned();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+struct Who {
+    who: String,
+}
+
+async fn lift(
+    State(admin): State<Arc<Admin>>,
+    query: Result<Query<Who>, QueryRejection>,
+) -> Result<StatusCode, Refusal> {
+    let Query(Who { who }) = query?;
+    if broker(&admin)?.bans().lift(&key(&who)?) {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Refusal::not_found(
+            format!("{who} is not banned"),
+            "`towline mqtt bans` lists who is",
+        ))
+    }
+}
