@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mqtt_broker::extra::settings::{AutoSubscribeSettings, RewriteSettings};
 use settings::{Listen, Rate, Size, Value, settings};
 use sync_quic::CoreAddress;
 
@@ -47,6 +48,20 @@ settings! {
         pub session_backlog: Size = "256MiB";
         /// Open MQTT connections
         pub max_connections: usize = "1000";
+        /// How often `$SYS` topics are published to clients that subscribe to them; 0s: never
+        pub mqtt_sys_interval: Duration = "10s";
+        /// New MQTT connections a second; none: as many as come
+        pub mqtt_connection_rate: Option<u32>;
+        /// Messages a second from one MQTT client; it is read later when it is faster
+        pub mqtt_message_rate: Option<u32>;
+        /// Bytes a second from one MQTT client: 64KiB/s, 2Mbit/s
+        pub mqtt_byte_rate: Option<Rate>;
+        /// An MQTT client whose connections end so often within the window is banned for a while; none: never
+        pub mqtt_flapping_connects: Option<u32>;
+        /// That window
+        pub mqtt_flapping_window: Duration = "60s";
+        /// That while
+        pub mqtt_flapping_ban: Duration = "5m";
         /// What is logged to stderr: off, error, warn, info, debug or trace
         pub log: LogLevel = "warn";
         /// text, or json: one object a line
@@ -61,6 +76,10 @@ settings! {
         pub user: UserSettings;
         /// Who may publish and subscribe to what; the first that fits decides
         pub acl: AclSettings;
+        /// Topics and filters that are written anew; the first that fits decides
+        pub mqtt_rewrite: RewriteSettings;
+        /// Subscriptions that the edge makes when a client connects
+        pub mqtt_auto_subscribe: AutoSubscribeSettings;
     }
 }
 

@@ -12,6 +12,7 @@ mod limits;
 mod lineage;
 mod link;
 mod listener;
+mod mqtt_extra;
 mod node;
 mod outbox;
 mod password;

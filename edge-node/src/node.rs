@@ -28,7 +28,7 @@ use crate::tls::{Tls, TlsFiles};
 use crate::uplink::{Dictionaries, Uplink};
 use crate::users::Guard;
 use crate::watchdog::Supervisor;
-use crate::{admin, identity, lanes, limits, outbox, query};
+use crate::{admin, identity, lanes, limits, mqtt_extra, outbox, query};
 
 /// Runs until SIGTERM or SIGINT, or until the disk fails.
 pub async fn run(settings: EdgeSettings) -> Result<()> {
@@ -38,6 +38,7 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
         bail!("--max-connections is 0: no device could connect");
     }
 
+    let extra = mqtt_extra::extra(&settings)?;
     let lanes = lanes::lanes(&settings.lane, settings.outbox_size)?;
     let anonymous = anonymous(&settings).await?;
     let guard = Guard::new(&settings.user, &settings.acl, anonymous)?;
@@ -117,7 +118,8 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
         maximum_packet_size: limits::MAX_PACKET,
         ..mqtt_broker::Limits::default()
     };
-    let broker = Broker::start_with(backend, Arc::new(guard), granted, stop.clone()).await?;
+    let broker =
+        Broker::start_extended(backend, Arc::new(guard), granted, extra, stop.clone()).await?;
     let stop_reductions = CancellationToken::new();
     let reducing =
         reductions.map(|reductions| tokio::spawn(reductions.run(stop_reductions.clone())));

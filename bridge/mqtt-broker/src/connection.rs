@@ -480,6 +480,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     async fn finish(mut self, end: End) {
         let client = self.session.client_id().clone();
         tracing::debug!(%client, ?end, "connection ends");
+        self.shared.stop();
         while let Some(done) = self.publishing.next().await {
             // A failure has nobody to be told to any more.
             if self.published(done).is_err() {

@@ -208,6 +208,13 @@ impl<B: Backend> SharedDelivery<B> {
         Ok(())
     }
 
+    /// Asks for nothing more, and lets the next of the line have its turn.
+    pub fn stop(&mut self) {
+        for group in self.groups.values_mut() {
+            group.take = None;
+        }
+    }
+
     /// The connection is over: settles what the client is done with, gives back what was not offered.
     pub async fn finish(&mut self, session: &mut Session) -> Result<(), StorageError> {
         while let Some(done) = self.work.next().await {

@@ -43,29 +43,23 @@ pub fn options(set: &CoreSettings) -> Result<MqttOptions> {
 }
 
 fn extra(set: &CoreSettings) -> Result<Extra> {
+    let rates = Rates {
+        connections: set.mqtt_connection_rate,
+        messages: set.mqtt_message_rate,
+        bytes: set.mqtt_byte_rate.map(|rate| rate.bytes_per_second()),
+    };
+    let flapping = set.mqtt_flapping_connects.map(|connects| Flapping {
+        connects,
+        window: set.mqtt_flapping_window,
+        ban: set.mqtt_flapping_ban,
+    });
+    settings::check_rates(&rates, flapping.as_ref()).map_err(anyhow::Error::msg)?;
     let redirect = set.mqtt_redirect.clone();
-    for (key, rate) in [
-        ("mqtt-connection-rate", set.mqtt_connection_rate),
-        ("mqtt-message-rate", set.mqtt_message_rate),
-        ("mqtt-flapping-connects", set.mqtt_flapping_connects),
-    ] {
-        if rate == Some(0) {
-            bail!("--{key} is 0: leave it out for no limit");
-        }
-    }
     Ok(Extra {
         rewrites: settings::rewrites(&set.mqtt_rewrite)?,
         auto_subscribe: settings::auto_subscribe(&set.mqtt_auto_subscribe)?,
-        rates: Rates {
-            connections: set.mqtt_connection_rate,
-            messages: set.mqtt_message_rate,
-            bytes: set.mqtt_byte_rate.map(|rate| rate.bytes_per_second()),
-        },
-        flapping: set.mqtt_flapping_connects.map(|connects| Flapping {
-            connects,
-            window: set.mqtt_flapping_window,
-            ban: set.mqtt_flapping_ban,
-        }),
+        rates,
+        flapping,
         slow_after: set.mqtt_slow_after,
         sys_interval: Some(set.mqtt_sys_interval).filter(|every| !every.is_zero()),
         redirect: redirect.map(|server| Redirect {

@@ -1,6 +1,6 @@
 //! The sections of a configuration file, the same on the edge and in the core.
 
-use super::{AutoSubscribe, Rewrite, Rewrites, Verb};
+use super::{AutoSubscribe, Flapping, Rates, Rewrite, Rewrites, Verb};
 use mqtt_codec::{QoS, RetainHandling, SubscriptionOptions, TopicFilter};
 use settings::{Section, SettingsError, choices, settings};
 
@@ -28,6 +28,24 @@ settings! {
         pub retain_as_published: bool = "false";
         pub retain_handling: u8 = "0";
     }
+}
+
+/// Of the plain keys: a rate of nothing would let nobody in. The error names the key.
+pub fn check_rates(rates: &Rates, flapping: Option<&Flapping>) -> Result<(), String> {
+    for (key, nothing) in [
+        ("mqtt-connection-rate", rates.connections == Some(0)),
+        ("mqtt-message-rate", rates.messages == Some(0)),
+        ("mqtt-byte-rate", rates.bytes == Some(0)),
+        (
+            "mqtt-flapping-connects",
+            flapping.is_some_and(|flapping| flapping.connects == 0),
+        ),
+    ] {
+        if nothing {
+            return Err(format!("--{key} is 0: leave it out for no limit"));
+        }
+    }
+    Ok(())
 }
 
 /// The rules in their order.
