@@ -36,6 +36,7 @@ settings! {
         pub evict: Evict = "reject";
         pub compression: Compression = "none";
         pub link_compression: bool = "false";
+        pub linger: Duration = "0s";
         pub fresh_first: bool = "false";
         pub rate: Option<Rate>;
     }
@@ -54,6 +55,8 @@ pub struct Lane {
     pub evict: Evict,
     pub compression: Compression,
     pub link_compression: bool,
+    /// How long a message may wait for others, to be stored and sent with them.
+    pub linger: Duration,
     pub fresh_first: bool,
     /// Most bytes a second on the link.
     pub rate: Option<u64>,
@@ -98,6 +101,7 @@ impl Lane {
             evict: Evict::Reject,
             compression: Compression::None,
             link_compression: false,
+            linger: Duration::ZERO,
             fresh_first: false,
             rate: None,
         }
@@ -153,6 +157,12 @@ pub fn lanes(
                 "batches that `compression` has compressed do not get smaller on the link: set one of the two",
             ));
         }
+        if set.linger > limits::MAX_LINGER {
+            return Err(section.wrong_key(
+                "linger",
+                "expected 10s at most: devices wait so long for their acknowledgements",
+            ));
+        }
         logs += 1 + usize::from(set.fresh_first);
         if logs > limits::MAX_LOGS {
             return Err(section.wrong(format!(
@@ -168,6 +178,7 @@ pub fn lanes(
             evict: set.evict,
             compression: set.compression,
             link_compression: set.link_compression,
+            linger: set.linger,
             fresh_first: set.fresh_first,
             rate: set.rate.map(Rate::bytes_per_second),
         });
@@ -230,7 +241,7 @@ mod tests {
     fn every_key_arrives() {
         let lanes = read(
             "[[lane]]\nname = 'alarms'\npriority = 9\n[[lane]]\nname = 'bulk'\npriority = 1\nsize = '64MiB'\nage = '7d'\n\
-             evict = 'oldest'\ncompression = 'zstd'\nfresh-first = true\nrate = '1Mbit/s'\n",
+             evict = 'oldest'\ncompression = 'zstd'\nlinger = '50ms'\nfresh-first = true\nrate = '1Mbit/s'\n",
         );
         let lanes = lanes.unwrap();
         let alarms = Lane {
@@ -246,6 +257,7 @@ mod tests {
             evict: Evict::Oldest,
             compression: Compression::Zstd,
             link_compression: false,
+            linger: Duration::from_millis(50),
             fresh_first: true,
             rate: Some(125_000),
         };

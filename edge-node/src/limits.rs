@@ -60,6 +60,8 @@ pub const MAX_LANE_NAME: usize = 32;
 pub const MIN_LANE: u64 = 16 * 1024 * 1024;
 /// Shortest age of a lane: eviction looks at whole segments, now and then.
 pub const MIN_AGE: Duration = Duration::from_secs(1);
+/// Longest time a lane may hold its messages back for others.
+pub const MAX_LINGER: Duration = Duration::from_secs(10);
 /// Topic rules.
 pub const MAX_RULES: usize = 1000;
 /// Shortest and longest interval or window of a reduction.

@@ -41,6 +41,7 @@ pub fn logs(lanes: &[lanes::Lane], rules: &Rules, session_backlog: Size) -> Vec<
             max_age: lane.age,
             eviction: lane.evict.into(),
             compression: lane.compression.into(),
+            linger: lane.linger,
         };
         if lane.fresh_first {
             logs.push(LaneConfig {

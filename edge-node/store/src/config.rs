@@ -33,6 +33,8 @@ pub struct LaneConfig {
     pub eviction: Eviction,
     /// Of the batches, once and for all: a Kafka consumer gets these bytes. Where it does not help, a batch is left as it is.
     pub compression: Compression,
+    /// How long a message may wait for others, so that they are one batch. Whoever published it waits as long, and this much more.
+    pub linger: Duration,
 }
 
 impl LaneConfig {
@@ -43,6 +45,7 @@ impl LaneConfig {
             max_age: None,
             eviction: Eviction::Reject,
             compression: Compression::None,
+            linger: Duration::ZERO,
         }
     }
 }

@@ -8,6 +8,8 @@ pub const BATCH_TARGET: usize = 256 * 1024;
 pub const BATCH_RECORDS: u32 = 1000;
 /// Largest entry of a segment: a batch of the largest record, or one from the core, and what stands before it.
 pub const MAX_ENTRY: usize = 18 * 1024 * 1024;
+/// What waits on a lane that lingers is written when it is so much, however long it has waited: more makes batches hardly smaller on the link.
+pub const LINGER_TARGET: usize = 32 * 1024;
 /// Bytes written before one sync. More waits for the next sync.
 pub const GROUP_TARGET: usize = 4 * 1024 * 1024;
 /// Records that wait for the writer. Above it publishes are refused: the disk does not keep up.

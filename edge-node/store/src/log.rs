@@ -127,6 +127,7 @@ pub(crate) struct LogConfig {
     pub max_age: Option<Duration>,
     pub eviction: Eviction,
     pub compression: Compression,
+    pub linger: Duration,
 }
 
 /// A segment as the log knows it.
@@ -172,6 +173,8 @@ impl Index {
 pub(crate) struct Queue {
     pub waiting: VecDeque<Waiting>,
     pub weight: usize,
+    /// Something is asked of the writer that must not wait for others.
+    pub hurry: bool,
     pub closing: bool,
 }
 
@@ -454,6 +457,7 @@ impl Log {
         let item = Item::Control(control);
         let weight = item.weight();
         queue.weight += weight;
+        queue.hurry = true;
         queue.waiting.push_back(Waiting { item, weight, done });
         drop(queue);
         self.shared.wake.notify_one();

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use record::{Batch, BatchBuilder, NewRecord, StreamName};
 use tokio::sync::oneshot;
@@ -179,7 +180,7 @@ impl Writer {
         true
     }
 
-    /// Waits for items. False: closed, and nothing is left.
+    /// Waits for items, and for others to come along with them where the lane is set so. False: closed, and nothing is left.
     fn wait(&self) -> bool {
         let mut queue = self.shared.queue.lock();
         while queue.waiting.is_empty() {
@@ -187,6 +188,15 @@ impl Writer {
                 return false;
             }
             self.shared.wake.wait(&mut queue);
+        }
+        let linger = self.shared.config.linger;
+        if !linger.is_zero() {
+            let until = Instant::now() + linger;
+            while queue.weight < limits::LINGER_TARGET
+                && !(queue.hurry || queue.closing)
+                && !self.shared.wake.wait_until(&mut queue, until).timed_out()
+            {}
+            queue.hurry = false;
         }
         true
     }

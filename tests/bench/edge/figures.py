@@ -17,7 +17,7 @@ ALARMS = (
 )
 FRESH = ('[[lane]]\nname = "data"\nsize = "8GiB"\nfresh-first = true\n',)
 LARGE = ('[[lane]]\nname = "data"\nsize = "8GiB"\n',)
-COMPRESSED = ('[[lane]]\nname = "data"\nlink-compression = true\n',)
+COMPRESSED = ('[[lane]]\nname = "data"\nlink-compression = true\nlinger = "2s"\n',)
 
 
 class Load:

@@ -346,6 +346,7 @@ impl Store {
                 max_age: bounds.max_age,
                 eviction: bounds.eviction,
                 compression: bounds.compression,
+                linger: bounds.linger,
             };
             let evicted = Arc::new(AtomicU64::new(0));
             let on_evict = if is_local {
@@ -381,6 +382,7 @@ impl Store {
             max_age: None,
             eviction: Eviction::Reject,
             compression: record::Compression::None,
+            linger: std::time::Duration::ZERO,
         };
         let inbox = open_log(
             &shared,

@@ -339,6 +339,34 @@ async fn lanes_have_numbers_for_ever_and_one_that_is_not_configured_is_drained()
 }
 
 #[tokio::test]
+async fn what_comes_while_a_lane_lingers_is_one_batch() {
+    let (place, _, _) = Place::simulated();
+    let store = place.open_with(|config| {
+        config.lanes[0].linger = std::time::Duration::from_secs(3600);
+    });
+    let mut publishing = Vec::new();
+    // Enough to end the wait, which lasts longer than any test.
+    for n in 0..400 {
+        let (store, value) = (store.clone(), format!("{n:0100}"));
+        publishing.push(tokio::spawn(async move {
+            store.publish(message("s", "k", &value)).await
+        }));
+    }
+    let waiting = publishing.split_off(100);
+    for published in publishing {
+        published.await.unwrap().unwrap();
+    }
+    let all = frames(&store, OUTBOX).await;
+    assert!(all.len() <= 2, "{} batches", all.len());
+    assert!(all[0].batch.record_count() >= 100);
+    // The last ones, which are not enough, are written when the store closes.
+    store.close();
+    for published in waiting {
+        published.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_lane_compresses_its_batches_once() {
     let (place, _, _) = Place::simulated();
     let store = place.open_with(|config| {
