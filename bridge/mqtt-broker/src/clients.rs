@@ -187,7 +187,7 @@ impl Clients {
             address: peer.address,
             version: session.version(),
             connected_ms: now_ms,
-            expiry_interval: session.expiry_interval(),
+            expiry_interval: session.expiry_seconds(),
             subscriptions: AtomicU32::new(0),
             shared: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),

@@ -54,7 +54,7 @@ impl<B: Backend> Broker<B> {
             client: session.client_id().clone(),
             connected,
             disconnected_ms: session.disconnected_at().filter(|_| !connected),
-            expiry_interval: session.expiry_interval(),
+            expiry_interval: session.expiry_seconds(),
             subscriptions: subscriptions(session),
             in_flight: session.in_flight_len(),
             will_pending: !connected && session.has_will(),

@@ -152,7 +152,8 @@ impl Session {
         self.expiry_interval > 0
     }
 
-    pub fn expiry_interval(&self) -> u32 {
+    /// For which it outlives the connection; `u32::MAX` = it does not end.
+    pub fn expiry_seconds(&self) -> u32 {
         self.expiry_interval
     }
 

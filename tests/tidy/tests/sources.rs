@@ -21,6 +21,14 @@ const MAY_SLEEP: &[(&str, &str)] = &[
         "keep-alive is a time of the protocol (MQTT 5, 3.1.2.10)",
     ),
     (
+        "bridge/mqtt-broker/src/sys.rs",
+        "$SYS values are published at intervals that are configured",
+    ),
+    (
+        "cloud-core/mqtt/src/delayed.rs",
+        "a delayed message is due at a time that its publisher gave",
+    ),
+    (
         "cloud-core/amqp/src/connection.rs",
         "heartbeats are times of the protocol (AMQP 0-9-1, 4.2.7)",
     ),
