@@ -21,11 +21,15 @@ settings! {
         pub listen_mqtt: Listen = "127.0.0.1:1883";
         /// MQTT over TLS listener for devices
         pub listen_mqtts: Listen = "off";
-        /// PEM file with the certificate of that listener, and those that lead to the root; read again when it changes
+        /// MQTT over WebSocket listener, path /mqtt
+        pub listen_ws: Listen = "off";
+        /// MQTT over WebSocket and TLS listener, path /mqtt
+        pub listen_wss: Listen = "off";
+        /// PEM file with the certificate of the TLS listeners, and those that lead to the root; read again when it changes
         pub tls_cert: Option<PathBuf>;
         /// PEM file with its private key
         pub tls_key: Option<PathBuf>;
-        /// PEM file with the authorities whose certificates clients of that listener must have; none: they need no certificate
+        /// PEM file with the authorities whose certificates clients of the TLS listeners must have; none: they need no certificate
         pub tls_client_ca: Option<PathBuf>;
         /// Whether clients without a user may connect. Not set: only while there are no users and devices connect on this machine
         pub allow_anonymous: Option<bool>;

@@ -36,10 +36,8 @@ pub const MAX_BLIND_STARTS: usize = 250;
 pub const MAX_NAME: usize = 64;
 /// Largest MQTT packet taken from a client. A record of it, with what is added, still fits in the store and in a core.
 pub const MAX_PACKET: u32 = 7 * 1024 * 1024;
-/// Time from the first byte of a TLS connection to the end of its handshake.
-pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
-/// How often the TLS files are looked at.
-pub const TLS_LOOK: Duration = Duration::from_secs(30);
+/// Time from the first byte of a TLS or WebSocket connection to the end of its handshakes.
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Connections whose password is being checked or waits for it; one more is told to come later.
 pub const PASSWORDS_WAITING: usize = 64;
 /// Wrong passwords of one user from one address, after which the next is looked at only when `PASSWORD_PAUSE` is over.

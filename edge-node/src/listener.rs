@@ -1,18 +1,17 @@
 //! The MQTT listeners: they take connections, as many as are allowed together, and wait for them at the end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mqtt_broker::{Broker, Peer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use transport::{Accepted, Layers, Stream};
 
 use crate::backend::EdgeBackend;
 use crate::limits;
-use crate::tls::{self, Tls};
 
 /// What the listeners share.
 #[derive(Clone)]
@@ -39,7 +38,8 @@ impl Devices {
     }
 
     /// Serves until the shutdown, then until all connections have ended or their time is over.
-    pub async fn serve(self, listener: TcpListener, tls: Option<Arc<Tls>>) {
+    pub async fn serve(self, listener: TcpListener, layers: Layers) {
+        let layers = Arc::new(layers);
         let connections = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -63,24 +63,11 @@ impl Devices {
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%address, %error, "no TCP_NODELAY");
             }
-            let peer = Peer {
-                address: Some(address),
-                certificate_name: None,
-            };
-            let (broker, tls, shutdown) = (self.broker.clone(), tls.clone(), self.shutdown.clone());
+            let (broker, layers) = (self.broker.clone(), layers.clone());
+            let shutdown = self.shutdown.clone();
             connections.spawn(async move {
-                match tls {
-                    None => broker.serve_peer(stream, peer).await,
-                    Some(tls) => {
-                        let shaken = shutdown.run_until_cancelled(handshake(stream, &tls));
-                        if let Some(Some((stream, certificate_name))) = shaken.await {
-                            let peer = Peer {
-                                certificate_name,
-                                ..peer
-                            };
-                            broker.serve_peer(stream, peer).await;
-                        }
-                    }
+                if let Some((stream, peer)) = pass(&layers, stream, address, &shutdown).await {
+                    broker.serve_peer(stream, peer).await;
                 }
                 drop(permit);
             });
@@ -99,22 +86,27 @@ impl Devices {
     }
 }
 
-/// The connection, and the name in the client's certificate where one was asked for.
-async fn handshake(
+/// Through TLS and WebSocket, where the listener has them. `None`: it did not come through, or the edge stops.
+async fn pass(
+    layers: &Layers,
     stream: TcpStream,
-    tls: &Tls,
-) -> Option<(TlsStream<TcpStream>, Option<Arc<str>>)> {
-    let accepting = TlsAcceptor::from(tls.config()).accept(stream);
-    let stream = match tokio::time::timeout(limits::TLS_HANDSHAKE, accepting).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::info!(%error, "a TLS handshake failed");
-            return None;
+    address: SocketAddr,
+    shutdown: &CancellationToken,
+) -> Option<(Stream, Peer)> {
+    if layers.is_plain() {
+        return Some((Stream::Tcp(stream), Peer::at(address)));
+    }
+    // In a box of its own, so that a plain connection does not carry room for a handshake.
+    let accepting = Box::pin(layers.accept(stream, address, address, limits::HANDSHAKE));
+    match shutdown.run_until_cancelled(accepting).await? {
+        Ok(Accepted { stream, peer, .. }) => Some((stream, peer)),
+        Err(error) if error.is_departure() => {
+            tracing::debug!(%address, %error, "a client left before its connection was made");
+            None
         }
-        Err(_) => return None,
-    };
-    let (_, session) = stream.get_ref();
-    let certificate = session.peer_certificates().and_then(<[_]>::first);
-    let name = certificate.and_then(tls::common_name);
-    Some((stream, name))
+        Err(error) => {
+            tracing::info!(%address, %error, "a connection could not be made");
+            None
+        }
+    }
 }

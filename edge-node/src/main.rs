@@ -19,7 +19,6 @@ mod password;
 mod query;
 mod reducer;
 mod rules;
-mod tls;
 mod uplink;
 mod users;
 mod watchdog;

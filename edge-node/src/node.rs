@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use mqtt_broker::Broker;
+use mqtt_broker::{Broker, WEBSOCKET};
 use parking_lot::Mutex;
 use settings::Listen;
 use store::{Config, Store};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use transport::{Clients, Layers, Tls, TlsFiles};
 
 use crate::backend::EdgeBackend;
 use crate::clock::Clock;
@@ -24,7 +25,6 @@ use crate::listener::Devices;
 use crate::outbox::Outbox;
 use crate::reducer::Reductions;
 use crate::rules::Rules;
-use crate::tls::{Tls, TlsFiles};
 use crate::uplink::{Dictionaries, Uplink};
 use crate::users::Guard;
 use crate::watchdog::Supervisor;
@@ -73,8 +73,12 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     let mqtts = bind("listen-mqtts", &settings.listen_mqtts).await?;
     let admin_listener = bind("listen-admin", &settings.listen_admin).await?;
     let mut ready = format!("ready mqtt={}", shown(&mqtt)?);
-    if let Some(listener) = &mqtts {
-        ready += &format!(" mqtts={}", listener.local_addr()?);
+    let ws = bind("listen-ws", &settings.listen_ws).await?;
+    let wss = bind("listen-wss", &settings.listen_wss).await?;
+    for (name, listener) in [("mqtts", &mqtts), ("ws", &ws), ("wss", &wss)] {
+        if let Some(listener) = listener {
+            ready += &format!(" {name}={}", listener.local_addr()?);
+        }
     }
     if let Some(listener) = &admin_listener {
         ready += &format!(" admin={}", listener.local_addr()?);
@@ -133,11 +137,22 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     }
     let devices = Devices::new(broker.clone(), settings.max_connections, stop.clone());
     let mut serving = Vec::new();
-    if let Some(listener) = mqtt {
-        serving.push(tokio::spawn(devices.clone().serve(listener, None)));
+    for (listener, tls, websocket) in [
+        (mqtt, None, None),
+        (mqtts, tls.clone(), None),
+        (ws, None, Some(WEBSOCKET)),
+        (wss, tls.clone(), Some(WEBSOCKET)),
+    ] {
+        if let Some(listener) = listener {
+            let layers = Layers {
+                proxy: false,
+                tls,
+                websocket,
+            };
+            serving.push(tokio::spawn(devices.clone().serve(listener, layers)));
+        }
     }
-    if let (Some(listener), Some(tls)) = (mqtts, tls) {
-        serving.push(tokio::spawn(devices.serve(listener, Some(tls.clone()))));
+    if let Some(tls) = tls {
         let watching = tls.watch(stop.clone());
         tokio::spawn(async move {
             if let Err(error) = watching.await {
@@ -241,6 +256,8 @@ async fn anonymous(settings: &EdgeSettings) -> Result<bool> {
     for (key, listen, open) in [
         ("listen-mqtt", &settings.listen_mqtt, true),
         ("listen-mqtts", &settings.listen_mqtts, !certified),
+        ("listen-ws", &settings.listen_ws, true),
+        ("listen-wss", &settings.listen_wss, !certified),
     ] {
         if let Some(address) = resolve(key, listen).await?
             && open
@@ -264,17 +281,25 @@ fn edge_name(settings: &EdgeSettings, data_dir: &DataDir) -> Result<String> {
 }
 
 fn tls_files(settings: &EdgeSettings) -> Result<Option<TlsFiles>> {
-    let listens = settings.listen_mqtts.address().is_some();
+    let listens = [&settings.listen_mqtts, &settings.listen_wss]
+        .iter()
+        .any(|listen| listen.address().is_some());
     match (&settings.tls_cert, &settings.tls_key) {
         (Some(certificate), Some(key)) if listens => Ok(Some(TlsFiles {
             certificate: certificate.clone(),
             key: key.clone(),
-            client_ca: settings.tls_client_ca.clone(),
+            names: Vec::new(),
+            clients: match &settings.tls_client_ca {
+                Some(authorities) => Clients::Required(authorities.clone()),
+                None => Clients::Unasked,
+            },
         })),
         (None, None) if !listens && settings.tls_client_ca.is_none() => Ok(None),
-        _ if listens => bail!("--listen-mqtts needs --tls-cert and --tls-key"),
+        _ if listens => bail!("--listen-mqtts and --listen-wss need --tls-cert and --tls-key"),
         _ => {
-            bail!("--tls-cert, --tls-key and --tls-client-ca are for --listen-mqtts, which is off")
+            bail!(
+                "--tls-cert, --tls-key and --tls-client-ca are for --listen-mqtts and --listen-wss, which are off"
+            )
         }
     }
 }

@@ -232,7 +232,7 @@ impl Guard {
     }
 
     async fn login(&self, login: Login<'_>) -> Result<Option<Arc<str>>, ConnectError> {
-        let certificate = login.peer.certificate_name.as_ref();
+        let certificate = login.peer.common_name();
         let name = match (login.user_name, certificate) {
             // The certificate was verified; a user name beside it may only say the same.
             (None, Some(name)) => return self.allowed_client(name, login.client),

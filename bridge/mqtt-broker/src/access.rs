@@ -3,22 +3,14 @@
 //! Asked at CONNECT (also for the will's topic, and again for the subscriptions of a session that is resumed), at PUBLISH and at
 //! SUBSCRIBE. What a subscription was granted for is delivered, retained messages too.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use mqtt_codec::{TopicFilter, TopicName};
 use mqtt_session::ClientId;
+pub use transport::{Certificate, Peer};
 
 use crate::backend::ConnectError;
-
-/// What is known of the other end before it has said anything.
-#[derive(Clone, Debug, Default)]
-pub struct Peer {
-    pub address: Option<SocketAddr>,
-    /// The name in the client certificate that TLS has verified.
-    pub certificate_name: Option<Arc<str>>,
-}
 
 /// What a client says of itself in CONNECT.
 #[derive(Clone, Copy, Debug)]

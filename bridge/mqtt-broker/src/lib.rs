@@ -36,3 +36,12 @@ pub use memory_shares::MemoryShares;
 pub use metrics::Metrics;
 pub use mqtt_session::Limits;
 pub use turns::{Turn, Turns};
+
+/// How a WebSocket for MQTT begins: the sub-protocol is of section 6 of both versions, the path everybody's habit.
+pub const WEBSOCKET: transport::Offer = transport::Offer {
+    path: "/mqtt",
+    protocol: "mqtt",
+};
+
+/// What clients ask TLS for where it matters (QUIC).
+pub const ALPN: &[u8] = b"mqtt";

@@ -15,7 +15,7 @@ use futures_util::{
 };
 use kernel::{DeliveryId, QueueError, Verdict};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{Instant, sleep_until, timeout},
 };
 
@@ -70,7 +70,7 @@ pub struct Session {
 /// Serves one accepted connection to its end.
 pub async fn serve(broker: Arc<Broker>, mut connection: frontend::Connection) {
     let mut input = BytesMut::with_capacity(4096);
-    let peer = connection.peer;
+    let peer = connection.peer.clone();
     let limit = Duration::from_secs(limits::HANDSHAKE_SECONDS);
     let agreed = match timeout(
         limit,
@@ -113,6 +113,25 @@ pub async fn serve(broker: Arc<Broker>, mut connection: frontend::Connection) {
     session.clean_up().await;
 }
 
+/// Writes a part of `out`, and flushes behind the last of it: TLS may hold it back. Nothing is lost when it is cancelled.
+async fn write_some<W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    out: &mut BytesMut,
+    unflushed: &mut bool,
+) -> std::io::Result<()> {
+    if !out.is_empty() {
+        *unflushed = true;
+        if writer.write_buf(out).await? == 0 {
+            return Err(std::io::ErrorKind::WriteZero.into());
+        }
+    }
+    if out.is_empty() {
+        writer.flush().await?;
+        *unflushed = false;
+    }
+    Ok(())
+}
+
 impl Session {
     async fn run(&mut self, connection: frontend::Connection, mut input: BytesMut) {
         let shutdown = connection.shutdown.clone();
@@ -120,6 +139,7 @@ impl Session {
         let beat =
             (self.agreed.heartbeat > 0).then(|| Duration::from_secs(self.agreed.heartbeat.into()));
         let (mut last_read, mut last_write) = (Instant::now(), Instant::now());
+        let mut unflushed = false;
         loop {
             if let Err(exception) = self.take_input(&mut input).await {
                 self.close_connection(&exception, (0, 0));
@@ -151,9 +171,9 @@ impl Session {
                     Ok(0) | Err(_) => return,
                     Ok(_) => last_read = Instant::now(),
                 },
-                written = writer.write_buf(&mut self.out), if !self.out.is_empty() => match written {
-                    Ok(0) | Err(_) => return,
-                    Ok(_) => last_write = Instant::now(),
+                written = write_some(&mut writer, &mut self.out, &mut unflushed), if unflushed || !self.out.is_empty() => match written {
+                    Err(_) => return,
+                    Ok(()) => last_write = Instant::now(),
                 },
                 Some(committed) = self.uncommitted.next(), if !self.uncommitted.is_empty() => self.confirm(committed),
                 Some(settled) = self.settles.next(), if !self.settles.is_empty() => self.settled(settled),

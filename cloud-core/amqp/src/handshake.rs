@@ -65,10 +65,12 @@ pub async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(
     let mut out = BytesMut::new();
     reply::connection_start(&mut out, &server_properties(), "PLAIN");
     stream.write_all_buf(&mut out).await?;
+    stream.flush().await?;
     let result = agree(broker, stream, input).await;
     if let Err(HandshakeError::Refused(exception)) = &result {
         reply::connection_close(&mut out, exception.code, &exception.text, (10, 40));
         stream.write_all_buf(&mut out).await?;
+        stream.flush().await?;
         // The reason must arrive: wait for close-ok, or for the end, within the time of the handshake.
         while let Ok(method) = next_method(stream, input, limits::FRAME_MAX_BEFORE_TUNE).await {
             if method == Method::ConnectionCloseOk {
@@ -128,6 +130,7 @@ async fn agree<S: AsyncRead + AsyncWrite + Unpin>(
         limits::HEARTBEAT_SECONDS,
     );
     stream.write_all_buf(&mut out).await?;
+    stream.flush().await?;
     let Method::ConnectionTuneOk {
         channel_max,
         frame_max,
@@ -173,6 +176,7 @@ async fn agree<S: AsyncRead + AsyncWrite + Unpin>(
     };
     reply::connection_open_ok(&mut out);
     stream.write_all_buf(&mut out).await?;
+    stream.flush().await?;
     Ok(Negotiated {
         principal,
         vhost: found,

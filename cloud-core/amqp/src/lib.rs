@@ -36,11 +36,12 @@ mod wire;
 
 use std::sync::Arc;
 
-use frontend::Context;
-use tokio::{net::TcpListener, task::JoinHandle};
+use frontend::{Context, Listeners};
+use tokio::task::JoinHandle;
 
-/// Serves AMQP on `listener` until the context is shut down. Virtual hosts are loaded first: clients that connect before wait.
-pub fn start(context: Context, listener: TcpListener) -> JoinHandle<()> {
+/// Serves AMQP on `listeners` until the context is shut down. Virtual hosts are loaded first: clients that connect before wait.
+pub fn start(context: Context, listeners: impl Into<Listeners>) -> JoinHandle<()> {
+    let listeners = listeners.into();
     tokio::spawn(async move {
         let broker = match broker::Broker::open(context.clone()).await {
             Ok(broker) => Arc::new(broker),
@@ -50,7 +51,7 @@ pub fn start(context: Context, listener: TcpListener) -> JoinHandle<()> {
             }
         };
         let watcher = tokio::spawn(broker.clone().watch_streams());
-        frontend::serve_tcp(context, "amqp", listener, move |connection| {
+        frontend::serve(context, "amqp", listeners, move |connection| {
             connection::serve(broker.clone(), connection)
         })
         .await;

@@ -1,22 +1,13 @@
-//! The addresses this process tells its clients to come back to.
+//! The address this process tells its clients to come back to.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Host and ports that clients are told (Kafka's Metadata and FindCoordinator, the sync protocol's redirect).
-///
-/// The ports are the *bound* ones: a listener on port 0 is found here under the port the system gave it. `None` means
-/// the listener is off.
+/// What clients are told (Kafka's Metadata and FindCoordinator). The port is always the one that the client used.
 #[derive(Clone, Debug, Default)]
 pub struct Advertise {
     /// `--advertise`: a name or address by which clients reach this machine. Unset: the address the client itself used.
     pub host: Option<Arc<str>>,
-    pub mqtt: Option<u16>,
-    pub kafka: Option<u16>,
-    pub amqp: Option<u16>,
-    /// UDP.
-    pub sync: Option<u16>,
-    pub admin: Option<u16>,
 }
 
 impl Advertise {
@@ -40,7 +31,6 @@ mod tests {
         assert_eq!(Advertise::default().host_for(local), "10.1.2.3");
         let advertise = Advertise {
             host: Some("core.example".into()),
-            ..Advertise::default()
         };
         assert_eq!(advertise.host_for(local), "core.example");
     }

@@ -7,17 +7,17 @@ use std::task::{Context as TaskContext, Poll};
 
 use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::sync::CancellationToken;
+use transport::{Peer, ReadHalf, Stream, WriteHalf};
 
-/// What the handler of [`crate::serve_tcp`] gets.
+/// What the handler of [`crate::serve`] gets.
 pub struct Connection {
-    /// Counts its bytes; `TCP_NODELAY` is set.
-    pub stream: Counted<TcpStream>,
-    /// The client's address.
-    pub peer: SocketAddr,
-    /// The address the client connected to (see [`crate::Advertise::host_for`]).
+    /// The bytes of the protocol, through whatever carries them: TCP, TLS, WebSocket, QUIC. Counts them. What was written has to be
+    /// flushed. `TCP_NODELAY` is set.
+    pub stream: Counted<Stream>,
+    /// Address and verified certificate of the client.
+    pub peer: Peer,
+    /// The address the client connected to (see [`crate::Advertise::host_for`]); behind a balancer that says it, the balancer's.
     pub local: SocketAddr,
     /// Unique in this process and this listener, for logs and holder ids.
     pub id: u64,
@@ -47,9 +47,9 @@ impl<T> Counted<T> {
     }
 }
 
-impl Counted<TcpStream> {
-    /// Two halves for two tasks, without a lock between them.
-    pub fn into_split(self) -> (Counted<OwnedReadHalf>, Counted<OwnedWriteHalf>) {
+impl Counted<Stream> {
+    /// Two halves for two tasks; those of plain TCP have no lock between them.
+    pub fn into_split(self) -> (Counted<ReadHalf>, Counted<WriteHalf>) {
         let (read, write) = self.inner.into_split();
         let Counted { received, sent, .. } = self;
         (

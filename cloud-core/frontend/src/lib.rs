@@ -1,7 +1,7 @@
-//! What every front end shares: the [`Context`] it is started with, the accept loop ([`serve_tcp`]), who a client is
+//! What every front end shares: the [`Context`] it is started with, the accept loop ([`serve`]), who a client is
 //! ([`Principal`]), limits, and the layout of retained messages.
 //!
-//! A front end is one crate with `pub fn start(ctx: Context, listener: TcpListener) -> JoinHandle<()>`. The handle ends
+//! A front end is one crate with `pub fn start(ctx: Context, listeners: impl Into<Listeners>) -> JoinHandle<()>`. The handle ends
 //! when [`Context::shutdown`] was cancelled and the front end's connections have drained. Front ends never import each
 //! other; what two of them must agree on stands here (the kernel knows no protocol).
 
@@ -11,8 +11,10 @@ pub mod connection;
 pub mod context;
 pub mod figures;
 pub mod limits;
+pub mod listener;
 pub mod metrics;
 pub mod principal;
+pub mod quic;
 pub mod retained;
 pub mod serve;
 
@@ -21,6 +23,9 @@ pub use bind::bind_tcp;
 pub use connection::{Connection, Counted};
 pub use context::{Context, StreamDefaults, StreamForWriteError};
 pub use limits::Limits;
+pub use listener::{Listener, Listeners};
 pub use metrics::ListenerMetrics;
 pub use principal::Principal;
-pub use serve::serve_tcp;
+pub use quic::QuicListener;
+pub use serve::serve;
+pub use transport::{Certificate, Peer};

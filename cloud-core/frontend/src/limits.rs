@@ -2,6 +2,22 @@
 
 use std::time::Duration;
 
+/// QUIC: a connection in which nothing is heard for so long is over. The client's own limit counts where it is shorter.
+pub const QUIC_IDLE: Duration = Duration::from_secs(300);
+/// How often a connection is kept alive from here, so that a client that says nothing stays and one that is gone does not.
+pub const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// Streams that a client may open: one is served, the others are reset.
+pub const QUIC_STREAMS: u32 = 8;
+/// Bytes that a connection may hold unread here, and unsent; the first before anybody knows who it is.
+pub const QUIC_WINDOW: u32 = 256 * 1024;
+/// Handshakes at once; above it new ones are refused. From the second on a client must prove its address first.
+pub const QUIC_HANDSHAKES: usize = 1024;
+pub const QUIC_UNVALIDATED: usize = 64;
+/// Bytes of datagrams held for connections that are not accepted yet.
+pub const QUIC_INCOMING_BYTES: u64 = 8 * 1024 * 1024;
+/// How long a connection whose protocol is over waits for the client to have read its end.
+pub const QUIC_LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Limits of listeners and connections. Limits of one protocol stand in that front end's own `limits.rs`.
 #[derive(Clone, Debug)]
 pub struct Limits {

@@ -9,6 +9,7 @@ pub struct ListenerMetrics {
     accepted: IntCounterVec,
     refused: IntCounterVec,
     panics: IntCounterVec,
+    handshakes: IntCounterVec,
     received: IntCounterVec,
     sent: IntCounterVec,
 }
@@ -20,6 +21,8 @@ pub struct ProtocolMetrics {
     pub accepted: IntCounter,
     pub refused: IntCounter,
     pub panics: IntCounter,
+    protocol: &'static str,
+    handshakes: IntCounterVec,
     pub received: IntCounter,
     pub sent: IntCounter,
 }
@@ -39,6 +42,13 @@ impl ListenerMetrics {
         registry.register(Box::new(open.clone()))?;
         Ok(ListenerMetrics {
             open,
+            handshakes: {
+                let name = "towline_connection_handshakes_failed_total";
+                let help = "Connections whose PROXY header, TLS, WebSocket or QUIC failed.";
+                let family = IntCounterVec::new(Opts::new(name, help), &["protocol", "layer"])?;
+                registry.register(Box::new(family.clone()))?;
+                family
+            },
             accepted: counter(
                 "towline_connections_accepted_total",
                 "Connections accepted.",
@@ -57,14 +67,25 @@ impl ListenerMetrics {
     }
 
     /// `protocol` is `mqtt`, `kafka`, `amqp`, `sync`.
-    pub fn protocol(&self, protocol: &str) -> ProtocolMetrics {
+    pub fn protocol(&self, protocol: &'static str) -> ProtocolMetrics {
         ProtocolMetrics {
             open: self.open.with_label_values(&[protocol]),
             accepted: self.accepted.with_label_values(&[protocol]),
             refused: self.refused.with_label_values(&[protocol]),
             panics: self.panics.with_label_values(&[protocol]),
+            protocol,
+            handshakes: self.handshakes.clone(),
             received: self.received.with_label_values(&[protocol]),
             sent: self.sent.with_label_values(&[protocol]),
         }
+    }
+}
+
+impl ProtocolMetrics {
+    /// `layer`: see [`transport::HandshakeError::layer`].
+    pub(crate) fn handshake_failed(&self, layer: &str) {
+        self.handshakes
+            .with_label_values(&[self.protocol, layer])
+            .inc();
     }
 }

@@ -1,60 +1,166 @@
-//! The accept loop.
+//! The accept loops.
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
+use transport::{Accepted, HandshakeError, Layers, Peer, Stream};
 
 use crate::metrics::ProtocolMetrics;
-use crate::{Connection, Context, Counted};
+use crate::{Connection, Context, Counted, Listener, Listeners, quic};
 
 /// Accepts connections until [`Context::shutdown`] is cancelled and runs `handle` for each in a task of its own: a panic
-/// or a slow client concerns nobody else. Returns when all connections have ended, or were cut after
-/// [`crate::Limits::drain`].
+/// or a slow client concerns nobody else. TLS and the like are done in that task too. Returns when all connections have ended, or were
+/// cut after [`crate::Limits::drain`].
 ///
 /// `protocol` is the label in metrics and logs: `mqtt`, `kafka`, `amqp`.
-pub async fn serve_tcp<F, Fut>(
+pub async fn serve<F, Fut>(
     ctx: Context,
     protocol: &'static str,
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     handle: F,
 ) where
-    F: Fn(Connection) -> Fut + Send,
+    F: Fn(Connection) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    let metrics = ctx.metrics.protocol(protocol);
+    let Listeners { tcp, quic } = listeners.into();
+    let service = Arc::new(Service {
+        metrics: ctx.metrics.protocol(protocol),
+        ctx,
+        protocol,
+        ids: AtomicU64::new(0),
+        handle,
+    });
+    let mut loops = JoinSet::new();
+    for listener in tcp {
+        loops.spawn(accept_tcp(service.clone(), listener));
+    }
+    for listener in quic {
+        loops.spawn(quic::accept(service.clone(), listener));
+    }
+    while let Some(ended) = loops.join_next().await {
+        if let Err(error) = ended {
+            error!(protocol, %error, "a listener ended by a bug in this program");
+        }
+    }
+}
+
+/// What the listeners of one front end share.
+pub(crate) struct Service<F> {
+    pub(crate) ctx: Context,
+    pub(crate) protocol: &'static str,
+    pub(crate) metrics: ProtocolMetrics,
+    ids: AtomicU64,
+    handle: F,
+}
+
+impl<F, Fut> Service<F>
+where
+    F: Fn(Connection) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    /// Serves one connection to its end.
+    pub(crate) fn serve(&self, accepted: Accepted) -> Fut {
+        let Accepted {
+            stream,
+            peer,
+            local,
+        } = accepted;
+        let (received, sent) = (self.metrics.received.clone(), self.metrics.sent.clone());
+        (self.handle)(Connection {
+            stream: Counted::new(stream, received, sent),
+            peer,
+            local,
+            id: self.ids.fetch_add(1, Ordering::Relaxed) + 1,
+            shutdown: self.ctx.shutdown.child_token(),
+        })
+    }
+}
+
+impl<F> Service<F> {
+    /// A place for one more connection of a listener; `None`: it has as many as it may.
+    pub(crate) fn admit(&self, slots: &Arc<Semaphore>, from: SocketAddr) -> Option<Open> {
+        self.metrics.accepted.inc();
+        let Ok(slot) = slots.clone().try_acquire_owned() else {
+            self.metrics.refused.inc();
+            warn!(protocol = self.protocol, peer = %from, limit = self.ctx.limits.connections_per_listener,
+                "connection refused: the listener has as many as it may; raise max-connections or close some");
+            return None;
+        };
+        Some(Open::new(self.metrics.clone(), slot))
+    }
+
+    pub(crate) fn handshake_failed(&self, from: SocketAddr, error: &HandshakeError) {
+        let (protocol, layer) = (self.protocol, error.layer());
+        if error.is_departure() {
+            debug!(protocol, peer = %from, %error, "a client left before its connection was made");
+            return;
+        }
+        self.metrics.handshake_failed(layer);
+        info!(protocol, peer = %from, %error, "a connection could not be made");
+    }
+
+    pub(crate) fn reap(&self, ended: Result<(), tokio::task::JoinError>) {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            self.metrics.panics.inc();
+            error!(protocol = self.protocol, %error, "a connection was ended by a bug in this program; the others go on. Please report it");
+        }
+    }
+
+    /// Waits for `connections` at shutdown, for as long as they may take.
+    pub(crate) async fn drain(&self, mut connections: JoinSet<()>) {
+        let drained = tokio::time::timeout(self.ctx.limits.drain, async {
+            while let Some(ended) = connections.join_next().await {
+                self.reap(ended);
+            }
+        });
+        if drained.await.is_err() {
+            warn!(
+                protocol = self.protocol,
+                connections = connections.len(),
+                "connections did not end in time at shutdown: cut"
+            );
+            connections.shutdown().await;
+        }
+    }
+}
+
+async fn accept_tcp<F, Fut>(service: Arc<Service<F>>, listener: Listener)
+where
+    F: Fn(Connection) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let Listener { tcp, layers } = listener;
+    let (ctx, protocol) = (&service.ctx, service.protocol);
     let slots = Arc::new(Semaphore::new(ctx.limits.connections_per_listener));
     let mut connections = JoinSet::new();
-    let mut id = 0;
     loop {
         tokio::select! {
             biased;
             () = ctx.shutdown.cancelled() => break,
-            Some(ended) = connections.join_next(), if !connections.is_empty() => reap(ended, protocol, &metrics),
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    metrics.accepted.inc();
-                    let Ok(slot) = slots.clone().try_acquire_owned() else {
-                        metrics.refused.inc();
-                        warn!(protocol, %peer, limit = ctx.limits.connections_per_listener,
-                            "connection refused: the listener has as many as it may; raise connections_per_listener or close some");
-                        continue;
-                    };
-                    id += 1;
-                    match prepare(&ctx, stream, peer, id, &metrics) {
-                        Ok(connection) => {
-                            let open = Open::new(metrics.clone(), slot);
-                            let task = handle(connection);
+            Some(ended) = connections.join_next(), if !connections.is_empty() => service.reap(ended),
+            accepted = tcp.accept() => match accepted {
+                Ok((stream, from)) => {
+                    let Some(open) = service.admit(&slots, from) else { continue };
+                    match prepare(&stream) {
+                        Ok(local) => {
+                            let (service, layers) = (service.clone(), layers.clone());
                             connections.spawn(async move {
                                 let _open = open;
-                                task.await;
+                                if let Some(accepted) = pass(&service, &layers, stream, from, local).await {
+                                    service.serve(accepted).await;
+                                }
                             });
                         }
-                        Err(error) => debug!(protocol, %peer, %error, "connection gone before it was served"),
+                        Err(error) => debug!(protocol, peer = %from, %error, "connection gone before it was served"),
                     }
                 }
                 Err(error) if is_of_one_connection(&error) => debug!(protocol, %error, "a client left while being accepted"),
@@ -66,39 +172,40 @@ pub async fn serve_tcp<F, Fut>(
             },
         }
     }
-    drop(listener);
-    let drained = tokio::time::timeout(ctx.limits.drain, async {
-        while let Some(ended) = connections.join_next().await {
-            reap(ended, protocol, &metrics);
+    drop(tcp);
+    service.drain(connections).await;
+}
+
+/// Through the layers of the listener; `None`: it did not come through, or the process stops.
+async fn pass<F>(
+    service: &Service<F>,
+    layers: &Layers,
+    stream: TcpStream,
+    from: SocketAddr,
+    local: SocketAddr,
+) -> Option<Accepted> {
+    if layers.is_plain() {
+        return Some(Accepted {
+            stream: Stream::Tcp(stream),
+            peer: Peer::at(from),
+            local,
+        });
+    }
+    // In a box of its own, so that a plain connection does not carry room for a handshake.
+    let accepting = Box::pin(layers.accept(stream, from, local, service.ctx.limits.handshake));
+    match service.ctx.shutdown.run_until_cancelled(accepting).await? {
+        Ok(accepted) => Some(accepted),
+        Err(error) => {
+            service.handshake_failed(from, &error);
+            None
         }
-    });
-    if drained.await.is_err() {
-        warn!(
-            protocol,
-            connections = connections.len(),
-            "connections did not end in time at shutdown: cut"
-        );
-        connections.shutdown().await;
     }
 }
 
-fn prepare(
-    ctx: &Context,
-    stream: TcpStream,
-    peer: std::net::SocketAddr,
-    id: u64,
-    metrics: &ProtocolMetrics,
-) -> io::Result<Connection> {
+/// The address it came to.
+fn prepare(stream: &TcpStream) -> io::Result<SocketAddr> {
     stream.set_nodelay(true)?;
-    let local = stream.local_addr()?;
-    let stream = Counted::new(stream, metrics.received.clone(), metrics.sent.clone());
-    Ok(Connection {
-        stream,
-        peer,
-        local,
-        id,
-        shutdown: ctx.shutdown.child_token(),
-    })
+    stream.local_addr()
 }
 
 /// Errors of accept(2) that concern the one connection that was about to be accepted.
@@ -111,21 +218,8 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn reap(
-    ended: Result<(), tokio::task::JoinError>,
-    protocol: &'static str,
-    metrics: &ProtocolMetrics,
-) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        metrics.panics.inc();
-        error!(protocol, %error, "a connection was ended by a bug in this program; the others go on. Please report it");
-    }
-}
-
 /// Counts a connection as open for as long as its task lives, however that ends.
-struct Open {
+pub(crate) struct Open {
     metrics: ProtocolMetrics,
     _slot: OwnedSemaphorePermit,
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use frontend::{Connection, Context, bind_tcp, serve_tcp};
+use frontend::{Connection, Context, bind_tcp, serve};
 use kernel::{Kernel, KernelConfig, Ports};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -50,7 +50,7 @@ async fn a_panic_and_a_full_listener_concern_nobody_else_and_shutdown_drains() {
     Arc::make_mut(&mut ctx.limits).connections_per_listener = 2;
     let listener = bind_tcp("127.0.0.1:0".parse().unwrap(), 8).unwrap();
     let address = listener.local_addr().unwrap();
-    let serving = tokio::spawn(serve_tcp(ctx.clone(), "test", listener, echo));
+    let serving = tokio::spawn(serve(ctx.clone(), "test", listener, echo));
     let metrics = ctx.metrics.protocol("test");
 
     let mut first = TcpStream::connect(address).await.unwrap();

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use frontend::{Context, Principal};
+use frontend::{Context, Peer, Principal};
 use kernel::Kernel;
 
 use crate::group::Coordinator;
@@ -43,17 +43,17 @@ pub struct Call {
     /// What the client calls itself; may be empty.
     pub client_id: String,
     /// Where it comes from.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// The address it came to.
     pub local: SocketAddr,
 }
 
 impl Call {
-    /// Host and port to tell this client to come (back) to.
+    /// Host and port to tell this client to come (back) to. The port is the one it used: who came by TLS comes by TLS again, and who
+    /// came through a balancer finds the balancer.
     pub fn advertised(&self) -> (String, i32) {
-        let advertise = &self.broker.ctx.advertise;
-        let port = advertise.kafka.unwrap_or(self.local.port());
-        (advertise.host_for(self.local), i32::from(port))
+        let host = self.broker.ctx.advertise.host_for(self.local);
+        (host, i32::from(self.local.port()))
     }
 
     pub fn kernel(&self) -> &Kernel {

@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use frontend::Connection;
+use frontend::{Connection, Peer};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tracing::debug;
 
 use crate::broker::{Broker, Call};
@@ -61,7 +61,7 @@ pub async fn serve(broker: Arc<Broker>, connection: Connection) {
             let length = frame.len();
             let mut reader = Reader::new(frame, false);
             let (header, api) = RequestHeader::read(&mut reader)?;
-            let call = call(&broker, &header, peer, local);
+            let call = call(&broker, &header, &peer, local);
             if let Ok(Api::Produce) = api {
                 produces.push(length, dispatch::produce(call, header, reader)?);
                 continue;
@@ -85,19 +85,16 @@ pub async fn serve(broker: Arc<Broker>, connection: Connection) {
     if let Err(close) = ended {
         debug!(%peer, %close, "connection closed");
     }
+    // TLS says that this is the end; a client that is gone needs not hear it.
+    let _ = tokio::time::timeout(limits::LAST_WORDS, writer.shutdown()).await;
 }
 
-fn call(
-    broker: &Arc<Broker>,
-    header: &RequestHeader,
-    peer: SocketAddr,
-    local: SocketAddr,
-) -> Arc<Call> {
+fn call(broker: &Arc<Broker>, header: &RequestHeader, peer: &Peer, local: SocketAddr) -> Arc<Call> {
     Arc::new(Call {
         broker: broker.clone(),
         version: header.version,
         client_id: header.client_id.clone().unwrap_or_default(),
-        peer,
+        peer: peer.clone(),
         local,
     })
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use frontend::Peer;
 use tokio::sync::oneshot;
 
 use crate::broker::Call;
@@ -78,7 +79,7 @@ async fn join(call: &Call, request: JoinGroupRequest) -> Result<Joined, i16> {
         member_id: request.member_id,
         instance_id: request.group_instance_id,
         client_id: call.client_id.clone(),
-        client_host: format!("/{}", call.peer.ip().to_canonical()),
+        client_host: client_host(&call.peer),
         session_timeout: millis(session),
         rebalance_timeout: millis(rebalance.min(limits::MAX_SESSION_TIMEOUT_MS)),
         protocol_type: request.protocol_type,
@@ -93,4 +94,12 @@ async fn join(call: &Call, request: JoinGroupRequest) -> Result<Joined, i16> {
     group.change(|state, now| state.handle_join(now, join, reply));
     // No answer: the same member has joined again, on another connection.
     answer.await.map_err(|_| REBALANCE_IN_PROGRESS)
+}
+
+/// As Kafka's own brokers write it: a slash, and the address.
+fn client_host(peer: &Peer) -> String {
+    match peer.address {
+        Some(address) => format!("/{}", address.ip().to_canonical()),
+        None => format!("/{peer}"),
+    }
 }

@@ -60,19 +60,18 @@ mod transaction_tests;
 mod transmit;
 mod wire;
 
-use frontend::Context;
-use tokio::net::TcpListener;
+use frontend::{Context, Listeners};
 use tokio::task::JoinHandle;
 
 use broker::Broker;
 
-/// Serves Kafka clients on `listener` until the context's shutdown; ends when their connections have.
-pub fn start(ctx: Context, listener: TcpListener) -> JoinHandle<()> {
+/// Serves Kafka clients on `listeners` until the context's shutdown; ends when their connections have.
+pub fn start(ctx: Context, listeners: impl Into<Listeners>) -> JoinHandle<()> {
     let broker = Broker::new(ctx.clone());
-    tokio::spawn(frontend::serve_tcp(
+    tokio::spawn(frontend::serve(
         ctx,
         "kafka",
-        listener,
+        listeners.into(),
         move |connection| connection::serve(broker.clone(), connection),
     ))
 }

@@ -48,3 +48,5 @@ pub const MAX_OFFSET_METADATA: usize = 4_096;
 pub const MAX_GROUP_ID: usize = 512;
 /// Partitions of one topic.
 pub const MAX_PARTITIONS: i32 = 10_000;
+/// How long the end of a connection may take.
+pub const LAST_WORDS: Duration = Duration::from_secs(1);

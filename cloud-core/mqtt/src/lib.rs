@@ -18,5 +18,6 @@ mod start;
 mod tables;
 
 pub use backend::{CoreBackend, RetainedLimits};
+pub use mqtt_broker::{ALPN, WEBSOCKET};
 pub use options::{Mqtt, MqttOptions};
 pub use start::start;

@@ -1,22 +1,22 @@
 use std::sync::Arc;
 
-use frontend::Context;
+use frontend::{Context, Listeners};
 use mqtt_broker::backend::StorageError;
-use mqtt_broker::{Broker, Limits, Peer};
+use mqtt_broker::{Broker, Limits};
 use record::Namespace;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::{CoreBackend, Mqtt, MqttOptions, limits, metrics};
 
-/// Serves MQTT on `listener` until the context is shut down. The stored sessions are read first: clients that connect
+/// Serves MQTT on `listeners` until the context is shut down. The stored sessions are read first: clients that connect
 /// before wait for their CONNACK.
 pub fn start(
     ctx: Context,
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     options: MqttOptions,
     mqtt: Mqtt,
 ) -> JoinHandle<()> {
+    let listeners = listeners.into();
     tokio::spawn(async move {
         let broker = match open(&ctx, options).await {
             Ok(broker) => broker,
@@ -27,13 +27,9 @@ pub fn start(
         };
         tokio::spawn(broker.backend().clone().publish_delayed());
         mqtt.set(broker.clone());
-        frontend::serve_tcp(ctx, "mqtt", listener, move |connection| {
+        frontend::serve(ctx, "mqtt", listeners, move |connection| {
             let broker = broker.clone();
-            let peer = Peer {
-                address: Some(connection.peer),
-                certificate_name: None,
-            };
-            async move { broker.serve_peer(connection.stream, peer).await }
+            async move { broker.serve_peer(connection.stream, connection.peer).await }
         })
         .await;
     })

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mqtt_broker::extra::settings::{AutoSubscribeSettings, RewriteSettings};
-use settings::{Listen, Rate, Size, settings};
+use settings::{Listen, Rate, Size, choices, settings};
 
 use settings::logging::{LogFormat, LogLevel};
 
@@ -14,10 +14,32 @@ settings! {
         pub data_dir: PathBuf;
         /// MQTT 3.1.1 and 5 listener; `off` = none, as for all listeners
         pub listen_mqtt: Listen = "127.0.0.1:1883";
+        /// MQTT over TLS listener
+        pub listen_mqtt_tls: Listen = "off";
+        /// MQTT over WebSocket listener, path /mqtt
+        pub listen_mqtt_ws: Listen = "off";
+        /// MQTT over WebSocket and TLS listener, path /mqtt
+        pub listen_mqtt_wss: Listen = "off";
+        /// MQTT over QUIC listener (UDP)
+        pub listen_mqtt_quic: Listen = "off";
         /// Kafka listener
         pub listen_kafka: Listen = "127.0.0.1:9092";
+        /// Kafka over TLS listener
+        pub listen_kafka_tls: Listen = "off";
         /// AMQP 0-9-1 listener
         pub listen_amqp: Listen = "127.0.0.1:5672";
+        /// AMQP over TLS listener
+        pub listen_amqps: Listen = "off";
+        /// PEM file with the certificate of the TLS, WSS and QUIC listeners, and those that lead to the root; read again when it changes
+        pub tls_certificate: Option<PathBuf>;
+        /// PEM file with its private key
+        pub tls_key: Option<PathBuf>;
+        /// PEM file with the authorities that clients' certificates must be of
+        pub tls_client_ca: Option<PathBuf>;
+        /// Whether clients show a certificate: off, optional, required; none: required where there is a tls-client-ca
+        pub tls_client_auth: Option<ClientAuth>;
+        /// Whether a balancer that sends PROXY headers (version 2) is in front of the TCP listeners of MQTT, Kafka and AMQP
+        pub proxy_protocol: bool = "false";
         /// Sync listener (UDP): edges connect here, and prove who they are by certificate
         pub listen_sync: Listen = "0.0.0.0:4884";
         /// TLS over TCP for edges whose networks let no UDP through, such as 0.0.0.0:443; none: the address and port of listen-sync
@@ -105,9 +127,27 @@ settings! {
         pub log_format: LogFormat = "text";
     }
     lists {
+        /// Certificates for clients that ask for another name (SNI)
+        pub certificate: CertificateSettings;
         /// Topics and filters that are written anew; the first that fits decides
         pub mqtt_rewrite: RewriteSettings;
         /// Subscriptions that the server makes when a client connects
         pub mqtt_auto_subscribe: AutoSubscribeSettings;
+    }
+}
+
+settings! {
+    pub struct CertificateSettings {
+        pub name: String;
+        pub certificate: PathBuf;
+        pub key: PathBuf;
+    }
+}
+
+choices! {
+    pub enum ClientAuth {
+        Off = "off",
+        Optional = "optional",
+        Required = "required",
     }
 }

@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use cloud_sync::{SyncFrontend, Timing};
 use frontend::Context;
 use mqtt::{Mqtt, MqttOptions};
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::listeners::Listeners;
+use crate::listeners::{Bound, Listeners};
 
 /// What runs. The tasks end when the context is shut down; one that ends before has failed.
 pub struct Running {
@@ -19,17 +17,12 @@ pub struct Running {
     /// `None` where the sync listener is off.
     pub sync: Option<SyncFrontend>,
     pub mqtt: Mqtt,
-    /// In the order of the ready line; `None` where it is off. Without `admin`, which is not a front end.
+    /// In the order of the ready line; `None` where it is off, and shown all the same. Without `admin`, which is not a front end.
     pub addresses: Vec<(&'static str, Option<SocketAddr>)>,
 }
 
-/// Starts every front end whose listener is on. `ctx.advertise` has their ports, except for sync's, which is known
-/// only after it has started.
-pub fn start(
-    ctx: &mut Context,
-    listeners: Listeners,
-    mqtt_options: MqttOptions,
-) -> Result<Running> {
+/// Starts every front end that listens anywhere.
+pub fn start(ctx: &Context, listeners: Listeners, mqtt_options: MqttOptions) -> Result<Running> {
     let Listeners {
         mqtt,
         kafka,
@@ -49,16 +42,15 @@ pub fn start(
         let (front_end, handle) = cloud_sync::start(ctx.clone(), address, sync_tls, Timing::core())
             .context("the sync front end cannot start")?;
         sync_address = Some(front_end.local_addr());
-        Arc::make_mut(&mut ctx.advertise).sync = sync_address.map(|address| address.port());
         running.sync = Some(front_end);
         running.watch("sync", handle);
     }
     let handle = running.mqtt.clone();
-    running.serve(ctx, "mqtt", mqtt, |ctx, listener| {
-        mqtt::start(ctx, listener, mqtt_options, handle)
-    })?;
-    running.serve(ctx, "kafka", kafka, kafka::start)?;
-    running.serve(ctx, "amqp", amqp, amqp::start)?;
+    running.serve(ctx, "mqtt", mqtt, |ctx, listeners| {
+        mqtt::start(ctx, listeners, mqtt_options, handle)
+    });
+    running.serve(ctx, "kafka", kafka, kafka::start);
+    running.serve(ctx, "amqp", amqp, amqp::start);
     running.addresses.push(("sync", sync_address));
     Ok(running)
 }
@@ -68,15 +60,14 @@ impl Running {
         &mut self,
         ctx: &Context,
         name: &'static str,
-        listener: Option<TcpListener>,
-        start: impl FnOnce(Context, TcpListener) -> tokio::task::JoinHandle<()>,
-    ) -> Result<()> {
-        let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
-        self.addresses.push((name, address));
-        if let Some(listener) = listener {
-            self.watch(name, start(ctx.clone(), listener));
+        bound: Bound,
+        start: impl FnOnce(Context, frontend::Listeners) -> tokio::task::JoinHandle<()>,
+    ) {
+        let listens = bound.addresses.iter().any(|(_, address)| address.is_some());
+        self.addresses.extend(bound.addresses);
+        if listens {
+            self.watch(name, start(ctx.clone(), bound.listeners));
         }
-        Ok(())
     }
 
     fn watch(&mut self, name: &'static str, handle: tokio::task::JoinHandle<()>) {

@@ -1,19 +1,23 @@
 //! Binding what is to be listened on.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use cloud_sync::TlsListen;
+use frontend::{Listener, QuicListener};
 use settings::Listen;
 use tokio::net::TcpListener;
+use transport::{Layers, Offer, Tls};
 
 use crate::config::CoreSettings;
 
-/// A bound TCP listener, or `None` where it is off.
+/// Everything that is bound.
 pub struct Listeners {
-    pub mqtt: Option<TcpListener>,
-    pub kafka: Option<TcpListener>,
-    pub amqp: Option<TcpListener>,
+    pub mqtt: Bound,
+    pub kafka: Bound,
+    pub amqp: Bound,
+    /// `None` where it is off.
     pub admin: Option<TcpListener>,
     /// Where to bind; the sync front end does it.
     pub sync: Option<SocketAddr>,
@@ -21,11 +25,51 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    pub async fn bind(settings: &CoreSettings, backlog: i32) -> Result<Listeners> {
+    /// `tls`: there where one of the listeners needs it.
+    pub async fn bind(
+        settings: &CoreSettings,
+        backlog: i32,
+        tls: Option<&Arc<Tls>>,
+    ) -> Result<Listeners> {
+        let plain = Layers {
+            proxy: settings.proxy_protocol,
+            ..Layers::default()
+        };
+        let over_tls = Layers {
+            tls: tls.cloned(),
+            ..plain.clone()
+        };
+        let over = |layers: &Layers, offer: Offer| Layers {
+            websocket: Some(offer),
+            ..layers.clone()
+        };
+        let mut mqtt = Bound::new(backlog);
+        mqtt.usual("mqtt", &settings.listen_mqtt, plain.clone())
+            .await?;
+        mqtt.tcp("mqtt-tls", &settings.listen_mqtt_tls, over_tls.clone())
+            .await?;
+        let ws = over(&plain, mqtt::WEBSOCKET);
+        mqtt.tcp("mqtt-ws", &settings.listen_mqtt_ws, ws).await?;
+        let wss = over(&over_tls, mqtt::WEBSOCKET);
+        mqtt.tcp("mqtt-wss", &settings.listen_mqtt_wss, wss).await?;
+        if let Some(tls) = tls {
+            mqtt.quic("mqtt-quic", &settings.listen_mqtt_quic, tls, mqtt::ALPN)
+                .await?;
+        }
+        let mut kafka = Bound::new(backlog);
+        kafka
+            .usual("kafka", &settings.listen_kafka, plain.clone())
+            .await?;
+        kafka
+            .tcp("kafka-tls", &settings.listen_kafka_tls, over_tls.clone())
+            .await?;
+        let mut amqp = Bound::new(backlog);
+        amqp.usual("amqp", &settings.listen_amqp, plain).await?;
+        amqp.tcp("amqps", &settings.listen_amqps, over_tls).await?;
         Ok(Listeners {
-            mqtt: bind("listen-mqtt", &settings.listen_mqtt, backlog).await?,
-            kafka: bind("listen-kafka", &settings.listen_kafka, backlog).await?,
-            amqp: bind("listen-amqp", &settings.listen_amqp, backlog).await?,
+            mqtt,
+            kafka,
+            amqp,
             admin: bind("listen-admin", &settings.listen_admin, backlog).await?,
             sync: resolve("listen-sync", &settings.listen_sync).await?,
             sync_tls: match &settings.listen_sync_tls {
@@ -36,6 +80,61 @@ impl Listeners {
                 },
             },
         })
+    }
+}
+
+/// What one front end listens on.
+pub struct Bound {
+    pub listeners: frontend::Listeners,
+    /// For the ready line: the usual listener in any case, `None` where it is off; the others where they are on.
+    pub addresses: Vec<(&'static str, Option<SocketAddr>)>,
+    backlog: i32,
+}
+
+/// Each listener is called `name`, and its key is `listen-` and that.
+impl Bound {
+    fn new(backlog: i32) -> Bound {
+        Bound {
+            listeners: frontend::Listeners::default(),
+            addresses: Vec::new(),
+            backlog,
+        }
+    }
+
+    async fn usual(&mut self, name: &'static str, listen: &Listen, layers: Layers) -> Result<()> {
+        if listen.address().is_none() {
+            self.addresses.push((name, None));
+        }
+        self.tcp(name, listen, layers).await
+    }
+
+    async fn tcp(&mut self, name: &'static str, listen: &Listen, layers: Layers) -> Result<()> {
+        let Some(tcp) = bind(&format!("listen-{name}"), listen, self.backlog).await? else {
+            return Ok(());
+        };
+        self.addresses.push((name, Some(tcp.local_addr()?)));
+        let layers = Arc::new(layers);
+        self.listeners.tcp.push(Listener { tcp, layers });
+        Ok(())
+    }
+
+    async fn quic(
+        &mut self,
+        name: &'static str,
+        listen: &Listen,
+        tls: &Arc<Tls>,
+        alpn: &'static [u8],
+    ) -> Result<()> {
+        let key = format!("listen-{name}");
+        let Some(address) = resolve(&key, listen).await? else {
+            return Ok(());
+        };
+        let quic = QuicListener::bind(address, tls.clone(), alpn).with_context(|| {
+            format!("cannot listen on {address} (UDP): is another program listening there? Give another address with --{key}, or `off`")
+        })?;
+        self.addresses.push((name, Some(quic.local_addr()?)));
+        self.listeners.quic.push(quic);
+        Ok(())
     }
 }
 

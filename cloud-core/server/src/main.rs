@@ -12,6 +12,7 @@ mod listeners;
 mod mqtt_options;
 mod restore;
 mod run;
+mod tls;
 mod upkeep;
 
 use std::process::ExitCode;

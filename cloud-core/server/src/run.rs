@@ -21,6 +21,7 @@ use crate::frontends::{self, Running};
 use crate::kernel_metrics;
 use crate::listeners::{Listeners, reachable};
 use crate::mqtt_options;
+use crate::tls;
 use crate::upkeep;
 use settings::logging;
 
@@ -83,16 +84,16 @@ async fn serve(
 ) -> Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
-    let mut ctx = context(&settings, data_dir, kernel)?;
-    let mut listeners = Listeners::bind(&settings, ctx.limits.backlog).await?;
-    ctx.advertise = Arc::new(advertise(&settings, &listeners)?);
+    let ctx = context(&settings, data_dir, kernel)?;
+    let tls = tls::open(&settings)?;
+    let mut listeners = Listeners::bind(&settings, ctx.limits.backlog, tls.as_ref()).await?;
     let admin_listener = listeners.admin.take();
     let admin_address = admin_listener
         .as_ref()
         .map(|listener| listener.local_addr())
         .transpose()?;
     let mqtt_options = mqtt_options::options(&settings)?;
-    let mut running = frontends::start(&mut ctx, listeners, mqtt_options)?;
+    let mut running = frontends::start(&ctx, listeners, mqtt_options)?;
     running.addresses.push(("admin", admin_address));
     if let (Some(listener), Some(address)) = (admin_listener, admin_address) {
         let secret = credentials::open(&data_dir.path, &format!("http://{}", reachable(address)))?;
@@ -107,6 +108,14 @@ async fn serve(
         running.tasks.spawn(async move {
             let _ = handle.await;
             "admin"
+        });
+    }
+    if let Some(tls) = tls {
+        let watching = tls.watch(ctx.shutdown.clone());
+        tokio::spawn(async move {
+            if let Err(error) = watching.await {
+                tracing::error!(%error, "the TLS files are not looked after any more");
+            }
         });
     }
     upkeep::start(&ctx);
@@ -139,6 +148,9 @@ fn context(settings: &CoreSettings, data_dir: &DataDir, kernel: Kernel) -> Resul
     kernel_metrics::register(&ctx.registry, kernel)?;
     ctx.cluster_id = data_dir.cluster_id.as_str().into();
     ctx.start_id = Uuid::new_v4();
+    ctx.advertise = Arc::new(Advertise {
+        host: settings.advertise.as_deref().map(Into::into),
+    });
     ctx.streams = StreamDefaults {
         auto_create: settings.auto_create_streams,
         partitions: settings.default_partitions,
@@ -151,24 +163,6 @@ fn context(settings: &CoreSettings, data_dir: &DataDir, kernel: Kernel) -> Resul
         ..Limits::default()
     });
     Ok(ctx)
-}
-
-fn advertise(settings: &CoreSettings, listeners: &Listeners) -> Result<Advertise> {
-    let port = |listener: &Option<tokio::net::TcpListener>| -> Result<Option<u16>> {
-        Ok(listener
-            .as_ref()
-            .map(|listener| listener.local_addr())
-            .transpose()?
-            .map(|address| address.port()))
-    };
-    Ok(Advertise {
-        host: settings.advertise.as_deref().map(Into::into),
-        mqtt: port(&listeners.mqtt)?,
-        kafka: port(&listeners.kafka)?,
-        amqp: port(&listeners.amqp)?,
-        sync: None,
-        admin: port(&listeners.admin)?,
-    })
 }
 
 /// One line on stdout, for whoever started this: all listeners answer from now on.

@@ -1,0 +1,97 @@
+//! What is known of the other end before it has said anything in its own protocol.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use x509_parser::extensions::GeneralName;
+
+#[derive(Clone, Debug, Default)]
+pub struct Peer {
+    /// The client's own address, also where a balancer is in between that tells it (PROXY protocol). `None`: it did not come by a network.
+    pub address: Option<SocketAddr>,
+    /// The client's certificate, verified.
+    pub certificate: Option<Arc<Certificate>>,
+    /// The host name that the client asked TLS for (SNI).
+    pub server_name: Option<Arc<str>>,
+}
+
+impl Peer {
+    /// Somebody at `address` of whom nothing else is known.
+    pub fn at(address: SocketAddr) -> Peer {
+        Peer {
+            address: Some(address),
+            ..Peer::default()
+        }
+    }
+
+    /// The common name in the certificate.
+    pub fn common_name(&self) -> Option<&Arc<str>> {
+        self.certificate.as_ref()?.common_name.as_ref()
+    }
+}
+
+/// The address, for logs.
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            Some(address) => address.fmt(f),
+            None => f.write_str("local"),
+        }
+    }
+}
+
+/// The names in a certificate that TLS has verified. Names with control characters are left out: no name of anybody has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Certificate {
+    /// The whole subject, as `C=DE, O=Works, CN=press-7`.
+    pub subject: Arc<str>,
+    /// The first common name of the subject.
+    pub common_name: Option<Arc<str>>,
+    /// The alternative names (SAN), by their kind.
+    pub dns_names: Vec<Arc<str>>,
+    pub email_addresses: Vec<Arc<str>>,
+    pub uris: Vec<Arc<str>>,
+    pub ip_addresses: Vec<IpAddr>,
+}
+
+impl Certificate {
+    /// `None` = it can not be read; TLS has refused such a one before.
+    pub fn read(certificate: &CertificateDer<'_>) -> Option<Certificate> {
+        let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+        let common_name = certificate.subject().iter_common_name().next();
+        let mut names = Certificate {
+            subject: plain(&certificate.subject().to_string()).unwrap_or_default(),
+            common_name: common_name
+                .and_then(|name| name.as_str().ok())
+                .and_then(plain),
+            ..Certificate::default()
+        };
+        let alternatives = certificate.subject_alternative_name().ok().flatten();
+        for name in alternatives
+            .iter()
+            .flat_map(|extension| &extension.value.general_names)
+        {
+            match name {
+                GeneralName::DNSName(name) => names.dns_names.extend(plain(name)),
+                GeneralName::RFC822Name(name) => names.email_addresses.extend(plain(name)),
+                GeneralName::URI(name) => names.uris.extend(plain(name)),
+                GeneralName::IPAddress(bytes) => names.ip_addresses.extend(address(bytes)),
+                _ => {}
+            }
+        }
+        Some(names)
+    }
+}
+
+fn plain(name: &str) -> Option<Arc<str>> {
+    (!name.is_empty() && !name.chars().any(char::is_control)).then(|| name.into())
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(bytes) = <[u8; 4]>::try_from(bytes) {
+        return Some(bytes.into());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
+}
