@@ -13,6 +13,7 @@ import time
 import confluent_kafka
 import paho.mqtt.client as mqtt
 import pytest
+from certificates import certificate
 from daemons import BINARIES, Core, Edge, wait_until
 from log import read_stream
 from test_mqtt import Client
@@ -260,20 +261,6 @@ def test_an_edge_open_to_everybody_does_not_start_by_accident(tmp_path):
 
 
 # TLS.
-
-
-def certificate(folder, name, ca=None, serial="1"):
-    """A certificate and its key; signed by itself, or by `ca`."""
-    key, request, crt = folder / f"{name}.key", folder / f"{name}.csr", folder / f"{name}.crt"
-    subject = ["-subj", f"/CN={name}"]
-    subprocess.run(["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", request, *subject],
-                   check=True, capture_output=True)
-    extensions = folder / f"{name}.ext"
-    extensions.write_text("basicConstraints=critical,CA:TRUE\n" if ca is None else "subjectAltName=IP:127.0.0.1,DNS:localhost\n")
-    sign = ["-signkey", key] if ca is None else ["-CA", ca[0], "-CAkey", ca[1]]
-    subprocess.run(["openssl", "x509", "-req", "-in", request, *sign, "-set_serial", serial, "-days", "30", "-extfile", extensions, "-out", crt],
-                   check=True, capture_output=True)
-    return crt, key
 
 
 def test_tls_with_and_without_client_certificates(tmp_path):

@@ -3,6 +3,7 @@
 //! `fuzz/` is what `cargo fuzz` runs (README.md).
 
 mod batches;
+mod connections;
 mod disk;
 mod frames;
 mod methods;
@@ -11,6 +12,7 @@ mod requests;
 mod session;
 
 pub use batches::{record_batch, record_names};
+pub use connections::{proxy_header, websocket_frames};
 pub use disk::{checkpoint, segment, wal_entry, wal_frame};
 pub use frames::{sync_frames, sync_token};
 pub use methods::{amqp_stream, amqp_values};

@@ -9,7 +9,7 @@ pub use super::requests::kafka_bodies;
 type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
 /// Every function of the crate by its name, with its valid inputs. `fuzz/fuzz_targets` has a file for each.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 17] = [
     ("record_batch", fuzz::record_batch, batches),
     ("record_names", fuzz::record_names, names),
     ("mqtt_packets", fuzz::mqtt_packets, mqtt_packets),
@@ -29,6 +29,8 @@ pub const TARGETS: [Target; 15] = [
     ("wal_entry", fuzz::wal_entry, entries),
     ("checkpoint", fuzz::checkpoint, checkpoints),
     ("segment", fuzz::segment, segments),
+    ("proxy_header", fuzz::proxy_header, proxy_headers),
+    ("websocket_frames", fuzz::websocket_frames, websocket_frames),
 ];
 
 fn batch(compression: Compression) -> Batch {
@@ -497,4 +499,49 @@ pub fn checkpoints() -> Vec<Vec<u8>> {
 pub fn segments() -> Vec<Vec<u8>> {
     let batches = [Compression::None, Compression::Lz4, Compression::Zstd].map(batch);
     vec![kernel::fuzzing::example_segment(&batches).to_vec()]
+}
+
+pub fn proxy_headers() -> Vec<Vec<u8>> {
+    let header = |command: u8, family: u8, body: &[u8]| {
+        let length = (body.len() as u16).to_be_bytes();
+        let start = [command, family, length[0], length[1]];
+        [&transport::proxy::SIGNATURE[..], &start, body, b"\x10\x0c"].concat()
+    };
+    vec![
+        header(0x21, 0x11, &[10; 12]),
+        header(0x21, 0x21, &[10; 36]),
+        header(0x21, 0x11, &[1; 40]),
+        header(0x20, 0x00, &[]),
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n".to_vec(),
+    ]
+}
+
+/// Behind the byte that says how they are cut.
+pub fn websocket_frames() -> Vec<Vec<u8>> {
+    let frame = |first: u8, payload: &[u8]| {
+        let mut frame = vec![first, 0x80 | 126];
+        frame.extend((payload.len() as u16).to_be_bytes());
+        frame.extend([1, 2, 3, 4]);
+        frame.extend(payload);
+        frame
+    };
+    let control = |first: u8, payload: &[u8]| {
+        [&[first, 0x80 | payload.len() as u8, 9, 8, 7, 6], payload].concat()
+    };
+    let message = [
+        frame(0x02, &[7; 200]),
+        control(0x89, b"ping"),
+        control(0x8a, b"pong"),
+        frame(0x80, &[8; 50]),
+    ];
+    vec![
+        [&[3][..], &message.concat()].concat(),
+        [
+            &[50][..],
+            &frame(0x82, b"whole"),
+            &control(0x88, &[10, 224]),
+        ]
+        .concat(),
+        [&[1][..], &control(0x81, b"text")].concat(),
+    ]
 }
