@@ -90,7 +90,8 @@ impl AsyncWrite for Stream {
         match self {
             Stream::Tcp(stream) => stream.is_write_vectored(),
             Stream::Tls(stream) => stream.is_write_vectored(),
-            Stream::WebSocket(_) | Stream::WebSocketTls(_) => false,
+            Stream::WebSocket(stream) => stream.is_write_vectored(),
+            Stream::WebSocketTls(stream) => stream.is_write_vectored(),
             Stream::Other(stream) => stream.is_write_vectored(),
         }
     }

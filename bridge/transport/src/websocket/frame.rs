@@ -253,9 +253,15 @@ fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
 
 /// A frame of a server: whole and without a mask.
 pub(super) fn put_frame(out: &mut BytesMut, opcode: Opcode, payload: &[u8]) {
-    out.reserve(10 + payload.len());
+    put_head(out, opcode, payload.len());
+    out.put_slice(payload);
+}
+
+/// The head of one, and room for the `length` bytes of its payload.
+pub(super) fn put_head(out: &mut BytesMut, opcode: Opcode, length: usize) {
+    out.reserve(10 + length);
     out.put_u8(0x80 | opcode as u8);
-    match payload.len() {
+    match length {
         short @ 0..126 => out.put_u8(short as u8),
         middle @ 126..=0xffff => {
             out.put_u8(126);
@@ -266,5 +272,4 @@ pub(super) fn put_frame(out: &mut BytesMut, opcode: Opcode, payload: &[u8]) {
             out.put_u64(long as u64);
         }
     }
-    out.put_slice(payload);
 }

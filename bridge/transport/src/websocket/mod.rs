@@ -7,7 +7,7 @@
 mod frame;
 mod upgrade;
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::limits;
 pub use frame::Violation;
 pub use frame::{Decoder, Step};
-use frame::{Opcode, put_frame};
+use frame::{Opcode, put_frame, put_head};
 pub use upgrade::{Offer, UpgradeError, accept};
 
 /// The server's end of one connection.
@@ -29,7 +29,7 @@ pub struct WebSocket<S> {
     reading: Reading,
     /// Whole frames, as far as the connection has not taken them.
     out: BytesMut,
-    /// A control frame is in `out`: reading sends it, since perhaps nobody writes.
+    /// There is an answer to a ping, or a close, in `out`.
     control_in_out: bool,
     /// The answer to the last ping, where it is not in `out` yet. Earlier ones need none (section 5.5.3).
     pong: Option<Vec<u8>>,
@@ -110,64 +110,66 @@ impl<S> WebSocket<S> {
         }
     }
 
-    fn put_close(&mut self) {
+    /// Puts the answer to a ping, or a close, behind what is to be sent. `false`: there is none.
+    fn put_control(&mut self) -> bool {
+        let before = self.out.len();
+        if self.closing != Closing::Sent
+            && let Some(payload) = self.pong.take()
+        {
+            put_frame(&mut self.out, Opcode::Pong, &payload);
+        }
         if let Closing::Wanted(code) = self.closing {
             put_frame(&mut self.out, Opcode::Close, &code.to_be_bytes());
             self.closing = Closing::Sent;
         }
+        self.control_in_out |= self.out.len() > before;
+        self.out.len() > before
     }
 }
 
 impl<S: AsyncWrite + Unpin> WebSocket<S> {
+    /// Sends everything there is. Answers wait until all before them was sent: pings of a client that takes no pongs do not add up.
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.out.is_empty() {
-            match ready!(Pin::new(&mut self.inner).poll_write(cx, &self.out))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                taken => self.out.advance(taken),
+        loop {
+            while !self.out.is_empty() {
+                match ready!(Pin::new(&mut self.inner).poll_write(cx, &self.out))? {
+                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    taken => self.out.advance(taken),
+                }
+            }
+            self.control_in_out = false;
+            if !self.put_control() {
+                break;
             }
         }
-        self.control_in_out = false;
         if self.out.capacity() > limits::FRAME_KEPT {
             self.out = BytesMut::new();
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Answers a ping or a close while reading. What the connection does not take now it takes when it is polled again.
+    /// Answers a ping or a close while reading: perhaps nobody writes. What the connection does not take now it takes later.
     fn poll_control(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        // One at a time: pings of a client that takes no pongs do not add up.
-        if !self.control_in_out {
-            let answer = self.closing != Closing::Sent;
-            if let Some(payload) = self.pong.take()
-                && answer
-            {
-                put_frame(&mut self.out, Opcode::Pong, &payload);
-                self.control_in_out = true;
-            }
-            if matches!(self.closing, Closing::Wanted(_)) {
-                self.put_close();
-                self.control_in_out = true;
-            }
+        if !self.control_in_out && !self.put_control() {
+            return Ok(());
         }
-        if self.control_in_out {
-            let before = self.out.len();
-            if let Poll::Ready(done) = self.poll_out(cx) {
-                done?;
-                if let Poll::Ready(flushed) = Pin::new(&mut self.inner).poll_flush(cx) {
-                    flushed?;
-                }
-            }
-            // Its waker may have been replaced by ours.
-            if self.out.len() < before
-                && let Some(writer) = self.writer.take()
-            {
+        // Who waits to write is the one to be woken: it sends the answer too.
+        let writer = self.writer.clone();
+        let waker = writer.as_ref().unwrap_or(cx.waker());
+        let cx = &mut Context::from_waker(waker);
+        if let Poll::Ready(sent) = self.poll_out(cx) {
+            if let Some(writer) = self.writer.take() {
                 writer.wake();
+            }
+            sent?;
+            if let Poll::Ready(flushed) = Pin::new(&mut self.inner).poll_flush(cx) {
+                flushed?;
             }
         }
         Ok(())
     }
 
-    /// Sends everything there is; who waits is remembered.
+    /// The same for who writes, who is remembered while it waits.
     fn poll_all_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let sent = self.poll_out(cx);
         self.writer = sent.is_pending().then(|| cx.waker().clone());
@@ -227,20 +229,39 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.closing != Closing::Not {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         ready!(this.poll_all_out(cx))?;
-        let part = bytes.get(..limits::FRAME_OUT).unwrap_or(bytes);
-        if part.is_empty() {
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        let length = limits::FRAME_OUT.min(length);
+        if length == 0 {
             return Poll::Ready(Ok(0));
         }
-        put_frame(&mut this.out, Opcode::Binary, part);
+        put_head(&mut this.out, Opcode::Binary, length);
+        let mut missing = length;
+        for slice in slices {
+            let part = slice.get(..missing).unwrap_or(slice);
+            this.out.extend_from_slice(part);
+            missing -= part.len();
+        }
         match this.poll_all_out(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(part.len())),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(length)),
         }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -252,7 +273,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.want_close(NORMAL);
-        this.put_close();
         ready!(this.poll_all_out(cx))?;
         Pin::new(&mut this.inner).poll_shutdown(cx)
     }
