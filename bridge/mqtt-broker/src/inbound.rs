@@ -257,11 +257,6 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             self.join(&entry.filter).await?;
             Vec::new()
         } else {
-            if let Err(error) = self.delivery.subscribe(&entry.filter) {
-                tracing::debug!(filter = %entry.filter, %error, "a filter is refused");
-                broker.exclusives.release(&entry.filter, client);
-                return refused(ReasonCode::TOPIC_FILTER_INVALID);
-            }
             // The ends of the feeds come first, the retained messages after: what is published between is in both, never in neither.
             broker.backend.feeds_for(&entry.filter)
         };
@@ -287,7 +282,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 self.retained.push_back((filter.clone(), message));
             }
         }
-        self.sync_feeds();
+        self.delivery.sync(&self.session);
         self.shared.sync(&self.session);
         self.follow_sys();
         self.place.entry.update(&self.session);
@@ -323,7 +318,6 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         let mut codes = Vec::with_capacity(filters.len());
         for filter in filters {
             let member = self.session.is_member(filter);
-            self.delivery.unsubscribe(filter);
             codes.push(self.session.handle_unsubscribe(filter));
             self.broker
                 .exclusives
@@ -349,7 +343,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         if self.session.is_persistent() {
             self.save_now().await?;
         }
-        self.sync_feeds();
+        self.delivery.sync(&self.session);
         self.follow_sys();
         self.place.entry.update(&self.session);
         Ok(codes)

@@ -6,7 +6,6 @@ mod client;
 mod connecting;
 mod extras;
 mod hostile;
-mod live;
 mod memory;
 mod publishing;
 mod sessions;
