@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::select_all;
 use mqtt_broker::backend::{
@@ -199,6 +200,15 @@ impl Backend for EdgeBackend {
     fn progress(&self, client: &ClientId, positions: &[(FeedId, Position)]) {
         self.store
             .progress(client.as_str(), to_checkpoints(positions));
+    }
+
+    /// The store deletes what everybody has read.
+    fn progress_interval(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    fn keeps_for_readers(&self) -> bool {
+        true
     }
 
     async fn retained(&self, filter: &TopicFilter) -> Result<Vec<Message>, StorageError> {

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use mqtt_codec::{PacketId, TopicFilter};
 use std::future::Future;
+use std::time::Duration;
 
 pub use mqtt_session::{ClientId, FeedId, Message, MessageProperties, Position, SharedMessage};
 
@@ -172,6 +173,16 @@ pub trait Backend: Send + Sync + 'static {
     /// (then the checkpoints of its [`SavedSession`], if any, count again).
     fn progress(&self, client: &ClientId, positions: &[(FeedId, Position)]) {
         let _ = (client, positions);
+    }
+
+    /// How often the positions of connected sessions that outlive their connections move on although nothing matches what they subscribe to.
+    fn progress_interval(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+
+    /// Does [`Backend::progress`] matter of sessions that end with their connections, too?
+    fn keeps_for_readers(&self) -> bool {
+        false
     }
 
     /// The retained messages whose topics match, `retain` set, `qos` as published, `expires_at` kept. Expired ones may be left out.

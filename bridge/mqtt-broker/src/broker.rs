@@ -3,6 +3,7 @@ use crate::backend::{Backend, ClientId, StorageError};
 use crate::clients::Clients;
 use crate::deadlines::{self, Deadlines};
 use crate::extra::{Bans, ConnectionRate, Exclusives, Extra, SlowSubscribers};
+use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::sys::{self, Sys};
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 /// A broker over one backend: what its connections share.
 pub struct Broker<B> {
     pub(crate) backend: Arc<B>,
+    pub(crate) hub: Arc<Hub<B>>,
     pub(crate) access: Arc<dyn Access>,
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
@@ -64,6 +66,7 @@ impl<B: Backend> Broker<B> {
         shutdown: CancellationToken,
     ) -> Result<Arc<Broker<B>>, StorageError> {
         let broker = Arc::new(Broker {
+            hub: Hub::new(backend.clone(), shutdown.clone()),
             backend,
             access,
             limits,

@@ -13,6 +13,7 @@ use crate::fit::Fit;
 use crate::inbound::Done;
 use crate::input::poll_read;
 use crate::limits;
+use crate::mailbox::{Mailbox, SOCKET, WINDOW};
 use crate::metrics::Metrics;
 use crate::output::Output;
 use crate::registry::Claim;
@@ -61,7 +62,7 @@ impl From<StorageError> for End {
 
 type Saving = BoxFuture<'static, (u64, Result<(), StorageError>)>;
 
-pub(crate) struct Connection<B, S> {
+pub(crate) struct Connection<B: Backend, S> {
     pub(crate) broker: Arc<Broker<B>>,
     claim: Claim,
     pub(crate) principal: Principal,
@@ -79,6 +80,7 @@ pub(crate) struct Connection<B, S> {
     deferred: Option<Packet>,
     pub(crate) delivery: Delivery<B>,
     pub(crate) shared: SharedDelivery<B>,
+    mailbox: Arc<Mailbox>,
     pub(crate) retained: VecDeque<(TopicFilter, Arc<SharedMessage>)>,
     pub(crate) feeds_generation: u64,
     saving: Option<Saving>,
@@ -108,8 +110,11 @@ pub(crate) async fn run<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static>(
     );
     Metrics::add(&broker.metrics.connections, 1);
     Metrics::add(&broker.metrics.connections_total, 1);
+    let wants_progress = accepted.session.is_persistent() || broker.backend.keeps_for_readers();
+    let delivery = Delivery::new(broker.backend.clone(), broker.hub.clone(), wants_progress);
     let mut connection = Connection {
-        delivery: Delivery::new(broker.backend.clone()),
+        mailbox: delivery.mailbox().clone(),
+        delivery,
         place,
         throttle: Throttle::new(&broker.extra.rates, now),
         sys: None,
@@ -136,7 +141,8 @@ pub(crate) async fn run<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static>(
         last_received: now,
         last_written: now,
     };
-    connection.delivery.sync(&connection.session);
+    connection.subscribe_again();
+    connection.sync_feeds();
     connection.shared.sync(&connection.session);
     // Without a CONNACK: it would be larger than the client takes, and nothing else may come before it [MQTT-3.2.0-1].
     let end = if connection.output.is_empty() {
@@ -163,9 +169,15 @@ async fn write_some<W: AsyncWrite>(
     writer: &mut WriteHalf<W>,
     output: &mut Output,
     unflushed: bool,
+    mailbox: &Mailbox,
 ) -> std::io::Result<usize> {
     if !output.is_empty() {
-        poll_fn(|cx| output.poll_write(Pin::new(&mut *writer), cx)).await
+        let write = poll_fn(|cx| {
+            let written = output.poll_write(Pin::new(&mut *writer), cx);
+            mailbox.set_blocked(SOCKET, written.is_pending());
+            written
+        });
+        write.await
     } else if unflushed {
         writer.flush().await.map(|()| 0)
     } else {
@@ -221,7 +233,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 asked = self.place.entry.asked() => asks = asked,
                 changed = next_values(&mut self.sys) => self.offer_values(changed),
                 done = self.shared.next() => self.shared.done(done, &mut self.session)?,
-                written = write_some(&mut self.writer, &mut self.output, self.unflushed) => match written {
+                written = write_some(&mut self.writer, &mut self.output, self.unflushed, &self.mailbox) => match written {
                     Ok(0) => self.unflushed = false,
                     Ok(n) => {
                         Metrics::add(&self.broker.metrics.bytes_out, n as u64);
@@ -361,6 +373,9 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 more |= self.shared.offer(&mut self.session, now_ms);
             }
             self.put_deliveries(now_ms);
+            let waits = !self.retained.is_empty() || self.delivery.window_full();
+            let waits = waits || self.session.deliveries_waiting() >= limits::MAX_HELD_BACK;
+            self.mailbox.set_blocked(WINDOW, waits);
         }
         match self.session.take_dropped() {
             0 => {}
@@ -449,13 +464,20 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     fn arrived(&mut self, arrival: Arrival) -> Result<(), End> {
         match arrival {
             Arrival::Progress => {}
-            Arrival::Lost(count) => Metrics::add(&self.broker.metrics.dropped, count),
+            Arrival::Lost(count) => self.lost(count),
+            Arrival::Mail { lost, positions } => {
+                self.lost(lost);
+                if positions {
+                    let lost = self.delivery.settle(&mut self.session);
+                    self.lost(lost);
+                }
+            }
             Arrival::Gone(feed) => {
                 self.session.forget_feed(feed);
-                self.delivery.sync(&self.session);
+                self.sync_feeds();
             }
             Arrival::Failed(error) => return Err(StorageError(error.to_string()).into()),
-            Arrival::Woken => {
+            Arrival::Feeds => {
                 let generation = self.broker.backend.feeds_generation();
                 if generation != self.feeds_generation {
                     self.feeds_generation = generation;
@@ -469,17 +491,44 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                         self.session
                             .add_new_feeds(self.broker.backend.feeds_for(filter));
                     }
-                    self.delivery.sync(&self.session);
+                    self.sync_feeds();
                 }
             }
         }
         Ok(())
     }
 
+    fn lost(&self, count: u64) {
+        if count > 0 {
+            Metrics::add(&self.broker.metrics.dropped, count);
+        }
+    }
+
+    /// The subscriptions of a session that is resumed.
+    fn subscribe_again(&mut self) {
+        let filters = self.session.subscriptions().iter();
+        let filters: Vec<TopicFilter> = filters.map(|(filter, _)| filter.clone()).collect();
+        for filter in filters.iter().filter(|filter| !filter.is_shared()) {
+            if let Err(error) = self.delivery.subscribe(filter) {
+                tracing::warn!(client = %self.session.client_id(), %filter, %error, "a subscription of a resumed session is taken away");
+                self.session.handle_unsubscribe(filter);
+            }
+        }
+    }
+
+    /// After a change of the session's feeds.
+    pub(crate) fn sync_feeds(&mut self) {
+        let lost = self.delivery.sync(&self.session);
+        self.lost(lost);
+    }
+
     /// Lets everything that was taken from the client be stored, says goodbye, and settles the session.
     async fn finish(mut self, end: End) {
         let client = self.session.client_id().clone();
         tracing::debug!(%client, ?end, "connection ends");
+        let lost = self.delivery.settle(&mut self.session);
+        self.lost(lost);
+        self.delivery.leave();
         self.shared.stop();
         while let Some(done) = self.publishing.next().await {
             // A failure has nobody to be told to any more.
@@ -504,7 +553,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         if !matches!(end, End::Lost) {
             let _ = tokio::time::timeout(limits::LAST_WORDS, async {
                 while !self.output.is_empty() {
-                    write_some(&mut self.writer, &mut self.output, false).await?;
+                    write_some(&mut self.writer, &mut self.output, false, &self.mailbox).await?;
                 }
                 self.writer.shutdown().await
             })

@@ -1,30 +1,47 @@
-//! From the feeds to the session: what was read and not yet offered, what is being read, what is waited for.
+//! From the feeds to the session. At the end of a feed the hub brings what matches ([`crate::hub`]); a session that is behind (it was away, its
+//! client is slow) reads the feed by itself until it is there: `catching up`. What was brought or read and not yet offered waits here.
 
-use crate::backend::{Backend, FeedId, FeedRead, Message, Position, ReadError};
+use crate::backend::{Backend, FeedId, FeedRead, Position, ReadError};
+use crate::hub::{Hub, Subscriber};
 use crate::limits;
+use crate::mailbox::{Letter, Mailbox, Placed, cost};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use mqtt_session::{Offer, Session, SharedMessage};
-use std::collections::{BTreeMap, VecDeque};
-use std::future::pending;
+use mqtt_codec::TopicFilter;
+use mqtt_session::{Offer, Session};
+use router::PatternError;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::{pending, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Something may be there: read when there is room.
     Behind,
     Reading,
-    /// Read up to the end: waits for more.
-    AtEnd,
+    /// The mailbox brings everything.
+    Following,
 }
 
 struct Feed {
     /// Tells a read for this feed from one for an earlier life of it in this connection.
     ticket: u64,
     state: State,
-    messages: VecDeque<(Position, Arc<SharedMessage>)>,
+    messages: VecDeque<Placed>,
+    /// Own reading goes on here.
     next: Position,
+    /// Attached to the follower: from here on the mailbox brings the messages. Own reading goes up to it, see `follower.rs`.
+    from: Option<Position>,
+    /// Brought before own reading came to `from`.
+    held: VecDeque<Placed>,
+    /// Is in `Delivery::ready`.
+    queued: bool,
+}
+
+fn bytes(placed: &VecDeque<Placed>) -> usize {
+    placed.iter().map(|(_, message)| cost(message)).sum()
 }
 
 struct ReadDone {
@@ -39,62 +56,146 @@ pub(crate) enum Arrival {
     /// Something to offer, or something to read.
     Progress,
     Lost(u64),
+    /// From the hub. With `positions`: they have moved, see [`Delivery::settle`].
+    Mail {
+        lost: u64,
+        positions: bool,
+    },
     Gone(FeedId),
     Failed(ReadError),
-    /// Data, or another set of feeds.
-    Woken,
+    /// Another set of feeds.
+    Feeds,
 }
 
-pub(crate) struct Delivery<B> {
+pub(crate) struct Delivery<B: Backend> {
     backend: Arc<B>,
+    subscriber: Subscriber<B>,
+    /// Wants its positions to move on although nothing matches.
+    wants_progress: bool,
     feeds: BTreeMap<FeedId, Feed>,
+    /// Feeds with messages to offer, or whose position the session does not know yet.
+    ready: VecDeque<FeedId>,
+    /// Feeds in [`State::Behind`].
+    behind: BTreeSet<FeedId>,
+    /// Bytes that can be offered.
     buffered: usize,
+    /// Bytes that can not yet be.
+    held: usize,
     tickets: u64,
+    /// The session took nothing: too much is unacknowledged.
+    window_full: bool,
     reads: FuturesUnordered<BoxFuture<'static, ReadDone>>,
     wait: Option<BoxFuture<'static, Vec<FeedId>>>,
-    /// The set of waiting feeds is not the one `wait` was made for.
-    wait_is_stale: bool,
 }
 
 impl<B: Backend> Delivery<B> {
-    pub fn new(backend: Arc<B>) -> Delivery<B> {
+    pub fn new(backend: Arc<B>, hub: Arc<Hub<B>>, wants_progress: bool) -> Delivery<B> {
         Delivery {
             backend,
+            subscriber: Subscriber::new(hub),
+            wants_progress,
             feeds: BTreeMap::new(),
+            ready: VecDeque::new(),
+            behind: BTreeSet::new(),
             buffered: 0,
+            held: 0,
             tickets: 0,
+            window_full: false,
             reads: FuturesUnordered::new(),
             wait: None,
-            wait_is_stale: true,
         }
     }
 
-    /// Follows the session's set of feeds.
-    pub fn sync(&mut self, session: &Session) {
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        self.subscriber.mailbox()
+    }
+
+    /// To be called before the ends of the feeds are asked for: see `follower.rs`.
+    pub fn subscribe(&mut self, filter: &TopicFilter) -> Result<(), PatternError> {
+        self.subscriber.subscribe(filter)
+    }
+
+    pub fn unsubscribe(&mut self, filter: &TopicFilter) {
+        self.subscriber.unsubscribe(filter);
+    }
+
+    /// Follows the session's set of feeds. Gives how many messages were found to be lost.
+    pub fn sync(&mut self, session: &Session) -> u64 {
         let wanted = session.feeds();
-        let buffered = &mut self.buffered;
-        self.feeds.retain(|id, feed| {
-            let keep = wanted.contains_key(id);
-            if !keep {
-                *buffered -= feed
-                    .messages
-                    .iter()
-                    .map(|(_, message)| cost(message))
-                    .sum::<usize>();
+        let gone = self.feeds.keys().filter(|id| !wanted.contains_key(id));
+        let gone: Vec<FeedId> = gone.copied().collect();
+        let mut lost = 0;
+        if !gone.is_empty() {
+            gone.iter().for_each(|id| self.subscriber.detach(*id));
+            // What came of them until now is dropped with them: nothing of it may be taken for something of a later life of the feed here.
+            lost = self.collect().lost;
+            for id in gone {
+                self.behind.remove(&id);
+                if let Some(dropped) = self.feeds.remove(&id) {
+                    self.buffered = self.buffered.saturating_sub(bytes(&dropped.messages));
+                    self.held = self.held.saturating_sub(bytes(&dropped.held));
+                }
             }
-            keep
-        });
+        }
         for (id, position) in wanted {
+            if self.feeds.contains_key(id) {
+                continue;
+            }
             self.tickets += 1;
-            let ticket = self.tickets;
-            self.feeds.entry(*id).or_insert_with(|| Feed {
-                ticket,
+            let feed = Feed {
+                ticket: self.tickets,
                 state: State::Behind,
                 messages: VecDeque::new(),
                 next: *position,
-            });
+                from: None,
+                held: VecDeque::new(),
+                queued: false,
+            };
+            self.feeds.insert(*id, feed);
+            self.join(*id, false);
         }
-        self.wait_is_stale = true;
+        lost
+    }
+
+    /// Attaches to the follower of a feed of which no read is under way. `is_end`: the last read found nothing.
+    fn join(&mut self, id: FeedId, is_end: bool) {
+        let Some(feed) = self.feeds.get_mut(&id) else {
+            return;
+        };
+        feed.from = self
+            .subscriber
+            .attach(id, feed.next, is_end, self.wants_progress);
+        match feed.from {
+            Some(from) if feed.next >= from => self.follow(id),
+            _ => self.fall_behind(id),
+        }
+    }
+
+    fn fall_behind(&mut self, id: FeedId) {
+        if let Some(feed) = self.feeds.get_mut(&id) {
+            feed.state = State::Behind;
+            self.behind.insert(id);
+        }
+    }
+
+    /// Own reading has come to where the mailbox goes on.
+    fn follow(&mut self, id: FeedId) {
+        if let Some(feed) = self.feeds.get_mut(&id) {
+            feed.next = feed.next.max(feed.from.unwrap_or(feed.next));
+            feed.state = State::Following;
+            let held = bytes(&feed.held);
+            self.held = self.held.saturating_sub(held);
+            self.buffered += held;
+            feed.messages.append(&mut feed.held);
+            Self::queue(&mut self.ready, id, feed);
+        }
+    }
+
+    fn queue(ready: &mut VecDeque<FeedId>, id: FeedId, feed: &mut Feed) {
+        if !feed.queued {
+            feed.queued = true;
+            ready.push_back(id);
+        }
     }
 
     /// Is something read that was not taken?
@@ -106,24 +207,34 @@ impl<B: Backend> Delivery<B> {
     pub fn offer(&mut self, session: &mut Session, now_ms: i64) -> bool {
         let mut budget = limits::OFFERS_PER_TURN;
         let mut progress = false;
-        for (id, feed) in &mut self.feeds {
-            if feed.messages.is_empty() {
-                // What was read held nothing for MQTT, or nothing is left of it.
-                session.advance(*id, feed.next);
+        self.window_full = false;
+        for _ in 0..self.ready.len() {
+            let Some(id) = self.ready.pop_front() else {
+                break;
+            };
+            let Some(feed) = self.feeds.get_mut(&id) else {
                 continue;
-            }
-            let share = budget.min(64);
+            };
+            feed.queued = false;
+            let share = budget.min(limits::OFFERS_PER_FEED);
             for _ in 0..share {
                 let Some((at, message)) = feed.messages.front() else {
                     break;
                 };
-                if session.offer(*id, *at, message, now_ms) == Offer::Full {
+                if session.offer(id, *at, message, now_ms) == Offer::Full {
+                    self.window_full = true;
                     break;
                 }
                 progress = true;
                 budget -= 1;
                 self.buffered = self.buffered.saturating_sub(cost(message));
                 feed.messages.pop_front();
+            }
+            if !feed.messages.is_empty() {
+                Self::queue(&mut self.ready, id, feed);
+            } else {
+                // Below it everything was offered, or was not for MQTT.
+                session.advance(id, feed.next);
             }
             if budget == 0 {
                 break;
@@ -132,106 +243,184 @@ impl<B: Backend> Delivery<B> {
         progress
     }
 
-    /// Begins the reads and the wait that are due.
-    pub fn begin(&mut self, generation: u64, has_subscriptions: bool) {
-        for (id, feed) in &mut self.feeds {
-            if self.buffered >= limits::MAX_FEED_BUFFER
-                || self.reads.len() >= limits::MAX_FEED_READS
+    pub fn window_full(&self) -> bool {
+        self.window_full
+    }
+
+    /// Moves the session's positions on to where the followers are, where everything before was offered.
+    pub fn settle(&mut self, session: &mut Session) -> u64 {
+        // First how far they are, then what is in the mailbox: all below is in it, or was.
+        let given = self.subscriber.given();
+        let mail = self.collect();
+        for (id, position) in given {
+            if let Some(feed) = self.feeds.get_mut(&id)
+                && feed.state == State::Following
+                && feed.messages.is_empty()
             {
-                break;
-            }
-            if feed.state == State::Behind && feed.messages.is_empty() {
-                feed.state = State::Reading;
-                let (backend, feed, ticket, from) =
-                    (self.backend.clone(), *id, feed.ticket, feed.next);
-                self.reads.push(Box::pin(async move {
-                    let result = backend.read(feed, from, limits::FEED_READ).await;
-                    ReadDone {
-                        feed,
-                        ticket,
-                        from,
-                        result,
-                    }
-                }));
+                feed.next = feed.next.max(position);
+                session.advance(id, feed.next);
             }
         }
+        mail.lost
+    }
+
+    /// Nothing comes any more.
+    pub fn leave(&mut self) {
+        self.subscriber.leave();
+    }
+
+    /// Begins the reads and the wait that are due.
+    pub fn begin(&mut self, generation: u64, has_subscriptions: bool) {
+        let mut waiting = Vec::new();
+        while self.buffered < limits::MAX_FEED_BUFFER
+            && self.reads.len() < limits::MAX_FEED_READS
+            && let Some(id) = self.behind.pop_first()
+        {
+            let Some(feed) = self.feeds.get_mut(&id) else {
+                continue;
+            };
+            if !feed.messages.is_empty() {
+                waiting.push(id);
+                continue;
+            }
+            feed.state = State::Reading;
+            let (backend, ticket, from) = (self.backend.clone(), feed.ticket, feed.next);
+            self.reads.push(Box::pin(async move {
+                let result = backend.read(id, from, limits::FEED_READ).await;
+                ReadDone {
+                    feed: id,
+                    ticket,
+                    from,
+                    result,
+                }
+            }));
+        }
+        self.behind.extend(waiting);
         if !has_subscriptions {
             self.wait = None;
-        } else if self.wait_is_stale || self.wait.is_none() {
-            let at_end = self
-                .feeds
-                .iter()
-                .filter(|(_, feed)| feed.state == State::AtEnd);
-            let positions: Vec<(FeedId, Position)> =
-                at_end.map(|(id, feed)| (*id, feed.next)).collect();
+        } else if self.wait.is_none() {
             let backend = self.backend.clone();
-            self.wait = Some(Box::pin(async move {
-                backend.wait(&positions, generation).await
-            }));
-            self.wait_is_stale = false;
+            self.wait = Some(Box::pin(async move { backend.wait(&[], generation).await }));
         }
     }
 
     /// The next thing that happens. Can be dropped and called again without loss.
     pub async fn next(&mut self) -> Arrival {
-        let woken = async {
-            match &mut self.wait {
+        let Delivery {
+            subscriber,
+            reads,
+            wait,
+            buffered,
+            held,
+            ..
+        } = self;
+        let has_room = (*buffered).max(*held) < limits::MAX_FEED_BUFFER;
+        let mail = poll_fn(|cx| match has_room {
+            true => subscriber.mailbox().poll_ready(cx),
+            false => Poll::Pending,
+        });
+        let others = async {
+            match wait {
                 Some(wait) => wait.await,
                 None => pending().await,
             }
         };
-        let done = tokio::select! {
-            Some(done) = self.reads.next(), if !self.reads.is_empty() => Ok(done),
-            moved = woken => Err(moved),
-        };
-        match done {
-            Ok(done) => self.read_done(done),
-            Err(moved) => {
+        tokio::select! {
+            Some(done) = reads.next(), if !reads.is_empty() => self.read_done(done),
+            () = mail => {
+                let Collected { lost, positions } = self.collect();
+                Arrival::Mail { lost, positions }
+            }
+            _ = others => {
                 self.wait = None;
-                // Only these are read: a session may have thousands of feeds, of which few move.
-                for id in moved {
-                    if let Some(feed) = self.feeds.get_mut(&id)
-                        && feed.state == State::AtEnd
-                    {
-                        feed.state = State::Behind;
+                Arrival::Feeds
+            }
+        }
+    }
+
+    /// Takes out what is in the mailbox.
+    fn collect(&mut self) -> Collected {
+        let mail = self.subscriber.mailbox().take();
+        for Letter {
+            feed: id,
+            at,
+            message,
+        } in mail.letters
+        {
+            let Some(feed) = self.feeds.get_mut(&id) else {
+                continue;
+            };
+            match message {
+                Some(message) if feed.state == State::Following => {
+                    self.buffered += cost(&message);
+                    feed.messages.push_back((at, message));
+                    Self::queue(&mut self.ready, id, feed);
+                }
+                Some(message) => {
+                    self.held += cost(&message);
+                    feed.held.push_back((at, message));
+                }
+                None => {
+                    self.subscriber.detach(id);
+                    feed.from = None;
+                    if feed.state == State::Following {
+                        feed.next = feed.next.max(at);
+                        self.fall_behind(id);
+                    } else {
+                        // Own reading was on its way and goes on.
+                        self.held = self.held.saturating_sub(bytes(&feed.held));
+                        feed.held.clear();
                     }
                 }
-                Arrival::Woken
             }
+        }
+        Collected {
+            lost: mail.lost,
+            positions: mail.progress,
         }
     }
 
     fn read_done(&mut self, done: ReadDone) -> Arrival {
+        let id = done.feed;
         let Some(feed) = self
             .feeds
-            .get_mut(&done.feed)
+            .get_mut(&id)
             .filter(|feed| feed.ticket == done.ticket)
         else {
             return Arrival::Progress; // unsubscribed meanwhile
         };
-        match done.result {
-            Err(ReadError::Gone) => Arrival::Gone(done.feed),
-            Err(error) => Arrival::Failed(error),
-            Ok(read) => {
-                let nothing = read.messages.is_empty() && read.next <= done.from;
-                feed.state = if nothing { State::AtEnd } else { State::Behind };
-                self.wait_is_stale |= nothing;
-                feed.next = feed.next.max(read.next);
-                for (at, message) in read.messages {
-                    self.buffered += cost(&message);
-                    feed.messages.push_back((at, Arc::new(message.into())));
-                }
-                if read.lost > 0 {
-                    Arrival::Lost(read.lost)
-                } else {
-                    Arrival::Progress
-                }
+        let read = match done.result {
+            Err(ReadError::Gone) => return Arrival::Gone(id),
+            Err(error) => return Arrival::Failed(error),
+            Ok(read) => read,
+        };
+        let nothing = read.messages.is_empty() && read.next <= done.from;
+        let end = feed.from.unwrap_or(Position(u64::MAX));
+        for (at, message) in read.messages {
+            if at < end {
+                let message = Arc::new(message.into());
+                self.buffered += cost(&message);
+                feed.messages.push_back((at, message));
             }
+        }
+        feed.next = feed.next.max(read.next);
+        Self::queue(&mut self.ready, id, feed);
+        match feed.from {
+            // The follower has read up to there, so there is nothing before it that we have not.
+            Some(from) if feed.next >= from || nothing => self.follow(id),
+            Some(_) => self.fall_behind(id),
+            None => self.join(id, nothing),
+        }
+        if read.lost > 0 {
+            Arrival::Lost(read.lost)
+        } else {
+            Arrival::Progress
         }
     }
 }
 
-/// What a buffered message counts, bytes.
-fn cost(message: &Message) -> usize {
-    message.payload.len() + message.topic.as_str().len() + 128
+/// What a mailbox told beside messages.
+struct Collected {
+    lost: u64,
+    positions: bool,
 }

@@ -257,6 +257,11 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             self.join(&entry.filter).await?;
             Vec::new()
         } else {
+            if let Err(error) = self.delivery.subscribe(&entry.filter) {
+                tracing::debug!(filter = %entry.filter, %error, "a filter is refused");
+                broker.exclusives.release(&entry.filter, client);
+                return refused(ReasonCode::TOPIC_FILTER_INVALID);
+            }
             // The ends of the feeds come first, the retained messages after: what is published between is in both, never in neither.
             broker.backend.feeds_for(&entry.filter)
         };
@@ -282,7 +287,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 self.retained.push_back((filter.clone(), message));
             }
         }
-        self.delivery.sync(&self.session);
+        self.sync_feeds();
         self.shared.sync(&self.session);
         self.follow_sys();
         self.place.entry.update(&self.session);
@@ -318,6 +323,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         let mut codes = Vec::with_capacity(filters.len());
         for filter in filters {
             let member = self.session.is_member(filter);
+            self.delivery.unsubscribe(filter);
             codes.push(self.session.handle_unsubscribe(filter));
             self.broker
                 .exclusives
@@ -343,7 +349,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         if self.session.is_persistent() {
             self.save_now().await?;
         }
-        self.delivery.sync(&self.session);
+        self.sync_feeds();
         self.follow_sys();
         self.place.entry.update(&self.session);
         Ok(codes)

@@ -22,7 +22,19 @@ pub const READ_CHUNK: usize = 64 * 1024;
 pub const MAX_PUBLISHING: usize = 2_048;
 /// Their payload bytes.
 pub const MAX_PUBLISHING_BYTES: usize = 8 * 1024 * 1024;
-/// Asked from a feed at a time, bytes of payload.
+/// Messages that the hub keeps for a connection that does not take them. Above that the connection reads the feeds by itself.
+pub const MAILBOX_MESSAGES: usize = 2_048;
+/// The same in bytes.
+pub const MAILBOX_BYTES: usize = 512 * 1024;
+/// Asked from a feed at a time by its follower, bytes of payload.
+pub const FOLLOW_READ: usize = 64 * 1024;
+/// How far behind the follower, in positions, a connection may be that attaches to it. It reads the rest by itself.
+pub const JOIN_DISTANCE: u64 = 4_096;
+/// How long a follower waits for a connection that does not empty its mailbox, although its client takes what it is sent.
+pub const ROOM_WAIT: Duration = Duration::from_secs(1);
+/// Topics of which a follower remembers who wants them.
+pub const CACHED_TOPICS: usize = 8_192;
+/// Asked from a feed at a time by a connection that is behind, bytes of payload.
 pub const FEED_READ: usize = 64 * 1024;
 /// Bytes read from feeds and not yet offered, of one connection, above which no further read begins.
 pub const MAX_FEED_BUFFER: usize = 512 * 1024;
@@ -37,3 +49,5 @@ pub const MAX_HELD_BACK: usize = 512;
 pub const OFFERS_PER_TURN: usize = 256;
 /// How long a connection may take to answer who looks after the broker; then what is stored is taken.
 pub const ASKED: Duration = Duration::from_secs(2);
+/// Of one feed, before the next one has its turn.
+pub const OFFERS_PER_FEED: usize = 64;

@@ -1,4 +1,4 @@
 //! Every limit of this crate.
 
-/// Most levels of a name or pattern.
+/// Most levels of a pattern with wildcards.
 pub const MAX_LEVELS: usize = 256;

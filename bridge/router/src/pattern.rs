@@ -49,8 +49,8 @@ pub enum PatternError {
     /// A wildcard shares its level with other characters.
     #[error("a wildcard must be a whole level")]
     PartialWildcard,
-    /// Too many levels.
-    #[error("more than {MAX_LEVELS} levels")]
+    /// Too many levels beside wildcards.
+    #[error("a wildcard in a pattern of more than {MAX_LEVELS} levels")]
     TooDeep,
 }
 
@@ -65,9 +65,6 @@ pub(crate) enum Level<'a> {
 pub(crate) fn parse(dialect: Dialect, pattern: &str) -> Result<Vec<Level<'_>>, PatternError> {
     let mut levels = Vec::new();
     for text in pattern.split(char::from(dialect.separator)) {
-        if levels.len() >= MAX_LEVELS {
-            return Err(PatternError::TooDeep);
-        }
         if levels.last() == Some(&Level::Many) && !dialect.many_anywhere {
             return Err(PatternError::ManyNotLast);
         }
@@ -82,6 +79,10 @@ pub(crate) fn parse(dialect: Dialect, pattern: &str) -> Result<Vec<Level<'_>>, P
             }
             _ => Level::Text(text),
         });
+    }
+    // Patterns without wildcards are whole names in a map, of any depth.
+    if levels.len() > MAX_LEVELS && !is_exact(&levels) {
+        return Err(PatternError::TooDeep);
     }
     Ok(levels)
 }

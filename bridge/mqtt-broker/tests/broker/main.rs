@@ -6,6 +6,7 @@ mod client;
 mod connecting;
 mod extras;
 mod hostile;
+mod live;
 mod memory;
 mod publishing;
 mod sessions;

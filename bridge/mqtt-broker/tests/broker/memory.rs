@@ -26,6 +26,8 @@ pub struct Memory {
     shares: MemoryShares,
     /// Session saves: what durability costs.
     pub saves: std::sync::atomic::AtomicU64,
+    /// Messages given by `read`: what delivery costs.
+    pub messages_read: std::sync::atomic::AtomicU64,
 }
 
 impl Memory {
@@ -36,6 +38,7 @@ impl Memory {
             started: Instant::now(),
             shares: MemoryShares::default(),
             saves: Default::default(),
+            messages_read: Default::default(),
         }
     }
 
@@ -50,6 +53,11 @@ impl Memory {
     #[allow(dead_code)] // the example does not look inside
     pub fn stored_sessions(&self) -> usize {
         self.state().sessions.len()
+    }
+
+    #[allow(dead_code)]
+    pub fn stored_session(&self, client: &str) -> Option<SavedSession> {
+        self.state().sessions.get(&ClientId::new(client)).cloned()
     }
 
     #[allow(dead_code)]
@@ -241,6 +249,10 @@ impl Backend for Memory {
                     .push((Position(record.offset as u64), message));
             }
         }
+        self.messages_read.fetch_add(
+            read.messages.len() as u64,
+            std::sync::atomic::Ordering::Relaxed,
+        );
         Ok(read)
     }
 

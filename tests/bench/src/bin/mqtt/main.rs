@@ -4,6 +4,10 @@
 //! Each payload begins with the number of the client, the number of the message and the wall-clock time of sending, so that a
 //! receiver in another process can tell losses, repetitions, disorder and latency.
 
+mod fan;
+mod idle;
+mod process;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +27,10 @@ use tokio::net::TcpStream;
 enum Command {
     Publish(Publish),
     Receive(Receive),
+    /// Many publishers and many subscribers at once, with the processor time of the broker
+    Fan(fan::Fan),
+    /// Connections that do nothing: how fast they come, and what each costs in memory
+    Idle(idle::Idle),
 }
 
 #[derive(Debug, Args)]
@@ -90,6 +98,8 @@ async fn main() -> Result<()> {
     let result = match Command::parse() {
         Command::Publish(options) => publish(Arc::new(options)).await?,
         Command::Receive(options) => receive(&options).await?,
+        Command::Fan(options) => fan::fan(Arc::new(options)).await?,
+        Command::Idle(options) => idle::idle(&options).await?,
     };
     println!("{result}");
     Ok(())
@@ -137,13 +147,18 @@ struct Client {
 impl Client {
     /// Connects with a clean session, or with one that is kept.
     async fn connect(to: &str, id: &str, clean: bool) -> Result<Client> {
+        Client::connect_with(to, id, clean, 64 * 1024).await
+    }
+
+    /// With a buffer of so many bytes for what comes.
+    async fn connect_with(to: &str, id: &str, clean: bool, buffer: usize) -> Result<Client> {
         let stream = TcpStream::connect(to)
             .await
             .with_context(|| to.to_owned())?;
         stream.set_nodelay(true)?;
         let mut client = Client {
             stream,
-            buffer: BytesMut::with_capacity(64 * 1024),
+            buffer: BytesMut::with_capacity(buffer),
         };
         let mut packet = Vec::new();
         let flags = [if clean { 2 } else { 0 }];
@@ -159,6 +174,23 @@ impl Client {
             "not connected: {body:?}"
         );
         Ok(client)
+    }
+
+    async fn subscribe(&mut self, filter: &str, qos: u8) -> Result<()> {
+        let mut packet = Vec::new();
+        put_packet(&mut packet, 0x82, &[&[0, 1], &text(filter), &[qos]]);
+        self.stream.write_all(&packet).await?;
+        let (first, body) = self.packet().await?;
+        ensure!(
+            first == 0x90 && body.get(2) == Some(&qos),
+            "not subscribed: {body:?}"
+        );
+        Ok(())
+    }
+
+    /// The next packet, if it is here already.
+    fn ready(&mut self) -> Result<Option<(u8, BytesMut)>> {
+        split(&mut self.buffer)
     }
 
     /// The next packet: first byte and body.

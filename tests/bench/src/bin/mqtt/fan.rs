@@ -1,0 +1,238 @@
+//! Many publishers and many subscribers: fan-in, fan-out, pairs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use bytes::Buf;
+use clap::{Args, ValueEnum};
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinSet;
+
+use crate::{Client, histogram, latency, now_ns, process, put_packet, text};
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Shape {
+    /// All publishers to one topic, every subscriber gets everything
+    All,
+    /// Publisher n to subscriber n
+    Pairs,
+}
+
+#[derive(Debug, Args)]
+pub struct Fan {
+    /// The broker
+    #[arg(long, value_name = "HOST:PORT")]
+    to: String,
+    /// Process id of the broker
+    #[arg(long)]
+    pid: u32,
+    #[arg(long, default_value_t = 1)]
+    publishers: u32,
+    #[arg(long, default_value_t = 1)]
+    subscribers: u32,
+    #[arg(long, value_enum, default_value = "all")]
+    shape: Shape,
+    #[arg(long, default_value_t = 0)]
+    qos: u8,
+    /// Bytes of a payload
+    #[arg(long, default_value_t = 16)]
+    size: usize,
+    /// Messages over all publishers
+    #[arg(long)]
+    messages: u64,
+    /// Messages per second over all publishers; 0: as fast as they are taken
+    #[arg(long, default_value_t = 0)]
+    rate: u64,
+    /// Messages of one publisher that wait for their PUBACK
+    #[arg(long, default_value_t = 64)]
+    window: usize,
+    /// First level of the topics
+    #[arg(long, default_value = "fan")]
+    root: String,
+    /// Gives up when nothing came for so many seconds
+    #[arg(long, default_value_t = 10)]
+    patience: u64,
+}
+
+impl Fan {
+    fn topic(&self, n: u32) -> String {
+        match self.shape {
+            Shape::All => format!("{}/all", self.root),
+            Shape::Pairs => format!("{}/{n}", self.root),
+        }
+    }
+
+    /// What all subscribers together are to get.
+    fn expected(&self) -> u64 {
+        match self.shape {
+            Shape::All => self.messages * u64::from(self.subscribers),
+            Shape::Pairs => self.messages,
+        }
+    }
+}
+
+struct Received {
+    count: AtomicU64,
+    latencies: Mutex<Histogram<u64>>,
+}
+
+pub async fn fan(options: Arc<Fan>) -> Result<Value> {
+    let received = Arc::new(Received {
+        count: AtomicU64::new(0),
+        latencies: Mutex::new(histogram()?),
+    });
+    let count = || received.count.load(Ordering::Relaxed);
+    let mut receivers = JoinSet::new();
+    for n in 0..options.subscribers {
+        let mut client = Client::connect(&options.to, &format!("fan-s{n}"), true).await?;
+        client.subscribe(&options.topic(n), options.qos).await?;
+        receivers.spawn(take(client, received.clone()));
+    }
+    let mut publishers = Vec::new();
+    for n in 0..options.publishers {
+        publishers.push(Client::connect(&options.to, &format!("fan-p{n}"), true).await?);
+    }
+    let cpu = process::processor_time(options.pid)?;
+    let started = Instant::now();
+    let mut sending = JoinSet::new();
+    for (n, client) in (0..).zip(publishers) {
+        sending.spawn(send(options.clone(), client, n));
+    }
+    let mut clients = Vec::new();
+    while let Some(sent) = sending.join_next().await {
+        clients.push(sent??);
+    }
+    let published = started.elapsed();
+    let mut last = (0, Instant::now());
+    while count() < options.expected() {
+        let now = count();
+        if now > last.0 {
+            last = (now, Instant::now());
+        } else if last.1.elapsed() > Duration::from_secs(options.patience) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let took = started.elapsed();
+    let cpu = process::processor_time(options.pid)?.saturating_sub(cpu);
+    let count = count();
+    receivers.abort_all();
+    // What came in and what went out: the broker's work.
+    let handled = options.messages + count;
+    Ok(json!({
+        "received": count,
+        "missing": options.expected().saturating_sub(count),
+        "publish_seconds": published.as_secs_f64(),
+        "seconds": took.as_secs_f64(),
+        "received_per_second": count as f64 / took.as_secs_f64(),
+        "cpu_seconds": cpu.as_secs_f64(),
+        "messages_per_cpu_second": handled as f64 / cpu.as_secs_f64().max(0.01),
+        "latency": latency(&received.latencies.lock()),
+    }))
+}
+
+async fn take(mut client: Client, received: Arc<Received>) -> Result<()> {
+    let mut out = Vec::new();
+    let mut times = Vec::new();
+    loop {
+        let mut next = Some(client.packet().await?);
+        let mut count = 0;
+        while let Some((first, mut body)) = next {
+            match first >> 4 {
+                3 => {
+                    let topic = usize::from(body.get_u16());
+                    body.advance(topic);
+                    let qos = first >> 1 & 3;
+                    if qos > 0 {
+                        let id = body.get_u16().to_be_bytes();
+                        put_packet(&mut out, if qos == 1 { 0x40 } else { 0x50 }, &[&id]);
+                    }
+                    if body.len() >= 8 {
+                        times.push(now_ns().saturating_sub(body.get_u64()) / 1000);
+                    }
+                    count += 1;
+                }
+                6 => put_packet(&mut out, 0x70, &[&body]),
+                other => bail!("a packet of type {other}"),
+            }
+            next = client.ready()?;
+        }
+        received.count.fetch_add(count, Ordering::Relaxed);
+        if !out.is_empty() {
+            client.stream.write_all(&out).await?;
+            out.clear();
+        }
+        if times.len() >= 256 {
+            let mut all = received.latencies.lock();
+            times
+                .drain(..)
+                .try_for_each(|time: u64| all.record(time.max(1)))?;
+        }
+    }
+}
+
+async fn send(options: Arc<Fan>, mut client: Client, n: u32) -> Result<Client> {
+    let mine = options.messages / u64::from(options.publishers);
+    let extra = u64::from(u64::from(n) < options.messages % u64::from(options.publishers));
+    let topic = text(&options.topic(n));
+    let mut payload = vec![b'x'; options.size.max(8)];
+    let (started, mut waiting, mut id) = (Instant::now(), 0usize, 0u16);
+    let mut out = Vec::new();
+    for number in 0..mine + extra {
+        if options.rate > 0 {
+            let due = number as f64 * f64::from(options.publishers) / options.rate as f64;
+            let due = started + Duration::from_secs_f64(due);
+            if due > Instant::now() {
+                flush(&mut client, &mut out).await?;
+                tokio::time::sleep_until(due.into()).await;
+            }
+        }
+        payload[..8].copy_from_slice(&now_ns().to_be_bytes());
+        let first = 0x30 | options.qos << 1;
+        if options.qos == 0 {
+            put_packet(&mut out, first, &[&topic, &payload]);
+        } else {
+            id = if id == u16::MAX { 1 } else { id + 1 };
+            put_packet(&mut out, first, &[&topic, &id.to_be_bytes(), &payload]);
+            waiting += 1;
+        }
+        if out.len() >= 16 * 1024 || waiting >= options.window {
+            flush(&mut client, &mut out).await?;
+        }
+        while waiting >= options.window {
+            waiting -= answers(&mut client, &mut out).await?;
+        }
+    }
+    flush(&mut client, &mut out).await?;
+    while waiting > 0 {
+        waiting -= answers(&mut client, &mut out).await?;
+    }
+    Ok(client)
+}
+
+/// Takes what the broker says; gives how many messages are done with.
+async fn answers(client: &mut Client, out: &mut Vec<u8>) -> Result<usize> {
+    let mut done = 0;
+    let mut next = Some(client.packet().await?);
+    while let Some((first, body)) = next {
+        match first >> 4 {
+            4 | 7 => done += 1,
+            5 => put_packet(out, 0x62, &[&body[..2]]),
+            other => bail!("a packet of type {other}"),
+        }
+        next = client.ready()?;
+    }
+    flush(client, out).await?;
+    Ok(done)
+}
+
+async fn flush(client: &mut Client, out: &mut Vec<u8>) -> Result<()> {
+    client.stream.write_all(out).await?;
+    out.clear();
+    Ok(())
+}

@@ -1,0 +1,172 @@
+"""Shared subscriptions as paho and mosquitto's tools use them, on the core and on the edge."""
+
+import queue
+import subprocess
+import threading
+import time
+import uuid
+
+import paho.mqtt.client as mqtt
+import pytest
+from daemons import Core
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from test_mqtt import WITHIN, Client
+
+
+class Member:
+    """A paho client of version 5 whose session stays, and that acknowledges when it is told to."""
+
+    def __init__(self, port, name, stays=True):
+        self.paho = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, name, protocol=mqtt.MQTTv5, manual_ack=True)
+        self.messages, self.connected, self.subscribed = queue.Queue(), threading.Event(), queue.Queue()
+        self.session_present = None
+        self.paho.on_connect = self._on_connect
+        self.paho.on_message = lambda _c, _u, message: self.messages.put(message)
+        self.paho.on_subscribe = lambda _c, _u, _mid, codes, _p: self.subscribed.put(codes)
+        properties = Properties(PacketTypes.CONNECT)
+        if stays:
+            properties.SessionExpiryInterval = 3600
+        self.paho.connect("127.0.0.1", port, 60, clean_start=False, properties=properties)
+        self.paho.loop_start()
+        assert self.connected.wait(WITHIN), "no CONNACK"
+
+    def _on_connect(self, _client, _data, flags, _code, properties):
+        self.session_present, self.announced = flags.session_present, properties
+        self.connected.set()
+
+    def subscribe(self, topic, qos):
+        self.paho.subscribe(topic, qos)
+        return self.subscribed.get(timeout=WITHIN)
+
+    def take(self, ack=True):
+        message = self.messages.get(timeout=WITHIN)
+        if ack:
+            self.paho.ack(message.mid, message.qos)
+        return message
+
+    def drain(self, within=1.0):
+        """All that comes until nothing comes any more, acknowledged."""
+        got = []
+        while True:
+            try:
+                message = self.messages.get(timeout=within)
+            except queue.Empty:
+                return got
+            self.paho.ack(message.mid, message.qos)
+            got.append(message)
+
+    def die(self):
+        self.paho.loop_stop()
+        self.paho.socket().close()
+
+
+@pytest.fixture(params=["core", "edge"])
+def port(request):
+    return request.getfixturevalue(request.param).port("mqtt")
+
+
+@pytest.mark.parametrize("version", [mqtt.MQTTv311, mqtt.MQTTv5], ids=["3.1.1", "5"])
+def test_members_share_the_messages(port, version):
+    topic = f"shared/{uuid.uuid4().hex}"
+    members = [Client(port, version=version) for _ in range(3)]
+    whole, writer = Client(port, version=version), Client(port, version=version)
+    for member in members:
+        member.subscribe(f"$share/g/{topic}", 1)
+    whole.subscribe(topic, 1)
+    for number in range(90):
+        writer.publish(topic, str(number))
+    got = []
+    while len(got) < 90:
+        before = len(got)
+        for member in members:
+            while not member.messages.empty():
+                got.append(int(member.messages.get().payload))
+        if len(got) == before:
+            time.sleep(0.05)
+    assert sorted(got) == list(range(90))
+    assert [int(whole.next().payload) for _ in range(90)] == list(range(90))
+    for member in members:
+        member.nothing_more(0.2)
+    for client in [*members, whole, writer]:
+        client.close()
+
+
+def test_what_a_dead_member_had_goes_to_the_others(port):
+    topic = f"shared/{uuid.uuid4().hex}"
+    dying, writer = Member(port, uuid.uuid4().hex, stays=False), Client(port)
+    dying.subscribe(f"$share/g/{topic}", 1)
+    for number in range(10):
+        writer.publish(topic, str(number))
+    for _ in range(10):
+        dying.take(ack=False)
+    other = Client(port)
+    other.subscribe(f"$share/g/{topic}", 1)
+    other.nothing_more()
+    dying.die()
+    assert [int(other.next().payload) for _ in range(10)] == list(range(10))
+    other.close(), writer.close()
+
+
+def test_mosquitto_sub_is_a_member(port):
+    topic = f"shared/{uuid.uuid4().hex}"
+    command = ["stdbuf", "-oL", "mosquitto_sub", "-p", str(port), "-V", "5", "-q", "1", "-C", "3", "-t", f"$share/g/{topic}", "-d"]
+    reading = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    for line in reading.stdout:
+        if "Subscribed" in line:
+            break
+    for number in range(3):
+        subprocess.run(["mosquitto_pub", "-p", str(port), "-V", "5", "-q", "1", "-t", topic, "-m", f"m{number}"], check=True, timeout=20)
+    output = reading.communicate(timeout=20)[0]
+    assert reading.returncode == 0
+    assert [line for line in output.splitlines() if line.startswith("m")] == ["m0", "m1", "m2"]
+
+
+def test_a_persistent_group_survives_a_crash_of_the_core(tmp_path):
+    core = Core(tmp_path).start()
+    name, topic = uuid.uuid4().hex, f"shared/{uuid.uuid4().hex}"
+    try:
+        members = [Member(core.port("mqtt"), f"{name}-{n}") for n in range(2)]
+        for member in members:
+            assert member.subscribe(f"$share/g/{topic}", 1)[0].value == 1
+            assert getattr(member.announced, "SharedSubscriptionAvailable", 1) == 1
+        writer = Client(core.port("mqtt"))
+        done, unacknowledged = set(), {}
+        for number in range(40):
+            writer.publish(topic, str(number))
+        deadline = time.monotonic() + WITHIN
+        while len(done) + len(unacknowledged) < 40 and time.monotonic() < deadline:
+            for member in members:
+                while not member.messages.empty():
+                    message = member.messages.get()
+                    number = int(message.payload)
+                    if number % 2:
+                        member.paho.ack(message.mid, message.qos)
+                        done.add(number)
+                    else:
+                        unacknowledged[number] = member
+            time.sleep(0.05)
+        assert len(done) + len(unacknowledged) == 40
+        time.sleep(2)  # sessions are saved, acknowledgements settled
+        for member in members:
+            member.paho.loop_stop()
+        writer.paho.loop_stop()
+        core.kill()
+        core.start()
+        writer = Client(core.port("mqtt"))
+        for number in range(40, 60):
+            writer.publish(topic, str(number))
+        again = [Member(core.port("mqtt"), f"{name}-{n}") for n in range(2)]
+        assert all(member.session_present for member in again)
+        got = [[(int(message.payload), message.dup) for message in member.drain()] for member in again]
+        numbers = sorted(number for of_member in got for number, _ in of_member)
+        assert numbers == sorted([*unacknowledged, *range(40, 60)]), "nothing is lost, nothing acknowledged comes again"
+        for member, of_member in zip(members, got):
+            own = {number for number, owner in unacknowledged.items() if owner is member}
+            assert {number for number, dup in of_member if dup} == own, "each gets its own again, with DUP"
+        writer.close()
+        for member in again:
+            member.paho.disconnect()
+            member.paho.loop_stop()
+    finally:
+        core.kill()
