@@ -203,7 +203,7 @@ impl Backend for EdgeBackend {
     }
 
     /// The store deletes what everybody has read.
-    fn progress_interval(&self) -> Duration {
+    fn progress_every(&self) -> Duration {
         Duration::from_secs(1)
     }
 

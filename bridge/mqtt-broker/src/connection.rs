@@ -13,9 +13,9 @@ use crate::fit::Fit;
 use crate::inbound::Done;
 use crate::input::poll_read;
 use crate::limits;
-use crate::mailbox::{Mailbox, SOCKET, WINDOW};
+use crate::mailbox::{Mailbox, WINDOW};
 use crate::metrics::Metrics;
-use crate::output::Output;
+use crate::output::{Output, write_some};
 use crate::registry::Claim;
 use crate::shared::{self, SharedDelivery};
 use crate::sys::Values;
@@ -27,7 +27,7 @@ use mqtt_codec::{Decoder, Packet, ReasonCode, TopicFilter, Version};
 use mqtt_session::{Close, Delivery as Outgoing, Offer, Session, SharedMessage};
 use std::collections::VecDeque;
 use std::future::{pending, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::watch;
@@ -161,27 +161,6 @@ async fn next_saved(saving: &mut Option<Saving>) -> (u64, Result<(), StorageErro
     match saving {
         Some(future) => future.await,
         None => pending().await,
-    }
-}
-
-/// Writes a part of the output; with nothing to write, flushes what was written and gives 0; with nothing to flush either, waits for ever.
-async fn write_some<W: AsyncWrite>(
-    writer: &mut WriteHalf<W>,
-    output: &mut Output,
-    unflushed: bool,
-    mailbox: &Mailbox,
-) -> std::io::Result<usize> {
-    if !output.is_empty() {
-        let write = poll_fn(|cx| {
-            let written = output.poll_write(Pin::new(&mut *writer), cx);
-            mailbox.set_blocked(SOCKET, written.is_pending());
-            written
-        });
-        write.await
-    } else if unflushed {
-        writer.flush().await.map(|()| 0)
-    } else {
-        pending().await
     }
 }
 

@@ -113,7 +113,7 @@ impl Follower {
     /// Until nobody is attached any more, or the feed fails: then everybody finds that out by reading.
     pub async fn run<B: Backend>(self: Arc<Self>, hub: Arc<Hub<B>>) {
         let mut names = MatchCache::new(limits::CACHED_TOPICS);
-        let mut next_progress = Instant::now() + hub.progress_interval();
+        let mut next_progress = Instant::now() + hub.progress_every();
         let mut generation = hub.backend().feeds_generation();
         loop {
             let position = self.state.lock().position;
@@ -153,7 +153,7 @@ impl Follower {
             self.given.store(state.position.0, Ordering::Release);
             let now = Instant::now();
             if now >= next_progress {
-                next_progress = now + hub.progress_interval();
+                next_progress = now + hub.progress_every();
                 let interested = state.attached.values().filter(|one| one.wants_progress);
                 interested.for_each(|one| one.mailbox.put_progress());
             }

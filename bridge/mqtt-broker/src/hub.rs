@@ -39,8 +39,8 @@ impl<B: Backend> Hub<B> {
         &self.router
     }
 
-    pub fn progress_interval(&self) -> Duration {
-        self.backend.progress_interval()
+    pub fn progress_every(&self) -> Duration {
+        self.backend.progress_every()
     }
 
     pub async fn stopped(&self) {

@@ -1,12 +1,14 @@
 //! Bytes on their way to the socket: small things are copied together, large payloads go by reference.
 
 use crate::limits;
+use crate::mailbox::{Mailbox, SOCKET};
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
+use std::future::{pending, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncWrite, AsyncWriteExt, WriteHalf};
 
 /// An empty one holds no memory of its own: most connections are idle most of the time.
 #[derive(Debug, Default)]
@@ -87,10 +89,30 @@ impl Output {
     }
 }
 
+/// Writes a part of the output; with nothing to write, flushes what was written and gives 0; with nothing to flush either, waits for ever.
+pub(crate) async fn write_some<W: AsyncWrite>(
+    writer: &mut WriteHalf<W>,
+    output: &mut Output,
+    unflushed: bool,
+    mailbox: &Mailbox,
+) -> std::io::Result<usize> {
+    if !output.is_empty() {
+        let write = poll_fn(|cx| {
+            let written = output.poll_write(Pin::new(&mut *writer), cx);
+            mailbox.set_blocked(SOCKET, written.is_pending());
+            written
+        });
+        write.await
+    } else if unflushed {
+        writer.flush().await.map(|()| 0)
+    } else {
+        pending().await
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::poll_fn;
     use tokio::io::AsyncReadExt;
 
     #[tokio::test]
