@@ -4,11 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use admin_api::{
-    AlterStream, ApiError, CreateStream, CreateToken, Credentials, Edge, Edges, Fleet, Gap, Gaps,
-    MqttBan, MqttBans, MqttClient, MqttClients, MqttRetainedMessages, MqttSession, MqttSessions,
+    AclRule, AclRules, AclVerdict, AlterStream, AlterUser, ApiError, CheckAcl, CreateAclRule,
+    CreateStream, CreateToken, CreateUser, Credentials, Edge, Edges, Fleet, Gap, Gaps, MqttBan,
+    MqttBans, MqttClient, MqttClients, MqttRetainedMessages, MqttSession, MqttSessions,
     MqttSlowSubscriber, MqttSlowSubscribers, MqttSubscription, MqttSubscriptions, Node, Nodes,
     Partition, Partitions, Peeked, Queue, Sealed, StartVerification, Storage, Stream, Streams,
-    Token, Verification, paths,
+    Token, User, Users, Verification, paths,
 };
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
@@ -217,6 +218,45 @@ impl Admin {
     pub async fn mqtt_unban(&self, who: &str) -> Result<()> {
         let path = format!("{}?who={}", paths::MQTT_BANS, encoded(who));
         self.call("DELETE", path, None).await.map(drop)
+    }
+
+    pub async fn users(&self) -> Result<Vec<User>> {
+        Ok(self.get::<Users>(paths::USERS.to_owned()).await?.users)
+    }
+
+    pub async fn create_user(&self, request: &CreateUser) -> Result<User> {
+        self.send("POST", paths::USERS.to_owned(), Some(request))
+            .await
+    }
+
+    pub async fn alter_user(&self, name: &str, request: &AlterUser) -> Result<User> {
+        let path = format!("{}/{}", paths::USERS, encoded(name));
+        self.send("PATCH", path, Some(request)).await
+    }
+
+    pub async fn delete_user(&self, name: &str) -> Result<()> {
+        let path = format!("{}/{}", paths::USERS, encoded(name));
+        self.call("DELETE", path, None).await.map(drop)
+    }
+
+    /// In the order in which they are looked at.
+    pub async fn rules(&self) -> Result<Vec<AclRule>> {
+        Ok(self.get::<AclRules>(paths::ACL.to_owned()).await?.rules)
+    }
+
+    pub async fn create_rule(&self, request: &CreateAclRule) -> Result<AclRule> {
+        self.send("POST", paths::ACL.to_owned(), Some(request))
+            .await
+    }
+
+    pub async fn delete_rule(&self, id: u64) -> Result<()> {
+        let path = format!("{}/{id}", paths::ACL);
+        self.call("DELETE", path, None).await.map(drop)
+    }
+
+    pub async fn check_rules(&self, request: &CheckAcl) -> Result<AclVerdict> {
+        self.send("POST", paths::ACL_CHECK.to_owned(), Some(request))
+            .await
     }
 
     pub async fn storage(&self) -> Result<Storage> {

@@ -1,5 +1,6 @@
 //! `towline`: runs a fleet of edges and the core behind them, from a terminal. One file a command.
 
+mod acl;
 mod client;
 mod context;
 mod contexts;
@@ -21,6 +22,7 @@ mod stream;
 mod token;
 mod top;
 mod up;
+mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -67,6 +69,10 @@ enum Command {
     #[command(subcommand)]
     Mqtt(mqtt::MqttCommand),
     #[command(subcommand)]
+    User(user::UserCommand),
+    #[command(subcommand)]
+    Acl(acl::AclCommand),
+    #[command(subcommand)]
     Context(context::ContextCommand),
     #[command(subcommand)]
     Storage(storage::StorageCommand),
@@ -100,6 +106,8 @@ impl Towline {
             Some(Command::Top(top)) => top.run(&admin()?).await,
             Some(Command::Stream(stream)) => stream.run(&admin()?).await,
             Some(Command::Mqtt(mqtt)) => mqtt.run(&admin()?).await,
+            Some(Command::User(user)) => user.run(&admin()?).await,
+            Some(Command::Acl(acl)) => acl.run(&admin()?).await,
         }
     }
 }

@@ -40,14 +40,6 @@ pub const MAX_PACKET: u32 = 7 * 1024 * 1024;
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Connections whose password is being checked or waits for it; one more is told to come later.
 pub const PASSWORDS_WAITING: usize = 64;
-/// Wrong passwords of one user from one address, after which the next is looked at only when `PASSWORD_PAUSE` is over.
-pub const PASSWORD_TRIES: u32 = 5;
-pub const PASSWORD_PAUSE: Duration = Duration::from_secs(30);
-/// Users and addresses whose wrong passwords are remembered.
-pub const PASSWORD_FAILURES: usize = 1024;
-/// What a hash in the configuration may cost: KiB of memory, and passes over it.
-pub const MAX_HASH_MEMORY: u32 = 32 * 1024;
-pub const MAX_HASH_PASSES: u32 = 16;
 /// Highest priority of a lane.
 pub const MAX_PRIORITY: u8 = 9;
 /// Logs of the outbox: one a lane, two with fresh-first. The store takes one more, for local readers.

@@ -1,162 +1,26 @@
-//! Hashes of passwords as they stand in the configuration: Argon2id in the PHC form,
-//! `$argon2id$v=19$m=9216,t=4,p=1$SALT$HASH` (base64 without padding), as the `argon2` program and most libraries write it.
+//! Hashes of passwords as they stand in the configuration.
 
-use argon2::{Algorithm, Argon2, Params, Version};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
+use credentials::PasswordHash;
 use settings::Value;
-use subtle::ConstantTimeEq;
 
-use crate::limits;
+/// `password-hash` of a `[[user]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HashSetting(pub PasswordHash);
 
-/// KiB. With `PASSES` one of the settings that OWASP names; little enough for a gateway.
-const MEMORY: u32 = 9216;
-const PASSES: u32 = 4;
-const SALT: usize = 16;
-const HASH: usize = 32;
-
-#[derive(Clone, PartialEq, Eq)]
-pub struct PasswordHash {
-    memory: u32,
-    passes: u32,
-    lanes: u32,
-    salt: Vec<u8>,
-    hash: Vec<u8>,
-}
-
-impl std::fmt::Debug for PasswordHash {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("PasswordHash(..)")
-    }
-}
-
-impl Value for PasswordHash {
-    fn parse(text: &str) -> Result<PasswordHash, String> {
-        parse(text).ok_or_else(|| {
+impl Value for HashSetting {
+    fn parse(text: &str) -> Result<HashSetting, String> {
+        PasswordHash::parse(text).map(HashSetting).ok_or_else(|| {
             "expected a hash like $argon2id$v=19$m=9216,t=4,p=1$...; make one with `towline-edge hash-password`".to_owned()
         })
     }
 }
 
-/// `None`: not of this form, or it would cost more memory or time than a gateway has.
-fn parse(text: &str) -> Option<PasswordHash> {
-    let mut parts = text.strip_prefix("$argon2id$v=19$")?.split('$');
-    let (costs, salt, hash) = (parts.next()?, parts.next()?, parts.next()?);
-    let mut costs = costs.split(',');
-    let mut cost = |name: &str| -> Option<u32> {
-        let (key, value) = costs.next()?.split_once('=')?;
-        (key == name).then(|| value.parse().ok())?
-    };
-    let (memory, passes, lanes) = (cost("m")?, cost("t")?, cost("p")?);
-    let salt = STANDARD_NO_PAD.decode(salt).ok()?;
-    let hash = STANDARD_NO_PAD.decode(hash).ok()?;
-    let whole = parts.next().is_none() && costs.next().is_none();
-    let bounded = memory <= limits::MAX_HASH_MEMORY
-        && passes <= limits::MAX_HASH_PASSES
-        && (8..=64).contains(&salt.len())
-        && (16..=64).contains(&hash.len());
-    let parsed = PasswordHash {
-        memory,
-        passes,
-        lanes,
-        salt,
-        hash,
-    };
-    (whole && bounded && parsed.params().is_some()).then_some(parsed)
-}
-
-impl PasswordHash {
-    /// A hash of this password with a new salt. Takes its time.
-    pub fn of(password: &[u8]) -> anyhow::Result<PasswordHash> {
-        let salt: [u8; SALT] = rand::random();
-        let mut made = PasswordHash {
-            memory: MEMORY,
-            passes: PASSES,
-            lanes: 1,
-            salt: salt.to_vec(),
-            hash: vec![0; HASH],
-        };
-        made.hash = made
-            .compute(password)
-            .ok_or_else(|| anyhow::anyhow!("the password can not be hashed"))?;
-        Ok(made)
-    }
-
-    /// No password's hash, that takes as long to compare with as one that was made here.
-    pub fn of_nobody() -> PasswordHash {
-        PasswordHash {
-            memory: MEMORY,
-            passes: PASSES,
-            lanes: 1,
-            salt: vec![0; SALT],
-            hash: vec![0; HASH],
-        }
-    }
-
-    /// Takes as long as the hash was made to take: not to be called on a thread that others wait for.
-    pub fn verify(&self, password: &[u8]) -> bool {
-        self.compute(password)
-            .is_some_and(|computed| computed.ct_eq(&self.hash).into())
-    }
-
-    fn params(&self) -> Option<Params> {
-        Params::new(self.memory, self.passes, self.lanes, Some(self.hash.len())).ok()
-    }
-
-    fn compute(&self, password: &[u8]) -> Option<Vec<u8>> {
-        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params()?);
-        let mut out = vec![0; self.hash.len()];
-        argon2
-            .hash_password_into(password, &self.salt, &mut out)
-            .ok()?;
-        Some(out)
-    }
-}
-
-impl std::fmt::Display for PasswordHash {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let PasswordHash {
-            memory,
-            passes,
-            lanes,
-            ..
-        } = self;
-        let (salt, hash) = (
-            STANDARD_NO_PAD.encode(&self.salt),
-            STANDARD_NO_PAD.encode(&self.hash),
-        );
-        write!(
-            f,
-            "$argon2id$v=19$m={memory},t={passes},p={lanes}${salt}${hash}"
-        )
-    }
-}
-
 /// `towline-edge hash-password`: one line from stdin (not shown where that is a terminal), its hash to stdout.
 pub fn hash_from_stdin() -> anyhow::Result<()> {
-    use std::io::{BufRead, IsTerminal, Write};
-    let stdin = std::io::stdin();
-    let mut line = String::new();
-    if stdin.is_terminal() {
-        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-        eprint!("Password: ");
-        std::io::stderr().flush()?;
-        let before = tcgetattr(&stdin)?;
-        let mut silent = before.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(&stdin, OptionalActions::Now, &silent)?;
-        let read = stdin.lock().read_line(&mut line);
-        tcsetattr(&stdin, OptionalActions::Now, &before)?;
-        eprintln!();
-        read?;
-    } else {
-        stdin.lock().read_line(&mut line)?;
-    }
-    let password = line.trim_end_matches(['\r', '\n']);
-    if password.is_empty() {
-        anyhow::bail!("no password: write one line to the standard input");
-    }
-    println!("{}", PasswordHash::of(password.as_bytes())?);
+    let password = credentials::read_password()?;
+    let hash = PasswordHash::of(password.as_bytes())
+        .ok_or_else(|| anyhow::anyhow!("the password is too long to be hashed"))?;
+    println!("{hash}");
     Ok(())
 }
 
@@ -164,51 +28,14 @@ pub fn hash_from_stdin() -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
-    /// Made with `printf %s secret | argon2 somesalt -id -t 2 -k 4096 -p 1 -l 24 -e` (Debian's argon2 0~20171227).
-    const FOREIGN: &str =
-        "$argon2id$v=19$m=4096,t=2,p=1$c29tZXNhbHQ$7PpJA6lD/l9UVMfH/g/55/CxwrQas528";
-
     #[test]
-    fn a_password_fits_its_hash_and_no_other() {
+    fn what_is_no_hash_is_answered_with_how_to_make_one() {
         let hash = PasswordHash::of(b"secret").unwrap();
-        let text = hash.to_string();
-        let read = PasswordHash::parse(&text).unwrap();
-        assert_eq!(read, hash);
-        assert!(read.verify(b"secret"));
-        assert!(!read.verify(b"Secret"));
-        assert!(!read.verify(b""));
-        assert_ne!(
-            PasswordHash::of(b"secret").unwrap(),
-            hash,
-            "a salt of its own"
+        assert_eq!(HashSetting::parse(&hash.to_string()), Ok(HashSetting(hash)));
+        assert!(
+            HashSetting::parse("secret")
+                .unwrap_err()
+                .contains("hash-password")
         );
-        assert!(!format!("{hash:?}").contains(&text[40..]));
-    }
-
-    #[test]
-    fn a_hash_of_the_reference_program_is_understood() {
-        let hash = PasswordHash::parse(FOREIGN).unwrap();
-        assert!(hash.verify(b"secret"));
-        assert!(!hash.verify(b"secreT"));
-        assert!(!PasswordHash::of_nobody().verify(b""));
-        assert_eq!(hash.to_string(), FOREIGN);
-    }
-
-    #[test]
-    fn what_is_no_hash_or_costs_too_much_is_refused() {
-        for text in [
-            "",
-            "secret",
-            "$7$101$abc$def",
-            "$argon2i$v=19$m=4096,t=2,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAA",
-            "$argon2id$v=19$m=4096,t=2$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAA",
-            "$argon2id$v=19$m=4000000,t=2,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAA",
-            "$argon2id$v=19$m=4096,t=2000000,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAA",
-            "$argon2id$v=19$m=4096,t=2,p=1$c29tZXNhbHQ$AAAA",
-            "$argon2id$v=19$m=4096,t=2,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAA$x",
-        ] {
-            let error = PasswordHash::parse(text).unwrap_err();
-            assert!(error.contains("hash-password"), "{text}");
-        }
     }
 }

@@ -1,28 +1,26 @@
 //! Users and access rules of the edge: `[[user]]`, `[[acl]]`, `allow-anonymous`.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
+use access_rules::{
+    Grant, Resource, ResourcePattern, Rule, Rules, Subject, TopicPattern, Verb, Verbs, Who,
+    client_matches,
+};
+use credentials::{CheckError, PasswordHash, Passwords};
 use futures_util::future::BoxFuture;
-use mqtt_broker::access::{Access, Login, Principal};
-use mqtt_broker::acl::{Acl, Rule, TopicPattern, Verb, client_matches};
+use mqtt_broker::access::{Access, Admitted, Login, Principal};
 use mqtt_broker::backend::ConnectError;
 use mqtt_codec::{TopicFilter, TopicName};
-use parking_lot::Mutex;
 use settings::{Section, SettingsError, choices, settings};
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
-use tokio::sync::Semaphore;
 
 use crate::limits;
-use crate::password::PasswordHash;
+use crate::password::HashSetting;
 
 settings! {
     pub struct UserSettings {
         pub name: String;
-        pub password_hash: PasswordHash;
+        pub password_hash: HashSetting;
         pub client_id: Option<String>;
     }
 }
@@ -51,33 +49,19 @@ struct User {
     client_id: Option<String>,
 }
 
-/// Failed attempts of one user from one address.
-struct Failures {
-    count: u32,
-    last: Instant,
-}
-
 /// Who may do what, by the configuration.
 pub struct Guard {
     users: HashMap<String, User>,
     /// `None`: everybody who is in may do everything.
-    acl: Option<Acl>,
+    acl: Option<Rules>,
     anonymous: bool,
-    /// Checked in place of an unknown user's password, so that the time tells nothing.
-    nobody: PasswordHash,
-    /// One at a time: a hash costs memory and a core for tens of milliseconds.
-    checking: Arc<Semaphore>,
-    waiting: Semaphore,
-    /// Passwords that were right, as digests under a key that lives as long as the process: devices reconnect often.
-    known: Mutex<HashMap<String, [u8; 32]>>,
-    key: [u8; 32],
-    failures: Mutex<HashMap<(Option<IpAddr>, String), Failures>>,
+    passwords: Passwords,
 }
 
 fn acl(
     sections: &[Section<AclSettings>],
     users: &HashMap<String, User>,
-) -> Result<Acl, SettingsError> {
+) -> Result<Rules, SettingsError> {
     let mut rules = Vec::new();
     for section in sections {
         let set = &section.settings;
@@ -96,17 +80,20 @@ fn acl(
             .map_err(|error| section.wrong_key("topic", error.to_string()))?;
         rules.push(Rule {
             allow,
-            verb: match what {
-                What::Publish => Verb::Publish,
-                What::Subscribe => Verb::Subscribe,
-                What::All => Verb::All,
+            verbs: match what {
+                What::Publish => Verbs::of(&[Verb::Publish]),
+                What::Subscribe => Verbs::of(&[Verb::Subscribe]),
+                What::All => Verbs::ALL,
             },
-            user: set.user.clone(),
-            client: set.client_id.clone(),
-            topics,
+            who: Who {
+                user: set.user.clone(),
+                client: set.client_id.clone(),
+                ..Who::default()
+            },
+            resource: ResourcePattern::Topic(topics),
         });
     }
-    Ok(Acl(rules))
+    Ok(Rules(rules))
 }
 
 impl Guard {
@@ -123,7 +110,7 @@ impl Guard {
                 return Err(section.wrong_key("name", "a user needs a name").into());
             }
             let user = User {
-                hash: set.password_hash.clone(),
+                hash: set.password_hash.0.clone(),
                 client_id: set.client_id.clone(),
             };
             if known_users.insert(set.name.clone(), user).is_some() {
@@ -143,92 +130,24 @@ impl Guard {
             users: known_users,
             acl,
             anonymous,
-            nobody,
-            checking: Arc::new(Semaphore::new(1)),
-            waiting: Semaphore::new(limits::PASSWORDS_WAITING),
-            known: Mutex::default(),
-            key: rand::random(),
-            failures: Mutex::default(),
+            // One at a time: a gateway has few cores, and devices to serve meanwhile.
+            passwords: Passwords::new(1, limits::PASSWORDS_WAITING, nobody),
         })
-    }
-
-    fn digest(&self, user: &str, password: &[u8]) -> [u8; 32] {
-        let mut digest = Sha256::new();
-        digest.update(self.key);
-        digest.update((user.len() as u64).to_be_bytes());
-        digest.update(user);
-        digest.update(password);
-        digest.finalize().into()
-    }
-
-    fn may_try(&self, who: &(Option<IpAddr>, String)) -> bool {
-        let mut failures = self.failures.lock();
-        match failures.get(who) {
-            Some(failed) if failed.last.elapsed() >= limits::PASSWORD_PAUSE => {
-                failures.remove(who);
-                true
-            }
-            Some(failed) => failed.count < limits::PASSWORD_TRIES,
-            None => true,
-        }
-    }
-
-    fn failed(&self, who: (Option<IpAddr>, String)) {
-        let mut failures = self.failures.lock();
-        if failures.len() >= limits::PASSWORD_FAILURES && !failures.contains_key(&who) {
-            failures.retain(|_, failed| failed.last.elapsed() < limits::PASSWORD_PAUSE);
-            if failures.len() >= limits::PASSWORD_FAILURES {
-                let oldest = failures.iter().min_by_key(|(_, failed)| failed.last);
-                if let Some(oldest) = oldest.map(|(who, _)| who.clone()) {
-                    failures.remove(&oldest);
-                }
-            }
-        }
-        let now = Instant::now();
-        let entry = failures.entry(who).or_insert(Failures {
-            count: 0,
-            last: now,
-        });
-        entry.count = entry.count.saturating_add(1);
-        entry.last = now;
     }
 
     async fn check(&self, login: Login<'_>, name: &str) -> Result<(), ConnectError> {
         let password = login.password.unwrap_or_default();
-        let digest = self.digest(name, password);
-        let was_right = self.known.lock().get(name).copied();
-        if was_right.is_some_and(|known| known.ct_eq(&digest).into()) {
-            return Ok(());
+        let from = login.peer.address.map(|address| address.ip());
+        let hash = self.users.get(name).map(|user| &user.hash);
+        match self.passwords.check(name, password, hash, from).await {
+            Ok(()) => Ok(()),
+            Err(CheckError::TooMany) => Err(ConnectError::RateExceeded),
+            Err(CheckError::Busy) => Err(ConnectError::ServerUnavailable),
+            Err(CheckError::Wrong) => {
+                tracing::warn!(user = %name.escape_debug(), address = ?login.peer.address, "a wrong user name or password");
+                Err(ConnectError::BadUserNameOrPassword)
+            }
         }
-        let who = (
-            login.peer.address.map(|address| address.ip()),
-            name.chars().take(limits::MAX_NAME).collect(),
-        );
-        if !self.may_try(&who) {
-            return Err(ConnectError::RateExceeded);
-        }
-        let Ok(_waiting) = self.waiting.try_acquire() else {
-            return Err(ConnectError::ServerUnavailable);
-        };
-        let unavailable = |_| ConnectError::ServerUnavailable;
-        let permit = self.checking.clone().acquire_owned().await;
-        let permit = permit.map_err(unavailable)?;
-        let user = self.users.get(name);
-        let hash = user.map_or(&self.nobody, |user| &user.hash).clone();
-        let password = password.to_vec();
-        let right = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            hash.verify(&password)
-        });
-        let right = right.await.map_err(|_| ConnectError::ServerUnavailable)?;
-        if right && user.is_some() {
-            self.failures.lock().remove(&who);
-            self.known.lock().insert(name.to_owned(), digest);
-            return Ok(());
-        }
-        tracing::warn!(user = %name.escape_debug(), address = ?login.peer.address, "a wrong user name or password");
-        self.failed(who);
-        Err(ConnectError::BadUserNameOrPassword)
     }
 
     async fn login(&self, login: Login<'_>) -> Result<Option<Arc<str>>, ConnectError> {
@@ -267,23 +186,33 @@ impl Guard {
     }
 }
 
+fn subject(who: &Principal) -> Subject<'_> {
+    Subject {
+        user: who.user.as_deref(),
+        client: who.client.as_str(),
+        ..Subject::default()
+    }
+}
+
 impl Access for Guard {
     fn authenticate<'a>(
         &'a self,
         login: Login<'a>,
-    ) -> BoxFuture<'a, Result<Option<Arc<str>>, ConnectError>> {
-        Box::pin(self.login(login))
+    ) -> BoxFuture<'a, Result<Admitted, ConnectError>> {
+        Box::pin(async move { self.login(login).await.map(Admitted::user) })
     }
 
     fn may_publish(&self, who: &Principal, topic: &TopicName) -> bool {
+        let topic = Resource::Topic(topic.as_str());
         self.acl
             .as_ref()
-            .is_none_or(|acl| acl.may_publish(who, topic))
+            .is_none_or(|acl| acl.may(&subject(who), Verb::Publish, topic))
     }
 
+    /// The rules do not change while the edge runs, so what is granted whole needs no second look.
     fn may_subscribe(&self, who: &Principal, filter: &TopicFilter) -> bool {
         self.acl
             .as_ref()
-            .is_none_or(|acl| acl.may_subscribe(who, filter))
+            .is_none_or(|acl| acl.grant(&subject(who), filter.as_str()) == Grant::Whole)
     }
 }

@@ -39,9 +39,18 @@
 //! | `GET /v1/storage/verify` | | [`Verification`] |
 //! | `DELETE /v1/storage/verify` | | [`Verification`], cancelled |
 //! | `POST /v1/storage/seal` | | [`Sealed`] |
+//! | `GET /v1/users` | | [`Users`] |
+//! | `POST /v1/users` | [`CreateUser`] | [`User`] (201) |
+//! | `PATCH /v1/users/{name}` | [`AlterUser`] | [`User`] |
+//! | `DELETE /v1/users/{name}` | | nothing (204) |
+//! | `GET /v1/acl` | | [`AclRules`], in the order in which they are looked at |
+//! | `POST /v1/acl` | [`CreateAclRule`] | [`AclRule`] (201) |
+//! | `DELETE /v1/acl/{id}` | | nothing (204) |
+//! | `POST /v1/acl/check` | [`CheckAcl`] | [`AclVerdict`] |
 //!
 //! Times are milliseconds since 1970 (UTC), sizes are bytes, durations say their unit in their name.
 
+mod acl;
 mod credentials;
 mod edge;
 mod error;
@@ -53,7 +62,9 @@ mod status;
 mod storage;
 mod stream;
 mod token;
+mod user;
 
+pub use acl::{AclRule, AclRules, AclVerdict, CheckAcl, CreateAclRule};
 pub use credentials::Credentials;
 pub use edge::{Edge, EdgeState, Edges};
 pub use error::{ApiError, codes};
@@ -74,6 +85,7 @@ pub use storage::{
 };
 pub use stream::{AlterStream, CreateStream, Partition, Partitions, Stream, Streams};
 pub use token::{CreateToken, Token};
+pub use user::{AlterUser, CreateUser, User, Users};
 
 /// Paths, so that both sides write them once.
 pub mod paths {
@@ -93,6 +105,9 @@ pub mod paths {
     pub const STORAGE: &str = "/v1/storage";
     pub const STORAGE_VERIFY: &str = "/v1/storage/verify";
     pub const STORAGE_SEAL: &str = "/v1/storage/seal";
+    pub const USERS: &str = "/v1/users";
+    pub const ACL: &str = "/v1/acl";
+    pub const ACL_CHECK: &str = "/v1/acl/check";
     pub const HEALTHZ: &str = "/healthz";
     pub const READYZ: &str = "/readyz";
     pub const METRICS: &str = "/metrics";

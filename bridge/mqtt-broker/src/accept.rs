@@ -1,8 +1,9 @@
 //! From the first byte to CONNACK.
 
-use crate::access::{Login, Peer, Principal};
+use crate::access::{Peer, Principal};
 use crate::aside;
-use crate::backend::{Backend, ClientId, ConnectError, ReadError, StorageError};
+use crate::authenticate::{self, Enhanced, Refused, Wire};
+use crate::backend::{Backend, ClientId, ReadError, StorageError};
 use crate::broker::Broker;
 use crate::deadlines::{publish_will, save};
 use crate::extra::fill;
@@ -17,7 +18,9 @@ use mqtt_codec::{
     ConnAck, Connect, DecodeError, Decoder, Packet, PacketId, Properties, ReasonCode, TopicFilter,
     Version,
 };
-use mqtt_session::{Connected, Message, Session, SharedPlace, Source, check_connect, check_will};
+use mqtt_session::{
+    Connected, Gate, Message, Session, SharedPlace, Source, check_connect, check_will,
+};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
@@ -25,6 +28,7 @@ pub(crate) struct Accepted<B, S> {
     pub broker: Arc<Broker<B>>,
     pub claim: Claim,
     pub principal: Principal,
+    pub enhanced: Option<Box<Enhanced>>,
     pub session: Session,
     pub reader: ReadHalf<S>,
     pub writer: WriteHalf<S>,
@@ -79,10 +83,17 @@ where
         refuse_with(&mut writer, &fit, aside::redirected(redirect)).await;
         return None;
     }
-    match establish(broker, *connect, peer).await {
+    let mut wire = Wire {
+        reader: &mut reader,
+        writer: &mut writer,
+        input: &mut input,
+        decoder: &mut decoder,
+    };
+    match establish(broker, *connect, peer, &mut wire).await {
         Ok(Established {
             claim,
             principal,
+            enhanced,
             session,
             connack,
             feeds_generation,
@@ -96,6 +107,7 @@ where
                 broker: broker.clone(),
                 claim,
                 principal,
+                enhanced,
                 session,
                 reader,
                 writer,
@@ -106,10 +118,11 @@ where
                 stored,
             })
         }
-        Err(reason_code) => {
+        Err(Refused::With(reason_code)) => {
             refuse(&mut writer, &fit, reason_code).await;
             None
         }
+        Err(Refused::Gone) => None,
     }
 }
 
@@ -172,17 +185,19 @@ fn random<const N: usize>() -> Result<[u8; N], ReasonCode> {
 struct Established {
     claim: Claim,
     principal: Principal,
+    enhanced: Option<Box<Enhanced>>,
     session: Session,
     connack: ConnAck,
     feeds_generation: u64,
     stored: bool,
 }
 
-async fn establish<B: Backend>(
+async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
     broker: &Arc<Broker<B>>,
     connect: Connect,
     peer: &Peer,
-) -> Result<Established, ReasonCode> {
+    wire: &mut Wire<'_, S>,
+) -> Result<Established, Refused> {
     check_connect(&connect)?;
     check_will(&connect, &broker.limits)?;
     let backend = &broker.backend;
@@ -192,38 +207,21 @@ async fn establish<B: Backend>(
         ClientId::new(&connect.client_id)
     };
     aside::check_newcomer(broker, &client, connect.user_name.as_deref(), peer)?;
-    let login = Login {
-        client: &client,
-        user_name: connect.user_name.as_deref(),
-        password: connect.password.as_deref(),
-        peer,
-    };
-    let user = broker
-        .access
-        .authenticate(login)
-        .await
-        .map_err(|error| match error {
-            ConnectError::BadUserNameOrPassword => ReasonCode::BAD_USER_NAME_OR_PASSWORD,
-            ConnectError::NotAuthorized => ReasonCode::NOT_AUTHORIZED,
-            ConnectError::ServerUnavailable => ReasonCode::SERVER_UNAVAILABLE,
-            ConnectError::RateExceeded => ReasonCode::CONNECTION_RATE_EXCEEDED,
-        })?;
-    let principal = Principal {
-        user,
-        client: client.clone(),
-    };
+    let (admitted, enhanced) =
+        authenticate::on_connect(&*broker.access, &connect, &client, peer, wire).await?;
+    let principal = Principal::new(client.clone(), admitted);
     aside::check_banned(broker, &principal, peer)?;
     let wants_response_information = connect.properties.request_response_information == Some(1);
     if let Some(will) = &connect.will
         && aside::is_reserved(&will.topic)
     {
-        return Err(ReasonCode::TOPIC_NAME_INVALID);
+        return Err(ReasonCode::TOPIC_NAME_INVALID.into());
     }
     if let Some(will) = &connect.will
         && !broker.access.may_publish(&principal, &will.topic)
     {
         tracing::info!(%client, topic = %will.topic, "a client may not connect: it must not publish its will");
-        return Err(ReasonCode::NOT_AUTHORIZED);
+        return Err(ReasonCode::NOT_AUTHORIZED.into());
     }
     let (claim, taken_over) = broker.registry.take_over(&client).await;
     if taken_over {
@@ -275,6 +273,13 @@ async fn establish<B: Backend>(
         connack.properties.response_information =
             template.and_then(|template| fill(template, &principal));
     }
+    let enhanced = enhanced.map(|(enhanced, data)| {
+        connack.properties.authentication_method = Some(enhanced.method.clone());
+        connack.properties.authentication_data = Some(data);
+        Box::new(enhanced)
+    });
+    let (access, who) = (broker.access.clone(), principal.clone());
+    session.set_gate(Gate::new(move |topic| access.may_receive(&who, topic)));
 
     let feeds_generation = backend.feeds_generation();
     let filters: Vec<TopicFilter> = session
@@ -310,6 +315,9 @@ async fn establish<B: Backend>(
         let message = read_again(broker, source, packet_id)
             .await
             .map_err(unavailable)?;
+        // The rules may be others than when it was sent first.
+        let message =
+            message.filter(|message| broker.access.may_receive(&principal, &message.topic));
         session.supply(packet_id, message);
     }
     let store = session.is_persistent() || resume;
@@ -328,6 +336,7 @@ async fn establish<B: Backend>(
     Ok(Established {
         claim,
         principal,
+        enhanced,
         session,
         connack,
         feeds_generation,

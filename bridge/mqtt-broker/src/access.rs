@@ -1,13 +1,16 @@
 //! Who may connect, publish and subscribe. The broker asks; the host says.
 //!
-//! Asked at CONNECT (also for the will's topic, and again for the subscriptions of a session that is resumed), at PUBLISH and at
-//! SUBSCRIBE. What a subscription was granted for is delivered, retained messages too.
+//! Asked at CONNECT (also for the will's topic, and again for the subscriptions of a session that is resumed), at PUBLISH, at
+//! SUBSCRIBE, and for every message that is about to be sent, retained ones too.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use mqtt_codec::{TopicFilter, TopicName};
 use mqtt_session::ClientId;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 pub use transport::{Certificate, Peer};
 
 use crate::backend::ConnectError;
@@ -21,12 +24,83 @@ pub struct Login<'a> {
     pub peer: &'a Peer,
 }
 
+/// Who a client turned out to be.
+#[derive(Clone, Debug, Default)]
+pub struct Admitted {
+    /// `None` = anonymous.
+    pub user: Option<Arc<str>>,
+    /// Groups that the client's own credentials name; what the host keeps of a user it looks up by itself.
+    pub groups: Arc<[Arc<str>]>,
+    /// The name in the certificate that was verified, where that was what let it in.
+    pub certificate: Option<Arc<str>>,
+    /// Cancelled when it may not be connected any more.
+    pub revoked: Option<CancellationToken>,
+    /// It may not be connected longer than this.
+    pub expires: Option<Instant>,
+}
+
+impl Admitted {
+    pub fn user(user: Option<Arc<str>>) -> Admitted {
+        Admitted {
+            user,
+            ..Admitted::default()
+        }
+    }
+}
+
 /// Who a connection is, once it was let in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Principal {
     /// `None` = anonymous.
     pub user: Option<Arc<str>>,
     pub client: ClientId,
+    pub groups: Arc<[Arc<str>]>,
+    pub certificate: Option<Arc<str>>,
+    pub(crate) revoked: Option<CancellationToken>,
+    pub(crate) expires: Option<Instant>,
+}
+
+impl Principal {
+    pub(crate) fn new(client: ClientId, admitted: Admitted) -> Principal {
+        Principal {
+            user: admitted.user,
+            client,
+            groups: admitted.groups,
+            certificate: admitted.certificate,
+            revoked: admitted.revoked,
+            expires: admitted.expires,
+        }
+    }
+
+    /// Resolves when it may not be connected any more.
+    pub(crate) async fn revoked(&self) {
+        let expired = async {
+            match self.expires {
+                Some(expires) => tokio::time::sleep_until(expires).await,
+                None => std::future::pending().await,
+            }
+        };
+        match &self.revoked {
+            Some(revoked) => tokio::select! {
+                () = revoked.cancelled() => {}
+                () = expired => {}
+            },
+            None => expired.await,
+        }
+    }
+}
+
+/// What an exchange of enhanced authentication (MQTT 5 section 4.12) comes to at each message of the client.
+pub enum Step {
+    /// To be sent; the client answers it.
+    Continue(Bytes),
+    /// The client is who it says; `data` is the last word to it.
+    Done { admitted: Admitted, data: Bytes },
+}
+
+/// One exchange of enhanced authentication.
+pub trait Exchange: Send + Sync {
+    fn step<'a>(&'a mut self, data: &'a [u8]) -> BoxFuture<'a, Result<Step, ConnectError>>;
 }
 
 /// One instance serves all connections of a broker, concurrently.
@@ -35,7 +109,14 @@ pub trait Access: Send + Sync + 'static {
     fn authenticate<'a>(
         &'a self,
         login: Login<'a>,
-    ) -> BoxFuture<'a, Result<Option<Arc<str>>, ConnectError>>;
+    ) -> BoxFuture<'a, Result<Admitted, ConnectError>>;
+
+    /// Begins an exchange by a method that the client names; CONNECT's user name and password mean nothing then. A method that is not
+    /// offered: [`ConnectError::BadAuthenticationMethod`].
+    fn exchange(&self, method: &str, peer: &Peer) -> Result<Box<dyn Exchange>, ConnectError> {
+        let _ = (method, peer);
+        Err(ConnectError::BadAuthenticationMethod)
+    }
 
     /// `false`: PUBACK or PUBREC with 0x87; 3.1.1 has no code for it, so the message is acknowledged and dropped (section
     /// 3.3.5). Of a will: the connection is refused with 0x87 (3.1.1: 5).
@@ -43,6 +124,12 @@ pub trait Access: Send + Sync + 'static {
 
     /// `false`: SUBACK with 0x87 (3.1.1: 0x80).
     fn may_subscribe(&self, who: &Principal, filter: &TopicFilter) -> bool;
+
+    /// `false`: this message is passed over. For hosts whose rules can change, or deny a part of what they grant.
+    fn may_receive(&self, who: &Principal, topic: &TopicName) -> bool {
+        let _ = (who, topic);
+        true
+    }
 }
 
 /// Lets everybody in and do everything. The user is who the client says.
@@ -52,9 +139,9 @@ impl Access for Everybody {
     fn authenticate<'a>(
         &'a self,
         login: Login<'a>,
-    ) -> BoxFuture<'a, Result<Option<Arc<str>>, ConnectError>> {
+    ) -> BoxFuture<'a, Result<Admitted, ConnectError>> {
         let user = login.user_name.map(Arc::from);
-        Box::pin(async move { Ok(user) })
+        Box::pin(async move { Ok(Admitted::user(user)) })
     }
 
     fn may_publish(&self, _: &Principal, _: &TopicName) -> bool {

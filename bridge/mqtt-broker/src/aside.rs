@@ -1,6 +1,6 @@
 //! What a connection does beside the protocol, and who is not let in.
 
-use crate::access::{Peer, Principal};
+use crate::access::{Admitted, Peer, Principal};
 use crate::backend::{Backend, ClientId, Message, PublishError};
 use crate::broker::Broker;
 use crate::clients::{Ask, subscriptions};
@@ -64,10 +64,8 @@ pub(crate) fn check_newcomer<B: Backend>(
     if !broker.connection_rate.admits() {
         return Err(ReasonCode::CONNECTION_RATE_EXCEEDED);
     }
-    let who = Principal {
-        user: user_name.map(Into::into),
-        client: client.clone(),
-    };
+    let said = Admitted::user(user_name.map(Into::into));
+    let who = Principal::new(client.clone(), said);
     check_banned(broker, &who, peer)
 }
 

@@ -51,6 +51,12 @@ pub enum ConnectError {
     /// Too many attempts that failed: this one was not looked at. 0x9F; 3.1.1 has 3, not available.
     #[error("too many attempts that failed")]
     RateExceeded,
+    /// 0x8C; there is no such thing before MQTT 5.
+    #[error("this authentication method is not offered")]
+    BadAuthenticationMethod,
+    /// 0x82: what the client said is not a message of the method it named.
+    #[error("malformed authentication data")]
+    MalformedData,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -3,6 +3,7 @@
 use crate::accept::Accepted;
 use crate::access::{Peer, Principal};
 use crate::aside::{self, next_values};
+use crate::authenticate::Enhanced;
 use crate::backend::{Backend, SavedSession, StorageError};
 use crate::broker::Broker;
 use crate::clients::Place;
@@ -66,6 +67,7 @@ pub(crate) struct Connection<B: Backend, S> {
     pub(crate) broker: Arc<Broker<B>>,
     claim: Claim,
     pub(crate) principal: Principal,
+    pub(crate) enhanced: Option<Box<Enhanced>>,
     pub(crate) session: Session,
     reader: ReadHalf<S>,
     writer: WriteHalf<S>,
@@ -123,6 +125,7 @@ pub(crate) async fn run<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static>(
         broker,
         claim: accepted.claim,
         principal: accepted.principal,
+        enhanced: accepted.enhanced,
         session: accepted.session,
         reader: accepted.reader,
         writer: accepted.writer,
@@ -197,6 +200,9 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 }
                 () = &mut shutdown => {
                     return Err(Close::new(ReasonCode::SERVER_SHUTTING_DOWN, "shutting down").into());
+                }
+                () = self.principal.revoked() => {
+                    return Err(Close::new(ReasonCode::NOT_AUTHORIZED, "the user may not be connected any more").into());
                 }
                 () = &mut timer, if armed.is_some() => {
                     armed = None;
@@ -306,7 +312,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         Ok(false)
     }
 
-    fn write(&mut self, packet: &Packet) {
+    pub(crate) fn write(&mut self, packet: &Packet) {
         if self.output.is_empty() {
             self.last_written = Instant::now();
         }

@@ -60,13 +60,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 self.session.handle_disconnect(&disconnect)?;
                 return Ok(true);
             }
-            Packet::Auth(_) => {
-                return Err(Close::new(
-                    ReasonCode::PROTOCOL_ERROR,
-                    "AUTH without an authentication method in CONNECT",
-                )
-                .into());
-            }
+            Packet::Auth(auth) => self.authenticate_again(auth).await?,
             Packet::Connect(_)
             | Packet::ConnAck(_)
             | Packet::SubAck(_)

@@ -3,8 +3,8 @@
 
 mod accept;
 pub mod access;
-pub mod acl;
 mod aside;
+mod authenticate;
 pub mod backend;
 mod broker;
 mod clients;

@@ -39,6 +39,8 @@ impl ReasonCode {
     pub const DISCONNECT_WITH_WILL_MESSAGE: ReasonCode = ReasonCode(0x04);
     pub const NO_MATCHING_SUBSCRIBERS: ReasonCode = ReasonCode(0x10);
     pub const NO_SUBSCRIPTION_EXISTED: ReasonCode = ReasonCode(0x11);
+    pub const CONTINUE_AUTHENTICATION: ReasonCode = ReasonCode(0x18);
+    pub const RE_AUTHENTICATE: ReasonCode = ReasonCode(0x19);
     pub const UNSPECIFIED_ERROR: ReasonCode = ReasonCode(0x80);
     pub const MALFORMED_PACKET: ReasonCode = ReasonCode(0x81);
     pub const PROTOCOL_ERROR: ReasonCode = ReasonCode(0x82);

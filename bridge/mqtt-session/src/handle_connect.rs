@@ -6,9 +6,6 @@ use mqtt_codec::{ConnAck, Connect, PacketId, Properties, QoS, ReasonCode, Versio
 
 /// Checks that need no state. The reason code goes into CONNACK.
 pub fn check_connect(connect: &Connect) -> Result<(), ReasonCode> {
-    if connect.properties.authentication_method.is_some() {
-        return Err(ReasonCode::BAD_AUTHENTICATION_METHOD);
-    }
     // A server may not make up an id for a session that is to be found again by it [MQTT-3.1.3-8 of 3.1.1].
     let nameless = connect.client_id.is_empty();
     if nameless && connect.version != Version::V5 && !connect.clean_start {

@@ -4,6 +4,7 @@
 mod close;
 mod delivery;
 mod feed;
+mod gate;
 mod handle_connect;
 mod handle_disconnect;
 mod handle_pingreq;
@@ -28,6 +29,7 @@ mod subscriptions;
 pub use close::Close;
 pub use delivery::{Delivery, OutgoingPublish};
 pub use feed::{FeedId, Position};
+pub use gate::Gate;
 pub use handle_connect::{Connected, check_connect, check_will};
 pub use handle_disconnect::Ended;
 pub use handle_publish::PublishAction;

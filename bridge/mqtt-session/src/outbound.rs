@@ -97,6 +97,9 @@ impl Session {
         source: Source,
         now_ms: i64,
     ) -> Offer {
+        if !self.connection.gate.lets(&message.topic) {
+            return Offer::Passed;
+        }
         let qos = message.qos.min(matched.qos);
         if qos != QoS::AtMostOnce {
             // Older messages that wait to be sent again go first [MQTT-4.6.0-1].

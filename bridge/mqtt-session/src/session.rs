@@ -1,7 +1,7 @@
 use crate::in_flight::InFlights;
 use crate::shared::{Settling, SharedSubscription};
 use crate::subscriptions::Subscriptions;
-use crate::{ClientId, Delivery, FeedId, Limits, Message, Position, limits};
+use crate::{ClientId, Delivery, FeedId, Gate, Limits, Message, Position, limits};
 use mqtt_codec::{Packet, PacketId, TopicFilter, TopicName, Version};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -81,6 +81,7 @@ pub(crate) struct Connection {
     pub dirty: bool,
     /// Messages that were too large for the client or gone when they had to be sent again.
     pub dropped: u64,
+    pub gate: Gate,
 }
 
 /// A delivery with its number; `after_save` = it may leave only when the session was saved after it was made.
@@ -112,6 +113,7 @@ impl Connection {
             saved_deliveries: 0,
             dirty: false,
             dropped: 0,
+            gate: Gate::default(),
         }
     }
 }
@@ -137,6 +139,11 @@ impl Session {
 
     pub fn client_id(&self) -> &ClientId {
         &self.client_id
+    }
+
+    /// What messages of this connection have to pass.
+    pub fn set_gate(&mut self, gate: Gate) {
+        self.connection.gate = gate;
     }
 
     pub fn version(&self) -> Version {

@@ -74,7 +74,7 @@ pub async fn serve(broker: Arc<Broker>, mut connection: frontend::Connection) {
     let limit = Duration::from_secs(limits::HANDSHAKE_SECONDS);
     let agreed = match timeout(
         limit,
-        handshake::negotiate(&broker, &mut connection.stream, &mut input),
+        handshake::negotiate(&broker, &peer, &mut connection.stream, &mut input),
     )
     .await
     {
@@ -164,6 +164,9 @@ impl Session {
                 && self.settles.len() < limits::UNCOMMITTED_WRITES;
             input.reserve(if may_read { 16 * 1024 } else { 0 });
             tokio::select! {
+                () = self.agreed.principal.revoked(), if self.closing.is_none() && !self.ended => {
+                    self.close_connection(&Exception::connection(code::CONNECTION_FORCED, "the user may not be connected any more"), (0, 0));
+                }
                 () = shutdown.cancelled(), if self.closing.is_none() && !self.ended => {
                     self.close_connection(&Exception::connection(code::CONNECTION_FORCED, "the broker is shutting down"), (0, 0));
                 }

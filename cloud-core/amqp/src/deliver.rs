@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use access_rules::{Resource, Verb};
 use kernel::{Acquired, Verdict};
 
 use crate::{
@@ -183,12 +184,22 @@ impl Session {
                     },
                     None => false,
                 };
+                // The rules may have changed since it began to consume.
+                let may = self.allowed(Verb::Subscribe, Resource::Queue(queue.name()));
+                let holder_lives = holder_lives && may.is_ok();
                 for acquired in messages {
                     if holder_lives && self.closing.is_none() && !self.ended {
                         self.deliver(&to, &queue, acquired);
                     } else {
                         self.settle(&queue, acquired.id, Verdict::Release);
                     }
+                }
+                if let Err(refused) = may
+                    && self.closing.is_none()
+                    && !self.ended
+                    && self.channels.get(&to.channel).is_some_and(|c| !c.closing)
+                {
+                    self.close_channel(to.channel, &refused, (60, 20));
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! Class exchange.
 
+use access_rules::{Resource, Verb};
+
 use crate::{
     connection::Session,
     error::{Exception, code},
@@ -29,6 +31,12 @@ impl Session {
                 "operation not permitted on the default exchange",
             ));
         }
+        let verb = if declare.passive {
+            Verb::Describe
+        } else {
+            Verb::Create
+        };
+        self.allowed(verb, Resource::Exchange(&declare.exchange))?;
         if declare.passive {
             self.existing_exchange(&declare.exchange)?;
         } else {
@@ -87,6 +95,7 @@ impl Session {
                 format_args!("operation not permitted on exchange '{exchange}'"),
             ));
         }
+        self.allowed(Verb::Delete, Resource::Exchange(exchange))?;
         // What was published before the exchange went is routed by it.
         self.drain().await;
         self.vhost.delete_exchange(exchange, if_unused).await?;
@@ -103,6 +112,7 @@ impl Session {
                 "operation not permitted on the default exchange",
             ));
         }
+        self.may_bind_exchange(&bind.destination, &bind.source)?;
         self.existing_exchange(&bind.destination)?;
         let source = self.existing_exchange(&bind.source)?;
         check_binding(source.kind, &bind.arguments)

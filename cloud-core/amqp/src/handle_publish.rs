@@ -22,6 +22,7 @@ impl Session {
                 "immediate=true",
             ));
         }
+        self.may_publish(&publish.exchange, &publish.routing_key)?;
         if !publish.exchange.is_empty() {
             let exchange = self.vhost.exchange(&publish.exchange).ok_or_else(|| {
                 Exception::not_found("exchange", &publish.exchange, self.vhost.name())

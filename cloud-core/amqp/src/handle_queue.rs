@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use access_rules::{Resource, Verb};
+
 use crate::{
     connection::Session,
     error::{Exception, code},
@@ -59,7 +61,9 @@ impl Session {
     ) -> Result<(), Exception> {
         let state = if declare.passive {
             self.drain().await;
-            self.queue_for(number, &declare.queue)?
+            let state = self.queue_for(number, &declare.queue)?;
+            self.allowed(Verb::Describe, Resource::Queue(state.name()))?;
+            state
         } else {
             self.declare_new(declare.clone()).await?
         };
@@ -87,6 +91,7 @@ impl Session {
         } else {
             declare.queue.as_str().into()
         };
+        self.allowed(Verb::Create, Resource::Queue(&name))?;
         self.drain().await;
         let definition = Definition {
             name,
@@ -147,6 +152,7 @@ impl Session {
             ));
         }
         let state = self.queue_for(number, &bind.queue)?;
+        self.may_bind_queue(state.name(), &bind.exchange)?;
         let exchange = self
             .vhost
             .exchange(&bind.exchange)
@@ -166,6 +172,7 @@ impl Session {
         nowait: bool,
     ) -> Result<(), Exception> {
         let state = self.queue_for(number, queue)?;
+        self.allowed(Verb::Subscribe, Resource::Queue(state.name()))?;
         self.drain().await;
         let purged = state
             .queue
@@ -190,6 +197,7 @@ impl Session {
         // Deleting what is not there succeeds (as RabbitMQ has it).
         if queue.is_empty() || self.vhost.queue(queue).is_some() {
             let state = self.queue_for(number, queue)?;
+            self.allowed(Verb::Delete, Resource::Queue(state.name()))?;
             self.drain().await;
             state.queue.catch_up().await;
             if if_unused && state.consumers() > 0 {

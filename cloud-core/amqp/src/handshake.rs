@@ -1,13 +1,13 @@
 //! From the protocol header to `connection.open-ok` (clause 2.2.4).
 
 use bytes::BytesMut;
-use frontend::Principal;
+use frontend::{Peer, Principal};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::{
     broker::Broker,
     error::{Exception, code},
-    frame, limits,
+    frame, limits, login,
     method::Method,
     reply,
     vhost::VirtualHost,
@@ -24,6 +24,8 @@ pub struct Negotiated {
     pub heartbeat: u16,
     /// The client understands `basic.cancel` from us.
     pub cancel_notify: bool,
+    /// What the client calls its connection; may be empty. Rules can name it.
+    pub client: String,
     /// What the client calls itself, for logs.
     pub product: String,
 }
@@ -36,12 +38,16 @@ pub enum HandshakeError {
     NotAmqp,
     #[error("refused: {0}")]
     Refused(#[from] Exception),
+    /// Of a client that is not told in words.
+    #[error("refused: {0}")]
+    Login(Exception),
     #[error("the client closed the connection")]
     Closed,
 }
 
 pub async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(
     broker: &Broker,
+    peer: &Peer,
     stream: &mut S,
     input: &mut BytesMut,
 ) -> Result<Negotiated, HandshakeError> {
@@ -63,10 +69,14 @@ pub async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(
     let _ = input.split_to(8);
 
     let mut out = BytesMut::new();
-    reply::connection_start(&mut out, &server_properties(), "PLAIN");
+    let mechanisms = match peer.certificate {
+        Some(_) => "EXTERNAL PLAIN AMQPLAIN",
+        None => "PLAIN AMQPLAIN",
+    };
+    reply::connection_start(&mut out, &server_properties(), mechanisms);
     stream.write_all_buf(&mut out).await?;
     stream.flush().await?;
-    let result = agree(broker, stream, input).await;
+    let result = agree(broker, peer, stream, input).await;
     if let Err(HandshakeError::Refused(exception)) = &result {
         reply::connection_close(&mut out, exception.code, &exception.text, (10, 40));
         stream.write_all_buf(&mut out).await?;
@@ -84,6 +94,7 @@ pub async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(
 
 async fn agree<S: AsyncRead + AsyncWrite + Unpin>(
     broker: &Broker,
+    peer: &Peer,
     stream: &mut S,
     input: &mut BytesMut,
 ) -> Result<Negotiated, HandshakeError> {
@@ -91,28 +102,18 @@ async fn agree<S: AsyncRead + AsyncWrite + Unpin>(
     let Method::ConnectionStartOk(start) = next_method(stream, input, max).await? else {
         return Err(out_of_order("connection.start-ok").into());
     };
-    if start.mechanism != "PLAIN" {
-        return Err(Exception::connection(
-            code::ACCESS_REFUSED,
-            format_args!("mechanism '{}' is not offered: use PLAIN", start.mechanism),
-        )
-        .into());
-    }
-    // RFC 4616: authorisation identity, user name and password, separated by zero bytes.
-    let mut parts = start.response.split(|b| *b == 0).skip(1);
-    let (Some(user), Some(_password), None) = (parts.next(), parts.next(), parts.next()) else {
-        return Err(
-            Exception::connection(code::ACCESS_REFUSED, "the PLAIN response is malformed").into(),
-        );
-    };
-    let user = std::str::from_utf8(user)
-        .map_err(|_| Exception::connection(code::ACCESS_REFUSED, "the user name is not UTF-8"))?;
-    let principal = Principal::named(user);
     let capability = |name: &str| match start.client_properties.get("capabilities") {
         Some(Value::Table(t)) => t.get(name) == Some(&Value::Bool(true)),
         _ => false,
     };
+    let principal = match login::login(broker, peer, &start).await {
+        Ok(principal) => principal,
+        Err(refused) if capability("authentication_failure_close") => return Err(refused.into()),
+        // What is not told of it would take a close for a failure of ours: the specification has it that the socket is closed.
+        Err(refused) => return Err(HandshakeError::Login(refused)),
+    };
     let cancel_notify = capability("consumer_cancel_notify");
+    let client = login::client_name(&start);
     let product = start
         .client_properties
         .get("product")
@@ -184,6 +185,7 @@ async fn agree<S: AsyncRead + AsyncWrite + Unpin>(
         frame_max,
         heartbeat,
         cancel_notify,
+        client,
         product,
     })
 }

@@ -1,6 +1,7 @@
 //! The AMQP 0-9-1 front end. An exchange is a stream, a queue is sparse state over streams, a binding is an interval of offsets.
 //! What is kept where, and what is refused: `docs/reference/amqp.md`.
 
+mod authorise;
 mod broker;
 mod channel;
 mod connection;
@@ -21,6 +22,7 @@ mod handle_queue;
 mod handle_tx;
 mod handshake;
 pub mod limits;
+mod login;
 mod matching;
 mod message;
 mod method;

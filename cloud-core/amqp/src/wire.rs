@@ -263,6 +263,15 @@ impl Value {
 pub struct Table(pub Vec<(Bytes, Value)>);
 
 impl Table {
+    /// Reads a table that stands alone, without its length before it.
+    pub fn parse_fields(fields: Bytes) -> Result<Table, WireError> {
+        let length = u32::try_from(fields.len()).unwrap_or(u32::MAX);
+        let mut whole = BytesMut::with_capacity(4 + fields.len());
+        whole.put_u32(length);
+        whole.put_slice(&fields);
+        Reader::new(whole.freeze()).table()
+    }
+
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0
             .iter()

@@ -10,7 +10,8 @@ use record::StreamAddress;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{Advertise, Limits, ListenerMetrics};
+use crate::identity::{Jwt, UnreadableError};
+use crate::{Access, Advertise, Anonymous, Identity, Limits, ListenerMetrics};
 
 /// Everything a front end needs from the process around it. Cheap to clone.
 #[derive(Clone)]
@@ -31,6 +32,10 @@ pub struct Context {
     pub start_id: Uuid,
     /// The clock that record timestamps are taken from.
     pub clock: Arc<dyn Clock>,
+    /// Who clients are.
+    pub identity: Identity,
+    /// What they may do.
+    pub access: Access,
     /// The data directory, for what is not the kernel's: keys and certificates.
     pub data_dir: Arc<Path>,
 }
@@ -64,10 +69,31 @@ pub enum StreamForWriteError {
     Create(#[from] CreateStreamError),
 }
 
+/// Why there is no context.
+#[derive(Debug, thiserror::Error)]
+pub enum ContextError {
+    #[error("a metric could not be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error(transparent)]
+    Unreadable(#[from] UnreadableError),
+}
+
 impl Context {
     /// A context with defaults: a registry of its own, no advertised addresses, streams created on demand. The server
     /// fills in the rest; a front end's tests use it as it is.
-    pub fn new(kernel: Kernel, data_dir: &Path) -> Result<Context, prometheus::Error> {
+    pub fn new(kernel: Kernel, data_dir: &Path) -> Result<Context, ContextError> {
+        Context::with(kernel, data_dir, Anonymous::default(), None)
+    }
+
+    /// The same, where it is said who may come without a user, and what tokens are taken.
+    pub fn with(
+        kernel: Kernel,
+        data_dir: &Path,
+        anonymous: Anonymous,
+        jwt: Option<Arc<Jwt>>,
+    ) -> Result<Context, ContextError> {
+        let identity = Identity::open(kernel.clone(), anonymous, jwt)?;
+        let access = Access::open(kernel.clone(), identity.clone())?;
         let registry = Registry::new();
         let metrics = ListenerMetrics::register(&registry)?;
         Ok(Context {
@@ -81,6 +107,8 @@ impl Context {
             cluster_id: Uuid::new_v4().simple().to_string().into(),
             start_id: Uuid::new_v4(),
             clock: Arc::new(SystemClock::default()),
+            identity,
+            access,
             data_dir: data_dir.into(),
         })
     }

@@ -17,6 +17,24 @@ pub const QUIC_UNVALIDATED: usize = 64;
 pub const QUIC_INCOMING_BYTES: u64 = 8 * 1024 * 1024;
 /// How long a connection whose protocol is over waits for the client to have read its end.
 pub const QUIC_LAST_WORDS: Duration = Duration::from_secs(1);
+/// Passwords that are checked at a time: each takes 9 MiB and a core for tens of milliseconds, which others want too.
+pub const PASSWORDS_AT_ONCE: usize = 2;
+/// Connections whose password is being checked or waits for it; one more is told to come later.
+pub const PASSWORDS_WAITING: usize = 512;
+/// Longest name of a user or a group, in bytes.
+pub const MAX_USER_NAME: usize = 128;
+/// Groups of one user.
+pub const MAX_GROUPS: usize = 64;
+/// Users; all of them are in memory.
+pub const MAX_USERS: usize = 100_000;
+/// Keys of a set that are used.
+pub const MAX_JWT_KEYS: usize = 64;
+/// How much earlier than it says a token is taken: clocks differ.
+pub const JWT_LEEWAY_MS: i64 = 60_000;
+/// A connection is not kept longer than this by one token, whatever the token says.
+pub const LONGEST_TOKEN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// Access rules; each question looks at them in order.
+pub const MAX_RULES: usize = 10_000;
 
 /// Limits of listeners and connections. Limits of one protocol stand in that front end's own `limits.rs`.
 #[derive(Clone, Debug)]

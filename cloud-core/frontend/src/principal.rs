@@ -3,16 +3,26 @@
 use std::sync::Arc;
 
 use record::Namespace;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-/// The identity of a connection and the namespace (tenant, AMQP vhost) it works in.
-///
-/// **Not verified yet**: anonymous clients are let in, and a user name that a client gives is carried as the name for
-/// logs and for Kafka's and AMQP's own fields, whatever the password. Listeners therefore bind to loopback unless told
-/// otherwise. Edges are the exception: the sync front end authenticates them by certificate.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// The identity of a connection and the namespace (tenant, AMQP vhost) it works in. Made by [`crate::Identity`].
+#[derive(Clone, Debug)]
 pub struct Principal {
+    /// What the client is called: the user, or, while anybody may come, what the client calls itself. For logs and for the protocols'
+    /// own fields; rules look at `user`.
     pub name: Arc<str>,
     pub namespace: Namespace,
+    /// Verified. `None`: anonymous.
+    pub user: Option<Arc<str>>,
+    /// Groups that the credentials themselves name; those of a user in the table are looked up there.
+    pub groups: Arc<[Arc<str>]>,
+    /// The name in the certificate that was verified.
+    pub certificate: Option<Arc<str>>,
+    /// Cancelled when this principal may not be connected any more.
+    pub revoked: Option<CancellationToken>,
+    /// When its token is over.
+    pub expires: Option<Instant>,
 }
 
 impl Principal {
@@ -20,25 +30,68 @@ impl Principal {
     pub const ANONYMOUS: &'static str = "anonymous";
 
     pub fn anonymous() -> Principal {
+        Principal::unverified("")
+    }
+
+    /// A client that calls itself so; an empty name is no name.
+    pub fn unverified(name: &str) -> Principal {
         Principal {
-            name: Principal::ANONYMOUS.into(),
+            name: if name.is_empty() {
+                Principal::ANONYMOUS.into()
+            } else {
+                name.into()
+            },
             namespace: Namespace::default(),
+            user: None,
+            groups: Arc::from([]),
+            certificate: None,
+            revoked: None,
+            expires: None,
         }
     }
 
-    /// A client that gave a user name; an empty name is no name. The name is not verified (see the type).
-    pub fn named(name: &str) -> Principal {
-        if name.is_empty() {
-            return Principal::anonymous();
-        }
+    pub(crate) fn user(name: Arc<str>, revoked: CancellationToken) -> Principal {
         Principal {
-            name: name.into(),
-            namespace: Namespace::default(),
+            user: Some(name.clone()),
+            revoked: Some(revoked),
+            ..Principal::unverified(&name)
+        }
+    }
+
+    pub(crate) fn with_certificate(self, name: Arc<str>) -> Principal {
+        Principal {
+            certificate: Some(name),
+            ..self
+        }
+    }
+
+    pub(crate) fn with_token(self, groups: Arc<[Arc<str>]>, expires: Instant) -> Principal {
+        Principal {
+            groups,
+            expires: Some(expires),
+            ..self
         }
     }
 
     pub fn is_anonymous(&self) -> bool {
-        &*self.name == Principal::ANONYMOUS
+        self.user.is_none()
+    }
+
+    /// Resolves when this principal may not be connected any more.
+    pub async fn revoked(&self) {
+        let expired = async {
+            match self.expires {
+                Some(expires) => tokio::time::sleep_until(expires).await,
+                None => std::future::pending().await,
+            }
+        };
+        match &self.revoked {
+            Some(revoked) => tokio::select! {
+                () = revoked.cancelled() => {}
+                () = expired => {}
+            },
+            None => expired.await,
+        }
     }
 }
 
@@ -47,9 +100,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_user_name_is_anonymous() {
-        assert!(Principal::named("").is_anonymous());
-        assert_eq!(&*Principal::named("ada").name, "ada");
-        assert_eq!(Principal::named("ada").namespace, Namespace::default());
+    fn a_name_that_nobody_verified_is_no_user() {
+        assert_eq!(&*Principal::anonymous().name, Principal::ANONYMOUS);
+        let ada = Principal::unverified("ada");
+        assert_eq!((&*ada.name, ada.is_anonymous()), ("ada", true));
+        let ada = Principal::user("ada".into(), CancellationToken::new());
+        assert_eq!(
+            (ada.user.as_deref(), ada.is_anonymous()),
+            (Some("ada"), false)
+        );
     }
 }

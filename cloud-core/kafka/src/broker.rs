@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use access_rules::{Resource, Verb};
 use frontend::{Context, Peer, Principal};
 use kernel::Kernel;
 
+use crate::error_code;
 use crate::group::Coordinator;
 use crate::topics::Topics;
 
@@ -40,6 +42,8 @@ pub struct Call {
     pub broker: Arc<Broker>,
     /// The version of its API.
     pub version: i16,
+    /// Who asks.
+    pub principal: Arc<Principal>,
     /// What the client calls itself; may be empty.
     pub client_id: String,
     /// Where it comes from.
@@ -58,5 +62,27 @@ impl Call {
 
     pub fn kernel(&self) -> &Kernel {
         self.broker.kernel()
+    }
+
+    /// May this client do that?
+    pub fn may(&self, verb: Verb, resource: Resource<'_>) -> bool {
+        let who = self.principal.asker(&self.client_id);
+        self.broker.ctx.access.may(&who, verb, resource)
+    }
+
+    /// As the protocol says it: the error of a topic that a client may not use so.
+    pub fn check_topic(&self, verb: Verb, name: &str) -> Result<(), i16> {
+        match self.may(verb, Resource::Stream(name)) {
+            true => Ok(()),
+            false => Err(error_code::TOPIC_AUTHORIZATION_FAILED),
+        }
+    }
+
+    /// The same of a group.
+    pub fn check_group(&self, verb: Verb, id: &str) -> Result<(), i16> {
+        match self.may(verb, Resource::Group(id)) {
+            true => Ok(()),
+            false => Err(error_code::GROUP_AUTHORIZATION_FAILED),
+        }
     }
 }

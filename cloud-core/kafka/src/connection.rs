@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use frontend::{Connection, Peer};
+use frontend::{Connection, Peer, Principal};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
@@ -18,7 +18,10 @@ use crate::broker::{Broker, Call};
 use crate::dispatch::{self, Answer};
 use crate::limits;
 use crate::receive::{ReceiveError, Receiver};
+use crate::sasl::Sasl;
 use crate::transmit::transmit;
+use crate::wire::sasl_authenticate::SaslAuthenticateRequest;
+use crate::wire::sasl_handshake::SaslHandshakeRequest;
 use crate::wire::{Api, Reader, RequestHeader, WireError};
 
 /// Why a connection ends before the client ends it.
@@ -26,6 +29,8 @@ use crate::wire::{Api, Reader, RequestHeader, WireError};
 pub enum Close {
     #[error("cannot receive: {0}")]
     Receive(#[from] ReceiveError),
+    #[error("a client that has to say who it is first asked for something else")]
+    Stranger,
     #[error("cannot send: {0}")]
     Send(#[from] std::io::Error),
     #[error("bad request: {0}")]
@@ -46,11 +51,18 @@ pub async fn serve(broker: Arc<Broker>, connection: Connection) {
     let (reader, mut writer) = stream.into_split();
     let mut receiver = Receiver::new(reader);
     let mut produces = Produces::default();
+    let mut sasl = Sasl::new(broker.ctx.identity.clone(), &peer);
+    if sasl.principal().is_none() {
+        receiver.limit(limits::MAX_STRANGERS_REQUEST);
+    }
+    let known_by = tokio::time::Instant::now() + broker.ctx.limits.handshake;
     let ended: Result<(), Close> = async {
         loop {
+            let principal = sasl.principal().cloned();
             let frame = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
+                () = no_longer_welcome(principal.as_deref(), known_by) => break,
                 Some(answer) = produces.answers.next() => {
                     produces.send(answer, &mut writer).await?;
                     continue;
@@ -61,7 +73,44 @@ pub async fn serve(broker: Arc<Broker>, connection: Connection) {
             let length = frame.len();
             let mut reader = Reader::new(frame, false);
             let (header, api) = RequestHeader::read(&mut reader)?;
-            let call = call(&broker, &header, &peer, local);
+            match api {
+                Ok(Api::SaslHandshake) => {
+                    produces.finish(&mut writer).await?;
+                    let request = dispatch::read(&header, reader)?;
+                    let response = sasl.handshake(header.version, &request);
+                    transmit(
+                        &mut writer,
+                        dispatch::frame::<SaslHandshakeRequest>(&header, &response),
+                    )
+                    .await?;
+                    continue;
+                }
+                Ok(Api::SaslAuthenticate) => {
+                    produces.finish(&mut writer).await?;
+                    let request = dispatch::read(&header, reader)?;
+                    let response = sasl.authenticate(request).await;
+                    transmit(
+                        &mut writer,
+                        dispatch::frame::<SaslAuthenticateRequest>(&header, &response),
+                    )
+                    .await?;
+                    if sasl.has_failed() {
+                        break;
+                    }
+                    if sasl.principal().is_some() {
+                        receiver.limit(usize::MAX);
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            let principal = match principal {
+                Some(principal) => principal,
+                // What can be asked of whom is asked by everybody.
+                None if header.key == Api::ApiVersions.key() => Arc::new(Principal::anonymous()),
+                None => return Err(Close::Stranger),
+            };
+            let call = call(&broker, &header, principal, &peer, local);
             if let Ok(Api::Produce) = api {
                 produces.push(length, dispatch::produce(call, header, reader)?);
                 continue;
@@ -89,10 +138,25 @@ pub async fn serve(broker: Arc<Broker>, connection: Connection) {
     let _ = tokio::time::timeout(limits::LAST_WORDS, writer.shutdown()).await;
 }
 
-fn call(broker: &Arc<Broker>, header: &RequestHeader, peer: &Peer, local: SocketAddr) -> Arc<Call> {
+/// Resolves when a client may not be connected any more, or has not said in time who it is.
+async fn no_longer_welcome(principal: Option<&Principal>, known_by: tokio::time::Instant) {
+    match principal {
+        Some(principal) => principal.revoked().await,
+        None => tokio::time::sleep_until(known_by).await,
+    }
+}
+
+fn call(
+    broker: &Arc<Broker>,
+    header: &RequestHeader,
+    principal: Arc<Principal>,
+    peer: &Peer,
+    local: SocketAddr,
+) -> Arc<Call> {
     Arc::new(Call {
         broker: broker.clone(),
         version: header.version,
+        principal,
         client_id: header.client_id.clone().unwrap_or_default(),
         peer: peer.clone(),
         local,

@@ -43,7 +43,10 @@ pub async fn answer(
     };
     let (h, r) = (&header, reader);
     match api {
-        Api::Produce => Err(WireError::UnknownApi(header.key)), // Answered by `produce`.
+        // Answered by `produce` and by the connection itself.
+        Api::Produce | Api::SaslHandshake | Api::SaslAuthenticate => {
+            Err(WireError::UnknownApi(header.key))
+        }
         Api::Fetch => reply(call, h, r, handle_fetch::handle).await,
         Api::ListOffsets => reply(call, h, r, handle_list_offsets::handle).await,
         Api::Metadata => reply(call, h, r, handle_metadata::handle).await,
@@ -92,12 +95,12 @@ where
     Ok(frame::<R>(header, &response))
 }
 
-fn read<R: Request>(header: &RequestHeader, mut reader: Reader) -> Result<R, WireError> {
+pub fn read<R: Request>(header: &RequestHeader, mut reader: Reader) -> Result<R, WireError> {
     // Bytes after the message are passed over, as the original broker does: librdkafka leaves some behind its Metadata.
     R::read(&mut reader, header.version)
 }
 
-fn frame<R: Request>(header: &RequestHeader, response: &R::Response) -> Vec<Bytes> {
+pub fn frame<R: Request>(header: &RequestHeader, response: &R::Response) -> Vec<Bytes> {
     let mut writer = header.begin_response(R::API, header.version);
     response.write(&mut writer, header.version);
     writer.into_frame()

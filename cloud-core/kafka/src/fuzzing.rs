@@ -61,6 +61,10 @@ fn body_of(api: Api, version: i16, reader: Reader) -> Option<Bytes> {
             again::<wire::describe_groups::DescribeGroupsRequest>(version, reader)
         }
         Api::ListGroups => again::<wire::list_groups::ListGroupsRequest>(version, reader),
+        Api::SaslHandshake => again::<wire::sasl_handshake::SaslHandshakeRequest>(version, reader),
+        Api::SaslAuthenticate => {
+            again::<wire::sasl_authenticate::SaslAuthenticateRequest>(version, reader)
+        }
         Api::ApiVersions => again::<wire::api_versions::ApiVersionsRequest>(version, reader),
         Api::CreateTopics => again::<wire::create_topics::CreateTopicsRequest>(version, reader),
         Api::DeleteTopics => again::<wire::delete_topics::DeleteTopicsRequest>(version, reader),

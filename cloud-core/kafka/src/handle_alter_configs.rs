@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use access_rules::Verb;
+
 use crate::broker::Call;
 use crate::error_code;
 use crate::handle_create_partitions::of_alter;
@@ -66,6 +68,8 @@ pub async fn alter(
             "only topics can be configured here; the broker has a configuration file".to_owned();
         return Err((error_code::INVALID_REQUEST, reason));
     }
+    call.check_topic(Verb::Alter, name)
+        .map_err(|code| (code, "the user may not change this topic".to_owned()))?;
     let stream = call.broker.topics.by_name(name).ok_or_else(|| {
         (
             error_code::UNKNOWN_TOPIC_OR_PARTITION,

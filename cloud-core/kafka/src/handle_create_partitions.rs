@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use access_rules::Verb;
 use kernel::AlterStreamError;
 
 use crate::broker::{Call, NODE_ID};
@@ -39,6 +40,8 @@ async fn raise(
             format!("topic {} does not exist", topic.name),
         )
     };
+    call.check_topic(Verb::Alter, &topic.name)
+        .map_err(|code| (code, "the user may not change this topic".to_owned()))?;
     let stream = call
         .broker
         .topics

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use access_rules::Verb;
 use kernel::{CreateStreamError, StreamSpec};
 
 use crate::broker::{Call, NODE_ID};
@@ -69,6 +70,8 @@ async fn create(
             format!("topic {} exists already", topic.name),
         )
     };
+    call.check_topic(Verb::Create, &topic.name)
+        .map_err(|code| (code, "the user may not create this topic".to_owned()))?;
     if call.kernel().stream(&address).is_some() {
         return Err(exists());
     }

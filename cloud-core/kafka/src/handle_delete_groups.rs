@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use access_rules::Verb;
+
 use crate::broker::Call;
 use crate::error_code;
 use crate::wire::delete_groups::*;
@@ -25,6 +27,7 @@ pub async fn handle(call: Arc<Call>, request: DeleteGroupsRequest) -> DeleteGrou
 }
 
 async fn delete(call: &Call, group_id: &str) -> Result<(), i16> {
+    call.check_group(Verb::Delete, group_id)?;
     let group = call
         .broker
         .groups

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use access_rules::Verb;
 use kernel::TrimError;
 
 use crate::broker::Call;
@@ -40,6 +41,7 @@ pub async fn handle(call: Arc<Call>, request: DeleteRecordsRequest) -> DeleteRec
 }
 
 async fn delete(call: &Call, topic: &str, asked: &DeleteRecordsPartition) -> Result<i64, i16> {
+    call.check_topic(Verb::Delete, topic)?;
     let unknown = error_code::UNKNOWN_TOPIC_OR_PARTITION;
     let stream = call.broker.topics.by_name(topic).ok_or(unknown)?;
     if !stream.is_deleted_from() {

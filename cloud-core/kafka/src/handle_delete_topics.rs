@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use access_rules::Verb;
 use kernel::DeleteStreamError;
 
 use crate::broker::Call;
@@ -47,6 +48,12 @@ async fn delete(call: &Call, topic: DeleteTopicState) -> DeletableTopicResult {
             ..result
         };
     };
+    if let Err(error_code) = call.check_topic(Verb::Delete, stream.address.name.as_str()) {
+        return DeletableTopicResult {
+            error_code,
+            ..result
+        };
+    }
     result.name = Some(stream.address.name.as_str().to_owned());
     result.topic_id = stream.uuid;
     match call.kernel().delete_stream(&stream.address).await {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use access_rules::Verb;
+
 use crate::broker::{Call, NODE_ID};
 use crate::error_code;
 use crate::handle_create_topics::{SOURCE_DEFAULT, SOURCE_TOPIC};
@@ -57,6 +59,8 @@ type Described = Result<Vec<DescribeConfigsResourceResult>, (i16, String)>;
 fn describe(call: &Call, resource: &DescribeConfigsResource) -> Described {
     match resource.resource_type {
         TOPIC => {
+            call.check_topic(Verb::Describe, &resource.resource_name)
+                .map_err(|code| (code, "the user may not see this topic".to_owned()))?;
             let stream = call
                 .broker
                 .topics

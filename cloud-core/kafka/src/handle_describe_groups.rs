@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use access_rules::Verb;
+
 use crate::broker::Call;
 use crate::error_code;
 use crate::group::{GroupState, Phase};
@@ -13,6 +15,11 @@ pub async fn handle(call: Arc<Call>, request: DescribeGroupsRequest) -> Describe
         .groups
         .into_iter()
         .map(|id| match call.broker.groups.get(&id) {
+            _ if call.check_group(Verb::Describe, &id).is_err() => DescribedGroup {
+                error_code: error_code::GROUP_AUTHORIZATION_FAILED,
+                group_id: id,
+                ..Default::default()
+            },
             Some(group) => group.look(|state| describe(id, state)),
             None if stored.contains(&id) => DescribedGroup {
                 group_id: id,

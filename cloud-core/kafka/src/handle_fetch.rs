@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use access_rules::Verb;
 use kernel::{PartitionId, ReadError, Stream, Watermarks};
 use record::Batch;
 use tokio::time::Instant;
@@ -109,10 +110,16 @@ async fn collect(call: &Call, request: &FetchRequest) -> Collected {
                 error_code::UNKNOWN_TOPIC_OR_PARTITION,
             )
         };
+        let name = stream
+            .as_ref()
+            .map_or(topic.topic.as_str(), |stream| stream.address.name.as_str());
+        // Asked at each look: the rules may have changed while there was nothing to read.
+        let denied = !name.is_empty() && call.check_topic(Verb::Subscribe, name).is_err();
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
             let committed = request.isolation_level == READ_COMMITTED;
             let answer = match &stream {
+                _ if denied => failure(asked, error_code::TOPIC_AUTHORIZATION_FAILED, None),
                 Some(stream) => one(call, stream, asked, committed, limit, &mut collected).await,
                 None => failure(asked, unknown, None),
             };

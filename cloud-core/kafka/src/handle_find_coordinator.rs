@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use access_rules::Verb;
+
 use crate::broker::{Call, NODE_ID};
 use crate::error_code::{self, NO_TRANSACTIONS};
 use crate::wire::find_coordinator::*;
@@ -12,6 +14,11 @@ const TRANSACTION: i8 = 1;
 pub async fn handle(call: Arc<Call>, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     let (host, port) = call.advertised();
     let find = |key: String| match request.key_type {
+        GROUP if call.check_group(Verb::Describe, &key).is_err() => none(
+            key,
+            error_code::GROUP_AUTHORIZATION_FAILED,
+            "the user may not use this group",
+        ),
         GROUP => Coordinator {
             key,
             node_id: NODE_ID,

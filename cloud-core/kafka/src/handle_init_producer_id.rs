@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use access_rules::Verb;
+
 use crate::broker::Call;
 use crate::error_code;
 use crate::wire::init_producer_id::*;
@@ -14,6 +16,10 @@ pub async fn handle(call: Arc<Call>, request: InitProducerIdRequest) -> InitProd
     };
     if request.transactional_id.is_some() {
         return failed(error_code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED);
+    }
+    let who = call.principal.asker(&call.client_id);
+    if !call.broker.ctx.access.may_any(&who, Verb::Publish) {
+        return failed(error_code::CLUSTER_AUTHORIZATION_FAILED);
     }
     // A producer that asks for a newer epoch of its id gets a new id instead: as good, and nobody else can have it.
     match call.kernel().allocate_producer_id().await {

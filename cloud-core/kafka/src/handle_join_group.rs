@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use access_rules::Verb;
 use frontend::Peer;
 use tokio::sync::oneshot;
 
@@ -49,6 +50,7 @@ pub async fn handle(call: Arc<Call>, request: JoinGroupRequest) -> JoinGroupResp
 }
 
 async fn join(call: &Call, request: JoinGroupRequest) -> Result<Joined, i16> {
+    call.check_group(Verb::Subscribe, &request.group_id)?;
     let session = request.session_timeout_ms;
     if !(limits::MIN_SESSION_TIMEOUT_MS..=limits::MAX_SESSION_TIMEOUT_MS).contains(&session) {
         return Err(INVALID_SESSION_TIMEOUT);

@@ -2,11 +2,19 @@
 
 use std::sync::Arc;
 
+use access_rules::Verb;
+
 use crate::broker::Call;
 use crate::error_code;
 use crate::wire::leave_group::*;
 
 pub async fn handle(call: Arc<Call>, request: LeaveGroupRequest) -> LeaveGroupResponse {
+    if let Err(error_code) = call.check_group(Verb::Subscribe, &request.group_id) {
+        return LeaveGroupResponse {
+            error_code,
+            ..Default::default()
+        };
+    }
     let group = match call.broker.groups.open(&request.group_id) {
         Ok(group) => group,
         Err(refused) => {

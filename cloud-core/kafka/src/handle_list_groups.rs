@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use access_rules::Verb;
+
 use crate::broker::Call;
 use crate::group::Phase;
 use crate::wire::list_groups::*;
@@ -24,6 +26,7 @@ pub async fn handle(call: Arc<Call>, request: ListGroupsRequest) -> ListGroupsRe
     };
     let groups = groups
         .into_iter()
+        .filter(|(id, _)| call.check_group(Verb::Describe, id).is_ok())
         .filter(|(_, (_, phase))| {
             passes(&request.states_filter, phase) && passes(&request.types_filter, TYPE)
         })

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use access_rules::Verb;
 use kernel::Stream;
 
 use crate::broker::Call;
@@ -23,27 +24,30 @@ pub async fn handle(call: Arc<Call>, request: ListOffsetsRequest) -> ListOffsets
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let stream = call.broker.topics.by_name(&topic.name);
+        let allowed = call.check_topic(Verb::Describe, &topic.name);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
             let result = ListOffsetsPartitionResponse {
                 partition_index: asked.partition_index,
                 ..Default::default()
             };
-            partitions.push(
-                match find(&call, stream.as_deref(), &asked, request.isolation_level).await {
-                    Ok(Some((offset, timestamp, epoch))) => ListOffsetsPartitionResponse {
-                        offset,
-                        timestamp,
-                        leader_epoch: epoch,
-                        ..result
-                    },
-                    Ok(None) => result,
-                    Err(error_code) => ListOffsetsPartitionResponse {
-                        error_code,
-                        ..result
-                    },
+            let found = match allowed {
+                Ok(()) => find(&call, stream.as_deref(), &asked, request.isolation_level).await,
+                Err(code) => Err(code),
+            };
+            partitions.push(match found {
+                Ok(Some((offset, timestamp, epoch))) => ListOffsetsPartitionResponse {
+                    offset,
+                    timestamp,
+                    leader_epoch: epoch,
+                    ..result
                 },
-            );
+                Ok(None) => result,
+                Err(error_code) => ListOffsetsPartitionResponse {
+                    error_code,
+                    ..result
+                },
+            });
         }
         topics.push(ListOffsetsTopicResponse {
             name: topic.name,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use access_rules::Verb;
 use frontend::context::StreamForWriteError;
 use kernel::{CreateStreamError, Stream};
 
@@ -23,6 +24,7 @@ pub async fn handle(call: Arc<Call>, request: MetadataRequest) -> MetadataRespon
                 .topics
                 .all()
                 .iter()
+                .filter(|stream| sees(&call, stream))
                 .map(|stream| describe(stream)),
         ),
         Some(asked) => {
@@ -30,8 +32,8 @@ pub async fn handle(call: Arc<Call>, request: MetadataRequest) -> MetadataRespon
                 topics.push(match &topic.name {
                     Some(name) => by_name(&call, name, request.allow_auto_topic_creation).await,
                     None => match call.broker.topics.by_uuid(topic.topic_id) {
-                        Some(stream) => describe(&stream),
-                        None => MetadataResponseTopic {
+                        Some(stream) if sees(&call, &stream) => describe(&stream),
+                        _ => MetadataResponseTopic {
                             error_code: error_code::UNKNOWN_TOPIC_ID,
                             // Null from version 12 on; before, a topic cannot be asked for by its id alone.
                             name: (call.version < 12).then(String::new),
@@ -67,8 +69,15 @@ async fn by_name(call: &Call, name: &str, may_create: bool) -> MetadataResponseT
     let Ok(address) = broker.topics.address(name) else {
         return failed(error_code::INVALID_TOPIC_EXCEPTION);
     };
+    if let Err(code) = call.check_topic(Verb::Describe, name) {
+        return failed(code);
+    }
     if let Some(stream) = broker.kernel().stream(&address) {
         return describe(&stream);
+    }
+    let may_create = may_create && broker.ctx.streams.auto_create;
+    if may_create && let Err(code) = call.check_topic(Verb::Create, name) {
+        return failed(code);
     }
     if !may_create {
         return failed(error_code::UNKNOWN_TOPIC_OR_PARTITION);
@@ -84,6 +93,12 @@ async fn by_name(call: &Call, name: &str, may_create: bool) -> MetadataResponseT
             })
         }
     }
+}
+
+/// A topic that a client may not see does not exist for it.
+fn sees(call: &Call, stream: &Stream) -> bool {
+    call.check_topic(Verb::Describe, stream.address.name.as_str())
+        .is_ok()
 }
 
 fn describe(stream: &Stream) -> MetadataResponseTopic {

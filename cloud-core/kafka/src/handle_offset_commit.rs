@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use access_rules::Verb;
 use bytes::Bytes;
 use kernel::PartitionId;
 
@@ -47,12 +48,14 @@ fn check(call: &Call, request: &OffsetCommitRequest) -> Vec<Checked> {
     let mut checked = Vec::new();
     for topic in &request.topics {
         let stream = call.broker.topics.by_name(&topic.name);
+        let allowed = call.check_topic(Verb::Subscribe, &topic.name);
         for asked in &topic.partitions {
             let id = stream
                 .as_ref()
                 .and_then(|stream| partition(stream, asked.partition_index));
             let metadata = asked.committed_metadata.clone().unwrap_or_default();
             checked.push(match id {
+                _ if allowed.is_err() => Err(error_code::TOPIC_AUTHORIZATION_FAILED),
                 None => Err(error_code::UNKNOWN_TOPIC_OR_PARTITION),
                 Some(_) if metadata.len() > limits::MAX_OFFSET_METADATA => {
                     Err(error_code::OFFSET_METADATA_TOO_LARGE)
@@ -83,6 +86,7 @@ async fn commit(
     request: &OffsetCommitRequest,
     checked: &[Checked],
 ) -> Result<(), i16> {
+    call.check_group(Verb::Subscribe, &request.group_id)?;
     let group = call
         .broker
         .groups

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use access_rules::Verb;
 use kernel::{Command, Entry};
 
 use crate::broker::Call;
@@ -26,6 +27,7 @@ async fn delete(
     call: &Call,
     request: OffsetDeleteRequest,
 ) -> Result<Vec<OffsetDeleteResponseTopic>, i16> {
+    call.check_group(Verb::Delete, &request.group_id)?;
     let group = call
         .broker
         .groups
@@ -41,11 +43,13 @@ async fn delete(
     for topic in request.topics {
         let stream = call.broker.topics.by_name(&topic.name);
         let subscribed = group.look(|state| state.subscribes(&topic.name));
+        let allowed = call.check_topic(Verb::Subscribe, &topic.name);
         let partitions = topic.partitions.iter().map(|asked| {
             let id = stream
                 .as_ref()
                 .and_then(|stream| partition(stream, asked.partition_index));
             let error_code = match id {
+                _ if allowed.is_err() => error_code::TOPIC_AUTHORIZATION_FAILED,
                 None => error_code::UNKNOWN_TOPIC_OR_PARTITION,
                 Some(_) if subscribed => error_code::GROUP_SUBSCRIBED_TO_TOPIC,
                 Some(id) => {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use access_rules::Verb;
 use kernel::PartitionId;
 
 use crate::broker::Call;
@@ -86,6 +87,7 @@ async fn fetch(
     group_id: &str,
     asked: Option<Vec<(String, Vec<i32>)>>,
 ) -> Result<Found, i16> {
+    call.check_group(Verb::Describe, group_id)?;
     let group = call
         .broker
         .groups
@@ -103,7 +105,12 @@ async fn fetch(
         return Ok(all(call, committed));
     };
     let found = asked.into_iter().map(|(name, indexes)| {
-        let stream = call.broker.topics.by_name(&name);
+        // What a client may not see has no position for it.
+        let stream = call
+            .broker
+            .topics
+            .by_name(&name)
+            .filter(|_| call.check_topic(Verb::Describe, &name).is_ok());
         let position = |index: i32| {
             let id = stream.as_ref().and_then(|stream| partition(stream, index));
             let committed = id.and_then(|id| committed.get(&id)).cloned();
@@ -120,6 +127,9 @@ fn all(call: &Call, committed: HashMap<PartitionId, Position>) -> Found {
     for (id, position) in committed {
         if let Some(stream) = call.broker.topics.of_partition(id) {
             let name = stream.address.name.as_str().to_owned();
+            if call.check_topic(Verb::Describe, &name).is_err() {
+                continue;
+            }
             topics
                 .entry(name)
                 .or_default()

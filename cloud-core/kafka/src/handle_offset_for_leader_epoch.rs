@@ -4,6 +4,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use access_rules::Verb;
 use kernel::Stream;
 
 use crate::broker::Call;
@@ -41,6 +42,14 @@ fn end_of(
         partition: asked.partition,
         ..Default::default()
     };
+    if let Some(stream) = stream
+        && let Err(error_code) = call.check_topic(Verb::Describe, stream.address.name.as_str())
+    {
+        return EpochEndOffset {
+            error_code,
+            ..result
+        };
+    }
     let found = stream.and_then(|stream| {
         let marks = call
             .kernel()

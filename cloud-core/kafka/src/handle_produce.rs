@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use access_rules::Verb;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
 use kernel::{Appended, PartitionId, SequenceRule, Stream};
@@ -51,6 +52,10 @@ pub fn start(
                 error_code::UNKNOWN_TOPIC_OR_PARTITION,
             )
         };
+        let name = stream
+            .as_ref()
+            .map_or(topic.name.as_str(), |stream| stream.address.name.as_str());
+        let denied = !name.is_empty() && call.check_topic(Verb::Publish, name).is_err();
         let partitions: Vec<BoxFuture<'static, PartitionProduceResponse>> = topic
             .partition_data
             .into_iter()
@@ -58,6 +63,10 @@ pub fn start(
                 let index = data.index;
                 let begun = match (&refusal, &stream) {
                     (Some((code, reason)), _) => Err(Refusal::new(*code, *reason)),
+                    _ if denied => Err(Refusal::new(
+                        error_code::TOPIC_AUTHORIZATION_FAILED,
+                        "the user may not write to this topic",
+                    )),
                     (None, None) => Err(Refusal::new(unknown, "no such topic")),
                     (None, Some(stream)) => begin(&call, stream, data),
                 };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use access_rules::Verb;
 use tokio::sync::oneshot;
 
 use crate::broker::Call;
@@ -27,6 +28,7 @@ pub async fn handle(call: Arc<Call>, request: SyncGroupRequest) -> SyncGroupResp
 }
 
 async fn sync(call: &Call, request: SyncGroupRequest) -> Result<Synced, i16> {
+    call.check_group(Verb::Subscribe, &request.group_id)?;
     if request
         .assignments
         .iter()

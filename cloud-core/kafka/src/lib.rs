@@ -53,6 +53,7 @@ mod handle_produce;
 mod handle_sync_group;
 mod limits;
 mod receive;
+mod sasl;
 mod topic_config;
 mod topics;
 #[cfg(test)]

@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const MAX_PRODUCE_REQUEST: usize = 104_857_600;
 /// Largest request in bytes of every other kind.
 pub const MAX_REQUEST: usize = 4 * 1024 * 1024;
+/// The same of a client that has not said who it is, where it has to.
+pub const MAX_STRANGERS_REQUEST: usize = 64 * 1024;
 /// The receive buffer grows by at most this many bytes at a time, whatever length a frame claims.
 pub const RECEIVE_CHUNK: usize = 256 * 1024;
 /// Room made in an empty receive buffer; small, since a stored batch keeps the whole buffer in memory that it came in.

@@ -21,6 +21,8 @@ pub enum ReceiveError {
 pub struct Receiver<R> {
     reader: R,
     buffer: BytesMut,
+    /// Largest request, where it is less than what its kind may have.
+    limit: usize,
 }
 
 impl<R: AsyncRead + Unpin> Receiver<R> {
@@ -28,7 +30,13 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
         Self {
             reader,
             buffer: BytesMut::new(),
+            limit: usize::MAX,
         }
+    }
+
+    /// Of requests that come from now on.
+    pub fn limit(&mut self, bytes: usize) {
+        self.limit = bytes;
     }
 
     /// The next request without its length; `None` at the end of the connection. Nothing is lost when it is cancelled.
@@ -70,7 +78,8 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
             limits::MAX_PRODUCE_REQUEST
         } else {
             limits::MAX_REQUEST
-        };
+        }
+        .min(self.limit);
         let length = i32::from_be_bytes(*head);
         match usize::try_from(length) {
             Ok(length) if (limits::MIN_REQUEST..=limit).contains(&length) => Ok(Some(length)),

@@ -4,6 +4,7 @@
 //! A topic's first level names its stream and the whole topic is the record's key, so a message lies in the partition
 //! Kafka's own partitioner chooses. See `docs/reference/mapping.md`.
 
+mod access;
 mod backend;
 mod delayed;
 mod feeds;

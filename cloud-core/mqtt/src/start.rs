@@ -6,6 +6,7 @@ use mqtt_broker::{Broker, Limits};
 use record::Namespace;
 use tokio::task::JoinHandle;
 
+use crate::access::CoreAccess;
 use crate::{CoreBackend, Mqtt, MqttOptions, limits, metrics};
 
 /// Serves MQTT on `listeners` until the context is shut down. The stored sessions are read first: clients that connect
@@ -54,7 +55,7 @@ async fn open(ctx: &Context, options: MqttOptions) -> Result<Arc<Broker<CoreBack
     };
     let broker = Broker::start_extended(
         Arc::new(backend),
-        Arc::new(mqtt_broker::access::Everybody),
+        Arc::new(CoreAccess::new(ctx)),
         session_limits,
         options.extra,
         ctx.shutdown.clone(),

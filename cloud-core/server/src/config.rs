@@ -8,6 +8,14 @@ use settings::{Listen, Rate, Size, choices, settings};
 
 use settings::logging::{LogFormat, LogLevel};
 
+choices! {
+    pub enum AnonymousSetting {
+        Allow = "allow",
+        Deny = "deny",
+        Loopback = "loopback",
+    }
+}
+
 settings! {
     pub struct CoreSettings {
         /// Directory that holds everything the core keeps; made if it is missing
@@ -46,6 +54,20 @@ settings! {
         pub listen_sync_tls: Option<Listen>;
         /// Admin listener: the towline command line, /healthz, /readyz, /metrics
         pub listen_admin: Listen = "127.0.0.1:8484";
+        /// Clients without a user: loopback lets them in from this machine as long as there is no user, deny never, allow always and from everywhere
+        pub anonymous: AnonymousSetting = "loopback";
+        /// A set of keys (RFC 7517), a file or an http(s) URL: tokens (JWT) signed with them are passwords; none: tokens mean nothing
+        pub jwt_keys: Option<String>;
+        /// How often it is read again
+        pub jwt_refresh: Duration = "5m";
+        /// What tokens must say as their issuer (`iss`)
+        pub jwt_issuer: Option<String>;
+        /// What tokens must name as their audience (`aud`)
+        pub jwt_audience: Option<String>;
+        /// The claim of a token that names the user
+        pub jwt_user_claim: String = "sub";
+        /// The claim of a token with the groups of the user
+        pub jwt_groups_claim: String = "groups";
         /// Host name or address that clients are told to come back to (Kafka); none: the address they used
         pub advertise: Option<String>;
         /// Whether writing to an unknown stream creates it

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use cloud_sync::TlsListen;
-use frontend::{Listener, QuicListener};
+use frontend::{Anonymous, Identity, Listener, QuicListener};
 use settings::Listen;
 use tokio::net::TcpListener;
 use transport::{Layers, Offer, Tls};
@@ -80,6 +80,31 @@ impl Listeners {
                 },
             },
         })
+    }
+}
+
+impl Listeners {
+    /// A listener that a network reaches, while there is nobody whom a client could be, is a mistake: `loopback` is meant for trying out.
+    /// With `certified` the listeners with TLS ask for certificates, which say who a client is.
+    pub fn check_who_may_come(&self, identity: &Identity, certified: bool) -> Result<()> {
+        if identity.anonymous_setting() != Anonymous::Loopback || !identity.is_empty() {
+            return Ok(());
+        }
+        const WITH_TLS: [&str; 5] = ["mqtt-tls", "mqtt-wss", "mqtt-quic", "kafka-tls", "amqps"];
+        let bound = [&self.mqtt, &self.kafka, &self.amqp];
+        for (name, address) in bound.into_iter().flat_map(|bound| &bound.addresses) {
+            let Some(address) = address else { continue };
+            let proves = certified && WITH_TLS.contains(name);
+            if !proves && !address.ip().to_canonical().is_loopback() {
+                bail!(
+                    "listen-{name} = {address} can be reached over a network, and there are no users: anybody could read and write. \
+                     Start with the listeners on 127.0.0.1 and add a user (`towline user add NAME`), or start with --anonymous deny \
+                     and add users then (nobody is let in before), or say --anonymous allow if everybody on that network may read and write. \
+                     See docs/reference/security.md"
+                );
+            }
+        }
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ mod config;
 mod credentials;
 mod data_dir;
 mod frontends;
+mod jwt_keys;
 mod kernel_metrics;
 mod listeners;
 mod mqtt_options;

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use frontend::{Advertise, Context, Limits, StreamDefaults};
+use frontend::identity::{Jwt, JwtRules};
+use frontend::{Advertise, Anonymous, Context, Limits, StreamDefaults};
 use kernel::ports::ColdStore;
 use kernel::{Kernel, KernelConfig, Ports};
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,10 +15,11 @@ use uuid::Uuid;
 
 use crate::admin::Admin;
 use crate::cold;
-use crate::config::CoreSettings;
+use crate::config::{AnonymousSetting, ClientAuth, CoreSettings};
 use crate::credentials;
 use crate::data_dir::DataDir;
 use crate::frontends::{self, Running};
+use crate::jwt_keys;
 use crate::kernel_metrics;
 use crate::listeners::{Listeners, reachable};
 use crate::mqtt_options;
@@ -84,9 +86,23 @@ async fn serve(
 ) -> Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
-    let ctx = context(&settings, data_dir, kernel)?;
+    let jwt = settings.jwt_keys.as_ref().map(|_| {
+        Arc::new(Jwt::new(JwtRules {
+            issuer: settings.jwt_issuer.clone(),
+            audience: settings.jwt_audience.clone(),
+            user_claim: settings.jwt_user_claim.clone(),
+            groups_claim: settings.jwt_groups_claim.clone(),
+        }))
+    });
+    let ctx = context(&settings, data_dir, kernel, jwt.clone())?;
+    if let (Some(jwt), Some(keys)) = (jwt, &settings.jwt_keys) {
+        jwt_keys::start(jwt, keys, settings.jwt_refresh, ctx.shutdown.clone()).await?;
+    }
     let tls = tls::open(&settings)?;
     let mut listeners = Listeners::bind(&settings, ctx.limits.backlog, tls.as_ref()).await?;
+    let certified =
+        settings.tls_client_ca.is_some() && settings.tls_client_auth != Some(ClientAuth::Optional);
+    listeners.check_who_may_come(&ctx.identity, certified)?;
     let admin_listener = listeners.admin.take();
     let admin_address = admin_listener
         .as_ref()
@@ -143,8 +159,18 @@ async fn drain(running: &mut Running) {
     while running.tasks.join_next().await.is_some() {}
 }
 
-fn context(settings: &CoreSettings, data_dir: &DataDir, kernel: Kernel) -> Result<Context> {
-    let mut ctx = Context::new(kernel.clone(), &data_dir.path)?;
+fn context(
+    settings: &CoreSettings,
+    data_dir: &DataDir,
+    kernel: Kernel,
+    jwt: Option<Arc<Jwt>>,
+) -> Result<Context> {
+    let anonymous = match settings.anonymous {
+        AnonymousSetting::Allow => Anonymous::Allow,
+        AnonymousSetting::Deny => Anonymous::Deny,
+        AnonymousSetting::Loopback => Anonymous::Loopback,
+    };
+    let mut ctx = Context::with(kernel.clone(), &data_dir.path, anonymous, jwt)?;
     kernel_metrics::register(&ctx.registry, kernel)?;
     ctx.cluster_id = data_dir.cluster_id.as_str().into();
     ctx.start_id = Uuid::new_v4();

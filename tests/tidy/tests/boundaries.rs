@@ -13,6 +13,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("settings", &[]),
     ("transport", &[]),
     ("admin-api", &[]),
+    ("access-rules", &[]),
+    ("credentials", &[]),
     ("mqtt-codec", &[]),
     ("mqtt-session", &["mqtt-codec"]),
     (
@@ -32,10 +34,21 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("kernel", &["record", "sim"]),
     ("cold-store", &["kernel"]),
     ("verification", &["admin-api", "kernel"]),
-    ("frontend", &["kernel", "record", "transport"]),
+    (
+        "frontend",
+        &[
+            "access-rules",
+            "credentials",
+            "kernel",
+            "record",
+            "transport",
+        ],
+    ),
     (
         "mqtt",
         &[
+            "access-rules",
+            "credentials",
             "frontend",
             "kernel",
             "mqtt-broker",
@@ -44,8 +57,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "record",
         ],
     ),
-    ("kafka", &["frontend", "kernel", "record"]),
-    ("amqp", &["frontend", "kernel", "record"]),
+    (
+        "kafka",
+        &[
+            "access-rules",
+            "credentials",
+            "frontend",
+            "kernel",
+            "record",
+        ],
+    ),
+    ("amqp", &["access-rules", "frontend", "kernel", "record"]),
     (
         "cloud-sync",
         &["frontend", "kernel", "record", "sync", "sync-quic"],
@@ -53,6 +75,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "cloud-core",
         &[
+            "access-rules",
             "admin-api",
             "amqp",
             "cloud-sync",
@@ -73,7 +96,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "edge-node",
         &[
+            "access-rules",
             "admin-api",
+            "credentials",
             "mqtt-broker",
             "mqtt-codec",
             "mqtt-session",
@@ -92,6 +117,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "admin-api",
             "cold-store",
+            "credentials",
             "kernel",
             "record",
             "settings",

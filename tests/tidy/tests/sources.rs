@@ -29,6 +29,14 @@ const MAY_SLEEP: &[(&str, &str)] = &[
         "a delayed message is due at a time that its publisher gave",
     ),
     (
+        "bridge/mqtt-broker/src/access.rs",
+        "a token says until when its connection may last (RFC 7519, exp)",
+    ),
+    (
+        "cloud-core/kafka/src/connection.rs",
+        "who has not said who it is in time is disconnected",
+    ),
+    (
         "cloud-core/amqp/src/connection.rs",
         "heartbeats are times of the protocol (AMQP 0-9-1, 4.2.7)",
     ),

@@ -5,33 +5,67 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use mqtt_broker::access::{Access, Login, Principal};
+use mqtt_broker::access::{Access, Admitted, Exchange, Login, Peer, Principal, Step};
 use mqtt_broker::backend::ConnectError;
 use mqtt_codec::*;
+use tokio_util::sync::CancellationToken;
 
 use crate::client::*;
 
 /// Knows alice, whose password is "secret", and mallory, who may not come. `forbidden/...` is not to be subscribed to, `guarded/...` is
-/// published to by alice only, `moody/...` is subscribed to as long as `closed` is false.
+/// published to by alice only, `moody/...` is subscribed to and received as long as `closed` is false. The method RIDDLE asks for a
+/// word; who says "open NAME" is NAME.
 #[derive(Default)]
 pub struct Guard {
     pub closed: AtomicBool,
+    pub revoked: CancellationToken,
+}
+
+struct Riddle(CancellationToken);
+
+impl Exchange for Riddle {
+    fn step<'a>(&'a mut self, data: &'a [u8]) -> BoxFuture<'a, Result<Step, ConnectError>> {
+        let said = std::str::from_utf8(data).unwrap_or_default();
+        let step = match said.split_once(' ') {
+            _ if said.is_empty() => Ok(Step::Continue(Bytes::from_static(b"the word?"))),
+            Some(("open", name)) => Ok(Step::Done {
+                admitted: Admitted {
+                    revoked: Some(self.0.clone()),
+                    ..Admitted::user(Some(name.into()))
+                },
+                data: Bytes::from_static(b"come in"),
+            }),
+            _ => Err(ConnectError::BadUserNameOrPassword),
+        };
+        Box::pin(std::future::ready(step))
+    }
 }
 
 impl Access for Guard {
     fn authenticate<'a>(
         &'a self,
         login: Login<'a>,
-    ) -> BoxFuture<'a, Result<Option<Arc<str>>, ConnectError>> {
+    ) -> BoxFuture<'a, Result<Admitted, ConnectError>> {
         Box::pin(async move {
             match (login.user_name, login.password) {
                 (Some("mallory"), _) => Err(ConnectError::NotAuthorized),
                 (Some("alice"), password) if password != Some(b"secret") => {
                     Err(ConnectError::BadUserNameOrPassword)
                 }
-                (user, _) => Ok(user.map(Arc::from)),
+                (user, _) => Ok(Admitted::user(user.map(Arc::from))),
             }
         })
+    }
+
+    fn exchange(&self, method: &str, _: &Peer) -> Result<Box<dyn Exchange>, ConnectError> {
+        match method {
+            "RIDDLE" => Ok(Box::new(Riddle(self.revoked.clone()))),
+            _ => Err(ConnectError::BadAuthenticationMethod),
+        }
+    }
+
+    fn may_receive(&self, _: &Principal, topic: &TopicName) -> bool {
+        !(topic.as_str().starts_with("moody/") && self.closed.load(Ordering::Relaxed))
     }
 
     fn may_publish(&self, who: &Principal, topic: &TopicName) -> bool {
@@ -134,4 +168,147 @@ async fn a_subscription_that_is_not_allowed_any_more_is_not_resumed() {
     assert!(present);
     assert_eq!(client.take().await, "a/1");
     client.nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_allowed_any_more_is_passed_over() {
+    let server = Server::start().await;
+    let mut client = server.clean("c").await;
+    client.subscribe("#", 1).await;
+    let mut writer = server.clean("w").await;
+    writer.publish("moody/1", "before", 1).await;
+    assert_eq!(client.take().await, "before");
+    server.guard.closed.store(true, Ordering::Relaxed);
+    writer.publish("moody/1", "hidden", 1).await;
+    writer.publish("a", "seen", 1).await;
+    assert_eq!(client.take().await, "seen");
+    server.guard.closed.store(false, Ordering::Relaxed);
+    writer.publish("moody/1", "after", 1).await;
+    assert_eq!(client.take().await, "after");
+}
+
+fn properties(method: &str, data: &str) -> Properties {
+    Properties {
+        authentication_method: Some(method.into()),
+        authentication_data: Some(Bytes::copy_from_slice(data.as_bytes())),
+        ..Properties::default()
+    }
+}
+
+fn auth(code: ReasonCode, data: &str) -> Packet {
+    Packet::Auth(Auth {
+        reason_code: code,
+        properties: properties("RIDDLE", data),
+    })
+}
+
+fn riddle(data: &str) -> Packet {
+    Packet::Connect(Box::new(Connect {
+        properties: properties("RIDDLE", data),
+        ..v5("c")
+    }))
+}
+
+const CONTINUE: ReasonCode = ReasonCode::CONTINUE_AUTHENTICATION;
+const AGAIN: ReasonCode = ReasonCode::RE_AUTHENTICATE;
+
+/// A client that was let in by AUTH, as alice.
+async fn by_riddle(server: &Server) -> Client {
+    let mut client = server.open(Version::V5);
+    client.send(riddle("")).await;
+    assert_eq!(client.receive().await, Some(auth(CONTINUE, "the word?")));
+    client.send(auth(CONTINUE, "open alice")).await;
+    match client.receive().await {
+        Some(Packet::ConnAck(connack)) => {
+            assert_eq!(connack.reason_code, ReasonCode::SUCCESS);
+            let told = (
+                connack.properties.authentication_method.as_deref(),
+                connack.properties.authentication_data.as_deref(),
+            );
+            assert_eq!(told, (Some("RIDDLE"), Some(&b"come in"[..])));
+        }
+        other => panic!("no CONNACK but {other:?}"),
+    }
+    client
+}
+
+#[tokio::test(start_paused = true)]
+async fn enhanced_authentication_4_12() {
+    let server = Server::start().await;
+    let mut client = by_riddle(&server).await;
+    client.publish("guarded/x", "as alice", 1).await;
+    // The whole answer in CONNECT.
+    let mut quick = server.open(Version::V5);
+    quick.send(riddle("open bob")).await;
+    assert!(matches!(quick.receive().await, Some(Packet::ConnAck(_))));
+    // [MQTT-3.1.2-30], a wrong word, another method, and one that left.
+    for (answer, code) in [
+        (Some(Packet::PingReq), ReasonCode::PROTOCOL_ERROR),
+        (Some(auth(AGAIN, "open alice")), ReasonCode::PROTOCOL_ERROR),
+        (
+            Some(auth(CONTINUE, "shut")),
+            ReasonCode::BAD_USER_NAME_OR_PASSWORD,
+        ),
+        (
+            Some(Packet::Disconnect(Disconnect::new(ReasonCode::SUCCESS))),
+            ReasonCode::SUCCESS,
+        ),
+        (None, ReasonCode::SUCCESS),
+    ] {
+        let mut client = server.open(Version::V5);
+        client.send(riddle("")).await;
+        assert_eq!(client.receive().await, Some(auth(CONTINUE, "the word?")));
+        // Or it says nothing, and its time runs out.
+        if let Some(answer) = answer {
+            client.send(answer).await;
+        }
+        match client.receive().await {
+            Some(Packet::ConnAck(connack)) => assert_eq!(connack.reason_code, code),
+            None => assert_eq!(code, ReasonCode::SUCCESS),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn authenticating_again_4_12_1() {
+    let server = Server::start().await;
+    let mut client = by_riddle(&server).await;
+    client.send(auth(AGAIN, "")).await;
+    assert_eq!(client.receive().await, Some(auth(CONTINUE, "the word?")));
+    // Everything else goes on meanwhile.
+    client.publish("a", "x", 1).await;
+    client.send(auth(CONTINUE, "open alice")).await;
+    assert_eq!(
+        client.receive().await,
+        Some(auth(ReasonCode::SUCCESS, "come in"))
+    );
+    for (packet, code) in [
+        (auth(AGAIN, "open bob"), ReasonCode::NOT_AUTHORIZED),
+        (auth(AGAIN, "shut"), ReasonCode::NOT_AUTHORIZED),
+        (auth(CONTINUE, "open alice"), ReasonCode::PROTOCOL_ERROR),
+        (
+            Packet::Auth(Auth {
+                reason_code: AGAIN,
+                properties: properties("OTHER", "open alice"),
+            }),
+            ReasonCode::PROTOCOL_ERROR,
+        ),
+    ] {
+        let mut client = by_riddle(&server).await;
+        client.send(packet).await;
+        client.closed_with(code).await;
+    }
+    // Who came without a method has none.
+    let mut plain = server.clean("plain").await;
+    plain.send(auth(AGAIN, "open alice")).await;
+    plain.closed_with(ReasonCode::PROTOCOL_ERROR).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_that_is_gone_is_told_so() {
+    let server = Server::start().await;
+    let mut client = by_riddle(&server).await;
+    server.guard.revoked.cancel();
+    client.closed_with(ReasonCode::NOT_AUTHORIZED).await;
 }

@@ -62,6 +62,7 @@ apis! {
     SyncGroup = 14, sync_group::SyncGroupRequest => SyncGroupResponse, 0..=5, flexible 4;
     DescribeGroups = 15, describe_groups::DescribeGroupsRequest => DescribeGroupsResponse, 0..=6, flexible 5;
     ListGroups = 16, list_groups::ListGroupsRequest => ListGroupsResponse, 0..=5, flexible 3;
+    SaslHandshake = 17, sasl_handshake::SaslHandshakeRequest => SaslHandshakeResponse, 0..=1, flexible i16::MAX;
     ApiVersions = 18, api_versions::ApiVersionsRequest => ApiVersionsResponse, 0..=4, flexible 3;
     CreateTopics = 19, create_topics::CreateTopicsRequest => CreateTopicsResponse, 2..=7, flexible 5;
     DeleteTopics = 20, delete_topics::DeleteTopicsRequest => DeleteTopicsResponse, 1..=6, flexible 4;
@@ -70,6 +71,7 @@ apis! {
     OffsetForLeaderEpoch = 23, offset_for_leader_epoch::OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse, 2..=4, flexible 4;
     DescribeConfigs = 32, describe_configs::DescribeConfigsRequest => DescribeConfigsResponse, 1..=4, flexible 4;
     AlterConfigs = 33, alter_configs::AlterConfigsRequest => AlterConfigsResponse, 0..=2, flexible 2;
+    SaslAuthenticate = 36, sasl_authenticate::SaslAuthenticateRequest => SaslAuthenticateResponse, 0..=2, flexible 2;
     CreatePartitions = 37, create_partitions::CreatePartitionsRequest => CreatePartitionsResponse, 0..=3, flexible 2;
     DeleteGroups = 42, delete_groups::DeleteGroupsRequest => DeleteGroupsResponse, 0..=2, flexible 2;
     IncrementalAlterConfigs = 44, incremental_alter_configs::IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse, 0..=1, flexible 1;

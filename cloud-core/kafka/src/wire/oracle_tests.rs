@@ -135,5 +135,7 @@ agree! {
     delete_groups: delete_groups, DeleteGroupsRequest, DeleteGroupsResponse;
     incremental_alter_configs: incremental_alter_configs, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse;
     offset_delete: offset_delete, OffsetDeleteRequest, OffsetDeleteResponse;
+    sasl_handshake: sasl_handshake, SaslHandshakeRequest, SaslHandshakeResponse;
+    sasl_authenticate: sasl_authenticate, SaslAuthenticateRequest, SaslAuthenticateResponse;
     describe_cluster: describe_cluster, DescribeClusterRequest, DescribeClusterResponse;
 }

@@ -1,5 +1,6 @@
 //! The admin listener: HTTP and JSON as `admin-api` says, one file a resource.
 
+mod acl;
 mod auth;
 mod edges;
 mod health;
@@ -12,6 +13,7 @@ mod status;
 mod storage;
 mod streams;
 mod tokens;
+mod users;
 mod verification;
 
 use std::collections::BTreeMap;
@@ -22,7 +24,7 @@ use admin_api::{codes, paths};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, patch, post};
 use cloud_sync::SyncFrontend;
 use frontend::Context;
 use tokio::net::TcpListener;
@@ -117,6 +119,14 @@ fn router(admin: Arc<Admin>) -> Router {
         )
         .route(paths::PARTITIONS, get(partitions::list))
         .route(paths::NODES, get(nodes::list))
+        .route(paths::USERS, get(users::list).post(users::create))
+        .route(
+            &format!("{}/{{name}}", paths::USERS),
+            patch(users::alter).delete(users::delete),
+        )
+        .route(paths::ACL, get(acl::list).post(acl::create))
+        .route(&format!("{}/{{id}}", paths::ACL), delete(acl::delete))
+        .route(paths::ACL_CHECK, post(acl::check))
         .route(paths::STORAGE, get(storage::get))
         .route(paths::STORAGE_SEAL, post(storage::seal))
         .route(

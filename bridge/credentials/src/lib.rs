@@ -1,0 +1,16 @@
+//! Proving who one is: hashes of passwords (Argon2id), SCRAM exchanges (RFC 5802, RFC 7677), and how often one may be wrong.
+//!
+//! Used by the edge and by the core. Nothing here knows a protocol or a table.
+
+mod attempts;
+pub mod limits;
+mod password;
+mod passwords;
+mod prompt;
+mod scram;
+
+pub use attempts::Attempts;
+pub use password::PasswordHash;
+pub use passwords::{CheckError, Passwords};
+pub use prompt::read_password;
+pub use scram::{ClientFirst, Mechanism, ScramError, ScramKeys, ScramServer};

@@ -1,0 +1,229 @@
+//! Who a client is. A front end gives what its client said and gets a [`Principal`], or a refusal.
+//!
+//! Users are rows of a kernel table, with a snapshot in memory that every login reads. Whoever changes a user does it here, in this
+//! process, so the snapshot is never behind.
+
+mod anonymous;
+mod jwt;
+mod revoke;
+mod scram;
+mod table;
+mod users;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use credentials::{CheckError, PasswordHash, Passwords};
+use kernel::Kernel;
+use kernel::ports::{Clock, SystemClock};
+
+pub use anonymous::Anonymous;
+pub use jwt::{Jwt, JwtRules};
+pub use scram::ScramLogin;
+pub use table::TABLE;
+pub use users::{ChangeError, User, check_name};
+
+use crate::limits;
+use crate::{Certificate, Principal};
+use revoke::Revocations;
+use table::Users;
+
+/// Why a client is not let in. What it is told is the front end's: less than what is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoginError {
+    /// Also of a user that there is not.
+    #[error("wrong user name or password")]
+    Wrong,
+    #[error("a client without a user may not connect from there")]
+    Anonymous,
+    /// This attempt was not looked at.
+    #[error("too many attempts that failed: try again in half a minute")]
+    TooMany,
+    #[error("too many passwords are being checked: try again")]
+    Busy,
+    #[error("a message of the exchange is malformed")]
+    Malformed,
+    #[error("the certificate names nobody")]
+    NoName,
+}
+
+impl From<CheckError> for LoginError {
+    fn from(error: CheckError) -> LoginError {
+        match error {
+            CheckError::Wrong => LoginError::Wrong,
+            CheckError::TooMany => LoginError::TooMany,
+            CheckError::Busy => LoginError::Busy,
+        }
+    }
+}
+
+/// Users that cannot be read keep the core from starting: without them it could let in whom it must not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{what} cannot be read: written by a newer version, or damaged. Use the version that wrote it, or restore the data directory from a copy"
+)]
+pub struct UnreadableError {
+    pub what: String,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Identity(Arc<Inner>);
+
+struct Inner {
+    kernel: Kernel,
+    anonymous: Anonymous,
+    users: ArcSwap<Users>,
+    /// One change at a time: it reads, writes, and makes the snapshot.
+    changing: tokio::sync::Mutex<()>,
+    passwords: Passwords,
+    revocations: Revocations,
+    jwt: Option<Arc<Jwt>>,
+    /// What the times in tokens are compared with.
+    clock: SystemClock,
+    /// Makes the salts that unknown users are shown.
+    secret: [u8; 32],
+}
+
+impl Identity {
+    /// `jwt`: tokens count as passwords.
+    pub fn open(
+        kernel: Kernel,
+        anonymous: Anonymous,
+        jwt: Option<Arc<Jwt>>,
+    ) -> Result<Identity, UnreadableError> {
+        let users = Users::read(&kernel)?;
+        let passwords = Passwords::new(
+            limits::PASSWORDS_AT_ONCE,
+            limits::PASSWORDS_WAITING,
+            PasswordHash::of_nobody(),
+        );
+        Ok(Identity(Arc::new(Inner {
+            kernel,
+            anonymous,
+            users: ArcSwap::from_pointee(users),
+            changing: tokio::sync::Mutex::default(),
+            passwords,
+            revocations: Revocations::default(),
+            jwt,
+            clock: SystemClock::default(),
+            secret: rand::random(),
+        })))
+    }
+
+    /// Who may come without a user, as it is configured.
+    pub fn anonymous_setting(&self) -> Anonymous {
+        self.0.anonymous
+    }
+
+    /// Is there nobody whom a client could be?
+    pub fn is_empty(&self) -> bool {
+        self.0.jwt.is_none() && self.0.users.load().is_empty()
+    }
+
+    /// May a client from there come without a user? `None`: not over a network.
+    pub fn is_open(&self, from: Option<IpAddr>) -> bool {
+        self.0.anonymous.is_open(from, self.is_empty())
+    }
+
+    /// Do clients without a user, that were let in, still count?
+    pub fn lets_strangers(&self) -> bool {
+        self.is_open(None)
+    }
+
+    /// A client that gave no user.
+    pub fn anonymous(&self, from: Option<SocketAddr>) -> Result<Principal, LoginError> {
+        if self.is_open(ip(from)) {
+            return Ok(Principal::anonymous());
+        }
+        tracing::info!(?from, "a client without a user was refused");
+        Err(LoginError::Anonymous)
+    }
+
+    /// A client that gave a name and a password in plain. While the core is open and has no users there is nothing to compare with: the
+    /// client is let in, and the name is no more than what it calls itself.
+    pub async fn password(
+        &self,
+        name: &str,
+        password: &[u8],
+        from: Option<SocketAddr>,
+    ) -> Result<Principal, LoginError> {
+        if self.is_empty() && self.is_open(ip(from)) {
+            return Ok(Principal::unverified(name));
+        }
+        if let Some(jwt) = self.0.jwt.as_ref().filter(|_| Jwt::looks_like(password)) {
+            return self.token(jwt, name, password, from);
+        }
+        let user = self.0.users.load().get(name);
+        let hash = user.as_ref().map(|user| &user.password);
+        let checked = self.0.passwords.check(name, password, hash, ip(from)).await;
+        if let Err(error) = checked {
+            tracing::warn!(user = %name.escape_debug(), ?from, %error, "a login failed");
+            return Err(error.into());
+        }
+        self.admit(name).ok_or(LoginError::Wrong)
+    }
+
+    /// A token in place of a password. The name beside it may only say the same, or nothing.
+    fn token(
+        &self,
+        jwt: &Jwt,
+        name: &str,
+        token: &[u8],
+        from: Option<SocketAddr>,
+    ) -> Result<Principal, LoginError> {
+        let now_ms = self.0.clock.now_ms();
+        let claims = jwt.verify(token, now_ms).map_err(|error| {
+            tracing::warn!(user = %name.escape_debug(), ?from, %error, "a token was refused");
+            LoginError::Wrong
+        })?;
+        if !name.is_empty() && name != claims.user {
+            tracing::warn!(user = %name.escape_debug(), ?from, of = %claims.user, "a token of another user was refused");
+            return Err(LoginError::Wrong);
+        }
+        let left = Duration::from_millis(claims.expires_ms.abs_diff(now_ms));
+        let expires = tokio::time::Instant::now() + left.min(limits::LONGEST_TOKEN);
+        let revoked = self.0.revocations.of(&claims.user);
+        let groups = claims.groups.into_iter().map(Arc::from).collect();
+        Ok(Principal::user(claims.user.into(), revoked).with_token(groups, expires))
+    }
+
+    /// The name by which a certificate is a user: its common name, or else its first alternative name.
+    pub fn name_of(certificate: &Certificate) -> Option<&Arc<str>> {
+        let alternatives = certificate
+            .dns_names
+            .iter()
+            .chain(&certificate.email_addresses)
+            .chain(&certificate.uris);
+        certificate.common_name.iter().chain(alternatives).next()
+    }
+
+    /// A client whose certificate TLS has verified: its name is the user, whether or not there is one in the table.
+    pub fn certificate(&self, name: &Arc<str>) -> Result<Principal, LoginError> {
+        if name.is_empty() {
+            return Err(LoginError::NoName);
+        }
+        Ok(Principal::user(name.clone(), self.0.revocations.of(name))
+            .with_certificate(name.clone()))
+    }
+
+    /// `None`: deleted since its password was checked.
+    fn admit(&self, name: &str) -> Option<Principal> {
+        // The token first: a deletion after it cancels it, and one before it is seen in the table.
+        let revoked = self.0.revocations.of(name);
+        let user = self.0.users.load().get(name)?;
+        Some(Principal::user(user.name.clone(), revoked))
+    }
+
+    /// The groups of a user in the table.
+    pub fn groups_of(&self, user: &str) -> Arc<[Arc<str>]> {
+        let user = self.0.users.load().get(user);
+        user.map_or_else(|| Arc::from([]), |user| user.groups.clone())
+    }
+}
+
+fn ip(from: Option<SocketAddr>) -> Option<IpAddr> {
+    from.map(|address| address.ip().to_canonical())
+}

@@ -1,0 +1,296 @@
+//! Users and rules over a real kernel: logins, changes that act at once, and a restart that forgets nothing.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use access_rules::{Resource, Rule, Verb, Who};
+use frontend::access::Reason;
+use frontend::identity::{ChangeError, Jwt, JwtRules};
+use frontend::{Anonymous, Context, LoginError, Principal};
+use kernel::{Kernel, KernelConfig, Ports};
+
+fn context(dir: &std::path::Path, anonymous: Anonymous) -> Context {
+    let cold = Arc::new(kernel::ports::MemoryColdStore::default());
+    let kernel = Kernel::open(Ports::system(dir, cold).unwrap(), KernelConfig::default()).unwrap();
+    Context::with(kernel, dir, anonymous, None).unwrap()
+}
+
+fn here() -> Option<SocketAddr> {
+    Some("127.0.0.1:40000".parse().unwrap())
+}
+
+fn there() -> Option<SocketAddr> {
+    Some("192.0.2.7:40000".parse().unwrap())
+}
+
+fn groups(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| name.to_string()).collect()
+}
+
+fn rule(allow: bool, user: Option<&str>, group: Option<&str>, resource: &str) -> Rule {
+    Rule {
+        allow,
+        verbs: "all".parse().unwrap(),
+        who: Who {
+            user: user.map(Into::into),
+            group: group.map(Into::into),
+            ..Who::default()
+        },
+        resource: resource.parse().unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn a_core_is_open_to_its_own_machine_until_there_is_a_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let ctx = context(dir.path(), Anonymous::Loopback);
+    let identity = &ctx.identity;
+    let guest = identity.password("guest", b"guest", here()).await.unwrap();
+    assert_eq!((&*guest.name, guest.user.clone()), ("guest", None));
+    assert!(
+        ctx.access
+            .may(&guest.asker("c"), Verb::Publish, Resource::Topic("a"))
+    );
+    assert_eq!(
+        identity.anonymous(there()).unwrap_err(),
+        LoginError::Anonymous
+    );
+    assert_eq!(
+        identity
+            .password("guest", b"guest", there())
+            .await
+            .unwrap_err(),
+        LoginError::Wrong
+    );
+
+    identity
+        .add_user("ann", "secret".into(), groups(&[]), 1)
+        .await
+        .unwrap();
+    assert_eq!(
+        identity.anonymous(here()).unwrap_err(),
+        LoginError::Anonymous
+    );
+    assert_eq!(
+        identity
+            .password("guest", b"guest", here())
+            .await
+            .unwrap_err(),
+        LoginError::Wrong
+    );
+    // Who came before may do nothing any more.
+    assert!(
+        !ctx.access
+            .may(&guest.asker("c"), Verb::Publish, Resource::Topic("a"))
+    );
+    assert!(!ctx.access.may_subscribe(&guest.asker("c"), "a/#"));
+    let ann = identity.password("ann", b"secret", there()).await.unwrap();
+    assert!(
+        ctx.access
+            .may(&ann.asker("c"), Verb::Publish, Resource::Topic("a"))
+    );
+}
+
+#[tokio::test]
+async fn users_change_while_they_are_connected_and_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let ctx = context(dir.path(), Anonymous::Deny);
+        let identity = &ctx.identity;
+        identity
+            .add_user("ann", "secret".into(), groups(&["team"]), 1)
+            .await
+            .unwrap();
+        let again = identity.add_user("ann", "x".into(), groups(&[]), 1).await;
+        assert!(matches!(again, Err(ChangeError::Exists(_))));
+        for name in ["", " x", "a\u{7}", "anonymous"] {
+            let wrong = identity.add_user(name, "x".into(), groups(&[]), 1).await;
+            assert!(matches!(wrong, Err(ChangeError::Invalid(_))), "{name:?}");
+        }
+        let ann = identity.password("ann", b"secret", here()).await.unwrap();
+        identity
+            .set_password("ann", "changed".into(), 2)
+            .await
+            .unwrap();
+        assert!(ann.revoked.as_ref().unwrap().is_cancelled());
+        assert_eq!(
+            identity
+                .password("ann", b"secret", here())
+                .await
+                .unwrap_err(),
+            LoginError::Wrong
+        );
+        ctx.kernel.shutdown().await;
+    }
+    let ctx = context(dir.path(), Anonymous::Deny);
+    let identity = &ctx.identity;
+    let ann = identity.password("ann", b"changed", here()).await.unwrap();
+    assert_eq!(
+        identity
+            .groups_of("ann")
+            .iter()
+            .map(|g| &**g)
+            .collect::<Vec<_>>(),
+        ["team"]
+    );
+    identity.delete_user("ann").await.unwrap();
+    ann.revoked().await;
+    assert_eq!(
+        identity
+            .password("ann", b"changed", here())
+            .await
+            .unwrap_err(),
+        LoginError::Wrong
+    );
+    assert!(matches!(
+        identity.delete_user("ann").await,
+        Err(ChangeError::Unknown(_))
+    ));
+}
+
+#[tokio::test]
+async fn rules_act_at_once_say_why_and_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let orders = Resource::Stream("orders");
+    let may =
+        |ctx: &Context, who: &Principal| ctx.access.may(&who.asker("c"), Verb::Subscribe, orders);
+    {
+        let ctx = context(dir.path(), Anonymous::Deny);
+        ctx.identity
+            .add_user("ann", "secret".into(), groups(&[]), 1)
+            .await
+            .unwrap();
+        let ann = ctx
+            .identity
+            .password("ann", b"secret", here())
+            .await
+            .unwrap();
+        assert!(may(&ctx, &ann));
+        assert_eq!(
+            ctx.access.explain(&ann.asker("c"), Verb::Subscribe, orders),
+            (true, Reason::NoRules)
+        );
+        let first = ctx
+            .access
+            .add_rule(rule(true, None, Some("team"), "stream:orders"), None)
+            .await
+            .unwrap();
+        assert!(!may(&ctx, &ann));
+        assert_eq!(
+            ctx.access.explain(&ann.asker("c"), Verb::Subscribe, orders),
+            (false, Reason::NoneFits)
+        );
+        ctx.identity
+            .set_groups("ann", groups(&["team"]), &groups(&[]), 2)
+            .await
+            .unwrap();
+        assert!(may(&ctx, &ann));
+        let deny = ctx
+            .access
+            .add_rule(rule(false, Some("ann"), None, "*"), Some(first.id))
+            .await
+            .unwrap();
+        assert_eq!((first.id, deny.id), (1, 2));
+        assert_eq!(
+            ctx.access.explain(&ann.asker("c"), Verb::Subscribe, orders),
+            (false, Reason::Rule(deny.clone()))
+        );
+        ctx.access.delete_rule(deny.id).await.unwrap();
+        assert!(may(&ctx, &ann));
+        assert!(ctx.access.delete_rule(deny.id).await.is_err());
+        ctx.kernel.shutdown().await;
+    }
+    let ctx = context(dir.path(), Anonymous::Deny);
+    let ann = ctx
+        .identity
+        .password("ann", b"secret", here())
+        .await
+        .unwrap();
+    assert!(may(&ctx, &ann));
+    // A number is not given twice.
+    let third = ctx
+        .access
+        .add_rule(rule(true, None, None, "*"), None)
+        .await
+        .unwrap();
+    assert_eq!(third.id, 3);
+}
+
+#[tokio::test]
+async fn a_token_is_a_password_until_it_expires() {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+    let secret = [7u8; 32];
+    let jwt = Arc::new(Jwt::new(JwtRules {
+        issuer: None,
+        audience: None,
+        user_claim: "sub".into(),
+        groups_claim: "groups".into(),
+    }));
+    let set = format!(
+        r#"{{"keys":[{{"kty":"oct","k":"{}"}}]}}"#,
+        BASE64.encode(secret)
+    );
+    assert_eq!(jwt.set_keys(set.as_bytes()).unwrap(), 1);
+    let dir = tempfile::tempdir().unwrap();
+    let cold = Arc::new(kernel::ports::MemoryColdStore::default());
+    let kernel = Kernel::open(
+        Ports::system(dir.path(), cold).unwrap(),
+        KernelConfig::default(),
+    )
+    .unwrap();
+    let ctx = Context::with(kernel, dir.path(), Anonymous::Loopback, Some(jwt)).unwrap();
+    // Somebody can prove who he is, so nobody need not be let in.
+    assert!(ctx.identity.anonymous(here()).is_err());
+    let token = |claims: String| {
+        let text = format!(
+            "{}.{}",
+            BASE64.encode(r#"{"alg":"HS256"}"#),
+            BASE64.encode(claims)
+        );
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret);
+        format!(
+            "{text}.{}",
+            BASE64.encode(ring::hmac::sign(&key, text.as_bytes()))
+        )
+    };
+    let soon = ctx.now_ms() as f64 / 1000.0 + 0.3;
+    let good = token(format!(r#"{{"sub":"ann","groups":["team"],"exp":{soon}}}"#));
+    for name in ["", "ann"] {
+        let ann = ctx
+            .identity
+            .password(name, good.as_bytes(), here())
+            .await
+            .unwrap();
+        assert_eq!((ann.user.as_deref(), ann.groups.len()), (Some("ann"), 1));
+    }
+    assert_eq!(
+        ctx.identity
+            .password("bob", good.as_bytes(), here())
+            .await
+            .unwrap_err(),
+        LoginError::Wrong
+    );
+    let ann = ctx
+        .identity
+        .password("ann", good.as_bytes(), here())
+        .await
+        .unwrap();
+    ctx.access
+        .add_rule(rule(true, None, Some("team"), "stream:orders"), None)
+        .await
+        .unwrap();
+    assert!(
+        ctx.access
+            .may(&ann.asker("c"), Verb::Publish, Resource::Stream("orders"))
+    );
+    ann.revoked().await;
+    assert_eq!(
+        ctx.identity
+            .password("ann", good.as_bytes(), here())
+            .await
+            .unwrap_err(),
+        LoginError::Wrong
+    );
+}

@@ -1,0 +1,143 @@
+//! The broker's [`Access`] on the users and rules that all front ends share.
+
+use std::net::SocketAddr;
+
+use access_rules::{Resource, Verb};
+use bytes::Bytes;
+use credentials::Mechanism;
+use frontend::{Asker, Context, Identity, LoginError, ScramLogin};
+use futures_util::future::BoxFuture;
+use mqtt_broker::access::{Access, Admitted, Exchange, Login, Peer, Principal, Step};
+use mqtt_broker::backend::ConnectError;
+use mqtt_codec::{TopicFilter, TopicName};
+
+pub struct CoreAccess {
+    identity: Identity,
+    access: frontend::Access,
+}
+
+impl CoreAccess {
+    pub fn new(ctx: &Context) -> CoreAccess {
+        CoreAccess {
+            identity: ctx.identity.clone(),
+            access: ctx.access.clone(),
+        }
+    }
+
+    async fn login(&self, login: Login<'_>) -> Result<frontend::Principal, LoginError> {
+        let from = login.peer.address;
+        let certificate = login.peer.certificate.as_ref();
+        match (
+            login.user_name,
+            certificate.and_then(|one| Identity::name_of(one)),
+        ) {
+            (None, Some(name)) => self.identity.certificate(name),
+            // The certificate was verified; a user name beside it may only say the same.
+            (Some(said), Some(name)) if said == &**name => self.identity.certificate(name),
+            (Some(said), _) => {
+                let password = login.password.unwrap_or_default();
+                self.identity.password(said, password, from).await
+            }
+            (None, None) => self.identity.anonymous(from),
+        }
+    }
+}
+
+fn admitted(principal: frontend::Principal) -> Admitted {
+    Admitted {
+        user: principal.user,
+        groups: principal.groups,
+        certificate: principal.certificate,
+        revoked: principal.revoked,
+        expires: principal.expires,
+    }
+}
+
+fn refusal(error: LoginError) -> ConnectError {
+    match error {
+        LoginError::Wrong => ConnectError::BadUserNameOrPassword,
+        LoginError::Anonymous | LoginError::NoName => ConnectError::NotAuthorized,
+        LoginError::TooMany => ConnectError::RateExceeded,
+        LoginError::Busy => ConnectError::ServerUnavailable,
+        LoginError::Malformed => ConnectError::MalformedData,
+    }
+}
+
+fn asker(who: &Principal) -> Asker<'_> {
+    Asker {
+        user: who.user.as_deref(),
+        groups: &who.groups,
+        certificate: who.certificate.as_deref(),
+        client: who.client.as_str(),
+    }
+}
+
+impl Access for CoreAccess {
+    fn authenticate<'a>(
+        &'a self,
+        login: Login<'a>,
+    ) -> BoxFuture<'a, Result<Admitted, ConnectError>> {
+        Box::pin(async move { self.login(login).await.map(admitted).map_err(refusal) })
+    }
+
+    fn exchange(&self, method: &str, peer: &Peer) -> Result<Box<dyn Exchange>, ConnectError> {
+        let mechanism = Mechanism::from_name(method);
+        let mechanism = mechanism.ok_or(ConnectError::BadAuthenticationMethod)?;
+        Ok(Box::new(ScramExchange {
+            identity: self.identity.clone(),
+            mechanism,
+            from: peer.address,
+            begun: None,
+        }))
+    }
+
+    fn may_publish(&self, who: &Principal, topic: &TopicName) -> bool {
+        let topic = Resource::Topic(topic.as_str());
+        self.access.may(&asker(who), Verb::Publish, topic)
+    }
+
+    fn may_subscribe(&self, who: &Principal, filter: &TopicFilter) -> bool {
+        self.access.may_subscribe(&asker(who), filter.as_str())
+    }
+
+    fn may_receive(&self, who: &Principal, topic: &TopicName) -> bool {
+        let topic = Resource::Topic(topic.as_str());
+        self.access.may(&asker(who), Verb::Subscribe, topic)
+    }
+}
+
+/// SCRAM as a method of enhanced authentication.
+struct ScramExchange {
+    identity: Identity,
+    mechanism: Mechanism,
+    from: Option<SocketAddr>,
+    begun: Option<ScramLogin>,
+}
+
+impl ScramExchange {
+    fn answer(&mut self, data: &[u8]) -> Result<Step, LoginError> {
+        match self.begun.take() {
+            // A client need not begin in CONNECT: it is asked to.
+            None if data.is_empty() => Ok(Step::Continue(Bytes::new())),
+            None => {
+                let (begun, question) = self.identity.scram(self.mechanism, data, self.from)?;
+                self.begun = Some(begun);
+                Ok(Step::Continue(question.into()))
+            }
+            Some(begun) => {
+                let (principal, last) = begun.finish(data)?;
+                Ok(Step::Done {
+                    admitted: admitted(principal),
+                    data: last.into(),
+                })
+            }
+        }
+    }
+}
+
+impl Exchange for ScramExchange {
+    fn step<'a>(&'a mut self, data: &'a [u8]) -> BoxFuture<'a, Result<Step, ConnectError>> {
+        let step = self.answer(data).map_err(refusal);
+        Box::pin(std::future::ready(step))
+    }
+}
