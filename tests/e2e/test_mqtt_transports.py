@@ -431,7 +431,7 @@ class Balancer:
 
 
 def test_behind_a_balancer(authority, tmp_path):
-    core = Core(tmp_path, ["--proxy-protocol", "--log", "info", *listeners("mqtt-tls", "mqtt-ws"), *authority.flags()]).start()
+    core = Core(tmp_path, ["--proxy-protocol", "--anonymous", "allow", "--log", "info", *listeners("mqtt-tls", "mqtt-ws"), *authority.flags()]).start()
 
     def answers(first):
         with socket.create_connection(("127.0.0.1", core.port("mqtt")), timeout=WITHIN) as stream:
