@@ -2,8 +2,8 @@
 //! Everything was sealed just before, so everything must be there after a restoration.
 
 use kernel::{
-    AppendError, Appended, ColdTierError, DURABILITY, Kernel, OpenError, PartitionId, RestoreError,
-    Restored, SequenceRule,
+    AppendError, Appended, ColdTierError, DURABILITY, Entry, Kernel, OpenError, Outcome,
+    PartitionId, RestoreError, Restored, SequenceRule,
 };
 use rand::RngExt;
 
@@ -120,6 +120,7 @@ fn restored(sim: &mut Sim, old: SimDisk, before: &View) -> Result<(), Stop> {
             let text = format_args!("tables and cursors are those of entry {number}");
             sim.trace.note(text);
             if harmed.is_none() && !view.is_damaged() {
+                orphans_are_aborted(sim, &mut life)?;
                 queue_work::restored(sim, &mut life, before, number)?;
             }
         }
@@ -184,6 +185,16 @@ fn restored(sim: &mut Sim, old: SimDisk, before: &View) -> Result<(), Stop> {
     }
     let sealed = seal(sim, &mut life)?;
     sealed.map_err(|error| format!("the restored log is disturbed: {error}"))?;
+    Ok(())
+}
+
+/// The first that a restored log writes is the end of the transactions that were open; until then queues give nothing that lies behind them.
+fn orphans_are_aborted(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
+    let nothing = Entry::new().delete("t", "a row that never was");
+    let written = life.kernel.write(nothing);
+    let written = life.complete(sim, "a write", written)?;
+    let written = written.map_err(|error| format!("a restored log takes no write: {error}"))?;
+    debug_assert_eq!(written, [Outcome::NoEffect]);
     Ok(())
 }
 
