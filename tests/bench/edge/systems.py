@@ -113,7 +113,7 @@ class Towline(System):
 
     def start(self, lanes=()):
         self.version = subprocess.run([daemons.BINARIES / "towline-edge", "--version"], capture_output=True, text=True).stdout.split()[-1]
-        core = daemons.Core(self.folder / "centre")
+        core = daemons.Core(self.folder / "centre", ["--anonymous", "allow"])
         core.listeners = {"sync": f"{self.link}:4884", "mqtt": f"{self.side[0]}:18831", "admin": "127.0.0.1:0", "kafka": "off", "amqp": "off"}
 
         self.core = core.start()
