@@ -71,6 +71,11 @@ pub const READ_ATTEMPTS: u32 = 8;
 pub const COLD_REQUESTS: usize = 16;
 /// Of those, requests ahead of readers.
 pub const COLD_REQUESTS_AHEAD: usize = 12;
+/// Requests at a time, and those ahead of readers, where the cold store is a directory: as many as keep its device reading, and no more, for a sync of
+/// the log waits behind those that are with the device, and each takes a thread.
+pub const LOCAL_REQUESTS: usize = 4;
+/// See `LOCAL_REQUESTS`.
+pub const LOCAL_REQUESTS_AHEAD: usize = 2;
 /// Largest request to a store that is far away which joins neighbouring chunks, in bytes.
 pub const COLD_COALESCE_BYTES: usize = 4 * 1024 * 1024;
 /// Readers of the cold store that are known, to tell those that go on from those that look something up.

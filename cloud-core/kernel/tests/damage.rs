@@ -10,7 +10,7 @@ use kernel::{
     QueueSource, SequenceRule, Stepper, WriteError,
 };
 use sim::batches::{address, batch, values};
-use sim::disk::SimDisk;
+use sim::disk::{SimDisk, SyncFailure};
 use sim::stepped::{config, drive, open, ports};
 use support::{BEFORE_RECORDS, FILE_HEADER, frames, index_at};
 
@@ -43,6 +43,29 @@ fn after_a_failed_sync_no_write_is_taken_and_reads_go_on() {
     assert_eq!(kernel.table_get("t", b"k"), None);
     assert_eq!(drive(&mut stepper, values(&kernel, p, 0)).len(), 10);
     assert!(kernel.stats().failed.is_some());
+}
+
+/// After a sync that failed the system may have thrown away what it should have written, and says of the next one that it worked.
+#[test]
+fn a_sync_that_failed_once_is_not_tried_again() {
+    for how in [SyncFailure::Once, SyncFailure::OnceAndForgets] {
+        for seed in 0..20 {
+            let disk = SimDisk::default();
+            let (kernel, mut stepper, p) = some_entries(&disk, config());
+            disk.fail_sync(0, how);
+            let failed = drive(&mut stepper, kernel.write(Entry::new().put("t", "k", "v")));
+            assert!(matches!(failed, Err(WriteError::Failed(_))), "{failed:?}");
+            let synced = disk.last_synced();
+            let later = drive(&mut stepper, kernel.write(Entry::new().put("t", "l", "v")));
+            assert!(matches!(later, Err(WriteError::Failed(_))), "{later:?}");
+            drive(&mut stepper, kernel.shutdown());
+            assert_eq!(disk.last_synced(), synced, "{how:?}: something was synced");
+            drop((kernel, stepper));
+            let (kernel, mut stepper) = open(&disk.after_crash(seed)).unwrap();
+            assert_eq!(drive(&mut stepper, values(&kernel, p, 0)).len(), 10);
+            assert_eq!(kernel.table_get("t", b"l"), None, "{how:?}, seed {seed}");
+        }
+    }
 }
 
 #[test]

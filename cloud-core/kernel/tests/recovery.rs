@@ -2,11 +2,15 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use kernel::{
-    Entry, Kernel, KernelConfig, OpenError, PartitionId, ReadError, SequenceRule, Stepper,
+    Entry, Kernel, KernelConfig, OpenError, PartitionId, Ports, ReadError, SequenceRule, Stepper,
+    StreamSpec,
 };
 use sim::batches::{address, batch, values};
 use sim::disk::SimDisk;
+use sim::spawner::SimSpawner;
 use sim::stepped::{config, drive, open, ports};
 use support::{BEFORE_RECORDS, frames, index_at};
 
@@ -44,6 +48,37 @@ fn long_log(disk: &SimDisk) -> (PartitionId, Vec<usize>) {
 fn partition(kernel: &Kernel, stepper: &mut Stepper) -> PartitionId {
     let stream = drive(stepper, kernel.ensure_stream(&address("s"))).unwrap();
     stream.id.partition(0)
+}
+
+#[test]
+fn an_idle_partition_has_no_file_and_no_task() {
+    const STREAMS: usize = 100;
+    let disk = SimDisk::default();
+    let spawner = SimSpawner::default();
+    let ports = Ports {
+        spawner: Arc::new(spawner.clone()),
+        ..ports(&disk)
+    };
+    let (kernel, mut stepper) = Kernel::open_stepped(ports, wide()).unwrap();
+    let first = partition(&kernel, &mut stepper);
+    let files = || ["", "wal", "checkpoint"].map(|directory| disk.names(directory));
+    let before = files();
+    drop(spawner.take());
+    for number in 0..STREAMS {
+        let spec = StreamSpec {
+            partitions: 100,
+            ..Default::default()
+        };
+        let name = address(&format!("idle-{number}"));
+        drive(&mut stepper, kernel.create_stream(&name, spec)).unwrap();
+    }
+    assert_eq!(kernel.stats().partitions, STREAMS as u64 * 100 + 1);
+    assert_eq!(files(), before);
+    assert_eq!(spawner.take().len(), 0);
+    let sent = kernel.append(first, batch(&["v"]), SequenceRule::None);
+    drive(&mut stepper, sent).unwrap();
+    assert_eq!(files(), before);
+    assert_eq!(spawner.take().len(), 0);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Waiting for many partitions, and many who wait for one.
+//! Waiting for many partitions, and many who read or wait for one.
 
 use std::sync::Arc;
 
@@ -111,4 +111,21 @@ async fn whoever_waits_below_the_log_start_of_an_empty_partition_is_told_at_once
     let at_end = [(p, 3)];
     let waiting = std::pin::pin!(kernel.wait_past(&at_end));
     assert!(sim::stepped::poll(waiting).is_none());
+}
+
+#[tokio::test]
+async fn all_readers_of_what_is_in_memory_get_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (kernel, partitions) = open(&dir, 1).await;
+    for _ in 0..3 {
+        put(&kernel, partitions[0]).await;
+    }
+    let addresses = |read: kernel::Read| -> Vec<*const u8> {
+        let batches = read.batches.iter();
+        batches.map(|batch| batch.bytes().as_ptr()).collect()
+    };
+    let first = kernel.read(partitions[0], 0, usize::MAX).await.unwrap();
+    let second = kernel.read(partitions[0], 0, usize::MAX).await.unwrap();
+    assert_eq!(first.batches.len(), 3);
+    assert_eq!(addresses(first), addresses(second));
 }

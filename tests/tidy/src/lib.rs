@@ -81,17 +81,39 @@ impl Text {
             && !named.iter().any(|name| self.path.ends_with(name))
     }
 
-    /// The file up to the unit tests at its end.
-    pub fn program(&self) -> &str {
-        self.text.split("#[cfg(test)]").next().unwrap_or_default()
-    }
-
-    /// Lines of [`Text::program`] with their numbers, from 1.
+    /// Lines of the program with their numbers, from 1: without the items that are only there for tests.
     pub fn program_lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.program()
-            .lines()
-            .enumerate()
-            .map(|(index, line)| (index + 1, line))
+        let mut item = Item::Program;
+        let lines = self.text.lines().enumerate();
+        lines.filter_map(move |(index, line)| item.keeps(line).then_some((index + 1, line)))
+    }
+}
+
+/// Where a line stands.
+enum Item {
+    Program,
+    /// After `#[cfg(test)]`, in an item that is not over, in so many braces.
+    Test(usize),
+}
+
+impl Item {
+    /// Whether the line is of the program; goes on behind it. Braces in texts are counted, too: unit tests are at the end of a file, where that ends
+    /// nothing too early.
+    fn keeps(&mut self, line: &str) -> bool {
+        let code = line.trim();
+        match self {
+            Item::Program if code == "#[cfg(test)]" => *self = Item::Test(0),
+            Item::Program => return true,
+            Item::Test(_) if code.starts_with("#[") => {}
+            Item::Test(depth) => {
+                *depth += code.matches(['{', '(']).count();
+                *depth = depth.saturating_sub(code.matches(['}', ')']).count());
+                if *depth == 0 && code.ends_with(['}', ';', ',']) {
+                    *self = Item::Program;
+                }
+            }
+        }
+        false
     }
 }
 

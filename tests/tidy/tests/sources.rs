@@ -18,7 +18,7 @@ const MAY_SLEEP: &[(&str, &str)] = &[
     ),
     (
         "bridge/mqtt-broker/src/connection.rs",
-        "keep-alive is a time of the protocol (MQTT 5, 3.1.2.10)",
+        "keep-alive is a time of the protocol (MQTT 5, 3.1.2.10), and a token says until when its connection may last",
     ),
     (
         "bridge/mqtt-broker/src/sys.rs",
@@ -29,12 +29,8 @@ const MAY_SLEEP: &[(&str, &str)] = &[
         "a delayed message is due at a time that its publisher gave",
     ),
     (
-        "bridge/mqtt-broker/src/access.rs",
-        "a token says until when its connection may last (RFC 7519, exp)",
-    ),
-    (
         "cloud-core/kafka/src/connection.rs",
-        "who has not said who it is in time is disconnected",
+        "who has not said who it is in time is disconnected, and who is above a quota is read later",
     ),
     (
         "cloud-core/amqp/src/connection.rs",
@@ -116,6 +112,9 @@ fn a_sleep_is_found() {
         "tokio::time::sleep_until(at).await; // a comment",
         "use tokio::time::sleep as pause;",
         "receiver.recv_timeout(tick)",
+        "#[cfg(test)]\nmod tests;\nfn f() { sleep(tick) }",
+        "#[cfg(test)]\n#[path = \"x.rs\"]\nmod tests;\nfn f() { sleep(tick) }",
+        "#[cfg(test)]\nmod tests {\n    fn t() {}\n}\nfn f() { sleep(tick) }",
     ] {
         assert_eq!(lines(wrong), 1, "{wrong}");
     }
@@ -124,6 +123,7 @@ fn a_sleep_is_found() {
         "/// Sleeps until there is something (see sleep(3)).",
         "self.kernel.wait_past(&positions).await;",
         "fn pushed() {}\n#[cfg(test)]\nmod tests { fn t() { sleep(tick) } }",
+        "fn pushed() {}\n#[cfg(test)]\nmod tests {\n    fn t() {\n        sleep(tick)\n    }\n}",
     ] {
         assert_eq!(lines(right), 0, "{right}");
     }

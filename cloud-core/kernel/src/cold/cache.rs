@@ -145,6 +145,10 @@ impl ColdCache {
             .then(|| DiskTier::open(ports, config))
             .flatten();
         let memory_bytes = config.cold_cache_memory_bytes;
+        let (requests, ahead) = match local {
+            true => (limits::LOCAL_REQUESTS, limits::LOCAL_REQUESTS_AHEAD),
+            false => (limits::COLD_REQUESTS, limits::COLD_REQUESTS_AHEAD),
+        };
         Arc::new(ColdCache {
             cold: ports.cold.clone(),
             spawner: ports.spawner.clone(),
@@ -154,8 +158,8 @@ impl ColdCache {
                 ahead_bytes: 0,
             }),
             disk,
-            requests: Semaphore::new(limits::COLD_REQUESTS),
-            ahead: Semaphore::new(limits::COLD_REQUESTS_AHEAD),
+            requests: Semaphore::new(requests),
+            ahead: Semaphore::new(ahead),
             ahead_bound: memory_bytes / 2,
             // A request to a directory costs next to nothing, so there is nothing to win by joining, and a copy to lose.
             coalesce_bytes: match local {

@@ -1,11 +1,13 @@
 //! Sealing to a cold tier on the same device: appends in the steady state, what is written for what is appended, and reading it all again.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use cold_store::Patience;
-use kernel::{Kernel, KernelConfig, PartitionId, Ports};
+use kernel::{Kernel, KernelConfig, PartitionId, Ports, SequenceRule};
 use tokio::task::JoinHandle;
 
 use super::append::PRODUCERS;
@@ -14,7 +16,7 @@ use crate::device::{self, Layout, RawFile, WriteCounter};
 use crate::figure::{Figure, Goal, number};
 use crate::load::{self, Template};
 use crate::run::Run;
-use crate::timing::{cpu_time, mb_per_s, median};
+use crate::timing::{Times, cpu_time, mb_per_s, median};
 
 /// Everything that has a size or a time of day is this much smaller than by default, so that the steady state is reached soon.
 const SCALE: u64 = 8;
@@ -155,7 +157,62 @@ pub fn measure(run: &mut Run) -> Result<()> {
             )),
     );
     run.add(wear(GROUP, "sealing", written, appended, &device).goal(Goal::AtMost(2.05)));
-    catch_up(run, &ours, &partitions)
+    catch_up(run, &ours, &partitions)?;
+    beside(run, &ours, &partitions)
+}
+
+/// One durable append at a time, alone and beside a consumer that reads the cold tier from the beginning, over and over, in turns.
+fn beside(run: &mut Run, ours: &Sealing, partitions: &[PartitionId]) -> Result<()> {
+    let turns = run.size(6, 2);
+    let appends = run.size(500, 200);
+    let one = Template::one()?;
+    let (hot, cold) = (partitions[0], partitions[1..].to_vec());
+    let append = async |times: &mut Times| {
+        for _ in 0..appends {
+            let batch = one.batch()?;
+            let start = Instant::now();
+            ours.kernel.append(hot, batch, SequenceRule::None).await?;
+            times.add(start.elapsed());
+        }
+        anyhow::Ok(())
+    };
+    let (mut alone, mut together) = (Times::default(), Times::default());
+    let (mut read, mut time) = (0, Duration::ZERO);
+    for _ in 0..turns {
+        run.runtime.block_on(append(&mut alone))?;
+        device::drop_cached(&ours.cold)?;
+        let (kernel, cold) = (ours.kernel.clone(), cold.clone());
+        let bytes = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&bytes);
+        let reader = run.runtime.spawn(async move {
+            for partition in cold.iter().cycle() {
+                match read_cold(&kernel, *partition, 32 << 20).await {
+                    Ok(some) => counted.fetch_add(some, Ordering::Relaxed),
+                    Err(error) => return eprintln!("reading beside the appends: {error}"),
+                };
+            }
+        });
+        let start = Instant::now();
+        let done = run.runtime.block_on(append(&mut together));
+        time += start.elapsed();
+        read += bytes.load(Ordering::Relaxed);
+        reader.abort();
+        done?;
+    }
+    let alone = alone.latency();
+    run.add(
+        Figure::p99(
+            GROUP,
+            "one record, one producer, beside a catch-up read from the local cold tier",
+            together.latency(),
+        )
+        .against("without that reader, in turns", alone.p99_us)
+        .note(format!(
+            "it read {} MB/s meanwhile, from the same device",
+            number(mb_per_s(read, time))
+        )),
+    );
+    Ok(())
 }
 
 /// Reads all that is in the cold tier, which the system has forgotten, one partition after the other.

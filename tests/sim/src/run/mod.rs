@@ -122,7 +122,7 @@ impl Sim {
             disk: Arc::new(self.disk.clone()),
             clock: Arc::new(self.clock.clone()),
             cold: Arc::new(self.cold.clone()),
-            spawner: Arc::new(self.spawner.clone()),
+            spawner: Arc::new(self.spawner.port()),
         }
     }
 
