@@ -1,6 +1,6 @@
 //! Every decoder of bytes from outside, as one function each that takes any bytes and must neither panic, hang nor take much memory.
 //! Where something is read, it must survive being written and read again. `tests/mutations.rs` calls them in every `cargo test`;
-//! `fuzz/` is what `cargo fuzz` runs (README.md).
+//! `fuzz/` is what `tests/fuzz/run` runs (README.md).
 
 mod batches;
 mod connections;

@@ -1,5 +1,5 @@
 //! Thousands of damaged valid inputs for every function of the crate, in every `cargo test`. The seed is printed; TOWLINE_SEED
-//! replays it. `CORPUS=DIR cargo test -p fuzz` writes the valid inputs to DIR, a folder for each function: a start for `cargo fuzz`.
+//! replays it. `CORPUS=DIR cargo test -p fuzz` writes the valid inputs to DIR, a folder for each function: a start for `tests/fuzz/run`.
 
 mod inputs;
 mod random;
@@ -68,6 +68,27 @@ fn the_valid_inputs_are_read() {
     for input in inputs::segments() {
         assert!(kernel::fuzzing::segment(input.into()).is_some());
     }
+}
+
+/// What coverage-guided fuzzing has found worth keeping: `tests/fuzz/run`.
+#[test]
+fn the_kept_inputs_do_no_harm() {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let mut count = 0;
+    for (name, run, _) in TARGETS {
+        // Not every target has been run for long.
+        let Ok(inputs) = std::fs::read_dir(corpus.join(name)) else {
+            continue;
+        };
+        for input in inputs {
+            let path = input.expect("an entry of the corpus").path();
+            let input = std::fs::read(&path).expect("an input of the corpus");
+            let outcome = std::panic::catch_unwind(|| run(&input));
+            assert!(outcome.is_ok(), "{}", path.display());
+            count += 1;
+        }
+    }
+    println!("{count} inputs");
 }
 
 #[test]
