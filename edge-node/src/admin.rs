@@ -233,6 +233,12 @@ fn render(state: &State) -> String {
             count(&broker.dropped),
             "Messages that a client could not get: gone before it read them, or too large for it",
         ),
+        (
+            "mqtt_unstored_dropped_total",
+            counter,
+            count(&broker.unstored_dropped),
+            "Messages of topics that are not stored, for clients that had no room",
+        ),
     ];
     let mut text = String::new();
     for (name, kind, value, help) in rows {

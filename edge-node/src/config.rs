@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mqtt_broker::extra::settings::{AutoSubscribeSettings, RewriteSettings};
+use mqtt_broker::extra::settings::{AutoSubscribeSettings, MqttRuleSettings, RewriteSettings};
+use quota::QuotaSettings;
 use settings::{Listen, Rate, Size, Value, settings};
 use sync_quic::CoreAddress;
 
@@ -80,6 +81,10 @@ settings! {
         pub user: UserSettings;
         /// Who may publish and subscribe to what; the first that fits decides
         pub acl: AclSettings;
+        /// How much users and clients may do; of those for each user, and of those for each client, the first that fits counts
+        pub quota: QuotaSettings;
+        /// Which MQTT topics are never stored; the first whose filter matches decides
+        pub mqtt_rule: MqttRuleSettings;
         /// Topics and filters that are written anew; the first that fits decides
         pub mqtt_rewrite: RewriteSettings;
         /// Subscriptions that the edge makes when a client connects

@@ -56,11 +56,18 @@ impl DataDir {
             move |error| DataDirError::Io { what, path, error }
         };
         let path = std::path::absolute(path).map_err(io("find", path))?;
+        let missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.exists()).collect();
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&path)
             .map_err(io("make the data directory", &path))?;
+        // What is acknowledged in it is not to go with its name in a power cut.
+        for parent in missing.iter().filter_map(|dir| dir.parent()) {
+            File::open(parent)
+                .and_then(|parent| parent.sync_all())
+                .map_err(io("sync", parent))?;
+        }
         let marker = path.join(MARKER);
         if !marker.exists() {
             refuse_foreign(&path)?;

@@ -21,6 +21,7 @@ pub fn extra(set: &EdgeSettings) -> Result<Extra> {
     settings::check_rates(&rates, flapping.as_ref()).map_err(anyhow::Error::msg)?;
     Ok(Extra {
         rewrites: settings::rewrites(&set.mqtt_rewrite)?,
+        persist: settings::persist(&set.mqtt_rule)?,
         auto_subscribe: settings::auto_subscribe(&set.mqtt_auto_subscribe)?,
         rates,
         flapping,

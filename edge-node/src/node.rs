@@ -41,7 +41,8 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     let extra = mqtt_extra::extra(&settings)?;
     let lanes = lanes::lanes(&settings.lane, settings.outbox_size)?;
     let anonymous = anonymous(&settings).await?;
-    let guard = Guard::new(&settings.user, &settings.acl, anonymous)?;
+    let guard = Guard::new(&settings.user, &settings.acl, anonymous)?
+        .with_quotas(quota::quotas(&settings.quota)?);
     let tls = tls_files(&settings)?.map(Tls::open).transpose()?;
     let data_dir = DataDir::open(&settings.data_dir)?;
     let name = edge_name(&settings, &data_dir)?;

@@ -1,6 +1,7 @@
 //! Where in the store a message goes: which lane, under which stream and key, and what local readers see of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use mqtt_broker::backend::{ClientId, Message, Publish, PublishError};
 use mqtt_broker::convert;
@@ -19,6 +20,10 @@ struct Logs {
     live: Lane,
     /// Of a fresh-first lane.
     backfill: Option<Lane>,
+    /// The revival of the link that was seen last, and where the live log ended then: what is before that was live in another time,
+    /// and is no reason to call new messages old.
+    revival: AtomicU64,
+    live_since: AtomicU64,
 }
 
 pub struct Outbox {
@@ -84,6 +89,8 @@ impl Outbox {
             logs.push(Logs {
                 live: log(&lane.name)?,
                 backfill: backfill.map(|name| log(&name)).transpose()?,
+                revival: AtomicU64::new(0),
+                live_since: AtomicU64::new(0),
             });
         }
         let local = rules.need_local().then(|| log(store::LOCAL)).transpose()?;
@@ -195,16 +202,19 @@ impl Outbox {
             return Lane::DEFAULT;
         };
         match logs.backfill {
-            Some(backfill) if !self.link.is_up() || self.waiting(logs.live) > limits::FRESH => {
-                backfill
-            }
+            Some(backfill) if !self.link.carries() || self.fresh(logs) > limits::FRESH => backfill,
             _ => logs.live,
         }
     }
 
-    /// Messages of a log that the core has not got.
-    fn waiting(&self, lane: Lane) -> u64 {
-        let end = self.store.end(LogId::Outbox(lane)).position;
-        end.saturating_sub(self.store.uplink(lane).position)
+    /// Messages of a live log that were written since the link carries again and that the core has not got.
+    fn fresh(&self, logs: &Logs) -> u64 {
+        let end = self.store.end(LogId::Outbox(logs.live)).position;
+        let revival = self.link.revivals();
+        if logs.revival.swap(revival, Ordering::Relaxed) != revival {
+            logs.live_since.store(end, Ordering::Relaxed);
+        }
+        let since = logs.live_since.load(Ordering::Relaxed);
+        end.saturating_sub(self.store.uplink(logs.live).position.max(since))
     }
 }

@@ -105,8 +105,9 @@ async fn status(sources: &Sources) -> Result<QueueStatus, Refused> {
     for ((info, now), (_, then)) in after.iter().zip(&before) {
         let oldest = first_frames(store, info.lane, 1).await?;
         let came = now.messages_in.saturating_sub(then.messages_in);
-        // What came and does not wait has gone.
-        let gone = (then.messages + came).saturating_sub(now.messages);
+        // What came, does not wait and was not evicted has gone.
+        let evicted = (now.evicted - now.dropped).saturating_sub(then.evicted - then.dropped);
+        let gone = (then.messages + came).saturating_sub(now.messages + evicted);
         lanes.push(QueueLane {
             lane: info.lane.0,
             name: info.name.to_string(),

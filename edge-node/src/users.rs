@@ -9,9 +9,10 @@ use access_rules::{
 };
 use credentials::{CheckError, PasswordHash, Passwords};
 use futures_util::future::BoxFuture;
-use mqtt_broker::access::{Access, Admitted, Login, Principal};
+use mqtt_broker::access::{Access, Admitted, Exceeded, Login, Principal, Share};
 use mqtt_broker::backend::ConnectError;
 use mqtt_codec::{TopicFilter, TopicName};
+use quota::{Quota, Quotas};
 use settings::{Section, SettingsError, choices, settings};
 
 use crate::limits;
@@ -56,6 +57,7 @@ pub struct Guard {
     acl: Option<Rules>,
     anonymous: bool,
     passwords: Passwords,
+    quotas: Arc<Quotas>,
 }
 
 fn acl(
@@ -132,7 +134,15 @@ impl Guard {
             anonymous,
             // One at a time: a gateway has few cores, and devices to serve meanwhile.
             passwords: Passwords::new(1, limits::PASSWORDS_WAITING, nobody),
+            quotas: Arc::default(),
         })
+    }
+
+    pub fn with_quotas(self, quotas: Vec<Quota>) -> Guard {
+        Guard {
+            quotas: Quotas::new(quotas),
+            ..self
+        }
     }
 
     async fn check(&self, login: Login<'_>, name: &str) -> Result<(), ConnectError> {
@@ -200,6 +210,10 @@ impl Access for Guard {
         login: Login<'a>,
     ) -> BoxFuture<'a, Result<Admitted, ConnectError>> {
         Box::pin(async move { self.login(login).await.map(Admitted::user) })
+    }
+
+    fn enter(&self, who: &Principal) -> Result<Share, Exceeded> {
+        self.quotas.enter(&subject(who))
     }
 
     fn may_publish(&self, who: &Principal, topic: &TopicName) -> bool {

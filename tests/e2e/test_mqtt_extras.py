@@ -21,6 +21,10 @@ mqtt-flapping-window = "30s"
 mqtt-flapping-ban = "1h"
 mqtt-response-topic = "answers/%c"
 
+[[mqtt-rule]]
+filter = "passing/#"
+persist = "never"
+
 [[mqtt-rewrite]]
 filter = "old/+"
 topic = "new/{1}"
@@ -181,6 +185,23 @@ def test_topic_aliases_and_response_information(extended):
     assert {alias for _, alias in seen} == {1}
     assert seen[0][0] == topic
     client.disconnect(), client.loop_stop(), writer.close()
+
+
+def test_topics_that_are_not_stored(extended):
+    """They come to who is there, in order; no stream is made for them."""
+    reader, writer = Client(extended.port("mqtt")), Client(extended.port("mqtt"))
+    reader.subscribe("passing/#", 1)
+    for n in range(20):
+        writer.publish(f"passing/{n % 2}", str(n), qos=n % 3)
+    got = [reader.next().payload.decode() for _ in range(20)]
+    assert [int(n) for n in got if int(n) % 2] == list(range(1, 20, 2))
+    assert [int(n) for n in got if not int(n) % 2] == list(range(0, 20, 2))
+    late = Client(extended.port("mqtt"))
+    late.subscribe("passing/#", 1)
+    writer.publish("stored/now", "x")
+    assert "passing" not in extended.cli("get", "streams").stdout
+    for client in (reader, writer, late):
+        client.close()
 
 
 def test_an_unknown_key_in_a_list_is_an_error(tmp_path):

@@ -21,6 +21,8 @@ use mqtt_codec::{
 use mqtt_session::{
     Connected, Gate, Message, Session, SharedPlace, Source, check_connect, check_will,
 };
+use quota::Share;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
@@ -29,6 +31,7 @@ pub(crate) struct Accepted<B, S> {
     pub claim: Claim,
     pub principal: Principal,
     pub enhanced: Option<Box<Enhanced>>,
+    pub share: Share,
     pub session: Session,
     pub reader: ReadHalf<S>,
     pub writer: WriteHalf<S>,
@@ -41,6 +44,8 @@ pub(crate) struct Accepted<B, S> {
     pub feeds_generation: u64,
     /// Is there anything of the session in storage?
     pub stored: bool,
+    /// QoS 2 packet ids of messages that were not stored.
+    pub unstored_ids: BTreeSet<PacketId>,
 }
 
 /// `None` = refused, and the client was told what the protocol allows to tell.
@@ -48,7 +53,7 @@ pub(crate) async fn accept<B, S>(
     broker: &Arc<Broker<B>>,
     stream: S,
     peer: &Peer,
-) -> Option<Accepted<B, S>>
+) -> Option<Box<Accepted<B, S>>>
 where
     B: Backend,
     S: AsyncRead + AsyncWrite + Send + 'static,
@@ -94,20 +99,23 @@ where
             claim,
             principal,
             enhanced,
+            share,
             session,
             connack,
             feeds_generation,
             stored,
+            unstored_ids,
         }) => {
             let mut output = Output::default();
             if !fit.encode(&Packet::ConnAck(Box::new(connack)), output.tail()) {
                 tracing::info!(client = %session.client_id(), "a client is closed: CONNACK is larger than it takes");
             }
-            Some(Accepted {
+            Some(Box::new(Accepted {
                 broker: broker.clone(),
                 claim,
                 principal,
                 enhanced,
+                share,
                 session,
                 reader,
                 writer,
@@ -116,7 +124,8 @@ where
                 output,
                 feeds_generation,
                 stored,
-            })
+                unstored_ids,
+            }))
         }
         Err(Refused::With(reason_code)) => {
             refuse(&mut writer, &fit, reason_code).await;
@@ -186,10 +195,12 @@ struct Established {
     claim: Claim,
     principal: Principal,
     enhanced: Option<Box<Enhanced>>,
+    share: Share,
     session: Session,
     connack: ConnAck,
     feeds_generation: u64,
     stored: bool,
+    unstored_ids: BTreeSet<PacketId>,
 }
 
 async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
@@ -207,8 +218,8 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
         ClientId::new(&connect.client_id)
     };
     aside::check_newcomer(broker, &client, connect.user_name.as_deref(), peer)?;
-    let (admitted, enhanced) =
-        authenticate::on_connect(&*broker.access, &connect, &client, peer, wire).await?;
+    let authenticating = authenticate::on_connect(&*broker.access, &connect, &client, peer, wire);
+    let (admitted, enhanced) = Box::pin(authenticating).await?;
     let principal = Principal::new(client.clone(), admitted);
     aside::check_banned(broker, &principal, peer)?;
     let wants_response_information = connect.properties.request_response_information == Some(1);
@@ -227,6 +238,11 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
     if taken_over {
         Metrics::add(&broker.metrics.takeovers, 1);
     }
+    // Not before: the connection that was taken over does not count any more.
+    let share = broker.access.enter(&principal).map_err(|error| {
+        tracing::info!(%client, %error, "a client may not connect: a quota is used up");
+        ReasonCode::QUOTA_EXCEEDED
+    })?;
 
     let saved = backend.load_session(&client).await.map_err(unavailable)?;
     let was_stored = saved.is_some();
@@ -238,21 +254,27 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
     if let Some(session) = &mut stored {
         // What is due and not done yet: the will's delay or the session itself can be over.
         let ended = session.handle_deadline(backend.now_ms());
-        publish_will(broker, &client, ended.will).await;
+        Box::pin(publish_will(broker, &client, ended.will)).await;
         if !ended.keep || connect.clean_start {
-            shared::session_ended(&**backend, session)
+            Box::pin(shared::session_ended(&**backend, session))
                 .await
                 .map_err(unavailable)?;
-            broker.forget_exclusive(session);
+            broker.forget(session);
         }
         if !ended.keep {
             stored = None;
         }
     }
     let resume = stored.is_some() && !connect.clean_start;
-    let unreleased = backend.unreleased(&client).await.map_err(unavailable)?;
+    let mut unreleased = backend.unreleased(&client).await.map_err(unavailable)?;
     if !resume && (was_stored || !unreleased.is_empty()) {
         backend.delete_session(&client).await.map_err(unavailable)?;
+    }
+    let mut unstored_ids = broker.hub.unstored.take_unreleased(&client);
+    if resume {
+        unreleased.extend(&unstored_ids);
+    } else {
+        unstored_ids.clear();
     }
     let tag = u64::from_be_bytes(random()?);
     let Connected {
@@ -267,7 +289,9 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
         tag,
         broker.limits,
     );
-    publish_will(broker, &client, ended_will).await;
+    if ended_will.is_some() {
+        Box::pin(publish_will(broker, &client, ended_will)).await;
+    }
     if wants_response_information {
         let template = broker.extra.response_topic.as_deref();
         connack.properties.response_information =
@@ -308,11 +332,13 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
                 .map_err(unavailable)?;
         }
     }
-    shared::join_again(&**backend, &session)
-        .await
-        .map_err(unavailable)?;
+    if session.shared().next().is_some() {
+        Box::pin(shared::join_again(&**backend, &session))
+            .await
+            .map_err(unavailable)?;
+    }
     for (packet_id, source) in session.missing() {
-        let message = read_again(broker, source, packet_id)
+        let message = Box::pin(read_again(broker, source, packet_id))
             .await
             .map_err(unavailable)?;
         // The rules may be others than when it was sent first.
@@ -337,10 +363,12 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
         claim,
         principal,
         enhanced,
+        share,
         session,
         connack,
         feeds_generation,
         stored: store,
+        unstored_ids,
     })
 }
 
@@ -363,12 +391,13 @@ async fn read_again<B: Backend>(
                 Err(ReadError::Storage(error)) => Err(error),
             }
         }
+        Source::Nowhere => Ok(None),
         Source::Retained(topic) => {
             let Ok(filter) = TopicFilter::new(topic.as_str()) else {
                 tracing::error!(%packet_id, %topic, "a retained message in flight has no valid topic");
                 return Ok(None);
             };
-            Ok(broker.backend.retained(&filter).await?.into_iter().next())
+            Ok(broker.retained(&filter).await?.into_iter().next())
         }
     }
 }

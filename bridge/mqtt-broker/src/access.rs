@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use mqtt_codec::{TopicFilter, TopicName};
 use mqtt_session::ClientId;
+pub use quota::{Exceeded, Share};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 pub use transport::{Certificate, Peer};
@@ -72,20 +73,11 @@ impl Principal {
         }
     }
 
-    /// Resolves when it may not be connected any more.
+    /// Resolves when it may not be connected any more, apart from the time that is set for it.
     pub(crate) async fn revoked(&self) {
-        let expired = async {
-            match self.expires {
-                Some(expires) => tokio::time::sleep_until(expires).await,
-                None => std::future::pending().await,
-            }
-        };
         match &self.revoked {
-            Some(revoked) => tokio::select! {
-                () = revoked.cancelled() => {}
-                () = expired => {}
-            },
-            None => expired.await,
+            Some(revoked) => revoked.cancelled().await,
+            None => std::future::pending().await,
         }
     }
 }
@@ -116,6 +108,12 @@ pub trait Access: Send + Sync + 'static {
     fn exchange(&self, method: &str, peer: &Peer) -> Result<Box<dyn Exchange>, ConnectError> {
         let _ = (method, peer);
         Err(ConnectError::BadAuthenticationMethod)
+    }
+
+    /// One connection more of a client that is let in, as long as the share lives; refused with 0x97 (3.1.1: 3).
+    fn enter(&self, who: &Principal) -> Result<Share, Exceeded> {
+        let _ = who;
+        Ok(Share::default())
     }
 
     /// `false`: PUBACK or PUBREC with 0x87; 3.1.1 has no code for it, so the message is acknowledged and dropped (section

@@ -123,6 +123,17 @@ pub trait Backend: Send + Sync + 'static {
         exactly_once: Option<(ClientId, PacketId)>,
     ) -> impl Future<Output = Result<(), PublishError>> + Send;
 
+    /// [`Backend::publish`] for messages that one connection sent together, none of them retained or of QoS 2: an answer for each, in order. A host
+    /// that writes them together spares what each of them would cost alone.
+    fn publish_all(
+        &self,
+        publishes: Vec<Publish>,
+    ) -> impl Future<Output = Vec<Result<(), PublishError>>> + Send {
+        let each = publishes.into_iter();
+        let each: Vec<_> = each.map(|publish| self.publish(publish, None)).collect();
+        futures_util::future::join_all(each)
+    }
+
     /// Takes a message that is to be published at a time (milliseconds since the epoch). Resolves when that is durable: it survives a
     /// restart, and is published once. `exactly_once` as in [`Backend::publish`]. A host without this refuses.
     fn publish_later(

@@ -1,13 +1,14 @@
+use crate::accept;
 use crate::access::{Access, Everybody, Peer};
 use crate::backend::{Backend, ClientId, StorageError};
 use crate::clients::Clients;
+use crate::connection::Connection;
 use crate::deadlines::{self, Deadlines};
 use crate::extra::{Bans, ConnectionRate, Exclusives, Extra, SlowSubscribers};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::sys::{self, Sys};
-use crate::{accept, connection};
 use mqtt_session::{Limits, Session};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -66,7 +67,7 @@ impl<B: Backend> Broker<B> {
         shutdown: CancellationToken,
     ) -> Result<Arc<Broker<B>>, StorageError> {
         let broker = Arc::new(Broker {
-            hub: Hub::new(backend.clone(), shutdown.clone()),
+            hub: Hub::new(backend.clone(), extra.persist.clone(), shutdown.clone()),
             backend,
             access,
             limits,
@@ -104,14 +105,16 @@ impl<B: Backend> Broker<B> {
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
-        match accept::accept(self, stream, &peer).await {
-            Some(accepted) => connection::run(accepted, &peer).await,
+        // Each in a box of its own: a task that is idle does not carry room for how its connection began.
+        match Box::pin(accept::accept(self, stream, &peer)).await {
+            Some(accepted) => Connection::new(accepted, peer).run().await,
             None => Metrics::add(&self.metrics.connections_refused, 1),
         }
     }
 
-    /// Others may have what this session had for itself.
-    pub(crate) fn forget_exclusive(&self, session: &Session) {
+    /// The session is over: others may have what it had for itself, and nothing is remembered of it.
+    pub(crate) fn forget(&self, session: &Session) {
+        self.hub.unstored.take_unreleased(session.client_id());
         for filter in session.exclusive() {
             self.exclusives.release(filter, session.client_id());
         }

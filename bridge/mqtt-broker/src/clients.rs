@@ -3,14 +3,18 @@
 use crate::access::{Peer, Principal};
 use crate::backend::ClientId;
 use crate::extra::BanKey;
+use futures_util::task::AtomicWaker;
 use mqtt_codec::{QoS, ReasonCode, SubscriptionOptions, TopicFilter, Version};
 use mqtt_session::Session;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use tokio::sync::{Notify, oneshot};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::task::Poll;
+use tokio::sync::oneshot;
 
 /// A connected client.
 #[derive(Clone, Debug)]
@@ -82,7 +86,9 @@ pub(crate) struct Entry {
     shared: AtomicU32,
     in_flight: AtomicU32,
     asks: Mutex<Vec<Ask>>,
-    asked: Notify,
+    is_asked: AtomicBool,
+    /// The connection's task: it alone waits.
+    asked: AtomicWaker,
 }
 
 impl std::fmt::Debug for Ask {
@@ -107,18 +113,23 @@ impl Entry {
 
     pub fn ask(&self, ask: Ask) {
         self.asks.lock().push(ask);
-        self.asked.notify_one();
+        self.is_asked.store(true, Release);
+        self.asked.wake();
     }
 
     /// What is asked. Can be dropped without loss.
     pub async fn asked(&self) -> Vec<Ask> {
-        loop {
-            let asks = std::mem::take(&mut *self.asks.lock());
-            if !asks.is_empty() {
-                return asks;
+        poll_fn(|context| {
+            if !self.is_asked.load(Acquire) {
+                self.asked.register(context.waker());
             }
-            self.asked.notified().await;
-        }
+            // Again: it may have been asked before the waker was known.
+            if !self.is_asked.swap(false, AcqRel) {
+                return Poll::Pending;
+            }
+            Poll::Ready(std::mem::take(&mut *self.asks.lock()))
+        })
+        .await
     }
 
     /// By what it can be banned.
@@ -192,7 +203,8 @@ impl Clients {
             shared: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
             asks: Mutex::default(),
-            asked: Notify::new(),
+            is_asked: AtomicBool::new(false),
+            asked: AtomicWaker::new(),
         });
         entry.update(session);
         self.0.lock().insert(who.client.clone(), entry.clone());

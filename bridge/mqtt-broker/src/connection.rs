@@ -2,35 +2,35 @@
 
 use crate::accept::Accepted;
 use crate::access::{Peer, Principal};
-use crate::aside::{self, next_values};
+use crate::aside::next_values;
 use crate::authenticate::Enhanced;
 use crate::backend::{Backend, SavedSession, StorageError};
 use crate::broker::Broker;
 use crate::clients::Place;
-use crate::deadlines::{publish_will, save};
+use crate::deadlines::save;
 use crate::delivery::{Arrival, Delivery};
 use crate::extra::Throttle;
 use crate::fit::Fit;
-use crate::inbound::Done;
+use crate::inbound::{Done, Gathered};
 use crate::input::poll_read;
 use crate::limits;
 use crate::mailbox::{Mailbox, WINDOW};
 use crate::metrics::Metrics;
 use crate::output::{Output, write_some};
+use crate::passing::Passing;
 use crate::registry::Claim;
-use crate::shared::{self, SharedDelivery};
+use crate::running::InOrder;
+use crate::shared::SharedDelivery;
 use crate::sys::Values;
 use bytes::BytesMut;
-use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesOrdered;
-use mqtt_codec::{Decoder, Packet, ReasonCode, TopicFilter, Version};
+use mqtt_codec::{Decoder, Packet, PacketId, ReasonCode, TopicFilter};
 use mqtt_session::{Close, Delivery as Outgoing, Offer, Session, SharedMessage};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -61,7 +61,7 @@ impl From<StorageError> for End {
     }
 }
 
-type Saving = BoxFuture<'static, (u64, Result<(), StorageError>)>;
+pub(crate) type Saving = BoxFuture<'static, (u64, Result<(), StorageError>)>;
 
 pub(crate) struct Connection<B: Backend, S> {
     pub(crate) broker: Arc<Broker<B>>,
@@ -70,22 +70,31 @@ pub(crate) struct Connection<B: Backend, S> {
     pub(crate) enhanced: Option<Box<Enhanced>>,
     pub(crate) session: Session,
     reader: ReadHalf<S>,
-    writer: WriteHalf<S>,
+    pub(crate) writer: WriteHalf<S>,
     decoder: Decoder,
     input: BytesMut,
-    output: Output,
+    pub(crate) output: Output,
     unflushed: bool,
     /// With the backend, in the order of arrival.
-    pub(crate) publishing: FuturesOrdered<BoxFuture<'static, Done>>,
+    pub(crate) publishing: InOrder<Done>,
     pub(crate) publishing_bytes: usize,
+    pub(crate) publishing_messages: usize,
+    /// To be with the backend before anything else is awaited.
+    pub(crate) gathered: Gathered,
+    /// By QoS, not yet in the metrics.
+    pub(crate) messages_in: [u64; 3],
+    /// Messages that are not stored, on their way to who is connected. There from the first one on.
+    pub(crate) passing: Option<Box<Passing>>,
+    /// QoS 2, of such messages: packet ids that the client has not released. Storage knows nothing of them.
+    pub(crate) unstored_ids: BTreeSet<PacketId>,
     /// A packet that must wait until everything before it is stored: SUBSCRIBE must see the retained messages set before it.
     deferred: Option<Packet>,
     pub(crate) delivery: Delivery<B>,
     pub(crate) shared: SharedDelivery<B>,
-    mailbox: Arc<Mailbox>,
+    pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) retained: VecDeque<(TopicFilter, Arc<SharedMessage>)>,
     pub(crate) feeds_generation: u64,
-    saving: Option<Saving>,
+    pub(crate) saving: Option<Saving>,
     pub(crate) stored: bool,
     checkpoint_at: Option<Instant>,
     last_received: Instant,
@@ -98,65 +107,17 @@ pub(crate) struct Connection<B: Backend, S> {
     pub(crate) waits_since: Option<Instant>,
 }
 
-pub(crate) async fn run<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static>(
-    accepted: Accepted<B, S>,
-    peer: &Peer,
-) {
-    let now = Instant::now();
-    let broker = accepted.broker;
-    let place = broker.clients.enter(
-        &accepted.principal,
-        peer,
-        &accepted.session,
-        broker.backend.now_ms(),
-    );
-    Metrics::add(&broker.metrics.connections, 1);
-    Metrics::add(&broker.metrics.connections_total, 1);
-    let wants_progress = accepted.session.is_persistent() || broker.backend.keeps_for_readers();
-    let delivery = Delivery::new(broker.backend.clone(), broker.hub.clone(), wants_progress);
-    let mut connection = Connection {
-        mailbox: delivery.mailbox().clone(),
-        delivery,
-        place,
-        throttle: Throttle::new(&broker.extra.rates, now),
-        sys: None,
-        waits_since: None,
-        shared: SharedDelivery::new(broker.backend.clone(), accepted.session.client_id().clone()),
-        broker,
-        claim: accepted.claim,
-        principal: accepted.principal,
-        enhanced: accepted.enhanced,
-        session: accepted.session,
-        reader: accepted.reader,
-        writer: accepted.writer,
-        decoder: accepted.decoder,
-        input: accepted.input,
-        output: accepted.output,
-        unflushed: false,
-        publishing: FuturesOrdered::new(),
-        publishing_bytes: 0,
-        deferred: None,
-        retained: VecDeque::new(),
-        feeds_generation: accepted.feeds_generation,
-        saving: None,
-        stored: accepted.stored,
-        checkpoint_at: None,
-        last_received: now,
-        last_written: now,
-    };
-    connection.subscribe_again();
-    connection.sync_feeds();
-    connection.shared.sync(&connection.session);
-    // Without a CONNACK: it would be larger than the client takes, and nothing else may come before it [MQTT-3.2.0-1].
-    let end = if connection.output.is_empty() {
-        End::Lost
-    } else {
-        match connection.serve().await {
-            Ok(()) => End::Disconnected,
-            Err(end) => end,
-        }
-    };
-    connection.finish(end).await;
+fn not_any_more() -> End {
+    let text = "the user may not be connected any more";
+    Close::new(ReasonCode::NOT_AUTHORIZED, text).into()
+}
+
+/// Waits for ever where nothing waits for room.
+async fn next_room(passing: &Option<Box<Passing>>) {
+    match passing {
+        Some(passing) if passing.waits() => passing.room().await,
+        _ => pending().await,
+    }
 }
 
 /// Waits for ever where there is nothing.
@@ -168,11 +129,80 @@ async fn next_saved(saving: &mut Option<Saving>) -> (u64, Result<(), StorageErro
 }
 
 impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
-    /// `Ok` = DISCONNECT came.
+    /// In a box, once for all of its life: whatever holds it holds a pointer.
+    pub(crate) fn new(accepted: Box<Accepted<B, S>>, peer: Peer) -> Box<Connection<B, S>> {
+        let now = Instant::now();
+        let accepted = *accepted;
+        let broker = accepted.broker;
+        let place = broker.clients.enter(
+            &accepted.principal,
+            &peer,
+            &accepted.session,
+            broker.backend.now_ms(),
+        );
+        Metrics::add(&broker.metrics.connections, 1);
+        Metrics::add(&broker.metrics.connections_total, 1);
+        let wants_progress = accepted.session.is_persistent() || broker.backend.keeps_for_readers();
+        let delivery = Delivery::new(broker.backend.clone(), broker.hub.clone(), wants_progress);
+        let client = accepted.session.client_id().clone();
+        Box::new(Connection {
+            mailbox: delivery.mailbox().clone(),
+            delivery,
+            place,
+            throttle: Throttle::new(&broker.extra.rates, accepted.share, now),
+            sys: None,
+            waits_since: None,
+            shared: SharedDelivery::new(broker.backend.clone(), client),
+            broker,
+            claim: accepted.claim,
+            principal: accepted.principal,
+            enhanced: accepted.enhanced,
+            session: accepted.session,
+            reader: accepted.reader,
+            writer: accepted.writer,
+            decoder: accepted.decoder,
+            input: accepted.input,
+            output: accepted.output,
+            unflushed: false,
+            publishing: InOrder::default(),
+            publishing_bytes: 0,
+            publishing_messages: 0,
+            gathered: Gathered::default(),
+            messages_in: [0; 3],
+            passing: None,
+            unstored_ids: accepted.unstored_ids,
+            deferred: None,
+            retained: VecDeque::new(),
+            feeds_generation: accepted.feeds_generation,
+            saving: None,
+            stored: accepted.stored,
+            checkpoint_at: None,
+            last_received: now,
+            last_written: now,
+        })
+    }
+
+    pub(crate) async fn run(mut self: Box<Self>) {
+        self.subscribe_again();
+        self.sync_feeds();
+        self.shared.sync(&self.session);
+        self.delivery.sync_unstored(&self.session);
+        // Without a CONNACK: it would be larger than the client takes, and nothing else may come before it [MQTT-3.2.0-1].
+        let end = if self.output.is_empty() {
+            End::Lost
+        } else {
+            match self.serve().await {
+                Ok(()) => End::Disconnected,
+                Err(end) => end,
+            }
+        };
+        Box::pin(self.finish(end)).await;
+    }
+
+    /// `Ok` = DISCONNECT came. What is rare is in boxes: the future of an idle connection has no room for it.
     async fn serve(&mut self) -> Result<(), End> {
-        self.auto_subscribe().await?;
-        let mut wanted = self.claim.wanted();
-        let mut wanted = pin!(wanted.wait_for(|count| *count > 0));
+        Box::pin(self.auto_subscribe()).await?;
+        let mut wanted = pin!(self.claim.wanted());
         let shutdown = self.broker.shutdown.clone();
         let mut shutdown = pin!(shutdown.cancelled());
         // One timer for all deadlines. It is set again only for an earlier one: those that are put off with every packet cost nothing.
@@ -181,7 +211,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         let mut asks = Vec::new();
         loop {
             if !asks.is_empty() {
-                self.answer(std::mem::take(&mut asks)).await?;
+                Box::pin(self.answer(std::mem::take(&mut asks))).await?;
             }
             if self.take_packets().await? {
                 return Ok(());
@@ -195,14 +225,14 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 armed = Some(due);
             }
             tokio::select! {
-                _ = &mut wanted => {
+                () = &mut wanted => {
                     return Err(Close::new(ReasonCode::SESSION_TAKEN_OVER, "another connection has the same client id").into());
                 }
                 () = &mut shutdown => {
                     return Err(Close::new(ReasonCode::SERVER_SHUTTING_DOWN, "shutting down").into());
                 }
                 () = self.principal.revoked() => {
-                    return Err(Close::new(ReasonCode::NOT_AUTHORIZED, "the user may not be connected any more").into());
+                    return Err(not_any_more());
                 }
                 () = &mut timer, if armed.is_some() => {
                     armed = None;
@@ -217,6 +247,11 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 arrival = self.delivery.next() => self.arrived(arrival)?,
                 asked = self.place.entry.asked() => asks = asked,
                 changed = next_values(&mut self.sys) => self.offer_values(changed),
+                () = next_room(&self.passing) => {
+                    if let Some(passing) = &mut self.passing {
+                        passing.retry(&self.broker.metrics);
+                    }
+                }
                 done = self.shared.next() => self.shared.done(done, &mut self.session)?,
                 written = write_some(&mut self.writer, &mut self.output, self.unflushed, &self.mailbox) => match written {
                     Ok(0) => self.unflushed = false,
@@ -256,6 +291,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             self.stall_at(),
             self.checkpoint_at,
             self.throttled_until(),
+            self.passing.as_ref().and_then(|passing| passing.deadline()),
+            self.principal.expires,
         ];
         all.into_iter().flatten().min()
     }
@@ -264,9 +301,16 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     fn deadlines(&mut self, can_read: bool) -> Result<(), End> {
         let now = Instant::now();
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if due(self.throttled_until()) {
+            // It was not listened to: its silence begins now.
+            self.last_received = now;
+        }
         if due(self.keep_alive_at(can_read)) {
             let text = "nothing came for one and a half keep-alive periods";
             return Err(Close::new(ReasonCode::KEEP_ALIVE_TIMEOUT, text).into());
+        }
+        if due(self.principal.expires) {
+            return Err(not_any_more());
         }
         if due(self.stall_at()) {
             return Err(End::Lost);
@@ -274,17 +318,42 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         if due(self.checkpoint_at) {
             self.checkpoint();
         }
+        if let Some(passing) = &mut self.passing
+            && due(passing.deadline())
+        {
+            passing.give_up(&self.broker.metrics);
+        }
         Ok(())
     }
 
     fn is_full(&self) -> bool {
         self.output.len() >= limits::MAX_OUTPUT
-            || self.publishing.len() >= limits::MAX_PUBLISHING
+            || self.publishing.len().max(self.publishing_messages) >= limits::MAX_PUBLISHING
             || self.publishing_bytes >= limits::MAX_PUBLISHING_BYTES
+            || self.passing.as_ref().is_some_and(|passing| passing.waits())
     }
 
     /// Handles what has come in, as far as there is room. `true` = DISCONNECT.
     async fn take_packets(&mut self) -> Result<bool, End> {
+        let mut packets = 0;
+        let taken = self.take_each(&mut packets).await;
+        self.publish_gathered();
+        if let Some(passing) = &mut self.passing {
+            passing.flush(&self.broker.metrics);
+        }
+        if packets > 0 {
+            let by_qos = std::mem::take(&mut self.messages_in);
+            Metrics::add(&self.broker.metrics.packets_in, packets);
+            Metrics::add_by_qos(&self.broker.metrics.messages_in, by_qos);
+        }
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+        taken
+    }
+
+    async fn take_each(&mut self, packets: &mut u64) -> Result<bool, End> {
+        let now_ms = self.broker.backend.now_ms();
         while !self.is_full() && self.heard_at().is_none() {
             let packet = match self.deferred.take() {
                 Some(packet) => packet,
@@ -297,17 +366,18 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 packet,
                 Packet::Subscribe(_) | Packet::Unsubscribe(_) | Packet::Disconnect(_)
             );
+            if waits {
+                self.publish_gathered();
+            }
             if waits && !self.publishing.is_empty() {
                 self.deferred = Some(packet);
                 break;
             }
-            if self.handle(packet).await? {
+            *packets += 1;
+            if self.handle(packet, now_ms).await? {
                 return Ok(true);
             }
             self.put_replies();
-        }
-        if self.input.is_empty() {
-            self.input = BytesMut::new();
         }
         Ok(false)
     }
@@ -327,7 +397,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         }
     }
 
-    fn put_replies(&mut self) {
+    pub(crate) fn put_replies(&mut self) {
         while let Some(packet) = self.session.poll_reply() {
             self.write(&packet);
         }
@@ -389,6 +459,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     fn put_deliveries(&mut self, now_ms: i64) {
         let version = self.session.version();
         let mut by_qos = [0; 3];
+        self.output.expect(self.session.deliveries_waiting());
         while self.output.len() < limits::MAX_OUTPUT {
             let Some(delivery) = self.session.poll_delivery() else {
                 break;
@@ -483,7 +554,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         Ok(())
     }
 
-    fn lost(&self, count: u64) {
+    pub(crate) fn lost(&self, count: u64) {
         if count > 0 {
             Metrics::add(&self.broker.metrics.dropped, count);
         }
@@ -505,82 +576,5 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     pub(crate) fn sync_feeds(&mut self) {
         let lost = self.delivery.sync(&self.session);
         self.lost(lost);
-    }
-
-    /// Lets everything that was taken from the client be stored, says goodbye, and settles the session.
-    async fn finish(mut self, end: End) {
-        let client = self.session.client_id().clone();
-        tracing::debug!(%client, ?end, "connection ends");
-        let lost = self.delivery.settle(&mut self.session);
-        self.lost(lost);
-        self.delivery.leave();
-        self.shared.stop();
-        while let Some(done) = self.publishing.next().await {
-            // A failure has nobody to be told to any more.
-            if self.published(done).is_err() {
-                break;
-            }
-        }
-        self.put_replies();
-        if let End::Close(close) = &end {
-            if matches!(
-                close.reason_code,
-                ReasonCode::MALFORMED_PACKET
-                    | ReasonCode::PROTOCOL_ERROR
-                    | ReasonCode::PACKET_TOO_LARGE
-            ) {
-                Metrics::add(&self.broker.metrics.protocol_errors, 1);
-            }
-            if self.session.version() == Version::V5 {
-                self.write(&Packet::Disconnect(aside::goodbye(close)));
-            }
-        }
-        if !matches!(end, End::Lost) {
-            let _ = tokio::time::timeout(limits::LAST_WORDS, async {
-                while !self.output.is_empty() {
-                    write_some(&mut self.writer, &mut self.output, false, &self.mailbox).await?;
-                }
-                self.writer.shutdown().await
-            })
-            .await;
-        }
-        if let Err(error) = self.settle().await {
-            tracing::error!(%client, %error, "the session could not be saved at the end of its connection");
-        }
-        self.broker.backend.progress(&client, &[]);
-        self.note_waiting(false, false);
-        self.broker.note_end(&client);
-        Metrics::sub(&self.broker.metrics.connections, 1);
-    }
-
-    async fn settle(&mut self) -> Result<(), StorageError> {
-        self.shared.finish(&mut self.session).await?;
-        if let Some(saving) = self.saving.take() {
-            saving.await.1?;
-        }
-        let ended = self
-            .session
-            .handle_connection_end(self.broker.backend.now_ms());
-        publish_will(&self.broker, self.session.client_id(), ended.will).await;
-        if ended.keep {
-            save(&self.broker, &mut self.session).await?;
-            self.broker.deadlines.add(&self.session);
-            if !self.stored {
-                Metrics::add(&self.broker.metrics.persistent_sessions, 1);
-            }
-        } else {
-            shared::session_ended(&*self.broker.backend, &self.session).await?;
-            self.broker.forget_exclusive(&self.session);
-            if self.stored || self.session.has_unreleased() {
-                self.broker
-                    .backend
-                    .delete_session(self.session.client_id())
-                    .await?;
-            }
-            if self.stored {
-                Metrics::sub(&self.broker.metrics.persistent_sessions, 1);
-            }
-        }
-        Ok(())
     }
 }

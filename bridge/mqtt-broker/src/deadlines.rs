@@ -1,9 +1,13 @@
 //! What happens to sessions whose client is away: the will after its delay, the end after the session expiry.
 
-use crate::backend::{Backend, ClientId, Publish, SavedSession, StorageError};
+use crate::backend::{
+    Backend, ClientId, Publish, PublishError, SavedSession, SharedMessage, StorageError,
+};
 use crate::broker::Broker;
 use crate::metrics::Metrics;
+use crate::passing::Passing;
 use crate::shared;
+use crate::unstored::Route;
 use mqtt_session::{PendingWill, Session};
 use parking_lot::Mutex;
 use std::cmp::Reverse;
@@ -89,7 +93,7 @@ async fn due<B: Backend>(
         broker.deadlines.add(&session);
     } else {
         shared::session_ended(&*broker.backend, &session).await?;
-        broker.forget_exclusive(&session);
+        broker.forget(&session);
         broker.backend.delete_session(client).await?;
         Metrics::sub(&broker.metrics.persistent_sessions, 1);
     }
@@ -145,15 +149,36 @@ pub(crate) async fn publish_will<B: Backend>(
 ) {
     let Some(will) = will else { return };
     let message = will.into_message(broker.backend.now_ms());
-    let publish = Publish {
-        message,
-        publisher: client.clone(),
+    let published = match broker.hub.unstored_route(&message.topic) {
+        Some(route) => pass_on(broker, Arc::new(message.into()), route).await,
+        None => {
+            let publish = Publish {
+                message,
+                publisher: client.clone(),
+            };
+            broker.backend.publish(publish, None).await
+        }
     };
-    match broker.backend.publish(publish, None).await {
+    match published {
         Ok(()) => Metrics::add(&broker.metrics.wills_published, 1),
         Err(error) => {
             Metrics::add(&broker.metrics.refused, 1);
             tracing::warn!(%client, %error, "the will was not stored");
         }
     }
+}
+
+/// A message that is not stored, towards who is connected.
+async fn pass_on<B: Backend>(
+    broker: &Broker<B>,
+    message: Arc<SharedMessage>,
+    route: Arc<Route>,
+) -> Result<(), PublishError> {
+    if message.retain {
+        broker.hub.unstored.retained.set(&message)?;
+    }
+    let mut passing = Passing::new(None);
+    passing.push(message, route, &broker.metrics);
+    passing.settle(&broker.metrics).await;
+    Ok(())
 }

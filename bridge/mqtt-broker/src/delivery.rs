@@ -4,10 +4,9 @@
 use crate::backend::{Backend, FeedId, FeedRead, Position, ReadError};
 use crate::hub::{Hub, Subscriber};
 use crate::limits;
-use crate::mailbox::{Letter, Mailbox, Placed, cost};
-use futures_util::StreamExt;
+use crate::mailbox::{Batch, Letter, Mailbox, Placed, cost};
+use crate::running::Running;
 use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
 use mqtt_codec::TopicFilter;
 use mqtt_session::{Offer, Session};
 use router::PatternError;
@@ -72,7 +71,10 @@ pub(crate) struct Delivery<B: Backend> {
     subscriber: Subscriber<B>,
     /// Wants its positions to move on although nothing matches.
     wants_progress: bool,
-    feeds: BTreeMap<FeedId, Feed>,
+    /// In boxes: a node of the map has room for eleven, mostly there is one.
+    feeds: BTreeMap<FeedId, Box<Feed>>,
+    /// Of topics that are not stored.
+    unstored: VecDeque<Batch>,
     /// Feeds with messages to offer, or whose position the session does not know yet.
     ready: VecDeque<FeedId>,
     /// Feeds in [`State::Behind`].
@@ -84,7 +86,7 @@ pub(crate) struct Delivery<B: Backend> {
     tickets: u64,
     /// The session took nothing: too much is unacknowledged.
     window_full: bool,
-    reads: FuturesUnordered<BoxFuture<'static, ReadDone>>,
+    reads: Running<ReadDone>,
     wait: Option<BoxFuture<'static, Vec<FeedId>>>,
 }
 
@@ -95,13 +97,14 @@ impl<B: Backend> Delivery<B> {
             subscriber: Subscriber::new(hub),
             wants_progress,
             feeds: BTreeMap::new(),
+            unstored: VecDeque::new(),
             ready: VecDeque::new(),
             behind: BTreeSet::new(),
             buffered: 0,
             held: 0,
             tickets: 0,
             window_full: false,
-            reads: FuturesUnordered::new(),
+            reads: Running::default(),
             wait: None,
         }
     }
@@ -117,6 +120,11 @@ impl<B: Backend> Delivery<B> {
 
     pub fn unsubscribe(&mut self, filter: &TopicFilter) {
         self.subscriber.unsubscribe(filter);
+    }
+
+    /// Follows the session's subscriptions, for what is not stored.
+    pub fn sync_unstored(&mut self, session: &Session) {
+        self.subscriber.sync_unstored(session);
     }
 
     /// Follows the session's set of feeds. Gives how many messages were found to be lost.
@@ -151,7 +159,7 @@ impl<B: Backend> Delivery<B> {
                 held: VecDeque::new(),
                 queued: false,
             };
-            self.feeds.insert(*id, feed);
+            self.feeds.insert(*id, Box::new(feed));
             self.join(*id, false);
         }
         lost
@@ -208,6 +216,28 @@ impl<B: Backend> Delivery<B> {
         let mut budget = limits::OFFERS_PER_TURN;
         let mut progress = false;
         self.window_full = false;
+        // Where both wait, each has its half.
+        let for_feeds = if self.ready.is_empty() { 0 } else { budget / 2 };
+        while budget > for_feeds
+            && let Some(batch) = self.unstored.front_mut()
+        {
+            let Some(message) = batch.first() else {
+                self.unstored.pop_front();
+                continue;
+            };
+            let offer = match batch.share() {
+                None => session.offer_unstored(message, now_ms),
+                Some(share) => session.offer_unstored_shared(share, message, now_ms),
+            };
+            if offer == Offer::Full {
+                self.window_full = true;
+                break;
+            }
+            progress = true;
+            budget -= 1;
+            self.buffered = self.buffered.saturating_sub(cost(message));
+            batch.advance();
+        }
         for _ in 0..self.ready.len() {
             let Some(id) = self.ready.pop_front() else {
                 break;
@@ -264,9 +294,12 @@ impl<B: Backend> Delivery<B> {
         mail.lost
     }
 
-    /// Nothing comes any more.
-    pub fn leave(&mut self) {
+    /// Nothing comes any more. Gives how many messages are lost by that: those that are stored nowhere.
+    pub fn leave(&mut self) -> u64 {
         self.subscriber.leave();
+        let mail = self.subscriber.mailbox().take();
+        let lost = self.unstored.drain(..).chain(mail.batches);
+        lost.map(|batch| batch.len() as u64).sum()
     }
 
     /// Begins the reads and the wait that are due.
@@ -341,6 +374,10 @@ impl<B: Backend> Delivery<B> {
     /// Takes out what is in the mailbox.
     fn collect(&mut self) -> Collected {
         let mail = self.subscriber.mailbox().take();
+        for batch in mail.batches {
+            self.buffered += batch.cost();
+            self.unstored.push_back(batch);
+        }
         for Letter {
             feed: id,
             at,

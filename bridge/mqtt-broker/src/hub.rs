@@ -1,9 +1,12 @@
 //! Messages from the feeds to those who are connected: who subscribes to what, and one follower a feed.
 
 use crate::backend::{Backend, FeedId, Position};
+use crate::extra::PersistRules;
 use crate::follower::Follower;
 use crate::mailbox::{Mailbox, Recipient};
-use mqtt_codec::TopicFilter;
+use crate::unstored::{Route, Unstored};
+use mqtt_codec::{QoS, TopicFilter, TopicName};
+use mqtt_session::Session;
 use parking_lot::Mutex;
 use router::{Dialect, PatternError, Router};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,16 +20,18 @@ pub(crate) struct Hub<B> {
     router: Router<Recipient>,
     followers: Mutex<BTreeMap<FeedId, Arc<Follower>>>,
     mailboxes: AtomicU64,
+    pub unstored: Unstored,
     shutdown: CancellationToken,
 }
 
 impl<B: Backend> Hub<B> {
-    pub fn new(backend: Arc<B>, shutdown: CancellationToken) -> Arc<Hub<B>> {
+    pub fn new(backend: Arc<B>, rules: PersistRules, shutdown: CancellationToken) -> Arc<Hub<B>> {
         Arc::new(Hub {
             backend,
             router: Router::new(Dialect::SLASHED),
             followers: Mutex::default(),
             mailboxes: AtomicU64::new(0),
+            unstored: Unstored::new(rules),
             shutdown,
         })
     }
@@ -37,6 +42,11 @@ impl<B: Backend> Hub<B> {
 
     pub fn router(&self) -> &Router<Recipient> {
         &self.router
+    }
+
+    /// Who gets what is published to this topic now; `None` = it is stored, and the followers bring it.
+    pub fn unstored_route(&self, topic: &TopicName) -> Option<Arc<Route>> {
+        self.unstored.route(&self.router, topic)
     }
 
     pub fn progress_every(&self) -> Duration {
@@ -91,7 +101,10 @@ impl<B: Backend> Hub<B> {
 pub(crate) struct Subscriber<B: Backend> {
     hub: Arc<Hub<B>>,
     mailbox: Arc<Mailbox>,
-    filters: BTreeSet<TopicFilter>,
+    /// In order. Mostly there is one, for which a tree would have room for eleven.
+    filters: Vec<TopicFilter>,
+    /// Groups of which it is a member for what is not stored.
+    shares: BTreeSet<TopicFilter>,
     attached: BTreeMap<FeedId, Arc<Follower>>,
 }
 
@@ -101,7 +114,8 @@ impl<B: Backend> Subscriber<B> {
         Subscriber {
             hub,
             mailbox: Arc::new(Mailbox::new(id)),
-            filters: BTreeSet::new(),
+            filters: Vec::new(),
+            shares: BTreeSet::new(),
             attached: BTreeMap::new(),
         }
     }
@@ -114,15 +128,50 @@ impl<B: Backend> Subscriber<B> {
     pub fn subscribe(&mut self, filter: &TopicFilter) -> Result<(), PatternError> {
         let recipient = Recipient(self.mailbox.clone());
         self.hub.router.insert(filter.as_str(), recipient)?;
-        self.filters.insert(filter.clone());
+        if let Err(place) = self.filters.binary_search(filter) {
+            if self.filters.is_empty() {
+                self.filters.reserve_exact(1);
+            }
+            self.filters.insert(place, filter.clone());
+        }
         Ok(())
     }
 
     pub fn unsubscribe(&mut self, filter: &TopicFilter) {
-        if self.filters.remove(filter) {
+        if let Ok(place) = self.filters.binary_search(filter) {
+            self.filters.remove(place);
             let recipient = Recipient(self.mailbox.clone());
             self.hub.router.remove(filter.as_str(), &recipient);
         }
+    }
+
+    /// Follows the session's subscriptions, for what is not stored.
+    pub fn sync_unstored(&mut self, session: &Session) {
+        let unstored = &self.hub.unstored;
+        if !unstored.is_used() {
+            return;
+        }
+        let left = self.shares.iter().filter(|share| !session.is_member(share));
+        for share in left.cloned().collect::<Vec<_>>() {
+            unstored.groups.leave(&share, &self.mailbox);
+            self.shares.remove(&share);
+        }
+        for (share, _) in session.shared() {
+            if !self.shares.contains(share) {
+                match unstored.groups.join(share, &self.mailbox) {
+                    Ok(()) => drop(self.shares.insert(share.clone())),
+                    Err(error) => {
+                        tracing::warn!(%share, %error, "a group gets nothing that is not stored");
+                    }
+                }
+            }
+        }
+        let granted = session.subscriptions().iter();
+        let granted = granted.map(|(_, subscription)| subscription.options.qos);
+        let shared = session.shared().map(|(_, shared)| shared.options.qos);
+        let highest = granted.chain(shared).max();
+        self.mailbox
+            .set_wants_all(highest.is_some_and(|qos| qos != QoS::AtMostOnce));
     }
 
     /// From where on the mailbox brings what this feed has. `None` = it does not, read on.
@@ -150,8 +199,11 @@ impl<B: Backend> Subscriber<B> {
     /// Nothing comes into the mailbox any more.
     pub fn leave(&mut self) {
         let recipient = Recipient(self.mailbox.clone());
-        while let Some(filter) = self.filters.pop_first() {
+        while let Some(filter) = self.filters.pop() {
             self.hub.router.remove(filter.as_str(), &recipient);
+        }
+        while let Some(share) = self.shares.pop_first() {
+            self.hub.unstored.groups.leave(&share, &self.mailbox);
         }
         while let Some((_, follower)) = self.attached.pop_first() {
             follower.detach(self.mailbox.id());

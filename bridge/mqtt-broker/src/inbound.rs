@@ -1,12 +1,18 @@
 //! Packets from the client, each to its handler in the session and, where needed, to the backend.
 
-use crate::backend::{Backend, FeedId, Publish, PublishError, StorageError};
+use crate::backend::{
+    Backend, FeedId, Message, Publish, PublishError, SharedMessage, StorageError,
+};
 use crate::connection::{Connection, End};
 use crate::extra::exclusive;
+use crate::limits;
 use crate::metrics::Metrics;
+use crate::passing::Passing;
+use crate::unstored::Route;
+use futures_util::future::BoxFuture;
 use mqtt_codec::{
-    Packet, PacketId, QoS, ReasonCode, Subscribe, SubscribeFilter, TopicFilter, Unsubscribe,
-    Version,
+    Packet, PacketId, QoS, ReasonCode, Subscribe, SubscribeFilter, TopicFilter, TopicName,
+    Unsubscribe, Version,
 };
 use mqtt_session::{Close, PublishAction};
 use std::collections::BTreeSet;
@@ -18,8 +24,15 @@ pub(crate) enum Done {
     Stored {
         qos: QoS,
         packet_id: Option<PacketId>,
+        /// What of the limits it took: nothing, where it was not with the backend.
         bytes: usize,
+        messages: usize,
         result: Result<(), PublishError>,
+    },
+    Together {
+        answers: Vec<Answer>,
+        bytes: usize,
+        results: Vec<Result<(), PublishError>>,
     },
     /// A QoS 2 message that had been stored before: only its place in the order of answers was kept.
     Repeated { packet_id: PacketId },
@@ -29,6 +42,20 @@ pub(crate) enum Done {
     },
 }
 
+/// How a message that was published together with others is answered.
+pub(crate) struct Answer {
+    qos: QoS,
+    packet_id: Option<PacketId>,
+}
+
+/// Messages that were read together and go to the backend together.
+#[derive(Default)]
+pub(crate) struct Gathered {
+    publishes: Vec<Publish>,
+    answers: Vec<Answer>,
+    bytes: usize,
+}
+
 /// What one filter of a SUBSCRIBE came to.
 pub(crate) struct SubscribedOne {
     pub reason_code: ReasonCode,
@@ -36,31 +63,32 @@ pub(crate) struct SubscribedOne {
     pub send_retained: Option<TopicFilter>,
 }
 
+/// What waits is kept over a restart, and of this topic nothing may be kept.
+fn never_later() -> PublishError {
+    PublishError::TopicNameInvalid("messages on this topic are not stored: no delay".to_owned())
+}
+
 impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     /// `true` = DISCONNECT.
-    pub(crate) async fn handle(&mut self, packet: Packet) -> Result<bool, End> {
-        Metrics::add(&self.broker.metrics.packets_in, 1);
+    pub(crate) async fn handle(&mut self, packet: Packet, now_ms: i64) -> Result<bool, End> {
         match packet {
-            Packet::Publish(publish) => {
-                let now_ms = self.broker.backend.now_ms();
-                self.publish(*publish, now_ms)?;
-            }
+            Packet::Publish(publish) => self.publish(*publish, now_ms)?,
             Packet::PubAck(ack) => self.session.handle_puback(&ack),
             Packet::PubRec(ack) => self.session.handle_pubrec(&ack),
             Packet::PubComp(ack) => self.session.handle_pubcomp(&ack),
             Packet::PubRel(ack) => {
                 if self.session.handle_pubrel(&ack) {
-                    self.release(ack.packet_id);
+                    self.release(ack.packet_id)?;
                 }
             }
-            Packet::Subscribe(subscribe) => self.subscribe(subscribe).await?,
-            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe).await?,
+            Packet::Subscribe(subscribe) => Box::pin(self.subscribe(subscribe)).await?,
+            Packet::Unsubscribe(unsubscribe) => Box::pin(self.unsubscribe(unsubscribe)).await?,
             Packet::PingReq => self.session.handle_pingreq(),
             Packet::Disconnect(disconnect) => {
                 self.session.handle_disconnect(&disconnect)?;
                 return Ok(true);
             }
-            Packet::Auth(auth) => self.authenticate_again(auth).await?,
+            Packet::Auth(auth) => Box::pin(self.authenticate_again(auth)).await?,
             Packet::Connect(_)
             | Packet::ConnAck(_)
             | Packet::SubAck(_)
@@ -76,41 +104,60 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         Ok(false)
     }
 
-    fn publish(&mut self, publish: mqtt_codec::Publish, now_ms: i64) -> Result<(), Close> {
+    fn publish(&mut self, publish: mqtt_codec::Publish, now_ms: i64) -> Result<(), End> {
         let qos = publish.qos;
         let bytes = publish.payload.len();
         match self.session.handle_publish(publish, now_ms)? {
             PublishAction::Repeat { packet_id } => {
-                self.publishing
-                    .push_back(Box::pin(async move { Done::Repeated { packet_id } }));
+                self.begin(Box::pin(std::future::ready(Done::Repeated { packet_id })));
             }
             PublishAction::Store {
                 mut message,
                 packet_id,
             } => {
-                Metrics::by_qos(&self.broker.metrics.messages_in, qos);
-                self.publishing_bytes += bytes;
+                if let Some(count) = self.messages_in.get_mut(usize::from(qos as u8)) {
+                    *count += 1;
+                }
                 self.throttle_message();
+                let done = |result| Done::Stored {
+                    qos,
+                    packet_id,
+                    bytes: 0,
+                    messages: 0,
+                    result,
+                };
                 let due_ms = match self.admit(&mut message, now_ms) {
                     Ok(due_ms) => due_ms,
-                    Err(error) => {
-                        let refused = Done::Stored {
-                            qos,
-                            packet_id,
-                            bytes,
-                            result: Err(error),
-                        };
-                        self.publishing
-                            .push_back(Box::pin(std::future::ready(refused)));
-                        return Ok(());
-                    }
+                    Err(error) => return self.answer_in_order(done(Err(error))),
                 };
-                let backend = self.broker.backend.clone();
+                if let Some(route) = self.unstored_route(&message.topic) {
+                    let passed = match due_ms {
+                        None => self.pass_on(message, route),
+                        Some(_) => Err(never_later()),
+                    };
+                    if let (Ok(()), Some(id), QoS::ExactlyOnce) = (&passed, packet_id, qos) {
+                        self.unstored_ids.insert(id);
+                    }
+                    return self.answer_in_order(done(passed));
+                }
+                self.publishing_bytes += bytes;
+                self.publishing_messages += 1;
                 let publisher = self.session.client_id().clone();
+                if qos != QoS::ExactlyOnce && !message.retain && due_ms.is_none() {
+                    let gathered = &mut self.gathered;
+                    gathered.publishes.push(Publish { message, publisher });
+                    gathered.answers.push(Answer { qos, packet_id });
+                    gathered.bytes += bytes;
+                    if gathered.publishes.len() >= limits::GATHERED {
+                        self.publish_gathered();
+                    }
+                    return Ok(());
+                }
+                let backend = self.broker.backend.clone();
                 let exactly_once = packet_id
                     .filter(|_| qos == QoS::ExactlyOnce)
                     .map(|id| (publisher.clone(), id));
-                self.publishing.push_back(Box::pin(async move {
+                self.begin(Box::pin(async move {
                     let publish = Publish { message, publisher };
                     let result = match due_ms {
                         None => backend.publish(publish, exactly_once).await,
@@ -120,6 +167,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                         qos,
                         packet_id,
                         bytes,
+                        messages: 1,
                         result,
                     }
                 }));
@@ -128,15 +176,80 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         Ok(())
     }
 
-    fn release(&mut self, packet_id: PacketId) {
+    /// At once, if nothing before it waits for storage: answers go out in the order of what they answer [MQTT-4.6.0-2, 4.6.0-3].
+    fn answer_in_order(&mut self, done: Done) -> Result<(), End> {
+        self.publish_gathered();
+        if self.publishing.is_empty() {
+            return self.published(done);
+        }
+        self.begin(Box::pin(std::future::ready(done)));
+        Ok(())
+    }
+
+    /// Behind everything that came before.
+    fn begin(&mut self, work: BoxFuture<'static, Done>) {
+        self.publish_gathered();
+        self.publishing.push_back(work);
+    }
+
+    /// Gives the backend what was gathered, if something was.
+    pub(crate) fn publish_gathered(&mut self) {
+        if self.gathered.publishes.is_empty() {
+            return;
+        }
+        let Gathered {
+            publishes,
+            answers,
+            bytes,
+        } = std::mem::take(&mut self.gathered);
+        let backend = self.broker.backend.clone();
+        self.publishing.push_back(Box::pin(async move {
+            let results = backend.publish_all(publishes).await;
+            Done::Together {
+                answers,
+                bytes,
+                results,
+            }
+        }));
+    }
+
+    /// `None` = messages on this topic are stored.
+    fn unstored_route(&self, topic: &TopicName) -> Option<Arc<Route>> {
+        let passing = self.passing.as_ref();
+        match passing.and_then(|passing| passing.route(topic)) {
+            Some(route) => Some(route.clone()),
+            None => self.broker.hub.unstored_route(topic),
+        }
+    }
+
+    /// Towards who is connected; nothing is stored.
+    fn pass_on(&mut self, message: Message, route: Arc<Route>) -> Result<(), PublishError> {
+        let message: Arc<SharedMessage> = Arc::new(message.into());
+        if message.retain {
+            self.broker.hub.unstored.retained.set(&message)?;
+        }
+        let own = self.delivery.mailbox().id();
+        let passing = self
+            .passing
+            .get_or_insert_with(|| Box::new(Passing::new(Some(own))));
+        passing.push(message, route, &self.broker.metrics);
+        Ok(())
+    }
+
+    fn release(&mut self, packet_id: PacketId) -> Result<(), End> {
+        if self.unstored_ids.remove(&packet_id) {
+            let result = Ok(());
+            return self.answer_in_order(Done::Released { packet_id, result });
+        }
         let backend = self.broker.backend.clone();
         let client = self.session.client_id().clone();
-        self.publishing.push_back(Box::pin(async move {
+        self.begin(Box::pin(async move {
             Done::Released {
                 packet_id,
                 result: backend.release(&client, packet_id).await,
             }
         }));
+        Ok(())
     }
 
     pub(crate) fn published(&mut self, done: Done) -> Result<(), End> {
@@ -153,16 +266,39 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 qos,
                 packet_id,
                 bytes,
+                messages,
                 result,
             } => {
                 self.publishing_bytes = self.publishing_bytes.saturating_sub(bytes);
-                let result = match result {
-                    Ok(()) => Ok(()),
-                    Err(error) => self.refused(error, qos)?,
-                };
-                self.session.publish_stored(qos, packet_id, result);
+                self.publishing_messages = self.publishing_messages.saturating_sub(messages);
+                self.stored(qos, packet_id, result)?;
+            }
+            Done::Together {
+                answers,
+                bytes,
+                results,
+            } => {
+                self.publishing_bytes = self.publishing_bytes.saturating_sub(bytes);
+                self.publishing_messages = self.publishing_messages.saturating_sub(answers.len());
+                for (Answer { qos, packet_id }, result) in answers.into_iter().zip(results) {
+                    self.stored(qos, packet_id, result)?;
+                }
             }
         }
+        Ok(())
+    }
+
+    fn stored(
+        &mut self,
+        qos: QoS,
+        packet_id: Option<PacketId>,
+        result: Result<(), PublishError>,
+    ) -> Result<(), End> {
+        let result = match result {
+            Ok(()) => Ok(()),
+            Err(error) => self.refused(error, qos)?,
+        };
+        self.session.publish_stored(qos, packet_id, result);
         Ok(())
     }
 
@@ -248,7 +384,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             broker.exclusives.release(&entry.filter, client);
         }
         let feeds = if entry.filter.is_shared() {
-            self.join(&entry.filter).await?;
+            Box::pin(self.join(&entry.filter)).await?;
             Vec::new()
         } else {
             if let Err(error) = self.delivery.subscribe(&entry.filter) {
@@ -273,7 +409,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         with_retained: Vec<TopicFilter>,
     ) -> Result<(), StorageError> {
         for filter in with_retained {
-            for message in self.broker.backend.retained(&filter).await? {
+            for message in self.broker.retained(&filter).await? {
                 self.retained
                     .push_back((filter.clone(), Arc::new(message.into())));
             }
@@ -283,6 +419,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         }
         self.sync_feeds();
         self.shared.sync(&self.session);
+        self.delivery.sync_unstored(&self.session);
         self.follow_sys();
         self.place.entry.update(&self.session);
         Ok(())
@@ -344,6 +481,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             self.save_now().await?;
         }
         self.sync_feeds();
+        self.delivery.sync_unstored(&self.session);
         self.follow_sys();
         self.place.entry.update(&self.session);
         Ok(codes)

@@ -111,7 +111,7 @@ impl<B: Backend> Broker<B> {
         let session = Session::from_bytes(client.clone(), saved.bytes)
             .map_err(|error| StorageError(error.to_string()))?;
         shared::session_ended(&*self.backend, &session).await?;
-        self.forget_exclusive(&session);
+        self.forget(&session);
         self.backend.delete_session(client).await?;
         crate::Metrics::sub(&self.metrics.persistent_sessions, 1);
         Ok(true)
@@ -147,9 +147,16 @@ impl<B: Backend> Broker<B> {
         Ok(Some(was_there))
     }
 
-    /// The retained messages that match.
+    /// The retained messages that match, stored or not.
     pub async fn retained(&self, filter: &TopicFilter) -> Result<Vec<Message>, StorageError> {
-        self.backend.retained(filter).await
+        let mut found = self.backend.retained(filter).await?;
+        let unstored = &self.hub.unstored;
+        if unstored.is_used() {
+            // What is stored of such a topic is of a time before its rule.
+            found.retain(|message| unstored.is_stored(&message.topic));
+            found.extend(unstored.retained.matching(filter, self.backend.now_ms()));
+        }
+        Ok(found)
     }
 
     /// The slowest first.

@@ -14,12 +14,16 @@ pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 pub const MAX_OUTPUT: usize = 256 * 1024;
 /// Payloads from this size on, bytes, go to the socket by reference instead of being copied together.
 pub const BY_REFERENCE: usize = 4 * 1024;
+/// What room is made for at once where many packets come, bytes for each.
+pub const SMALL_PACKET: usize = 128;
 /// Pieces of output that one write takes.
 pub const WRITE_PIECES: usize = 32;
 /// Most bytes of one read from the socket. Each thread has a buffer of this size.
 pub const READ_CHUNK: usize = 64 * 1024;
 /// Publishes of one connection that are with the backend at a time. Above that its socket is not read.
 pub const MAX_PUBLISHING: usize = 2_048;
+/// Of them, those that are given to the backend at a time.
+pub const GATHERED: usize = 512;
 /// Their payload bytes.
 pub const MAX_PUBLISHING_BYTES: usize = 8 * 1024 * 1024;
 /// Messages that the hub keeps for a connection that does not take them. Above that the connection reads the feeds by itself.
@@ -30,9 +34,16 @@ pub const MAILBOX_BYTES: usize = 512 * 1024;
 pub const FOLLOW_READ: usize = 64 * 1024;
 /// How far behind the follower, in positions, a connection may be that attaches to it. It reads the rest by itself.
 pub const JOIN_DISTANCE: u64 = 4_096;
-/// How long a follower waits for a connection that does not empty its mailbox, although its client takes what it is sent.
+/// How long a follower waits for a connection that does not empty its mailbox, although its client takes what it is sent; and a publisher
+/// of what is not stored for any connection.
 pub const ROOM_WAIT: Duration = Duration::from_secs(1);
-/// Topics of which a follower remembers who wants them.
+/// Messages of one publisher that are not stored and are put into the mailboxes together.
+pub const PASSING_RUN: usize = 1_024;
+/// Bytes of the retained messages of topics that are not stored. One more is refused (0x97).
+pub const UNSTORED_RETAINED_BYTES: usize = 64 * 1024 * 1024;
+/// What each of them is counted with beside topic and payload.
+pub const RETAINED_OVERHEAD: usize = 256;
+/// Topics of which a follower, or the hub for what is not stored, remembers who wants them.
 pub const CACHED_TOPICS: usize = 8_192;
 /// Asked from a feed at a time by a connection that is behind, bytes of payload.
 pub const FEED_READ: usize = 64 * 1024;

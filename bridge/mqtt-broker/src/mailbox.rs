@@ -3,6 +3,7 @@
 use crate::backend::{FeedId, Position};
 use crate::limits;
 use futures_util::task::AtomicWaker;
+use mqtt_codec::TopicFilter;
 use mqtt_session::SharedMessage;
 use parking_lot::Mutex;
 use std::hash::{Hash, Hasher};
@@ -22,22 +23,94 @@ pub(crate) struct Letter {
     pub message: Option<Arc<SharedMessage>>,
 }
 
+/// Messages that are not stored, in order; shared by all who get them.
+#[derive(Clone, Debug)]
+pub(crate) struct Batch {
+    messages: Arc<[Arc<SharedMessage>]>,
+    /// So many of them are done with.
+    taken: usize,
+    /// Given to a member of this group.
+    share: Option<TopicFilter>,
+    cost: usize,
+}
+
+impl Batch {
+    pub fn new(messages: Arc<[Arc<SharedMessage>]>, share: Option<TopicFilter>) -> Batch {
+        Batch {
+            cost: messages.iter().map(|message| cost(message)).sum(),
+            messages,
+            taken: 0,
+            share,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.messages.len().saturating_sub(self.taken)
+    }
+
+    /// Of all its messages, as they wait.
+    pub fn cost(&self) -> usize {
+        self.cost
+    }
+
+    pub fn share(&self) -> Option<&TopicFilter> {
+        self.share.as_ref()
+    }
+
+    pub fn first(&self) -> Option<&Arc<SharedMessage>> {
+        self.messages.get(self.taken)
+    }
+
+    /// The first is done with.
+    pub fn advance(&mut self) {
+        self.taken += 1;
+    }
+
+    /// `None` = nothing is left.
+    pub fn filter(&self, keep: impl Fn(&SharedMessage) -> bool) -> Option<Batch> {
+        let rest = self.messages.get(self.taken..).unwrap_or_default().iter();
+        let kept: Arc<[_]> = rest.filter(|message| keep(message)).cloned().collect();
+        (!kept.is_empty()).then(|| Batch::new(kept, self.share.clone()))
+    }
+}
+
+/// What did not fit.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub batch: Batch,
+    pub full: Full,
+}
+
 #[derive(Debug, Default)]
 struct Inside {
     letters: Vec<Letter>,
+    batches: Vec<Batch>,
+    /// Messages in the batches.
+    in_batches: usize,
     bytes: usize,
     lost: u64,
     /// The positions have moved although nothing matched.
     progress: bool,
-    /// Followers that wait for room.
+    /// Followers and publishers that wait for room.
     waiting: Vec<Arc<Notify>>,
 }
 
 impl Inside {
     fn notify(&mut self) {
-        for follower in self.waiting.drain(..) {
-            follower.notify_one();
+        for one in self.waiting.drain(..) {
+            one.notify_one();
         }
+    }
+
+    /// Whoever waits asks again whenever another mailbox has room, and is told once.
+    fn tell(&mut self, one: &Arc<Notify>) {
+        if !self.waiting.iter().any(|known| Arc::ptr_eq(known, one)) {
+            self.waiting.push(one.clone());
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.letters.len() + self.in_batches
     }
 }
 
@@ -45,6 +118,7 @@ impl Inside {
 #[derive(Debug, Default)]
 pub(crate) struct Mail {
     pub letters: Vec<Letter>,
+    pub batches: Vec<Batch>,
     pub lost: u64,
     pub progress: bool,
 }
@@ -67,6 +141,10 @@ pub(crate) struct Mailbox {
     owner: AtomicWaker,
     /// Why the owner waits for its client and not for a processor: [`SOCKET`], [`WINDOW`].
     blocked: AtomicU8,
+    /// A subscription of the owner has a QoS above 0.
+    wants_all: AtomicBool,
+    /// A publisher has waited for room in vain since the owner took something out.
+    given_up: AtomicBool,
 }
 
 /// The client's socket takes nothing.
@@ -82,6 +160,8 @@ impl Mailbox {
             ready: AtomicBool::new(false),
             owner: AtomicWaker::new(),
             blocked: AtomicU8::new(0),
+            wants_all: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
         }
     }
 
@@ -105,7 +185,7 @@ impl Mailbox {
     ) -> Result<(), Full> {
         let mut inside = self.inside.lock();
         let mut room = limits::MAILBOX_BYTES.saturating_sub(inside.bytes);
-        let mut free = limits::MAILBOX_MESSAGES.saturating_sub(inside.letters.len());
+        let mut free = limits::MAILBOX_MESSAGES.saturating_sub(inside.count());
         let fitting = pending.iter().take_while(|(_, message)| {
             let fits = room > 0 && free > 0;
             room = room.saturating_sub(cost(message));
@@ -128,10 +208,7 @@ impl Mailbox {
             (true, _) => Ok(()),
             (false, true) => Err(Full::Blocked),
             (false, false) => {
-                // It asks again whenever another mailbox has room, and is told once.
-                let told = |one: &Arc<Notify>| inside.waiting.iter().any(|w| Arc::ptr_eq(w, one));
-                let new = waiting.filter(|one| !told(one)).cloned();
-                inside.waiting.extend(new);
+                waiting.into_iter().for_each(|one| inside.tell(one));
                 Err(Full::ForNow)
             }
         };
@@ -140,6 +217,47 @@ impl Mailbox {
             self.wake();
         }
         result
+    }
+
+    /// Puts a batch in as a whole, if there is any room; otherwise `waiting` is notified when there is, or when the owner is blocked.
+    pub fn put_batch(&self, batch: Batch, waiting: &Arc<Notify>) -> Result<(), Refusal> {
+        let mut inside = self.inside.lock();
+        if inside.bytes < limits::MAILBOX_BYTES && inside.count() < limits::MAILBOX_MESSAGES {
+            inside.bytes += batch.cost();
+            inside.in_batches += batch.len();
+            inside.batches.push(batch);
+            drop(inside);
+            self.wake();
+            return Ok(());
+        }
+        inside.tell(waiting);
+        let full = if self.is_blocked() {
+            Full::Blocked
+        } else {
+            Full::ForNow
+        };
+        Err(Refusal { batch, full })
+    }
+
+    /// The owner waits for its client.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Acquire) != 0
+    }
+
+    pub fn set_wants_all(&self, wants_all: bool) {
+        self.wants_all.store(wants_all, Ordering::Relaxed);
+    }
+
+    pub fn wants_all(&self) -> bool {
+        self.wants_all.load(Ordering::Relaxed)
+    }
+
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
     }
 
     /// Always has room: once for each time that the owner was attached.
@@ -193,9 +311,14 @@ impl Mailbox {
         self.ready.store(false, Ordering::Release);
         let mut inside = self.inside.lock();
         inside.bytes = 0;
+        inside.in_batches = 0;
         inside.notify();
+        if self.given_up.load(Ordering::Relaxed) {
+            self.given_up.store(false, Ordering::Relaxed);
+        }
         Mail {
             letters: std::mem::take(&mut inside.letters),
+            batches: std::mem::take(&mut inside.batches),
             lost: std::mem::take(&mut inside.lost),
             progress: std::mem::take(&mut inside.progress),
         }

@@ -1,6 +1,5 @@
 //! Counters the host exports. Plain atomics: they are read now and then and order nothing.
 
-use mqtt_codec::QoS;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 #[derive(Debug, Default)]
@@ -29,6 +28,8 @@ pub struct Metrics {
     pub refused: AtomicU64,
     /// To clients: gone by retention before they were read, or larger than the client takes.
     pub dropped: AtomicU64,
+    /// To clients, of topics that are not stored: there was no room for them.
+    pub unstored_dropped: AtomicU64,
     pub wills_published: AtomicU64,
 }
 
@@ -47,12 +48,6 @@ impl Metrics {
             if count > 0 {
                 counter.fetch_add(count, Relaxed);
             }
-        }
-    }
-
-    pub(crate) fn by_qos(counters: &[AtomicU64; 3], qos: QoS) {
-        if let Some(counter) = counters.get(usize::from(qos as u8)) {
-            counter.fetch_add(1, Relaxed);
         }
     }
 }

@@ -28,6 +28,14 @@ impl Output {
         self.len() == 0
     }
 
+    /// So many packets are about to come: room for small ones is made at once.
+    pub fn expect(&mut self, packets: usize) {
+        if packets > 8 {
+            self.tail
+                .reserve((packets * limits::SMALL_PACKET).min(limits::MAX_OUTPUT / 4));
+        }
+    }
+
     /// To append something small to.
     pub fn tail(&mut self) -> &mut BytesMut {
         &mut self.tail

@@ -5,14 +5,17 @@ use crate::backend::ClientId;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
-use tokio::sync::{OwnedMutexGuard, watch};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::{Notify, Semaphore};
 
 #[derive(Debug)]
 struct Slot {
-    /// Held as long as a connection (or the deadline task) has the session.
-    lock: Arc<tokio::sync::Mutex<()>>,
+    /// One permit, which a connection (or the deadline task) takes for as long as it has the session.
+    free: Semaphore,
     /// How many connections want it. Above zero, the holder ends.
-    waiting: watch::Sender<usize>,
+    waiting: AtomicUsize,
+    /// The holder is to look at `waiting`.
+    wanted: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -26,16 +29,14 @@ pub(crate) struct Claim {
     registry: Arc<Registry>,
     client: ClientId,
     slot: Arc<Slot>,
-    guard: Option<OwnedMutexGuard<()>>,
+    has_permit: bool,
 }
 
 struct Waiting<'a>(&'a Slot);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0
-            .waiting
-            .send_modify(|count| *count = count.saturating_sub(1));
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -44,8 +45,9 @@ impl Registry {
         let mut slots = self.slots.lock();
         let slot = slots.entry(client.clone()).or_insert_with(|| {
             Arc::new(Slot {
-                lock: Arc::default(),
-                waiting: watch::Sender::new(0),
+                free: Semaphore::new(1),
+                waiting: AtomicUsize::new(0),
+                wanted: Notify::new(),
             })
         });
         slot.clone()
@@ -54,23 +56,25 @@ impl Registry {
     /// Tells the holder to end and waits until it has. The flag: was there a holder?
     pub async fn take_over(self: &Arc<Self>, client: &ClientId) -> (Claim, bool) {
         let mut claim = self.unheld(client);
-        if let Ok(guard) = claim.slot.lock.clone().try_lock_owned() {
-            claim.guard = Some(guard);
+        if claim.try_hold() {
             return (claim, false);
         }
-        let slot = claim.slot.clone();
-        slot.waiting.send_modify(|count| *count += 1);
-        let waiting = Waiting(&slot);
-        claim.guard = Some(slot.lock.clone().lock_owned().await);
+        claim.slot.waiting.fetch_add(1, Ordering::AcqRel);
+        let waiting = Waiting(&claim.slot);
+        claim.slot.wanted.notify_one();
+        // It is never closed.
+        if let Ok(permit) = claim.slot.free.acquire().await {
+            permit.forget();
+        }
         drop(waiting);
+        claim.has_permit = true;
         (claim, true)
     }
 
     /// `None` = a connection has it.
     pub fn try_claim(self: &Arc<Self>, client: &ClientId) -> Option<Claim> {
         let mut claim = self.unheld(client);
-        claim.guard = Some(claim.slot.lock.clone().try_lock_owned().ok()?);
-        Some(claim)
+        claim.try_hold().then_some(claim)
     }
 
     fn unheld(self: &Arc<Self>, client: &ClientId) -> Claim {
@@ -78,21 +82,36 @@ impl Registry {
             registry: self.clone(),
             client: client.clone(),
             slot: self.slot(client),
-            guard: None,
+            has_permit: false,
         }
     }
 }
 
 impl Claim {
-    /// Above zero: somebody wants to take over.
-    pub fn wanted(&self) -> watch::Receiver<usize> {
-        self.slot.waiting.subscribe()
+    fn try_hold(&mut self) -> bool {
+        if let Ok(permit) = self.slot.free.try_acquire() {
+            permit.forget();
+            self.has_permit = true;
+        }
+        self.has_permit
+    }
+
+    /// Resolves when somebody wants to take over. To be dropped before the claim is.
+    pub fn wanted(&self) -> impl Future<Output = ()> + use<> {
+        let slot = self.slot.clone();
+        async move {
+            while slot.waiting.load(Ordering::Acquire) == 0 {
+                slot.wanted.notified().await;
+            }
+        }
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.guard = None;
+        if self.has_permit {
+            self.slot.free.add_permits(1);
+        }
         let mut slots = self.registry.slots.lock();
         // The map's and ours: nobody else has or wants it, and under the map's lock nobody can begin to.
         if Arc::strong_count(&self.slot) == 2 {

@@ -6,9 +6,8 @@ use crate::backend::{
     Backend, ClientId, FeedId, Position, ReadError, SharedMessage, StorageError, Taken,
 };
 use crate::limits;
-use futures_util::StreamExt;
+use crate::running::Running;
 use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
 use mqtt_codec::{QoS, TopicFilter};
 use mqtt_session::{Offer, Session, SharedPlace};
 use std::collections::{BTreeMap, VecDeque};
@@ -41,7 +40,7 @@ pub(crate) struct SharedDelivery<B> {
     client: ClientId,
     groups: BTreeMap<TopicFilter, Group>,
     /// Settlements and releases on their way.
-    work: FuturesUnordered<BoxFuture<'static, Done>>,
+    work: Running<Done>,
     settling: bool,
 }
 
@@ -65,7 +64,7 @@ impl<B: Backend> SharedDelivery<B> {
             backend,
             client,
             groups: BTreeMap::new(),
-            work: FuturesUnordered::new(),
+            work: Running::default(),
             settling: false,
         }
     }
@@ -170,7 +169,7 @@ impl<B: Backend> SharedDelivery<B> {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Done> {
-        if let Poll::Ready(Some(done)) = self.work.poll_next_unpin(context) {
+        if let Poll::Ready(Some(done)) = self.work.poll_next(context) {
             return Poll::Ready(done);
         }
         for (share, group) in &mut self.groups {

@@ -138,13 +138,15 @@ impl Sys {
         number("messages/sent", value("messages/sent"));
         number("publish/messages/received", value("publish/received"));
         number("publish/messages/sent", value("publish/sent"));
-        number("publish/messages/dropped", metrics.dropped.load(Relaxed));
+        let dropped = metrics.dropped.load(Relaxed) + metrics.unstored_dropped.load(Relaxed);
+        number("publish/messages/dropped", dropped);
         number("bytes/received", value("bytes/received"));
         number("bytes/sent", value("bytes/sent"));
         number("subscriptions/count", subscriptions);
         number("shared_subscriptions/count", shared);
         if let Some(retained) = broker.backend.retained_count() {
-            number("retained messages/count", retained);
+            let unstored = broker.hub.unstored.retained.len() as u64;
+            number("retained messages/count", retained + unstored);
         }
         for (name, load) in loads {
             for ((window, _), average) in MINUTES.iter().zip(load.averages) {

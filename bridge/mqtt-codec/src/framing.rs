@@ -4,7 +4,7 @@ use crate::reason::codes;
 use crate::wire::{Reader, put_variable_byte_integer, variable_byte_integer};
 use crate::{
     Ack, Auth, ConnAck, Connect, DecodeError, Disconnect, Packet, Publish, SubAck, Subscribe,
-    UnsubAck, Unsubscribe, Version, limits,
+    TopicName, UnsubAck, Unsubscribe, Version, limits,
 };
 use bytes::{BufMut, BytesMut};
 
@@ -14,6 +14,8 @@ pub struct Decoder {
     /// `None` until CONNECT was seen.
     version: Option<Version>,
     max_packet_size: usize,
+    /// Of the last PUBLISH: most clients publish to one topic again and again.
+    topic: Option<TopicName>,
 }
 
 impl Decoder {
@@ -23,6 +25,7 @@ impl Decoder {
         Decoder {
             version: None,
             max_packet_size,
+            topic: None,
         }
     }
 
@@ -31,6 +34,7 @@ impl Decoder {
         Decoder {
             version: Some(version),
             max_packet_size,
+            topic: None,
         }
     }
 
@@ -85,7 +89,12 @@ impl Decoder {
         Ok(match kind {
             1 => return Err(DecodeError::Protocol("a second CONNECT [MQTT-3.1.0-2]")),
             2 => Packet::ConnAck(Box::new(ConnAck::decode(body, version)?)),
-            3 => Packet::Publish(Box::new(Publish::decode(flags, body, version)?)),
+            3 => Packet::Publish(Box::new(Publish::decode(
+                flags,
+                body,
+                version,
+                &mut self.topic,
+            )?)),
             4 => Packet::PubAck(Ack::decode(body, version, codes::PUBACK)?),
             5 => Packet::PubRec(Ack::decode(body, version, codes::PUBACK)?),
             6 => Packet::PubRel(Ack::decode(body, version, codes::PUBREL)?),

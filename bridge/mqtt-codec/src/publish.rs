@@ -2,7 +2,7 @@
 
 use crate::properties::id;
 use crate::publish_head::PublishHead;
-use crate::wire::Reader;
+use crate::wire::{Reader, text};
 use crate::{DecodeError, PacketId, Properties, QoS, TopicName, Version};
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -31,10 +31,12 @@ const ALLOWED: &[u8] = &[
 ];
 
 impl Publish {
+    /// `last` is the topic of the PUBLISH before, if there was one.
     pub(crate) fn decode(
         flags: u8,
         mut r: Reader,
         version: Version,
+        last: &mut Option<TopicName>,
     ) -> Result<Publish, DecodeError> {
         let qos = QoS::from_u8((flags >> 1) & 3)
             .ok_or(DecodeError::Malformed("QoS 3 in PUBLISH [MQTT-3.3.1-4]"))?;
@@ -42,7 +44,14 @@ impl Publish {
         if dup && qos == QoS::AtMostOnce {
             return Err(DecodeError::Malformed("DUP with QoS 0 [MQTT-3.3.1-2]"));
         }
-        let topic = r.string()?;
+        let topic = r.binary()?;
+        let known = last
+            .as_ref()
+            .filter(|last| topic == last.as_str().as_bytes());
+        let known = known.cloned();
+        if known.is_none() {
+            text(&topic)?;
+        }
         let packet_id = match qos {
             QoS::AtMostOnce => None,
             _ => Some(r.packet_id()?),
@@ -58,7 +67,14 @@ impl Publish {
                 "no topic and no topic alias (section 3.3.2.1)",
             ));
         } else {
-            Some(TopicName::new(&topic).map_err(DecodeError::TopicName)?)
+            match known {
+                Some(known) => Some(known),
+                None => {
+                    let topic = TopicName::new(text(&topic)?).map_err(DecodeError::TopicName)?;
+                    *last = Some(topic.clone());
+                    Some(topic)
+                }
+            }
         };
         Ok(Publish {
             dup,

@@ -54,15 +54,19 @@ impl Reader {
     /// UTF-8 without U+0000 and without surrogates [MQTT-1.5.4-1, 1.5.4-2].
     pub fn string(&mut self) -> Result<String, DecodeError> {
         let bytes = self.binary()?;
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|_| DecodeError::Malformed("a string is not UTF-8 [MQTT-1.5.4-1]"))?;
-        if text.contains('\0') {
-            return Err(DecodeError::Malformed(
-                "a string contains U+0000 [MQTT-1.5.4-2]",
-            ));
-        }
-        Ok(text.to_owned())
+        text(&bytes).map(str::to_owned)
     }
+}
+
+pub(crate) fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| DecodeError::Malformed("a string is not UTF-8 [MQTT-1.5.4-1]"))?;
+    if text.contains('\0') {
+        return Err(DecodeError::Malformed(
+            "a string contains U+0000 [MQTT-1.5.4-2]",
+        ));
+    }
+    Ok(text)
 }
 
 /// Value and the number of bytes it took; `None` = more bytes are needed.

@@ -1,6 +1,6 @@
 //! PUBREC: the client has a QoS 2 message and keeps its packet id (section 4.3.3).
 
-use crate::in_flight::Awaiting;
+use crate::in_flight::{Awaiting, Source};
 use crate::{Delivery, Session};
 use mqtt_codec::{Ack, ReasonCode};
 
@@ -13,7 +13,9 @@ impl Session {
                 self.resend();
             }
             Some(entry) if entry.awaiting != Awaiting::PubAck => {
-                let first = entry.awaiting == Awaiting::PubRec;
+                // What was never stored has nothing that a save could keep.
+                let stored = entry.source != Source::Nowhere;
+                let first = stored && entry.awaiting == Awaiting::PubRec;
                 entry.awaiting = Awaiting::PubComp;
                 entry.message = None;
                 entry.sent = true;

@@ -22,15 +22,17 @@ pub enum Source {
     Retained(TopicName),
     /// Given by a shared group: the group gives it to nobody else as long as it is here.
     Shared(SharedPlace),
+    /// Nowhere: it was never stored. With its connection it is gone.
+    Nowhere,
 }
 
 impl Source {
-    /// Where in the feeds it is; a retained message is in none.
+    /// Where in the feeds it is; a retained message is in none, and neither is one that was never stored.
     pub fn place(&self) -> Option<(FeedId, Position)> {
         match self {
             Source::Feed(feed, at) => Some((*feed, *at)),
             Source::Shared(place) => Some((place.feed, place.at)),
-            Source::Retained(_) => None,
+            Source::Retained(_) | Source::Nowhere => None,
         }
     }
 }

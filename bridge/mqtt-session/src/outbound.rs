@@ -123,6 +123,7 @@ impl Session {
             self.connection.dropped += 1; // as if it had been sent [MQTT-3.1.2-25]
             return Offer::Passed;
         }
+        let stored = source != Source::Nowhere;
         if qos != QoS::AtMostOnce {
             let packet_id = self.in_flight.allocate();
             publish.packet_id = Some(packet_id);
@@ -140,10 +141,13 @@ impl Session {
                 message: Some(message.clone()),
                 sent: true,
             });
-            self.connection.dirty = true;
+            self.connection.dirty |= stored;
         }
         self.put_alias(&mut publish, now_ms);
-        self.deliver(Delivery::Publish(publish), qos == QoS::ExactlyOnce);
+        self.deliver(
+            Delivery::Publish(publish),
+            stored && qos == QoS::ExactlyOnce,
+        );
         Offer::Sent
     }
 
@@ -171,23 +175,19 @@ impl Session {
         }
     }
 
-    /// A message that is in no feed: sent with QoS 0 to who is there, and that is all.
+    /// A message that is in no feed: for who is there, as long as the connection lasts.
     pub fn offer_unstored(&mut self, message: &Arc<SharedMessage>, now_ms: i64) -> Offer {
         let nowhere = FeedId {
             stream: u64::MAX,
             partition: u32::MAX,
         };
         let at = Position(u64::MAX);
-        let Some(matched) = self.subscriptions.matches(nowhere, at, message, self.tag) else {
+        let matched = self.subscriptions.matches(nowhere, at, message, self.tag);
+        let Some(matched) = matched.filter(|_| !message.is_expired(now_ms)) else {
             return Offer::Passed;
         };
         let retain = matched.retain_as_published && message.retain;
-        let matched = Match {
-            qos: QoS::AtMostOnce,
-            ..matched
-        };
-        let source = Source::Retained(message.topic.clone());
-        self.send(message, matched, retain, source, now_ms)
+        self.send(message, matched, retain, Source::Nowhere, now_ms)
     }
 
     /// Messages in flight that must be read again before they can be sent again: after a restart.

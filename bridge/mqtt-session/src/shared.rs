@@ -102,6 +102,27 @@ impl Session {
         offer
     }
 
+    /// A message that is in no feed, given to this member of a group. `Full`: offer it again after an acknowledgement.
+    pub fn offer_unstored_shared(
+        &mut self,
+        share: &TopicFilter,
+        message: &Arc<SharedMessage>,
+        now_ms: i64,
+    ) -> Offer {
+        let subscription = self.shared.get(share);
+        let Some(subscription) = subscription.filter(|_| !message.is_expired(now_ms)) else {
+            return Offer::Passed;
+        };
+        let options = subscription.options;
+        let matched = Match {
+            qos: options.qos,
+            retain_as_published: options.retain_as_published,
+            identifiers: subscription.identifier.into_iter().collect(),
+        };
+        let retain = options.retain_as_published && message.retain;
+        self.send(message, matched, retain, Source::Nowhere, now_ms)
+    }
+
     fn settle(&mut self, place: SharedPlace) {
         let begun = false;
         self.settling.push_back(Settling { place, begun });

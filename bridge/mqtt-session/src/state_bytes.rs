@@ -8,8 +8,8 @@ use crate::{ClientId, FeedId, Message, Position, Session, SharedPlace};
 use bytes::{Buf, BufMut, Bytes, BytesMut, TryGetError};
 use mqtt_codec::{PacketId, QoS, SubscriptionOptions, TopicFilter, TopicName};
 
-/// 2: shared and exclusive subscriptions. 1 is read as well.
-const FORMAT: u8 = 2;
+/// 2: shared and exclusive subscriptions. 3: messages in flight that were never stored. The earlier ones are read as well.
+const FORMAT: u8 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
@@ -138,6 +138,7 @@ impl Session {
                     out.put_u8(2);
                     put_shared_place(&mut out, place);
                 }
+                Source::Nowhere => out.put_u8(3),
             }
         }
         match &self.will {
@@ -287,6 +288,7 @@ fn get_in_flight(from: &mut Bytes) -> Result<InFlight, StateError> {
             Source::Retained(topic)
         }
         2 => Source::Shared(get_shared_place(from)?),
+        3 => Source::Nowhere,
         _ => return Err(StateError::Damaged("the source of a message in flight")),
     };
     Ok(InFlight {

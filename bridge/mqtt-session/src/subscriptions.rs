@@ -14,7 +14,8 @@ pub struct Subscription {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Subscriptions {
-    all: BTreeMap<TopicFilter, Subscription>,
+    /// In boxes: a node of the map has room for eleven, mostly there is one.
+    all: BTreeMap<TopicFilter, Box<Subscription>>,
     /// The filters of `all` that are not plain topics.
     wildcards: Vec<TopicFilter>,
 }
@@ -31,7 +32,8 @@ pub struct Match {
 impl Subscriptions {
     /// Returns whether there was one with this filter, which is replaced [MQTT-3.8.4-3].
     pub fn insert(&mut self, filter: TopicFilter, subscription: Subscription) -> bool {
-        let existed = self.all.insert(filter.clone(), subscription).is_some();
+        let existed = self.all.insert(filter.clone(), Box::new(subscription));
+        let existed = existed.is_some();
         if !existed && filter.has_wildcard() {
             self.wildcards.push(filter);
         }
@@ -44,11 +46,13 @@ impl Subscriptions {
     }
 
     pub fn get(&self, filter: &TopicFilter) -> Option<&Subscription> {
-        self.all.get(filter)
+        self.all.get(filter).map(Box::as_ref)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&TopicFilter, &Subscription)> {
-        self.all.iter()
+        self.all
+            .iter()
+            .map(|(filter, subscription)| (filter, &**subscription))
     }
 
     pub fn len(&self) -> usize {
@@ -65,6 +69,7 @@ impl Subscriptions {
         exact
             .into_iter()
             .chain(wild.filter_map(|filter| self.all.get(filter)))
+            .map(Box::as_ref)
     }
 
     /// `None` = nobody wants it. `tag` is the session's own.

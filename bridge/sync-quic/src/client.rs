@@ -344,7 +344,8 @@ impl Connection {
         self.shared.resumed
     }
 
-    pub(crate) fn silence(&self) -> watch::Receiver<Option<Instant>> {
+    /// Since when the core has been silent although an answer is owed; none: not for long enough to mean anything.
+    pub fn silence(&self) -> watch::Receiver<Option<Instant>> {
         self.shared.silent.subscribe()
     }
 

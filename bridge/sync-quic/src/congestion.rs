@@ -10,6 +10,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use quinn::congestion::{Controller, ControllerFactory};
@@ -53,6 +54,20 @@ impl ControllerFactory for ByDelivery {
     }
 }
 
+/// Lets so many packets more be on their way, for a question into a silence; 0: no more than the window.
+pub(crate) fn let_pass(connection: &quinn::Connection, packets: u64) {
+    // A copy, which shares this with the one in use.
+    let control = connection.congestion_state().into_any();
+    if let Ok(control) = control.downcast::<Delivery>() {
+        let passing = if packets == 0 {
+            0
+        } else {
+            control.questions.load(Ordering::Relaxed) + packets
+        };
+        control.questions.store(passing, Ordering::Relaxed);
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Delivery {
     mtu: u64,
@@ -79,6 +94,8 @@ struct Delivery {
     share: f64,
     /// Rounds in a row whose round trips are another link's.
     elsewhere: u32,
+    /// Packets that may be on their way beyond the window.
+    questions: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -122,6 +139,7 @@ impl Delivery {
             without_growth: 0,
             share: 1.0,
             elsewhere: 0,
+            questions: Arc::default(),
         }
     }
 
@@ -129,8 +147,9 @@ impl Delivery {
     fn begin_anew(&mut self, now: Instant) {
         let moments = std::mem::take(&mut self.moments);
         let delivered = self.delivered;
+        let questions = self.questions.clone();
         *self = Delivery::new(now, self.mtu);
-        (self.moments, self.delivered) = (moments, delivered);
+        (self.moments, self.delivered, self.questions) = (moments, delivered, questions);
     }
 
     /// Bytes a second.
@@ -283,18 +302,8 @@ impl Controller for Delivery {
     }
 
     fn window(&self) -> u64 {
-        let least = LEAST * self.mtu;
-        let held = match self.held() {
-            Some(held) if !self.starting => held,
-            _ => return self.window.max(least),
-        };
-        let window = if self.draining {
-            held * DRAIN
-        } else {
-            let slack = self.rate() * SLACK.as_secs_f64() + (SLACK_PACKETS * self.mtu) as f64;
-            held * CRUISE * self.share + slack
-        };
-        (window as u64).max(least)
+        let questions = self.questions.load(Ordering::Relaxed) * self.mtu;
+        self.without_questions() + questions
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
@@ -311,6 +320,21 @@ impl Controller for Delivery {
 }
 
 impl Delivery {
+    fn without_questions(&self) -> u64 {
+        let least = LEAST * self.mtu;
+        let held = match self.held() {
+            Some(held) if !self.starting => held,
+            _ => return self.window.max(least),
+        };
+        let window = if self.draining {
+            held * DRAIN
+        } else {
+            let slack = self.rate() * SLACK.as_secs_f64() + (SLACK_PACKETS * self.mtu) as f64;
+            held * CRUISE * self.share + slack
+        };
+        (window as u64).max(least)
+    }
+
     fn handle_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool) {
         self.delivered += bytes;
         self.round.acked += bytes;
@@ -448,6 +472,16 @@ mod tests {
             let rates = (first.rate, second.rate);
             assert!(delivered > 0.6 * second.rate, "{rates:?}: {delivered}");
         }
+    }
+
+    #[test]
+    fn a_question_passes_a_full_window_even_when_it_begins_anew() {
+        let began = Instant::now();
+        let mut control = Delivery::new(began, MTU);
+        control.clone().questions.store(2, Ordering::Relaxed);
+        assert_eq!(control.window(), (FIRST + 2) * MTU);
+        control.begin_anew(began);
+        assert_eq!(control.window(), (FIRST + 2) * MTU);
     }
 
     #[test]

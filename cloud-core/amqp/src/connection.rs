@@ -157,7 +157,10 @@ impl Session {
                 (None, Some(beat)) => (last_write + beat / 2).min(last_read + beat * 2),
                 (None, None) => now + Duration::from_secs(3600),
             };
+            let held = self.held_until(now);
+            let deadline = held.map_or(deadline, |held| held.min(deadline));
             let may_read = !self.ended
+                && held.is_none()
                 && self.out.len() < limits::OUTPUT_MAX
                 && self.uncommitted_bytes < limits::UNCOMMITTED_BYTES
                 && self.uncommitted.len() < limits::UNCOMMITTED_WRITES
@@ -172,7 +175,10 @@ impl Session {
                 }
                 read = reader.read_buf(&mut input), if may_read => match read {
                     Ok(0) | Err(_) => return,
-                    Ok(_) => last_read = Instant::now(),
+                    Ok(read) => {
+                        last_read = Instant::now();
+                        self.agreed.share.take(0, read as u64, last_read);
+                    }
                 },
                 written = write_some(&mut writer, &mut self.out, &mut unflushed), if unflushed || !self.out.is_empty() => match written {
                     Err(_) => return,
@@ -204,9 +210,16 @@ impl Session {
         }
     }
 
+    /// When the client is heard again; its answer to our close is heard at once.
+    fn held_until(&mut self, now: Instant) -> Option<Instant> {
+        let until = self.agreed.share.until(now);
+        until.filter(|_| self.closing.is_none())
+    }
+
     /// Handles every whole frame there is, as long as its consequences stay within bounds.
     async fn take_input(&mut self, input: &mut BytesMut) -> Result<(), Exception> {
         while !self.ended
+            && self.held_until(Instant::now()).is_none()
             && self.out.len() < limits::OUTPUT_MAX
             && self.uncommitted_bytes < limits::UNCOMMITTED_BYTES
         {

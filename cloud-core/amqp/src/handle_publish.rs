@@ -1,6 +1,7 @@
 //! `basic.publish` and its content.
 
 use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
 
 use crate::{
     channel::Content,
@@ -23,6 +24,7 @@ impl Session {
             ));
         }
         self.may_publish(&publish.exchange, &publish.routing_key)?;
+        self.agreed.share.take(1, 0, Instant::now());
         if !publish.exchange.is_empty() {
             let exchange = self.vhost.exchange(&publish.exchange).ok_or_else(|| {
                 Exception::not_found("exchange", &publish.exchange, self.vhost.name())

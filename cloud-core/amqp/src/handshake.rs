@@ -2,6 +2,7 @@
 
 use bytes::BytesMut;
 use frontend::{Peer, Principal};
+use quota::Share;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
 /// What was agreed.
 pub struct Negotiated {
     pub principal: Principal,
+    pub share: Share,
     pub vhost: std::sync::Arc<VirtualHost>,
     pub channel_max: u16,
     pub frame_max: u32,
@@ -175,11 +177,16 @@ async fn agree<S: AsyncRead + AsyncWrite + Unpin>(
         )
         .into());
     };
+    let share = broker
+        .context
+        .enter(&principal.asker(&client))
+        .map_err(|error| Exception::connection(code::NOT_ALLOWED, error))?;
     reply::connection_open_ok(&mut out);
     stream.write_all_buf(&mut out).await?;
     stream.flush().await?;
     Ok(Negotiated {
         principal,
+        share,
         vhost: found,
         channel_max,
         frame_max,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use kernel::ports::{Clock, SystemClock};
 use kernel::{CreateStreamError, Kernel, Stream};
 use prometheus::Registry;
+use quota::Quotas;
 use record::StreamAddress;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -36,6 +37,8 @@ pub struct Context {
     pub identity: Identity,
     /// What they may do.
     pub access: Access,
+    /// How much of it.
+    pub quotas: Arc<Quotas>,
     /// The data directory, for what is not the kernel's: keys and certificates.
     pub data_dir: Arc<Path>,
 }
@@ -109,6 +112,7 @@ impl Context {
             clock: Arc::new(SystemClock::default()),
             identity,
             access,
+            quotas: Arc::default(),
             data_dir: data_dir.into(),
         })
     }

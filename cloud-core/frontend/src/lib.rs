@@ -17,6 +17,7 @@ pub mod listener;
 pub mod metrics;
 pub mod principal;
 pub mod quic;
+pub mod quotas;
 pub mod retained;
 pub mod serve;
 

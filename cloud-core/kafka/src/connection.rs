@@ -11,8 +11,10 @@ use frontend::{Connection, Peer, Principal};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
+use quota::{Exceeded, Share};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tracing::debug;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info};
 
 use crate::broker::{Broker, Call};
 use crate::dispatch::{self, Answer};
@@ -31,6 +33,8 @@ pub enum Close {
     Receive(#[from] ReceiveError),
     #[error("a client that has to say who it is first asked for something else")]
     Stranger,
+    #[error("a quota is used up: {0}")]
+    Quota(#[from] Exceeded),
     #[error("cannot send: {0}")]
     Send(#[from] std::io::Error),
     #[error("bad request: {0}")]
@@ -55,10 +59,12 @@ pub async fn serve(broker: Arc<Broker>, connection: Connection) {
     if sasl.principal().is_none() {
         receiver.limit(limits::MAX_STRANGERS_REQUEST);
     }
-    let known_by = tokio::time::Instant::now() + broker.ctx.limits.handshake;
+    let known_by = Instant::now() + broker.ctx.limits.handshake;
+    let mut share: Option<Share> = None;
     let ended: Result<(), Close> = async {
         loop {
             let principal = sasl.principal().cloned();
+            let held = share.as_mut().and_then(|share| share.until(Instant::now()));
             let frame = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
@@ -67,7 +73,8 @@ pub async fn serve(broker: Arc<Broker>, connection: Connection) {
                     produces.send(answer, &mut writer).await?;
                     continue;
                 }
-                frame = receiver.next(), if produces.may_receive() => frame?,
+                () = sleep_until(held.unwrap_or(known_by)), if held.is_some() => continue,
+                frame = receiver.next(), if produces.may_receive() && held.is_none() => frame?,
             };
             let Some(frame) = frame else { break };
             let length = frame.len();
@@ -110,9 +117,16 @@ pub async fn serve(broker: Arc<Broker>, connection: Connection) {
                 None if header.key == Api::ApiVersions.key() => Arc::new(Principal::anonymous()),
                 None => return Err(Close::Stranger),
             };
+            // As soon as a client of whom it is known who it is says what it calls itself.
+            if share.is_none() && sasl.principal().is_some() {
+                let client = header.client_id.as_deref().unwrap_or_default();
+                share = Some(broker.ctx.enter(&principal.asker(client))?);
+            }
             let call = call(&broker, &header, principal, &peer, local);
             if let Ok(Api::Produce) = api {
-                produces.push(length, dispatch::produce(call, header, reader)?);
+                let mut of_nothing = Share::default();
+                let share = share.as_mut().unwrap_or(&mut of_nothing);
+                produces.push(length, dispatch::produce(call, header, reader, share)?);
                 continue;
             }
             produces.finish(&mut writer).await?;
@@ -131,18 +145,23 @@ pub async fn serve(broker: Arc<Broker>, connection: Connection) {
         produces.finish(&mut writer).await
     }
     .await;
-    if let Err(close) = ended {
-        debug!(%peer, %close, "connection closed");
+    match ended {
+        // The protocol has no word for it: Kafka closes, too.
+        Err(Close::Quota(error)) => {
+            info!(%peer, %error, "a client may not connect: a quota is used up")
+        }
+        Err(close) => debug!(%peer, %close, "connection closed"),
+        Ok(()) => {}
     }
     // TLS says that this is the end; a client that is gone needs not hear it.
     let _ = tokio::time::timeout(limits::LAST_WORDS, writer.shutdown()).await;
 }
 
 /// Resolves when a client may not be connected any more, or has not said in time who it is.
-async fn no_longer_welcome(principal: Option<&Principal>, known_by: tokio::time::Instant) {
+async fn no_longer_welcome(principal: Option<&Principal>, known_by: Instant) {
     match principal {
         Some(principal) => principal.revoked().await,
-        None => tokio::time::sleep_until(known_by).await,
+        None => sleep_until(known_by).await,
     }
 }
 

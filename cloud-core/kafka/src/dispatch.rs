@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use quota::Share;
 
 use crate::broker::Call;
 use crate::connection::Close;
@@ -17,9 +18,10 @@ pub fn produce(
     call: Arc<Call>,
     header: RequestHeader,
     reader: Reader,
-) -> Result<impl Future<Output = Answer> + Send + 'static, WireError> {
+    share: &mut Share,
+) -> Result<impl Future<Output = Answer> + Send + 'static + use<>, WireError> {
     let request = read(&header, reader)?;
-    let started = handle_produce::start(call, request);
+    let started = handle_produce::start(call, request, share);
     Ok(async move {
         let response = started.await.map_err(Close::UnacknowledgedFailure)?;
         Ok(response.map(|response| frame::<wire::produce::ProduceRequest>(&header, &response)))

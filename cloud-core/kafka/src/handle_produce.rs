@@ -7,7 +7,9 @@ use access_rules::Verb;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
 use kernel::{Appended, PartitionId, SequenceRule, Stream};
+use quota::Share;
 use record::{Batch, BatchError, Compression, TimestampType};
+use tokio::time::Instant;
 
 use crate::broker::Call;
 use crate::error_code;
@@ -22,11 +24,13 @@ const ACKS_NONE: i16 = 0;
 const EDGE_PRODUCER_BIT: i64 = 1 << 62;
 
 /// Puts the batches in line, in the order of calls; the future is the answer, or nothing where none is wanted.
-/// Its error is for acks=0, where there is no answer to put it in.
+/// Its error is for acks=0, where there is no answer to put it in. What was taken into the log is taken off `share`: the answer says how
+/// long the client is not to be heard.
 pub fn start(
     call: Arc<Call>,
     request: ProduceRequest,
-) -> impl Future<Output = Result<Option<ProduceResponse>, i16>> + Send + 'static {
+    share: &mut Share,
+) -> impl Future<Output = Result<Option<ProduceResponse>, i16>> + Send + 'static + use<> {
     let refusal = match request.acks {
         _ if request.transactional_id.is_some() => Some((
             error_code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
@@ -40,6 +44,7 @@ pub fn start(
     };
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let mut topics = Vec::with_capacity(request.topic_data.len());
+    let (mut messages, mut bytes) = (0, 0);
     for topic in request.topic_data {
         let (stream, unknown) = if call.version >= 13 {
             (
@@ -70,6 +75,11 @@ pub fn start(
                     (None, None) => Err(Refusal::new(unknown, "no such topic")),
                     (None, Some(stream)) => begin(&call, stream, data),
                 };
+                let begun = begun.map(|begun| {
+                    messages += begun.messages;
+                    bytes += begun.bytes;
+                    begun.append
+                });
                 let append: BoxFuture<'static, PartitionProduceResponse> = match begun {
                     Err(refusal) => Box::pin(std::future::ready(refusal.answer(index))),
                     Ok(append) => Box::pin(append_within(timeout, append, index)),
@@ -79,6 +89,8 @@ pub fn start(
             .collect();
         topics.push((topic.name, topic.topic_id, partitions));
     }
+    let wait = share.take(messages, bytes, Instant::now());
+    let throttle_time_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
     let acks = request.acks;
     async move {
         let mut responses = Vec::with_capacity(topics.len());
@@ -92,7 +104,7 @@ pub fn start(
         if acks != ACKS_NONE {
             return Ok(Some(ProduceResponse {
                 responses,
-                ..Default::default()
+                throttle_time_ms,
             }));
         }
         let mut codes = responses
@@ -133,18 +145,27 @@ impl Refusal {
 
 type Append = BoxFuture<'static, Result<Appended, kernel::AppendError>>;
 
-fn begin(call: &Call, stream: &Stream, data: PartitionProduceData) -> Result<Append, Refusal> {
+/// A batch on its way into the log.
+struct Begun {
+    append: Append,
+    messages: u64,
+    bytes: u64,
+}
+
+fn begin(call: &Call, stream: &Stream, data: PartitionProduceData) -> Result<Begun, Refusal> {
     let partition: PartitionId = partition(stream, data.index)
         .ok_or_else(|| Refusal::new(error_code::UNKNOWN_TOPIC_OR_PARTITION, "no such partition"))?;
     let batch = check(call, data.records)?;
     if stream.is_compacted() {
         check_keys(&batch)?;
     }
-    Ok(Box::pin(call.kernel().append(
-        partition,
-        batch,
-        SequenceRule::Window,
-    )))
+    let (messages, bytes) = (batch.record_count().into(), batch.bytes().len() as u64);
+    let append = call.kernel().append(partition, batch, SequenceRule::Window);
+    Ok(Begun {
+        append: Box::pin(append),
+        messages,
+        bytes,
+    })
 }
 
 /// The batch of one partition, if a client may write it.

@@ -7,11 +7,14 @@ use bytes::Bytes;
 use credentials::Mechanism;
 use frontend::{Asker, Context, Identity, LoginError, ScramLogin};
 use futures_util::future::BoxFuture;
-use mqtt_broker::access::{Access, Admitted, Exchange, Login, Peer, Principal, Step};
+use mqtt_broker::access::{
+    Access, Admitted, Exceeded, Exchange, Login, Peer, Principal, Share, Step,
+};
 use mqtt_broker::backend::ConnectError;
 use mqtt_codec::{TopicFilter, TopicName};
 
 pub struct CoreAccess {
+    ctx: Context,
     identity: Identity,
     access: frontend::Access,
 }
@@ -19,6 +22,7 @@ pub struct CoreAccess {
 impl CoreAccess {
     pub fn new(ctx: &Context) -> CoreAccess {
         CoreAccess {
+            ctx: ctx.clone(),
             identity: ctx.identity.clone(),
             access: ctx.access.clone(),
         }
@@ -89,6 +93,10 @@ impl Access for CoreAccess {
             from: peer.address,
             begun: None,
         }))
+    }
+
+    fn enter(&self, who: &Principal) -> Result<Share, Exceeded> {
+        self.ctx.enter(&asker(who))
     }
 
     fn may_publish(&self, who: &Principal, topic: &TopicName) -> bool {

@@ -10,8 +10,9 @@ use mqtt_broker::backend::{
     StorageError, Taken,
 };
 use mqtt_broker::convert;
-use mqtt_codec::{PacketId, TopicFilter};
-use record::{Namespace, stream_for_topic};
+use mqtt_codec::{PacketId, TopicFilter, TopicName};
+use record::{Namespace, NewRecord, StreamName, stream_for_topic};
+use tokio::sync::oneshot::error::RecvError;
 
 use crate::delayed::Delayed;
 use crate::feeds::Feeds;
@@ -118,15 +119,38 @@ impl CoreBackend {
                 .map_err(|error| PublishError::QuotaExceeded(error.to_string()))?;
             with_it.push(command);
         }
+        let bytes = self.publisher.check_size(&record)?;
+        let stream = stream_for_topic(topic);
         let verdict = self
             .publisher
-            .publish(stream_for_topic(topic), record, with_it)?;
-        let gone = |_| {
-            Err(PublishError::Unavailable(
-                "the write was abandoned: the process is shutting down".into(),
-            ))
-        };
-        verdict.await.unwrap_or_else(gone)
+            .publish(stream, vec![record], bytes, with_it)?;
+        verdict.await.unwrap_or_else(abandoned)
+    }
+}
+
+fn abandoned(_: RecvError) -> Result<(), PublishError> {
+    Err(PublishError::Unavailable(
+        "the write was abandoned: the process is shutting down".into(),
+    ))
+}
+
+/// Messages for one stream.
+struct Together {
+    stream: StreamName,
+    records: Vec<NewRecord>,
+    /// Among all that were published together.
+    places: Vec<usize>,
+    bytes: usize,
+}
+
+impl Together {
+    fn new(stream: StreamName) -> Together {
+        Together {
+            stream,
+            records: Vec::new(),
+            places: Vec::new(),
+            bytes: 0,
+        }
     }
 }
 
@@ -142,6 +166,68 @@ impl Backend for CoreBackend {
     ) -> Result<(), PublishError> {
         let packet = exactly_once.map(|(client, id)| self.sessions.remember(&client, id));
         self.store(publish, packet.into_iter().collect()).await
+    }
+
+    async fn publish_all(&self, publishes: Vec<Publish>) -> Vec<Result<(), PublishError>> {
+        let now_ms = self.ctx.now_ms();
+        let mut results: Vec<Result<(), PublishError>> = Vec::with_capacity(publishes.len());
+        let mut together: Vec<Together> = Vec::new();
+        let mut last: Option<(TopicName, usize)> = None;
+        for (place, publish) in publishes.iter().enumerate() {
+            let record = convert::new_record(publish, now_ms);
+            let bytes = match self.publisher.check_size(&record) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    results.push(Err(error));
+                    continue;
+                }
+            };
+            results.push(Ok(()));
+            let topic = &publish.message.topic;
+            let known = last.as_ref().filter(|(known, _)| known == topic);
+            let at = match known {
+                Some((_, at)) => *at,
+                None => {
+                    let stream = stream_for_topic(topic.as_str());
+                    let at = together.iter().position(|one| one.stream == stream);
+                    let at = at.unwrap_or_else(|| {
+                        together.push(Together::new(stream));
+                        together.len() - 1
+                    });
+                    last = Some((topic.clone(), at));
+                    at
+                }
+            };
+            if let Some(one) = together.get_mut(at) {
+                one.records.push(record);
+                one.places.push(place);
+                one.bytes += bytes;
+            }
+        }
+        // All of them have their places in the queues before the first is waited for.
+        let queued: Vec<_> = together
+            .into_iter()
+            .map(|one| {
+                let verdict =
+                    self.publisher
+                        .publish(one.stream, one.records, one.bytes, Vec::new());
+                (one.places, verdict)
+            })
+            .collect();
+        for (places, verdict) in queued {
+            let verdict = match verdict {
+                Ok(verdict) => verdict.await.unwrap_or_else(abandoned),
+                Err(error) => Err(error),
+            };
+            if verdict.is_err() {
+                for place in places {
+                    if let Some(result) = results.get_mut(place) {
+                        result.clone_from(&verdict);
+                    }
+                }
+            }
+        }
+        results
     }
 
     async fn publish_later(

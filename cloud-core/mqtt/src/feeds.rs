@@ -181,7 +181,8 @@ impl Feeds {
             return Vec::new();
         }
         tokio::select! {
-            moved = self.kernel.wait_stable(&positions) => moved.into_iter().map(feed).collect(),
+            // In a box: every connection waits here for other streams, without positions, and has no use for the room.
+            moved = Box::pin(self.kernel.wait_stable(&positions)) => moved.into_iter().map(feed).collect(),
             () = changed => Vec::new(),
         }
     }

@@ -51,7 +51,7 @@ fn by_qos(counters: &[AtomicU64; 3]) -> Vec<(String, u64)> {
         .collect()
 }
 
-static FIGURES: [Figure<Source>; 10] = [
+static FIGURES: [Figure<Source>; 11] = [
     Figure::gauge(
         "towline_mqtt_clients",
         "Clients connected (CONNACK sent).",
@@ -86,6 +86,11 @@ static FIGURES: [Figure<Source>; 10] = [
         "towline_mqtt_dropped_total",
         "Messages for clients that retention removed, or too large for them.",
         |b| value(&b.metrics().dropped),
+    ),
+    Figure::counter(
+        "towline_mqtt_unstored_dropped_total",
+        "Messages of topics that are not stored, for clients that had no room.",
+        |b| value(&b.metrics().unstored_dropped),
     ),
     Figure::counter(
         "towline_mqtt_wills_total",

@@ -28,10 +28,10 @@ use crate::metrics::Metrics;
 
 type Verdict = Result<(), PublishError>;
 
-/// A message on its way.
+/// Messages of one connection on their way.
 struct Pending {
-    record: NewRecord,
-    /// To be applied with the record or not at all: retained message, QoS 2 packet id.
+    records: Vec<NewRecord>,
+    /// To be applied with the records or not at all: retained message, QoS 2 packet id.
     with_it: Vec<Command>,
     size: usize,
     done: oneshot::Sender<Verdict>,
@@ -78,16 +78,17 @@ impl Publisher {
         Ok(body)
     }
 
-    /// Queues a record at once; the receiver resolves when it is durable together with the commands in `with_it`.
+    /// Queues records at once, of which [`Publisher::check_size`] gave `bytes`; the receiver resolves when they are durable together with the
+    /// commands in `with_it`.
     pub fn publish(
         &self,
         stream: StreamName,
-        record: NewRecord,
+        records: Vec<NewRecord>,
+        bytes: usize,
         with_it: Vec<Command>,
     ) -> Result<oneshot::Receiver<Verdict>, PublishError> {
         let shared = &self.shared;
-        let body = self.check_size(&record)?;
-        let size = body + limits::PENDING_OVERHEAD;
+        let size = bytes + records.len() * limits::PENDING_OVERHEAD;
         if shared.pending_bytes.fetch_add(size, Ordering::Relaxed) + size > limits::PENDING_BYTES {
             shared.pending_bytes.fetch_sub(size, Ordering::Relaxed);
             let limit = limits::PENDING_BYTES;
@@ -97,7 +98,7 @@ impl Publisher {
         }
         let (done, verdict) = oneshot::channel();
         let pending = Pending {
-            record,
+            records,
             with_it,
             size,
             done,
@@ -129,12 +130,14 @@ impl Shared {
         let mut queues = self.queues.lock();
         let queue = queues.get_mut(name)?;
         let mut group = Vec::new();
-        let mut bytes = 0;
-        while group.len() < limits::GROUP_MESSAGES
-            && let Some(next) = queue.front()
-            && (group.is_empty() || bytes + next.size <= limits::GROUP_BYTES)
+        let (mut bytes, mut messages) = (0, 0);
+        while let Some(next) = queue.front()
+            && (group.is_empty()
+                || bytes + next.size <= limits::GROUP_BYTES
+                    && messages + next.records.len() <= limits::GROUP_MESSAGES)
         {
             bytes += next.size;
+            messages += next.records.len();
             group.extend(queue.pop_front());
         }
         if group.is_empty() {
@@ -168,15 +171,17 @@ fn entry(stream: &Stream, group: &mut [Pending]) -> Result<Entry, BuildError> {
     let mut entry = Entry::new();
     let mut with_it = Vec::new();
     for pending in group {
-        let partition = partition_for_key(pending.record.key.as_deref(), stream.partitions);
-        let builder = builders.entry(partition).or_default();
-        match builder.push(&pending.record) {
-            Ok(()) => {}
-            Err(_) if !builder.is_empty() => {
-                push(&mut entry, stream, partition, mem::take(builder).build()?);
-                builder.push(&pending.record)?;
+        for record in &pending.records {
+            let partition = partition_for_key(record.key.as_deref(), stream.partitions);
+            let builder = builders.entry(partition).or_default();
+            match builder.push(record) {
+                Ok(()) => {}
+                Err(_) if !builder.is_empty() => {
+                    push(&mut entry, stream, partition, mem::take(builder).build()?);
+                    builder.push(record)?;
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
         }
         with_it.append(&mut pending.with_it);
     }

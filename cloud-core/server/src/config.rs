@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mqtt_broker::extra::settings::{AutoSubscribeSettings, RewriteSettings};
+use mqtt_broker::extra::settings::{AutoSubscribeSettings, MqttRuleSettings, RewriteSettings};
+use quota::QuotaSettings;
 use settings::{Listen, Rate, Size, choices, settings};
 
 use settings::logging::{LogFormat, LogLevel};
@@ -151,6 +152,10 @@ settings! {
     lists {
         /// Certificates for clients that ask for another name (SNI)
         pub certificate: CertificateSettings;
+        /// How much users and clients may do; of those for each user, and of those for each client, the first that fits counts
+        pub quota: QuotaSettings;
+        /// Which MQTT topics are never stored; the first whose filter matches decides
+        pub mqtt_rule: MqttRuleSettings;
         /// Topics and filters that are written anew; the first that fits decides
         pub mqtt_rewrite: RewriteSettings;
         /// Subscriptions that the server makes when a client connects

@@ -57,6 +57,7 @@ fn extra(set: &CoreSettings) -> Result<Extra> {
     let redirect = set.mqtt_redirect.clone();
     Ok(Extra {
         rewrites: settings::rewrites(&set.mqtt_rewrite)?,
+        persist: settings::persist(&set.mqtt_rule)?,
         auto_subscribe: settings::auto_subscribe(&set.mqtt_auto_subscribe)?,
         rates,
         flapping,

@@ -10,6 +10,7 @@ use frontend::identity::{Jwt, JwtRules};
 use frontend::{Advertise, Anonymous, Context, Limits, StreamDefaults};
 use kernel::ports::ColdStore;
 use kernel::{Kernel, KernelConfig, Ports};
+use quota::Quotas;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
@@ -23,6 +24,7 @@ use crate::jwt_keys;
 use crate::kernel_metrics;
 use crate::listeners::{Listeners, reachable};
 use crate::mqtt_options;
+use crate::open_files;
 use crate::tls;
 use crate::upkeep;
 use settings::logging;
@@ -30,6 +32,7 @@ use settings::logging;
 /// Returns when the process was asked to stop and has stopped in order; an error is why it could not start or go on.
 pub fn run(settings: CoreSettings) -> Result<()> {
     logging::start(settings.log, settings.log_format);
+    open_files::raise(settings.max_connections)?;
     let data_dir = DataDir::open(&settings.data_dir)?;
     let cold = cold::open(&settings, &data_dir)?;
     let kernel = open_kernel(&settings, &data_dir, cold.clone())?;
@@ -172,6 +175,8 @@ fn context(
     };
     let mut ctx = Context::with(kernel.clone(), &data_dir.path, anonymous, jwt)?;
     kernel_metrics::register(&ctx.registry, kernel)?;
+    ctx.quotas = Quotas::new(quota::quotas(&settings.quota)?);
+    frontend::quotas::register(&ctx.registry, ctx.quotas.clone())?;
     ctx.cluster_id = data_dir.cluster_id.as_str().into();
     ctx.start_id = Uuid::new_v4();
     ctx.advertise = Arc::new(Advertise {

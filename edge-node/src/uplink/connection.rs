@@ -98,6 +98,7 @@ pub async fn run(
         Some(ended) = sending.next() => ended,
         ended = session.listen(events, pauses) => ended,
         () = session.gate.run() => Ended::BetterWay,
+        () = session.follow_silence() => Ended::BetterWay,
         () = dialer.quic_is_back(), if is_tls => Ended::BetterWay,
         () = dialer.tls_instead(&session.connection), if !is_tls => Ended::BetterWay,
     };
@@ -226,6 +227,19 @@ impl Session<'_> {
                 },
             )
             .await
+    }
+
+    /// What is written while the core is silent is not live any more when it is heard again. Never returns.
+    async fn follow_silence(&self) {
+        let mut silence = self.connection.silence();
+        loop {
+            let silent = silence.borrow_and_update().is_some();
+            self.uplink.link.set_silent(silent);
+            if silence.changed().await.is_err() {
+                // The connection is over, which others notice.
+                return std::future::pending().await;
+            }
+        }
     }
 
     /// Follows what the core says.

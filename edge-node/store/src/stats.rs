@@ -43,6 +43,8 @@ pub struct LaneStats {
     pub disk_bytes: u64,
     /// Messages that the lane's bounds cost since the start: evicted before the core had them, or not taken by `newest`.
     pub evicted: u64,
+    /// Those of `evicted` that were not taken, and so are not in `messages_in`.
+    pub dropped: u64,
 }
 
 impl Stats {

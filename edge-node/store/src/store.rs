@@ -498,6 +498,7 @@ impl LaneLog {
     fn stats(&self) -> LaneStats {
         let uplink = self.sent();
         let messages = records_between(uplink.position, self.log.end().position);
+        let dropped = (self.log.dropped().records).saturating_sub(self.dropped_before);
         LaneStats {
             messages_in: self.log.counters().records.load(Ordering::Relaxed),
             messages,
@@ -507,8 +508,8 @@ impl LaneLog {
                 self.log.bytes_from(uplink.position)
             },
             disk_bytes: self.log.bytes(),
-            evicted: self.evicted.load(Ordering::Relaxed)
-                + (self.log.dropped().records).saturating_sub(self.dropped_before),
+            evicted: self.evicted.load(Ordering::Relaxed) + dropped,
+            dropped,
         }
     }
 }

@@ -17,7 +17,8 @@ ALARMS = (
 )
 FRESH = ('[[lane]]\nname = "data"\nsize = "8GiB"\nfresh-first = true\n',)
 LARGE = ('[[lane]]\nname = "data"\nsize = "8GiB"\n',)
-COMPRESSED = ('[[lane]]\nname = "data"\nlink-compression = true\nlinger = "2s"\n',)
+LINGER = 3
+COMPRESSED = (f'[[lane]]\nname = "data"\nlink-compression = true\nlinger = "{LINGER}s"\n',)
 
 
 class Load:
@@ -45,13 +46,14 @@ class Peak(threading.Thread):
     def __init__(self, system):
         super().__init__(daemon=True)
         self.system, self.over = system, threading.Event()
-        self.resident = self.disk = 0.0
+        self.resident = self.own = self.disk = 0.0
         self.start()
 
     def run(self):
         while not self.over.wait(0.2):
             try:
                 self.resident = max(self.resident, self.system.resident_mib())
+                self.own = max(self.own, self.system.resident_mib("RssAnon"))
                 self.disk = max(self.disk, self.system.disk_mib())
             except (FileNotFoundError, ProcessLookupError):
                 return
@@ -75,7 +77,7 @@ def sync_us(folder, turns=300):
 
 
 def publish(system, options, messages, *words):
-    return Load(options, "publish", "--to", system.site, "--messages", messages, *words)
+    return Load(options, "publish", "--to", system.site, "--messages", messages, "--within", options.take, *words)
 
 
 def receive(system, options, messages, *words, filter=None):
@@ -84,7 +86,7 @@ def receive(system, options, messages, *words, filter=None):
 
 
 def ingest(system, options):
-    """What devices see: QoS 1, acknowledged when it is kept."""
+    """What devices see: QoS 1, acknowledged when it is kept, and what that costs the disk."""
     system.start(LARGE)
     device = sync_us(system.folder)
     one = publish(system, options, options.scale(3_000), "--window", 1).result()
@@ -94,13 +96,19 @@ def ingest(system, options):
     if hasattr(system, "waiting"):
         wait_until("everything is sent", lambda: system.waiting() == 0, 120)
     written = system.written() - before
+    before = system.written()
+    few = options.scale(2_000)
+    slow = publish(system, options, few, "--clients", 10, "--rate", 100, "--first", 300).result()
+    time.sleep(2)
+    written_slow = system.written() - before
     return {
         "durability": system.durability,
         "device": device,
         "one client": one["puback"],
         "64 clients, messages/s": round(many["per_second"]),
         "64 clients": many["puback"],
-        "bytes written per payload byte": round(written / (count * 256), 2),
+        "bytes written per payload byte": round(written / (many["acknowledged"] * 256), 2),
+        "bytes written per payload byte, 100 messages/s": round(written_slow / (slow["acknowledged"] * 256), 2),
         "errors": one["errors"] + many["errors"],
     }
 
@@ -109,13 +117,14 @@ def outage(system, options):
     """The link is gone while devices go on."""
     system.start(LARGE)
     idle = system.resident_mib()
+    idle_own = system.resident_mib("RssAnon")
     count = options.scale(2_000_000)
-    reader = receive(system, options, count, "--patience", 60)
     system.net.shape(dead=True)
     time.sleep(1)
     peak = Peak(system)
     sent = publish(system, options, count, "--clients", 16, "--window", 64, "--size", 200).result()
-    time.sleep(1)
+    # Before the link is back: what it gets is what was kept.
+    reader = receive(system, options, max(sent["acknowledged"], 1), "--patience", 60, "--within", options.give)
     kept = system.disk_mib()
     begun = time.time_ns()
     system.net.shape()
@@ -125,15 +134,18 @@ def outage(system, options):
     time.sleep(5)
     return {
         "idle MiB": round(idle, 1),
+        "idle MiB, without program files": round(idle_own, 1),
         "peak MiB": round(peak.resident, 1),
+        "peak MiB, without program files": round(peak.own, 1),
         "disk MiB": round(kept),
         "disk MiB after": round(system.disk_mib()),
         "taken": sent["acknowledged"],
         "delivered": got["received"],
-        "lost": sent["acknowledged"] - got["received"],
+        f"not delivered within {options.give} s": sent["acknowledged"] - got["received"],
         "repeated": got["repeated"],
         "disordered": got["disordered"],
-        "drained in s": round((got["last_ns"] - begun) / 1e9, 1),
+        "first after s": round((got["first_ns"] - begun) / 1e9, 2) if got["received"] else "never",
+        "drained in s": round((got["last_ns"] - begun) / 1e9, 1) if got["received"] else "never",
     }
 
 
@@ -143,36 +155,42 @@ def drain(system, options):
     mbit = 40
     for where, shape, count in (
         ("loopback", {}, options.scale(1_000_000)),
-        (f"{mbit} Mbit/s, 200 ms, 2 % loss", {"rtt_ms": 200, "loss": 0.02, "mbit": mbit}, options.scale(300_000)),
+        (f"{mbit} Mbit/s, 200 ms, 2 % loss", {"rtt_ms": 200, "loss": 0.02, "mbit": mbit}, options.scale(1_000_000)),
     ):
         system.start(FRESH)
         system.net.shape(dead=True)
         time.sleep(1)
         sent = publish(system, options, count, "--clients", 16, "--window", 64, "--topic", "bench/backlog/{client}").result()
         prefix = system.filter.removesuffix("bench/#")
-        reader = receive(system, options, count, "--patience", 60, filter=f"{prefix}bench/backlog/#")
-        live_reader = receive(system, options, 1 << 40, "--patience", 20, filter=f"{prefix}bench/live/#")
+        kept = sent["acknowledged"]
+        reader = receive(system, options, max(kept, 1), "--patience", 60, "--within", options.give, filter=f"{prefix}bench/backlog/#")
+        live_reader = receive(system, options, 1 << 40, "--patience", 20, "--within", options.give, filter=f"{prefix}bench/live/#")
         begun = time.time_ns()
         system.net.shape(**shape)
         # From the moment on at which the link is back for somebody who just publishes.
-        seconds = 20 if options.quick else 40
+        seconds = 20 if options.quick else 60
         live = publish(system, options, 50 * seconds, "--rate", 50, "--topic", "bench/live/{client}", "--first", 900)
+        on_link = system.net.sent_bytes()
         got = reader.result()
+        on_link = system.net.sent_bytes() - on_link
         live.result()
         live_got = live_reader.result()
         system.net.shape()
-        took = max(got["last_ns"] - begun, 1) / 1e9
+        took = max(got["last_ns"] - begun, 1) / 1e9 if got["received"] else options.give
         result[where] = {
-            "first after s": round((got["first_ns"] - begun) / 1e9, 2),
-            "all after s": round(took, 1),
+            "backlog": kept,
+            "first after s": round((got["first_ns"] - begun) / 1e9, 2) if got["received"] else "never",
+            "seconds": round(took, 1),
+            "came": got["received"],
             "messages/s": round(got["received"] / took),
-            "lost": sent["acknowledged"] - got["received"],
             "repeated": got["repeated"],
             "live": live_got["latency"],
-            "live lost": 50 * seconds - live_got["received"],
+            "live that came": f"{live_got['received']} of {50 * seconds}",
         }
         if shape:
-            result[where]["of the link"] = round(got["received"] * 256 * 8 / took / (mbit * 1e6), 2)
+            of_link = lambda size: round(size * 8 / took / (mbit * 1e6), 2)  # noqa: E731
+            result[where]["of the link, payload"] = of_link(got["received"] * 256)
+            result[where]["of the link, with all headers"] = of_link(on_link)
         system.stop()
     return result
 
@@ -197,9 +215,11 @@ def alarm(system, options):
 
 
 def wire(system, options):
-    """Bytes on the link for one JSON reading of about 100 bytes, everything included."""
+    """Bytes of IP packets for one JSON reading of about 100 bytes, everything included."""
     system.start(COMPRESSED)
-    result = {}
+    # Not over the cable, whose frames would be counted.
+    system.net.shape(rtt_ms=60)
+    result = {"readings wait for others": f"{LINGER} s" if system.name == "towline" else "no"}
     # The first readings teach those who learn.
     warm = 20_000
     reader = receive(system, options, warm, "--patience", 30)
@@ -212,6 +232,7 @@ def wire(system, options):
         reader.result()
         warm += count
         result[f"{rate} readings/s"] = round((system.net.sent_bytes() - before) / count, 1)
+    system.net.shape()
     return result
 
 

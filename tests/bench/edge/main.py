@@ -62,6 +62,17 @@ def put_on_page(text):
     PAGE.write_text(before + begin + text + end + rest.split(end, 1)[1])
 
 
+def merged(before, now):
+    """What is in `now` replaces what was there before; in the order of figures and systems of a whole run."""
+    figures_of = {name: before["figures"].get(name, {}) | now["figures"].get(name, {}) for name in figures.ALL}
+    named = before["systems"] | now["systems"]
+    return now | {
+        "quick": before["quick"] or now["quick"],
+        "systems": {system.name: named[system.name] for system in systems.SYSTEMS if system.name in named},
+        "figures": {name: by_system for name, by_system in figures_of.items() if by_system},
+    }
+
+
 def machine():
     cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
     load = os.getloadavg()[0]
@@ -74,12 +85,17 @@ def main():
     parser.add_argument("--only", action="append", choices=figures.ALL, help="only this figure (may be given several times)")
     parser.add_argument("--system", action="append", choices=[s.name for s in systems.SYSTEMS], help="only this system (may be given several times)")
     parser.add_argument("--json", metavar="FILE", help="writes all figures to this file")
+    parser.add_argument("--merge", action="store_true", help="keeps the figures that are in the --json file already and are not taken now")
     parser.add_argument("--markdown", action="store_true", help="puts the table into docs/reference/performance.md")
     parser.add_argument("--dir", default=tempfile.gettempdir(), help="where data goes: at most 4 GB, removed at the end")
     parser.add_argument("--peers", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--load", required=True, help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.scale = lambda count: count // 10 if options.quick else count
+    # Seconds in which a system may take in a load, and in which it may give it away again: what is slow gets less far.
+    options.take, options.give = (40, 60) if options.quick else (120, 150)
+    if options.merge and not options.json:
+        parser.error("--merge needs --json")
     if why_not := network.why_not():
         raise SystemExit(f"tests/bench/run edge makes a network namespace: {why_not}")
 
@@ -101,6 +117,8 @@ def main():
                     one.stop()
                 results["systems"][one.name] = one.version
                 results["figures"].setdefault(name, {})[one.name] = figure
+    if options.merge and os.path.exists(options.json):
+        results = merged(json.loads(pathlib.Path(options.json).read_text()), results)
     rows = table(results)
     head = ("", "", *(f"{name} {version}" for name, version in results["systems"].items()))
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]

@@ -67,16 +67,19 @@ class System:
     #  Topics of the centre for those of the site.
     filter = "bench/#"
     qos_at_centre = 1
-
     def __init__(self, folder, net, options):
         self.folder, self.net, self.options = pathlib.Path(folder) / self.name, net, options
         self.site, self.link, self.side = f"{net.side[1]}:18830", net.link[0], net.side
-        shutil.rmtree(self.folder, ignore_errors=True)
-        (self.folder / "site").mkdir(parents=True)
-        (self.folder / "centre").mkdir()
         self.parts = []
 
     def start(self, lanes=()):
+        """With nothing in it. May be called again after `stop`."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        (self.folder / "site").mkdir(parents=True)
+        (self.folder / "centre").mkdir()
+        self.begin(lanes)
+
+    def begin(self, lanes):
         raise NotImplementedError
 
     def stop(self):
@@ -88,9 +91,9 @@ class System:
     def site_pid(self):
         raise NotImplementedError
 
-    def resident_mib(self):
+    def resident_mib(self, what="VmRSS"):
         text = pathlib.Path(f"/proc/{self.site_pid()}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+) kB", text).group(1)) / 1024
+        return int(re.search(rf"{what}:\s+(\d+) kB", text).group(1)) / 1024
 
     def written(self):
         """Bytes that the site's process has written to the disk (the kernel's account, pages)."""
@@ -111,7 +114,7 @@ class Towline(System):
     name = "towline"
     durability = "fdatasync before PUBACK"
 
-    def start(self, lanes=()):
+    def begin(self, lanes):
         self.version = subprocess.run([daemons.BINARIES / "towline-edge", "--version"], capture_output=True, text=True).stdout.split()[-1]
         core = daemons.Core(self.folder / "centre", ["--anonymous", "allow"])
         core.listeners = {"sync": f"{self.link}:4884", "mqtt": f"{self.side[0]}:18831", "admin": "127.0.0.1:0", "kafka": "off", "amqp": "off"}
@@ -139,7 +142,7 @@ class Mosquitto(System):
     name = "mosquitto"
     durability = "sqlite persistence, sync=full, flushed each second: PUBACK does not wait for it"
 
-    def start(self, lanes=()):
+    def begin(self, lanes):
         command, self.version = peers.install(self.options.peers, "mosquitto", "usr/sbin/mosquitto")
         plugin = next(pathlib.Path(self.options.peers).rglob("mosquitto_persist_sqlite.so"))
         centre = self.folder / "centre.conf"
@@ -150,7 +153,8 @@ class Mosquitto(System):
             f"listener 18830 {self.side[1]}\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 0\nuser root\n"
             f"plugin {plugin}\nplugin_opt_db_file {self.folder}/site/mosquitto.db\nplugin_opt_sync full\nplugin_opt_flush_period 1\n"
             f"connection centre\naddress {self.link}:18833\ncleansession false\nclientid bench-site\ntopic # out 1\n"
-            "restart_timeout 1\nkeepalive_interval 10\nnotifications false\nbridge_max_packet_size 0\n"
+            # The least keep-alive that it takes is 5 s; a dead connection is given up after 3 s.
+            "restart_timeout 1\nkeepalive_interval 5\nbridge_tcp_user_timeout 3000\nnotifications false\nbridge_max_packet_size 0\n"
         )
         self.parts = [Process([*command, "-c", str(centre)], self.folder / "centre.log")]
         listening(self.centre)
@@ -170,11 +174,15 @@ class Nats(System):
     # What a mirror republishes is a plain message.
     qos_at_centre = 0
 
-    def start(self, lanes=()):
+    def begin(self, lanes):
         command, self.version = peers.install(self.options.peers, "nats-server", "usr/sbin/nats-server")
         self.centre = f"{self.side[0]}:18831"
         centre = self.folder / "centre.conf"
-        jetstream = "jetstream {{ store_dir: {dir}, domain: {domain}, max_file: 20G, max_mem: 64M, sync_interval: always }}\n"
+        jetstream = (
+            "jetstream {{ store_dir: {dir}, domain: {domain}, max_file: 20G, max_mem: 64M, sync_interval: always }}\n"
+            # A dead link is noticed after seconds, where TCP would ask into it more and more seldom; a reader that is behind is not cut off.
+            'ping_interval: "2s"\nping_max: 2\nmax_pending: 1GB\n'
+        )
         centre.write_text(
             f'server_name: centre\nlisten: "{self.side[0]}:18834"\n' + jetstream.format(dir=self.folder / "centre", domain="hub")
             + f'mqtt {{ listen: "{self.centre}" }}\nleafnodes {{ listen: "{self.link}:18835" }}\nhttp: "{self.side[0]}:18836"\n'
@@ -182,7 +190,7 @@ class Nats(System):
         site = self.folder / "site.conf"
         site.write_text(
             f'server_name: site\nlisten: "{self.side[1]}:18834"\n' + jetstream.format(dir=self.folder / "site", domain="leaf")
-            + f'mqtt {{ listen: "{self.site}" }}\nleafnodes {{ remotes: [ {{ url: "nats-leaf://{self.link}:18835" }} ] }}\nhttp: "{self.side[1]}:18836"\n'
+            + f'mqtt {{ listen: "{self.site}" }}\nleafnodes {{ reconnect: 1, remotes: [ {{ url: "nats-leaf://{self.link}:18835" }} ] }}\nhttp: "{self.side[1]}:18836"\n'
         )
         self.parts = [Process([*command, "-c", str(centre)], self.folder / "centre.log")]
         listening(self.centre)
@@ -194,6 +202,16 @@ class Nats(System):
         wait_until("the leaf is connected", self.leaf, 30)
         mirror = {"name": "OUT", "external": {"api": "$JS.leaf.API"}}
         self.ask(f"{self.side[0]}:18834", "$JS.API.STREAM.CREATE.HUB", {"name": "HUB", "storage": "file", "mirror": mirror, "republish": {"src": ">", "dest": "hub.>"}})
+        for address in (self.site, self.centre):
+            wait_until(f"{address} takes MQTT clients", lambda: self.takes_clients(address), 60)
+
+    @staticmethod
+    def takes_clients(address):
+        """The first client makes the streams of MQTT, for which a server has a few seconds; on a busy disk that takes several clients."""
+        host, port = address.rsplit(":", 1)
+        with socket.create_connection((host, int(port)), 10) as sock:
+            sock.sendall(b"\x10\x11\x00\x04MQTT\x04\x02\x00\x00\x00\x05first")
+            return sock.recv(4) == b"\x20\x02\x00\x00"
 
     def leaf(self):
         with urllib.request.urlopen(f"http://{self.side[0]}:18836/leafz", timeout=5) as reply:

@@ -4,6 +4,7 @@ mod auto_subscribe;
 mod delayed;
 mod exclusive;
 mod flapping;
+mod persist;
 mod placeholders;
 mod rates;
 mod rewrite;
@@ -15,6 +16,7 @@ pub(crate) use delayed::{Delayed, delayed};
 pub(crate) use exclusive::Exclusives;
 pub use exclusive::exclusive;
 pub use flapping::{Ban, BanKey, Bans, Flapping};
+pub use persist::{Persist, PersistRules};
 pub(crate) use placeholders::fill;
 pub use rates::Rates;
 pub(crate) use rates::{ConnectionRate, Throttle};
@@ -29,6 +31,8 @@ use std::time::Duration;
 pub struct Extra {
     pub rewrites: Rewrites,
     pub auto_subscribe: Vec<AutoSubscribe>,
+    /// Which topics are stored; all, where no rule matches.
+    pub persist: PersistRules,
     pub rates: Rates,
     pub flapping: Option<Flapping>,
     /// A subscriber that could not take what is there for so long is on the list of slow ones.
@@ -55,6 +59,7 @@ impl Default for Extra {
         Extra {
             rewrites: Rewrites::default(),
             auto_subscribe: Vec::new(),
+            persist: PersistRules::default(),
             rates: Rates::default(),
             flapping: None,
             slow_after: Duration::from_secs(1),

@@ -2,6 +2,7 @@
 //! are refused (0x9F).
 
 use parking_lot::Mutex;
+use quota::{Bucket, Share};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -16,66 +17,26 @@ pub struct Rates {
     pub bytes: Option<u64>,
 }
 
-/// A bucket that fills at a rate and holds one second's worth. It can be overdrawn: by what was taken before it was known how much it is.
-#[derive(Debug)]
-pub(crate) struct Bucket {
-    per_second: f64,
-    level: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    pub fn new(per_second: u64, now: Instant) -> Bucket {
-        let per_second = (per_second as f64).max(1.0);
-        Bucket {
-            per_second,
-            level: per_second,
-            at: now,
-        }
-    }
-
-    fn fill(&mut self, now: Instant) {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.level = (self.level + passed * self.per_second).min(self.per_second);
-        self.at = now;
-    }
-
-    /// Takes so much; gives how long until the bucket is not overdrawn.
-    pub fn take(&mut self, amount: u64, now: Instant) -> Duration {
-        self.fill(now);
-        self.level -= amount as f64;
-        Duration::from_secs_f64((-self.level).max(0.0) / self.per_second)
-    }
-
-    /// Takes one, if there is one.
-    pub fn try_take(&mut self, now: Instant) -> bool {
-        self.fill(now);
-        let there = self.level >= 1.0;
-        if there {
-            self.level -= 1.0;
-        }
-        there
-    }
-}
-
-/// The rates of one client.
+/// The rates of one client, and its share of the quotas.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     messages: Option<Bucket>,
     bytes: Option<Bucket>,
+    share: Share,
     until: Option<Instant>,
 }
 
 impl Throttle {
     /// `None` where nothing is limited.
-    pub fn new(rates: &Rates, now: Instant) -> Option<Box<Throttle>> {
+    pub fn new(rates: &Rates, share: Share, now: Instant) -> Option<Box<Throttle>> {
         let messages = rates.messages.map(|rate| Bucket::new(rate.into(), now));
         let bytes = rates.bytes.map(|rate| Bucket::new(rate, now));
-        let limited = messages.is_some() || bytes.is_some();
+        let limited = messages.is_some() || bytes.is_some() || !share.is_free();
         limited.then(|| {
             Box::new(Throttle {
                 messages,
                 bytes,
+                share,
                 until: None,
             })
         })
@@ -83,7 +44,7 @@ impl Throttle {
 
     fn wait(&mut self, wait: Duration, now: Instant) {
         if !wait.is_zero() {
-            self.until = self.until.max(Some(now + wait));
+            self.until = self.until.max(now.checked_add(wait));
         }
     }
 
@@ -92,6 +53,8 @@ impl Throttle {
             let wait = messages.take(1, now);
             self.wait(wait, now);
         }
+        let wait = self.share.take(1, 0, now);
+        self.wait(wait, now);
     }
 
     pub fn read(&mut self, bytes: usize, now: Instant) {
@@ -99,6 +62,8 @@ impl Throttle {
             let wait = bucket.take(bytes as u64, now);
             self.wait(wait, now);
         }
+        let wait = self.share.take(0, bytes as u64, now);
+        self.wait(wait, now);
     }
 
     /// The end of the last wait, which can be over.
@@ -140,7 +105,7 @@ mod tests {
             messages: Some(10),
             ..Rates::default()
         };
-        let mut throttle = Throttle::new(&rates, start).unwrap();
+        let mut throttle = Throttle::new(&rates, Share::default(), start).unwrap();
         for _ in 0..10 {
             throttle.message(start);
         }
@@ -151,6 +116,6 @@ mod tests {
         let half = start + Duration::from_millis(500);
         assert_eq!(throttle.until(start), Some(half));
         assert_eq!(throttle.until(half), None);
-        assert!(Throttle::new(&Rates::default(), start).is_none());
+        assert!(Throttle::new(&Rates::default(), Share::default(), start).is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! The sections of a configuration file, the same on the edge and in the core.
 
-use super::{AutoSubscribe, Flapping, Rates, Rewrite, Rewrites, Verb};
+use super::{AutoSubscribe, Flapping, Persist, PersistRules, Rates, Rewrite, Rewrites, Verb};
 use mqtt_codec::{QoS, RetainHandling, SubscriptionOptions, TopicFilter};
 use settings::{Section, SettingsError, choices, settings};
 
@@ -27,6 +27,20 @@ settings! {
         pub no_local: bool = "false";
         pub retain_as_published: bool = "false";
         pub retain_handling: u8 = "0";
+    }
+}
+
+choices! {
+    pub enum PersistWhen {
+        Always = "always",
+        Never = "never",
+    }
+}
+
+settings! {
+    pub struct MqttRuleSettings {
+        pub filter: String;
+        pub persist: PersistWhen = "always";
     }
 }
 
@@ -61,6 +75,25 @@ pub fn rewrites(sections: &[Section<RewriteSettings>]) -> Result<Rewrites, Setti
             .map_err(|error| section.wrong_key("topic", error.to_string()))
     });
     rules.collect::<Result<_, _>>().map(Rewrites)
+}
+
+/// The rules in their order.
+pub fn persist(sections: &[Section<MqttRuleSettings>]) -> Result<PersistRules, SettingsError> {
+    let rules = sections.iter().map(|section| {
+        let set = &section.settings;
+        let filter = TopicFilter::new(&set.filter)
+            .map_err(|error| section.wrong_key("filter", error.to_string()))?;
+        if filter.is_shared() {
+            let expected = "expected a filter of topics, not of a group".to_owned();
+            return Err(section.wrong_key("filter", expected));
+        }
+        let persist = match set.persist {
+            PersistWhen::Always => Persist::Always,
+            PersistWhen::Never => Persist::Never,
+        };
+        Ok((filter, persist))
+    });
+    rules.collect::<Result<_, _>>().map(PersistRules)
 }
 
 pub fn auto_subscribe(

@@ -12,4 +12,5 @@ mod publishing;
 mod sessions;
 mod shared;
 mod subscribing;
+mod unstored;
 mod wills;

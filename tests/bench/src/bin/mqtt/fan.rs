@@ -11,6 +11,7 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::{Client, histogram, latency, now_ns, process, put_packet, text};
@@ -42,9 +43,15 @@ pub struct Fan {
     /// Bytes of a payload
     #[arg(long, default_value_t = 16)]
     size: usize,
-    /// Messages over all publishers
+    /// Messages over all publishers, at most
     #[arg(long)]
     messages: u64,
+    /// Publishes no longer than this
+    #[arg(long, default_value_t = 3600.0)]
+    seconds: f64,
+    /// Publishers wait while so many messages are on their way to subscribers: the load that a broker takes without losing any
+    #[arg(long, default_value_t = u64::MAX)]
+    ahead: u64,
     /// Messages per second over all publishers; 0: as fast as they are taken
     #[arg(long, default_value_t = 0)]
     rate: u64,
@@ -67,31 +74,71 @@ impl Fan {
         }
     }
 
-    /// What all subscribers together are to get.
-    fn expected(&self) -> u64 {
+    /// What all subscribers together are to get of so many messages.
+    fn expected(&self, messages: u64) -> u64 {
         match self.shape {
-            Shape::All => self.messages * u64::from(self.subscribers),
-            Shape::Pairs => self.messages,
+            Shape::All => messages * u64::from(self.subscribers),
+            Shape::Pairs => messages,
+        }
+    }
+
+    /// Messages that a publisher writes without looking around.
+    fn chunk(&self) -> u64 {
+        (16 * 1024 / self.size.max(1)).clamp(1, 16) as u64
+    }
+}
+
+/// How far publishers and subscribers are.
+struct Progress {
+    sent: AtomicU64,
+    received: AtomicU64,
+    /// Expected, and given up.
+    lost: AtomicU64,
+    moved: Notify,
+    latencies: Mutex<Histogram<u64>>,
+}
+
+/// Messages that have not come for so long do not come any more.
+const LOST_AFTER: Duration = Duration::from_millis(500);
+
+impl Progress {
+    fn on_the_way(&self, options: &Fan) -> u64 {
+        let expected = options.expected(self.sent.load(Ordering::Relaxed));
+        let done = self.received.load(Ordering::Relaxed) + self.lost.load(Ordering::Relaxed);
+        expected.saturating_sub(done)
+    }
+
+    /// Until there may be more on the way.
+    async fn room(&self, options: &Fan) {
+        loop {
+            let moved = self.moved.notified();
+            let before = self.received.load(Ordering::Relaxed);
+            let open = self.on_the_way(options);
+            if open < options.ahead {
+                return;
+            }
+            let late = tokio::time::timeout(LOST_AFTER, moved).await.is_err();
+            if late && before == self.received.load(Ordering::Relaxed) {
+                self.lost.fetch_add(open, Ordering::Relaxed);
+            }
         }
     }
 }
 
-struct Received {
-    count: AtomicU64,
-    latencies: Mutex<Histogram<u64>>,
-}
-
 pub async fn fan(options: Arc<Fan>) -> Result<Value> {
-    let received = Arc::new(Received {
-        count: AtomicU64::new(0),
+    let progress = Arc::new(Progress {
+        sent: AtomicU64::new(0),
+        received: AtomicU64::new(0),
+        lost: AtomicU64::new(0),
+        moved: Notify::new(),
         latencies: Mutex::new(histogram()?),
     });
-    let count = || received.count.load(Ordering::Relaxed);
+    let count = || progress.received.load(Ordering::Relaxed);
     let mut receivers = JoinSet::new();
     for n in 0..options.subscribers {
         let mut client = Client::connect(&options.to, &format!("fan-s{n}"), true).await?;
         client.subscribe(&options.topic(n), options.qos).await?;
-        receivers.spawn(take(client, received.clone()));
+        receivers.spawn(take(client, progress.clone()));
     }
     let mut publishers = Vec::new();
     for n in 0..options.publishers {
@@ -101,15 +148,17 @@ pub async fn fan(options: Arc<Fan>) -> Result<Value> {
     let started = Instant::now();
     let mut sending = JoinSet::new();
     for (n, client) in (0..).zip(publishers) {
-        sending.spawn(send(options.clone(), client, n));
+        sending.spawn(send(options.clone(), client, n, progress.clone()));
     }
     let mut clients = Vec::new();
     while let Some(sent) = sending.join_next().await {
         clients.push(sent??);
     }
     let published = started.elapsed();
+    let sent = progress.sent.load(Ordering::Relaxed);
+    let expected = options.expected(sent);
     let mut last = (0, Instant::now());
-    while count() < options.expected() {
+    while count() < expected {
         let now = count();
         if now > last.0 {
             last = (now, Instant::now());
@@ -118,27 +167,52 @@ pub async fn fan(options: Arc<Fan>) -> Result<Value> {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let took = started.elapsed();
+    // Of a loss, the time of waiting for it does not count.
+    let took = if count() < expected {
+        last.1.duration_since(started).max(published)
+    } else {
+        started.elapsed()
+    };
     let cpu = process::processor_time(options.pid)?.saturating_sub(cpu);
     let count = count();
-    receivers.abort_all();
+    receivers.shutdown().await;
     // What came in and what went out: the broker's work.
-    let handled = options.messages + count;
+    let handled = sent + count;
     Ok(json!({
+        "sent": sent,
+        "sent_per_second": sent as f64 / published.as_secs_f64(),
         "received": count,
-        "missing": options.expected().saturating_sub(count),
+        "missing": expected.saturating_sub(count),
         "publish_seconds": published.as_secs_f64(),
         "seconds": took.as_secs_f64(),
         "received_per_second": count as f64 / took.as_secs_f64(),
         "cpu_seconds": cpu.as_secs_f64(),
         "messages_per_cpu_second": handled as f64 / cpu.as_secs_f64().max(0.01),
-        "latency": latency(&received.latencies.lock()),
+        "latency": latency(&progress.latencies.lock()),
     }))
 }
 
-async fn take(mut client: Client, received: Arc<Received>) -> Result<()> {
+/// Latencies of one subscriber, microseconds; what is left when its task is ended counts as well.
+struct Times(Vec<u64>, Arc<Progress>);
+
+impl Times {
+    fn record(&mut self) {
+        let mut all = self.1.latencies.lock();
+        for time in self.0.drain(..) {
+            all.saturating_record(time.max(1));
+        }
+    }
+}
+
+impl Drop for Times {
+    fn drop(&mut self) {
+        self.record();
+    }
+}
+
+async fn take(mut client: Client, progress: Arc<Progress>) -> Result<()> {
     let mut out = Vec::new();
-    let mut times = Vec::new();
+    let mut times = Times(Vec::new(), progress.clone());
     loop {
         let mut next = Some(client.packet().await?);
         let mut count = 0;
@@ -153,7 +227,7 @@ async fn take(mut client: Client, received: Arc<Received>) -> Result<()> {
                         put_packet(&mut out, if qos == 1 { 0x40 } else { 0x50 }, &[&id]);
                     }
                     if body.len() >= 8 {
-                        times.push(now_ns().saturating_sub(body.get_u64()) / 1000);
+                        times.0.push(now_ns().saturating_sub(body.get_u64()) / 1000);
                     }
                     count += 1;
                 }
@@ -162,36 +236,56 @@ async fn take(mut client: Client, received: Arc<Received>) -> Result<()> {
             }
             next = client.ready()?;
         }
-        received.count.fetch_add(count, Ordering::Relaxed);
+        progress.received.fetch_add(count, Ordering::Relaxed);
+        progress.moved.notify_waiters();
         if !out.is_empty() {
             client.stream.write_all(&out).await?;
             out.clear();
         }
-        if times.len() >= 256 {
-            let mut all = received.latencies.lock();
-            times
-                .drain(..)
-                .try_for_each(|time: u64| all.record(time.max(1)))?;
+        if times.0.len() >= 256 {
+            times.record();
         }
     }
 }
 
-async fn send(options: Arc<Fan>, mut client: Client, n: u32) -> Result<Client> {
+async fn send(
+    options: Arc<Fan>,
+    mut client: Client,
+    n: u32,
+    progress: Arc<Progress>,
+) -> Result<Client> {
     let mine = options.messages / u64::from(options.publishers);
     let extra = u64::from(u64::from(n) < options.messages % u64::from(options.publishers));
     let topic = text(&options.topic(n));
     let mut payload = vec![b'x'; options.size.max(8)];
     let (started, mut waiting, mut id) = (Instant::now(), 0usize, 0u16);
     let mut out = Vec::new();
+    let end = started + Duration::from_secs_f64(options.seconds);
+    // Publishers do not all begin at the same moment.
+    let first_due = f64::from(n) / f64::from(options.publishers);
     for number in 0..mine + extra {
+        if number % options.chunk() == 0 {
+            if Instant::now() >= end {
+                break;
+            }
+            if options.ahead != u64::MAX {
+                flush(&mut client, &mut out).await?;
+                progress.room(&options).await;
+            }
+        }
         if options.rate > 0 {
-            let due = number as f64 * f64::from(options.publishers) / options.rate as f64;
+            let due = number as f64 + first_due;
+            let due = due * f64::from(options.publishers) / options.rate as f64;
             let due = started + Duration::from_secs_f64(due);
+            if due >= end {
+                break;
+            }
             if due > Instant::now() {
                 flush(&mut client, &mut out).await?;
                 tokio::time::sleep_until(due.into()).await;
             }
         }
+        progress.sent.fetch_add(1, Ordering::Relaxed);
         payload[..8].copy_from_slice(&now_ns().to_be_bytes());
         let first = 0x30 | options.qos << 1;
         if options.qos == 0 {

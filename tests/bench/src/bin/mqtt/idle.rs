@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use crate::{Client, process};
 
 /// Clients that connect at a time.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 256;
 /// What a port range of one address holds.
 const PER_ADDRESS: u32 = 20_000;
 
@@ -31,6 +31,7 @@ pub struct Idle {
 
 pub async fn idle(options: &Idle) -> Result<Value> {
     let before = process::resident(options.pid)?;
+    let used = process::processor_time(options.pid)?;
     let started = Instant::now();
     let mut connecting = JoinSet::new();
     let mut clients = Vec::new();
@@ -54,12 +55,14 @@ pub async fn idle(options: &Idle) -> Result<Value> {
         clients.push(connected??);
     }
     let took = started.elapsed();
+    let used = process::processor_time(options.pid)?.saturating_sub(used);
     tokio::time::sleep(Duration::from_secs(3)).await;
     let after = process::resident(options.pid)?;
     let count = clients.len() as u64;
     Ok(json!({
         "clients": count,
         "connections_per_second": count as f64 / took.as_secs_f64(),
+        "broker_processor_us_per_connection": used.as_micros() as u64 / count.max(1),
         "resident_bytes": after,
         "bytes_per_connection": after.saturating_sub(before) / count.max(1),
     }))

@@ -67,6 +67,9 @@ struct Publish {
     /// Number of the first message
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Begins no message after so many seconds
+    #[arg(long, default_value_t = 1 << 30)]
+    within: u64,
 }
 
 #[derive(Debug, Args)]
@@ -81,6 +84,9 @@ struct Receive {
     /// Gives up when nothing came for so many seconds
     #[arg(long, default_value_t = 30)]
     patience: u64,
+    /// Ends after so many seconds in all
+    #[arg(long, default_value_t = 1 << 30)]
+    within: u64,
     #[arg(long, default_value_t = 1)]
     qos: u8,
     /// Client identifier; with one, the session is kept
@@ -308,7 +314,14 @@ async fn publish_as(
     let pace = (options.rate > 0)
         .then(|| Duration::from_secs_f64(f64::from(options.clients) / options.rate as f64));
     let begun = Instant::now();
+    let mut messages = messages;
     while done < messages {
+        if begun.elapsed().as_secs() >= options.within {
+            messages = sent;
+            if done >= messages {
+                break;
+            }
+        }
         out.clear();
         while sent < messages && waiting.len() < options.window && out.len() < 64 * 1024 {
             if let Some(pace) = pace
@@ -434,8 +447,10 @@ async fn receive(options: &Receive) -> Result<Value> {
     let (mut first_ns, mut last_ns, mut strange) = (0u64, 0u64, 0u64);
     let mut acks = Vec::new();
     let patience = Duration::from_secs(options.patience);
+    let end = tokio::time::Instant::now() + Duration::from_secs(options.within);
     while tally.different < options.messages {
-        let Ok(packet) = tokio::time::timeout(patience, client.packet()).await else {
+        let until = end.min(tokio::time::Instant::now() + patience);
+        let Ok(packet) = tokio::time::timeout_at(until, client.packet()).await else {
             break;
         };
         let mut next = Some(packet?);

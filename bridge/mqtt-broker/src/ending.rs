@@ -1,0 +1,99 @@
+//! The end of a connection: what was taken from the client is stored, the client is told, the session is settled.
+
+use crate::aside;
+use crate::backend::{Backend, StorageError};
+use crate::connection::{Connection, End};
+use crate::deadlines::{publish_will, save};
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::output::write_some;
+use crate::shared;
+use mqtt_codec::{Packet, ReasonCode, Version};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
+    /// Lets everything that was taken from the client be stored, says goodbye, and settles the session.
+    pub(crate) async fn finish(mut self: Box<Self>, end: End) {
+        let client = self.session.client_id().clone();
+        tracing::debug!(%client, ?end, "connection ends");
+        let lost = self.delivery.settle(&mut self.session);
+        self.lost(lost);
+        let unstored = self.delivery.leave();
+        Metrics::add(&self.broker.metrics.unstored_dropped, unstored);
+        if let Some(mut passing) = self.passing.take() {
+            passing.settle(&self.broker.metrics).await;
+        }
+        self.shared.stop();
+        self.publish_gathered();
+        while let Some(done) = self.publishing.next().await {
+            // A failure has nobody to be told to any more.
+            if self.published(done).is_err() {
+                break;
+            }
+        }
+        self.put_replies();
+        if let End::Close(close) = &end {
+            if matches!(
+                close.reason_code,
+                ReasonCode::MALFORMED_PACKET
+                    | ReasonCode::PROTOCOL_ERROR
+                    | ReasonCode::PACKET_TOO_LARGE
+            ) {
+                Metrics::add(&self.broker.metrics.protocol_errors, 1);
+            }
+            if self.session.version() == Version::V5 {
+                self.write(&Packet::Disconnect(aside::goodbye(close)));
+            }
+        }
+        if !matches!(end, End::Lost) {
+            let _ = tokio::time::timeout(limits::LAST_WORDS, async {
+                while !self.output.is_empty() {
+                    write_some(&mut self.writer, &mut self.output, false, &self.mailbox).await?;
+                }
+                self.writer.shutdown().await
+            })
+            .await;
+        }
+        if let Err(error) = self.settle().await {
+            tracing::error!(%client, %error, "the session could not be saved at the end of its connection");
+        }
+        self.broker.backend.progress(&client, &[]);
+        self.note_waiting(false, false);
+        self.broker.note_end(&client);
+        Metrics::sub(&self.broker.metrics.connections, 1);
+    }
+
+    async fn settle(&mut self) -> Result<(), StorageError> {
+        self.shared.finish(&mut self.session).await?;
+        if let Some(saving) = self.saving.take() {
+            saving.await.1?;
+        }
+        let ended = self
+            .session
+            .handle_connection_end(self.broker.backend.now_ms());
+        publish_will(&self.broker, self.session.client_id(), ended.will).await;
+        if ended.keep {
+            save(&self.broker, &mut self.session).await?;
+            self.broker.deadlines.add(&self.session);
+            let ids = std::mem::take(&mut self.unstored_ids);
+            let unstored = &self.broker.hub.unstored;
+            unstored.keep_unreleased(self.session.client_id(), ids);
+            if !self.stored {
+                Metrics::add(&self.broker.metrics.persistent_sessions, 1);
+            }
+        } else {
+            shared::session_ended(&*self.broker.backend, &self.session).await?;
+            self.broker.forget(&self.session);
+            if self.stored || self.session.has_unreleased() {
+                self.broker
+                    .backend
+                    .delete_session(self.session.client_id())
+                    .await?;
+            }
+            if self.stored {
+                Metrics::sub(&self.broker.metrics.persistent_sessions, 1);
+            }
+        }
+        Ok(())
+    }
+}

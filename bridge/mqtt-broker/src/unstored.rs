@@ -1,0 +1,173 @@
+//! Topics that are never stored (`persist = "never"`): who gets what is published to them, and what is remembered of them while the process lives.
+
+use crate::backend::{ClientId, Message, PublishError, SharedMessage};
+use crate::extra::PersistRules;
+use crate::limits;
+use crate::mailbox::{Mailbox, Recipient};
+use crate::unstored_groups::{Group, Groups};
+use mqtt_codec::{PacketId, TopicFilter, TopicName};
+use parking_lot::{Mutex, RwLock};
+use router::Router;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+/// Who gets what is published to one topic, at one generation of the routers.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub mailboxes: Vec<Arc<Mailbox>>,
+    /// One member of each gets it.
+    pub groups: Vec<Arc<Group>>,
+}
+
+/// What was found before, as long as nobody subscribes or unsubscribes.
+#[derive(Default)]
+struct Routes {
+    generations: (u64, u64),
+    /// `None` = the topic is stored.
+    topics: HashMap<TopicName, Option<Arc<Route>>>,
+}
+
+pub(crate) struct Unstored {
+    rules: PersistRules,
+    is_used: bool,
+    pub groups: Groups,
+    routes: RwLock<Routes>,
+    pub retained: Retained,
+    /// QoS 2 packet ids that clients have not released, of persistent sessions whose client is away.
+    unreleased: Mutex<HashMap<ClientId, BTreeSet<PacketId>>>,
+}
+
+impl Unstored {
+    pub fn new(rules: PersistRules) -> Unstored {
+        Unstored {
+            is_used: rules.can_be_unstored(),
+            rules,
+            groups: Groups::default(),
+            routes: RwLock::default(),
+            retained: Retained::default(),
+            unreleased: Mutex::default(),
+        }
+    }
+
+    /// Is there a rule that says never?
+    pub fn is_used(&self) -> bool {
+        self.is_used
+    }
+
+    pub fn is_stored(&self, topic: &TopicName) -> bool {
+        self.rules.is_stored(topic)
+    }
+
+    /// `None` = messages on this topic are stored.
+    pub fn route(&self, router: &Router<Recipient>, topic: &TopicName) -> Option<Arc<Route>> {
+        if !self.is_used {
+            return None;
+        }
+        // Asked before the routers: what is found is at least as new.
+        let generations = (router.generation(), self.groups.router().generation());
+        {
+            let routes = self.routes.read();
+            if routes.generations == generations
+                && let Some(route) = routes.topics.get(topic)
+            {
+                return route.clone();
+            }
+        }
+        let route = (!self.is_stored(topic)).then(|| Arc::new(self.find(router, topic)));
+        let mut routes = self.routes.write();
+        if routes.generations != generations || routes.topics.len() >= limits::CACHED_TOPICS {
+            routes.topics.clear();
+            routes.generations = generations;
+        }
+        routes.topics.insert(topic.clone(), route.clone());
+        route
+    }
+
+    fn find(&self, router: &Router<Recipient>, topic: &TopicName) -> Route {
+        let mut mailboxes = Vec::new();
+        let mut seen = HashSet::new();
+        for Recipient(mailbox) in router.matches(topic.as_str()) {
+            // Several filters of one connection can match; its session looks at all of them.
+            if seen.insert(mailbox.id()) {
+                mailboxes.push(mailbox);
+            }
+        }
+        Route {
+            mailboxes,
+            groups: self.groups.router().matches(topic.as_str()),
+        }
+    }
+
+    /// Keeps them for the next connection of the session.
+    pub fn keep_unreleased(&self, client: &ClientId, ids: BTreeSet<PacketId>) {
+        if !ids.is_empty() {
+            self.unreleased.lock().insert(client.clone(), ids);
+        }
+    }
+
+    pub fn take_unreleased(&self, client: &ClientId) -> BTreeSet<PacketId> {
+        self.unreleased.lock().remove(client).unwrap_or_default()
+    }
+}
+
+/// The retained messages of topics that are not stored: gone with the process.
+#[derive(Debug, Default)]
+pub(crate) struct Retained(Mutex<RetainedMessages>);
+
+#[derive(Debug, Default)]
+struct RetainedMessages {
+    topics: BTreeMap<TopicName, Arc<SharedMessage>>,
+    bytes: usize,
+}
+
+fn retained_cost(message: &SharedMessage) -> usize {
+    message.topic.as_str().len() + message.payload.len() + limits::RETAINED_OVERHEAD
+}
+
+impl Retained {
+    /// An empty payload deletes it [MQTT-3.3.1-6].
+    pub fn set(&self, message: &Arc<SharedMessage>) -> Result<(), PublishError> {
+        let mut all = self.0.lock();
+        let before = all.topics.get(&message.topic);
+        let before = before.map_or(0, |message| retained_cost(message));
+        if message.payload.is_empty() {
+            all.topics.remove(&message.topic);
+            all.bytes -= before;
+            return Ok(());
+        }
+        let bytes = all.bytes - before + retained_cost(message);
+        if bytes > limits::UNSTORED_RETAINED_BYTES {
+            let limit = limits::UNSTORED_RETAINED_BYTES;
+            let text = format!(
+                "the retained messages of topics that are not stored are {limit} bytes already"
+            );
+            return Err(PublishError::QuotaExceeded(text));
+        }
+        // A copy: the payload of a message is a part of what was read with it.
+        let mut copy = Message::clone(message);
+        copy.payload = bytes::Bytes::copy_from_slice(&copy.payload);
+        all.bytes = bytes;
+        all.topics
+            .insert(message.topic.clone(), Arc::new(copy.into()));
+        Ok(())
+    }
+
+    pub fn matching(&self, filter: &TopicFilter, now_ms: i64) -> Vec<Message> {
+        let mut all = self.0.lock();
+        let all = &mut *all;
+        all.topics.retain(|_, message| {
+            let expired = message.is_expired(now_ms);
+            if expired {
+                all.bytes -= retained_cost(message);
+            }
+            !expired
+        });
+        let matching = all.topics.values();
+        let matching = matching.filter(|message| filter.matches(&message.topic));
+        matching.map(|message| Message::clone(message)).collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.lock().topics.len()
+    }
+}

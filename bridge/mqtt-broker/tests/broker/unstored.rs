@@ -1,0 +1,338 @@
+//! Topics with `persist = "never"`: what is published to them goes to who is connected, and nothing of it is kept.
+
+use crate::access::Guard;
+use crate::client::*;
+use crate::memory::Memory;
+use mqtt_broker::extra::{Extra, Persist, PersistRules};
+use mqtt_broker::{Broker, Limits};
+use mqtt_codec::*;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio_util::sync::CancellationToken;
+
+/// Nothing below `live/` is stored, except `live/kept`.
+async fn server_over(memory: Arc<Memory>, limits: Limits) -> Server {
+    let rule = |filter, persist| (TopicFilter::new(filter).expect("a filter"), persist);
+    let extra = Extra {
+        persist: PersistRules(vec![
+            rule("live/kept", Persist::Always),
+            rule("live/#", Persist::Never),
+        ]),
+        ..Extra::default()
+    };
+    let (guard, shutdown) = (Arc::new(Guard::default()), CancellationToken::new());
+    let started = Broker::start_extended(
+        memory.clone(),
+        guard.clone(),
+        limits,
+        extra,
+        shutdown.clone(),
+    );
+    Server {
+        memory,
+        guard,
+        broker: started.await.expect("start"),
+        shutdown,
+    }
+}
+
+async fn server() -> Server {
+    server_over(Arc::new(Memory::new()), Limits::default()).await
+}
+
+fn dropped(server: &Server) -> u64 {
+    let metrics = server.broker.metrics();
+    metrics.unstored_dropped.load(Ordering::Relaxed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_qos_comes_at_once_in_order_and_the_log_has_nothing() {
+    let server = server().await;
+    let mut subscriber = server.clean("s").await;
+    subscriber.subscribe("live/+", 2).await;
+    // Two filters of one client bring one copy.
+    subscriber.subscribe("live/#", 1).await;
+    let mut publisher = server.clean("p").await;
+    for qos in 0..2 {
+        for n in 0..5 {
+            let payload = format!("{qos} {n}");
+            publisher.publish("live/t", &payload, qos).await;
+        }
+        for n in 0..5 {
+            assert_eq!(subscriber.take().await, format!("{qos} {n}"));
+        }
+    }
+    publisher.publish("live/t", "2", 2).await;
+    assert_eq!(subscriber.take().await, "2");
+    subscriber.nothing().await;
+    assert!(server.memory.payloads("live").is_empty());
+    // The first rule that matches decides.
+    publisher.publish("live/kept", "kept", 1).await;
+    assert_eq!(subscriber.take().await, "kept");
+    assert_eq!(server.memory.payloads("live").len(), 1);
+    assert_eq!(dropped(&server), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn options_and_identifiers_of_a_subscription_hold() {
+    let server = server().await;
+    let mut client = server.clean("c").await;
+    let own = SubscriptionOptions {
+        no_local: true,
+        ..Default::default()
+    };
+    client.subscribe_with("live/own", own, None).await;
+    client.publish("live/own", "mine", 1).await;
+    client.nothing().await;
+    let published = SubscriptionOptions {
+        retain_as_published: true,
+        ..Default::default()
+    };
+    client.subscribe_with("live/+/x", published, Some(7)).await;
+    let retained = Publish {
+        retain: true,
+        ..publish("live/a/x", "r", 0)
+    };
+    client.publish_packet(retained).await;
+    let got = client.receive_publish().await;
+    assert!(got.retain);
+    assert_eq!(got.properties.subscription_identifiers, [7]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_keep_the_order_of_what_is_stored_and_what_is_not_4_6_0_2() {
+    let server = server().await;
+    let mut client = server.clean("c").await;
+    for (n, name) in ["stored", "live/t", "quota", "live/t"].iter().enumerate() {
+        let packet = Publish {
+            packet_id: Some(id(n as u16 + 1)),
+            ..publish(name, "x", 1)
+        };
+        client.send(Packet::Publish(Box::new(packet))).await;
+    }
+    for n in 1..=4 {
+        match client.receive().await {
+            Some(Packet::PubAck(ack)) => assert_eq!(ack.packet_id, id(n)),
+            other => panic!("no PUBACK but {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_away_misses_it_and_keeps_its_session() {
+    let server = server().await;
+    let (mut subscriber, _) = server.persistent("s").await;
+    subscriber.subscribe("live/#", 1).await;
+    let mut publisher = server.clean("p").await;
+    publisher
+        .publish("live/t", "seen, not acknowledged", 1)
+        .await;
+    subscriber.receive_publish().await;
+    subscriber.vanish().await;
+    publisher.publish("live/t", "missed", 1).await;
+    publisher.publish("live/kept", "kept", 1).await;
+    let (mut subscriber, present) = server.persistent("s").await;
+    assert!(present);
+    assert_eq!(subscriber.take().await, "kept");
+    publisher.publish("live/t", "now", 1).await;
+    assert_eq!(subscriber.take().await, "now");
+    subscriber.nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_qos_2_message_that_is_sent_again_is_passed_on_once() {
+    let server = server().await;
+    let mut subscriber = server.clean("s").await;
+    subscriber.subscribe("live/#", 2).await;
+    let (mut publisher, _) = server.persistent("p").await;
+    let packet = Publish {
+        packet_id: Some(id(1)),
+        ..publish("live/t", "once", 2)
+    };
+    let received = Some(Packet::PubRec(Ack::success(id(1))));
+    publisher
+        .send(Packet::Publish(Box::new(packet.clone())))
+        .await;
+    assert_eq!(publisher.receive().await, received);
+    publisher.vanish().await;
+    // In the next connection of the session the id is still in use.
+    let (mut publisher, _) = server.persistent("p").await;
+    let again = Publish {
+        dup: true,
+        ..packet.clone()
+    };
+    publisher.send(Packet::Publish(Box::new(again))).await;
+    assert_eq!(publisher.receive().await, received);
+    publisher.send(Packet::PubRel(Ack::success(id(1)))).await;
+    let complete = Some(Packet::PubComp(Ack::success(id(1))));
+    assert_eq!(publisher.receive().await, complete);
+    assert_eq!(subscriber.take().await, "once");
+    subscriber.nothing().await;
+    // Released: the next one with this id is another message.
+    publisher.send(Packet::Publish(Box::new(packet))).await;
+    assert_eq!(publisher.receive().await, received);
+    assert_eq!(subscriber.take().await, "once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn retained_messages_are_in_memory_only() {
+    let memory = Arc::new(Memory::new());
+    let server = server_over(memory.clone(), Limits::default()).await;
+    let mut publisher = server.clean("p").await;
+    for (name, payload) in [
+        ("live/a", "1"),
+        ("live/a", "2"),
+        ("live/b", "3"),
+        ("live/b", ""),
+    ] {
+        let packet = Publish {
+            retain: true,
+            ..publish(name, payload, 1)
+        };
+        publisher.publish_packet(packet).await;
+    }
+    let mut subscriber = server.clean("s").await;
+    subscriber.subscribe("live/#", 1).await;
+    let got = subscriber.receive_publish().await;
+    assert_eq!((&got.payload[..], got.retain), (&b"2"[..], true));
+    subscriber.nothing().await;
+    let server = server_over(memory, Limits::default()).await;
+    let mut subscriber = server.clean("s").await;
+    subscriber.subscribe("live/#", 1).await;
+    subscriber.nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_will_goes_to_who_is_there_and_a_delay_is_refused() {
+    let server = server().await;
+    let mut subscriber = server.clean("s").await;
+    subscriber.subscribe("live/#", 1).await;
+    let dying = Connect {
+        will: will("live/will", 0),
+        ..v5("d")
+    };
+    server.connect(dying).await.0.vanish().await;
+    assert_eq!(subscriber.take().await, "gone");
+    let mut publisher = server.clean("p").await;
+    let packet = Publish {
+        packet_id: Some(id(9)),
+        ..publish("$delayed/5/live/t", "x", 1)
+    };
+    publisher.send(Packet::Publish(Box::new(packet))).await;
+    let refused = Ack::new(id(9), ReasonCode::TOPIC_NAME_INVALID);
+    assert_eq!(publisher.receive().await, Some(Packet::PubAck(refused)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_gets_each_message_once_and_goes_on_without_a_member() {
+    let server = server().await;
+    let mut members = Vec::new();
+    for n in 0..3 {
+        let mut member = server.clean(&format!("m{n}")).await;
+        member.subscribe("$share/g/live/#", 1).await;
+        members.push(member);
+    }
+    let mut publisher = server.clean("p").await;
+    for n in 0..30 {
+        publisher.publish("live/t", &n.to_string(), 1).await;
+    }
+    let mut got = BTreeSet::new();
+    for member in &mut members {
+        for _ in 0..10 {
+            assert!(got.insert(member.take().await));
+        }
+        member.nothing().await;
+    }
+    assert_eq!(got.len(), 30);
+    members.pop().expect("a member").vanish().await;
+    members[0].unsubscribe("$share/g/live/#").await;
+    for n in 0..5 {
+        publisher.publish("live/t", &n.to_string(), 1).await;
+        assert_eq!(members[1].take().await, n.to_string());
+    }
+    members[0].nothing().await;
+}
+
+/// Its client takes nothing: QoS 0 is dropped at once, QoS 1 holds the publisher back for a second, once.
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_takes_nothing_costs_its_buffer_and_a_second() {
+    let server = server().await;
+    let mut dead = server.clean("dead").await;
+    dead.subscribe("live/#", 1).await;
+    let mut alive = server.clean("alive").await;
+    alive.subscribe("live/#", 1).await;
+    let mut publisher = server.clean("p").await;
+    let payload = "x".repeat(16 * 1024);
+    let started = tokio::time::Instant::now();
+    for n in 0..400 {
+        publisher
+            .publish("live/t", &format!("{n} {payload}"), 1)
+            .await;
+        assert!(alive.take().await.starts_with(&format!("{n} ")));
+    }
+    let waited = started.elapsed();
+    assert!(waited.as_millis() < 1_500, "{waited:?}");
+    assert!(dropped(&server) > 100, "{}", dropped(&server));
+    // What was in its buffer comes in order, and what is published from now on behind it.
+    let mut last = -1;
+    for _ in 0..400 - dropped(&server) {
+        let text = dead.take().await;
+        let n = text.split(' ').next().and_then(|n| n.parse().ok());
+        assert!(n.expect("a number") > last);
+        last = n.expect("a number");
+    }
+    publisher.publish("live/t", "after", 1).await;
+    assert_eq!(dead.take().await, "after");
+}
+
+/// A window of two: what is read together waits for acknowledgements in order, and nothing is lost.
+#[tokio::test(start_paused = true)]
+async fn receive_maximum_holds() {
+    let limits = Limits {
+        max_in_flight: 2,
+        ..Limits::default()
+    };
+    let server = server_over(Arc::new(Memory::new()), limits).await;
+    let mut subscriber = server.clean("s").await;
+    subscriber.subscribe("live/#", 2).await;
+    let mut publisher = server.clean("p").await;
+    for n in 0..50 {
+        publisher.publish("live/t", &n.to_string(), 1 + n % 2).await;
+    }
+    let first = subscriber.receive_publish().await;
+    let second = subscriber.receive_publish().await;
+    assert_eq!(&first.payload[..], b"0");
+    assert_eq!(&second.payload[..], b"1");
+    subscriber.nothing().await;
+    let ack = Ack::success(first.packet_id.expect("an id"));
+    subscriber.send(Packet::PubAck(ack)).await;
+    let third = subscriber.receive_publish().await;
+    assert_eq!(&third.payload[..], b"2");
+    let ack = Ack::success(second.packet_id.expect("an id"));
+    subscriber.send(Packet::PubRec(ack.clone())).await;
+    let released = Some(Packet::PubRel(ack.clone()));
+    assert_eq!(subscriber.receive().await, released);
+    subscriber.send(Packet::PubComp(ack)).await;
+    let ack = Ack::success(third.packet_id.expect("an id"));
+    subscriber.send(Packet::PubAck(ack)).await;
+    // The window has one place more, and then two.
+    let mut last = 2;
+    while last < 49 {
+        match subscriber.receive().await {
+            Some(Packet::Publish(publish)) => {
+                last += 1;
+                assert_eq!(publish.payload, last.to_string());
+                let ack = Ack::success(publish.packet_id.expect("an id"));
+                let answer = match publish.qos {
+                    QoS::AtLeastOnce => Packet::PubAck(ack),
+                    _ => Packet::PubRec(ack),
+                };
+                subscriber.send(answer).await;
+            }
+            Some(Packet::PubRel(ack)) => subscriber.send(Packet::PubComp(ack)).await,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(dropped(&server), 0);
+}

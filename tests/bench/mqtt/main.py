@@ -1,0 +1,224 @@
+"""`tests/bench/run mqtt`: the core's MQTT beside mosquitto, in one run on one machine: messages for each second of the broker's processor time, and latencies."""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+BENCH = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(BENCH), str(BENCH / "edge"), str(BENCH.parent / "harness")]
+
+import daemons  # noqa: E402
+import peers  # noqa: E402
+from systems import Process, listening  # noqa: E402
+
+PAGE = BENCH.parents[1] / "docs" / "reference" / "performance.md"
+SHAPES = {
+    # Name -> options of the load generator, and messages that may be on their way to one subscriber.
+    "fan-in 100 to 1": (["--publishers", "100", "--subscribers", "1"], 1, 800),
+    "fan-out 1 to 500": (["--publishers", "1", "--subscribers", "500"], 500, 64),
+    "500 pairs": (["--publishers", "500", "--subscribers", "500", "--shape", "pairs"], 500, 8),
+}
+SIZES = (16, 256, 16384)
+# Payload bytes that one measurement publishes at most: what is durable fills the disk.
+MOST_BYTES = 24 << 20
+# Bytes that may be on their way to one subscriber.
+MOST_AHEAD = 256 << 10
+
+
+class Towline:
+    def __init__(self, folder, _options):
+        config = folder / "core.toml"
+        config.write_text('[[mqtt-rule]]\nfilter = "never/#"\npersist = "never"\n')
+        self.core = daemons.Core(folder / "data", ["--config", str(config), "--anonymous", "allow"])
+        self.core.listeners = {"sync": "127.0.0.1:0", "mqtt": "127.0.0.1:0", "admin": "127.0.0.1:0", "kafka": "off", "amqp": "off"}
+        self.core.start()
+        self.port, self.pid = self.core.port("mqtt"), self.core.process.pid
+        binary = daemons.BINARIES / "towline-core"
+        self.version = subprocess.run([binary, "--version"], capture_output=True, text=True).stdout.split()[-1]
+
+    def stop(self):
+        self.core.stop()
+
+
+class Mosquitto:
+    def __init__(self, folder, options):
+        command, self.version = peers.install(options.peers, "mosquitto", "usr/sbin/mosquitto")
+        self.port = 18930
+        config = folder / "mosquitto.conf"
+        # No message is to be lost by a limit; otherwise as it comes.
+        config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nset_tcp_nodelay true\nuser root\n")
+        self.process = Process([*command, "-c", str(config)], folder / "mosquitto.log")
+        listening(f"127.0.0.1:{self.port}")
+        self.pid = self.process.pid
+
+    def stop(self):
+        self.process.stop()
+
+
+# Column -> program, first level of the topics.
+SYSTEMS = {"mosquitto": (Mosquitto, "never"), "never stored": (Towline, "never"), "durable": (Towline, "log")}
+
+
+def load(options, *words):
+    done = subprocess.run([options.load, *map(str, words)], capture_output=True, text=True, timeout=180)
+    if done.returncode != 0:
+        raise OSError(f"the load generator failed: {done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
+def measure(system, root, shape, qos, size, options, half):
+    """As much as it takes without a loss; then a rate that is the same for all: half of what the first of them took."""
+    words, subscribers, ahead = SHAPES[shape]
+    ahead = max(1, min(ahead, MOST_AHEAD // size)) * subscribers
+    seconds = 0.7 if options.quick else 2
+    common = ("fan", "--to", f"127.0.0.1:{system.port}", "--pid", system.pid, *words, "--qos", qos, "--size", size)
+    common += ("--patience", 3, "--messages", MOST_BYTES // (size + 64), "--seconds", seconds, "--root", root)
+    peak = load(options, *common, "--ahead", ahead)
+    result = {
+        "messages/s": round((peak["sent"] + peak["received"]) / peak["seconds"]),
+        "messages/cpu-s": round(peak["messages_per_cpu_second"]),
+        "cpu seconds": round(peak["cpu_seconds"], 2),
+        "missing": peak["missing"],
+        "peak": peak["latency"],
+    }
+    if not options.no_half:
+        rate = half or max(1, round(peak["sent_per_second"] / 2))
+        even = load(options, *common, "--rate", rate)
+        result |= {"half": even["latency"], "half missing": even["missing"], "half offered": rate, "half sent": round(even["sent_per_second"])}
+    return result
+
+
+def times(latency):
+    return " / ".join(f"{latency[key] / 1000:.1f}" for key in ("p50_us", "p99_us", "p999_us"))
+
+
+def rows(results):
+    """Heads, then a row for each measurement; the factor is against mosquitto."""
+    yield ("", "QoS", "bytes", "", "messages/s", "messages/CPU-s", "factor", "latency at peak, ms", "at half of the first one's peak, ms", "missing")
+    for shape, by_load in results["figures"].items():
+        for at, by_system in by_load.items():
+            qos, size = at.split("/")
+            other = by_system.get("mosquitto", {}).get("messages/cpu-s")
+            for name, one in by_system.items():
+                if "failed" in one:
+                    yield (shape, qos, size, name, one["failed"], "", "", "", "", "")
+                    continue
+                factor = f"{one['messages/cpu-s'] / other:.2f}" if other else ""
+                half = times(one["half"]) if "half" in one else ""
+                missing = one["missing"] + one.get("half missing", 0)
+                yield (shape, qos, size, name, f"{one['messages/s']:,}", f"{one['messages/cpu-s']:,}", factor, times(one["peak"]), half, f"{missing:,}")
+
+
+def idle_rows(results):
+    for name, one in results["idle"].items():
+        yield f"{one['clients']:,} idle connections with a subscription each, {name}: {one['bytes_per_connection'] / 1024:.1f} KiB resident for each, {one['connections_per_second']:,.0f} connections/s."
+
+
+def markdown(results):
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    lines = [f"Taken {results['taken']} on {results['machine']}{', a quick run' if results['quick'] else ''}; {versions}. Messages are counted in and out; latencies are p50 / p99 / p99.9.", ""]
+    table = list(rows(results))
+    lines += ["| " + " | ".join(table[0]) + " |", "|---|---|---|---|---:|---:|---:|---:|---:|---:|"]
+    lines += ["| " + " | ".join(row) + " |" for row in table[1:]]
+    return "\n".join([*lines, "", *(f"* {row}" for row in idle_rows(results))]) + "\n"
+
+
+def put_on_page(text):
+    begin, end = "<!-- begin mqtt -->\n", "<!-- end mqtt -->"
+    page = PAGE.read_text()
+    if begin not in page:
+        raise SystemExit(f"{PAGE} has no {begin.strip()} mark")
+    before, rest = page.split(begin, 1)
+    PAGE.write_text(before + begin + text + end + rest.split(end, 1)[1])
+
+
+def machine():
+    cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    return f"{os.cpu_count()} x {cpu.group(1) if cpu else platform.machine()}, Linux {platform.release()}, load before {os.getloadavg()[0]:.1f}"
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="tests/bench/run mqtt", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="256 bytes only, and shorter")
+    parser.add_argument("--only", action="append", choices=["fan-in", "fan-out", "pairs", "idle"], help="only this (may be given several times)")
+    parser.add_argument("--qos", action="append", type=int, choices=[0, 1, 2], help="only this QoS (may be given several times)")
+    parser.add_argument("--size", action="append", type=int, help="only this payload size (may be given several times)")
+    parser.add_argument("--system", action="append", choices=SYSTEMS, help="only this system (may be given several times)")
+    parser.add_argument("--no-half", action="store_true", help="leaves out the latency at half of the load")
+    parser.add_argument("--json", metavar="FILE", help="writes all figures to this file")
+    parser.add_argument("--markdown", action="store_true", help="puts the table into docs/reference/performance.md")
+    parser.add_argument("--dir", default=tempfile.gettempdir(), help="where data goes: at most 2 GB, removed at the end")
+    parser.add_argument("--peers", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--load", required=True, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+    wanted = {name: one for name, one in SYSTEMS.items() if not options.system or name in options.system}
+    sizes = options.size or ((256,) if options.quick else SIZES)
+    results = {"taken": time.strftime("%Y-%m-%d"), "machine": machine(), "quick": options.quick, "versions": {}, "figures": {}, "idle": {}}
+    folder = pathlib.Path(options.dir) / "towline-bench-mqtt"
+
+    def started():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        running = {program: program(folder, options) for program in dict.fromkeys(program for program, _ in wanted.values())}
+        for program, system in running.items():
+            results["versions"][program.__name__.lower()] = system.version
+        return running
+
+    try:
+        for shape in SHAPES:
+            if options.only and not any(one in shape for one in options.only):
+                continue
+            running = started()
+            try:
+                for qos in options.qos or (0, 1, 2):
+                    for size in sizes:
+                        half = None
+                        for name, (program, root) in wanted.items():
+                            try:
+                                one = measure(running[program], root, shape, qos, size, options, half)
+                                half = half or one.get("half offered")
+                            except (OSError, subprocess.TimeoutExpired) as error:
+                                # Something that did not manage a load is a result, too.
+                                one = {"failed": str(error).splitlines()[0]}
+                            shown = {key: value for key, value in one.items() if not isinstance(value, dict)}
+                            print(f"{shape}, QoS {qos}, {size} bytes, {name}: {shown}", file=sys.stderr, flush=True)
+                            results["figures"].setdefault(shape, {}).setdefault(f"{qos}/{size}", {})[name] = one
+            finally:
+                for system in running.values():
+                    system.stop()
+        if not options.only or "idle" in options.only:
+            # Fresh ones: what a load left behind is not what a connection costs.
+            running = started()
+            try:
+                for program, system in running.items():
+                    clients = 2_000 if options.quick else 8_000
+                    results["idle"][program.__name__.lower()] = load(options, "idle", "--port", system.port, "--pid", system.pid, "--clients", clients, "--subscribe")
+            finally:
+                for system in running.values():
+                    system.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    table = list(rows(results))
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    for row in table if results["figures"] else ():
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    print(*idle_rows(results), sep="\n")
+    if options.json:
+        pathlib.Path(options.json).write_text(json.dumps(results, indent=1))
+    if options.markdown:
+        put_on_page(markdown(results))
+
+
+main()
