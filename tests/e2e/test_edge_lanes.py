@@ -125,16 +125,16 @@ def test_alarms_and_live_data_overtake_a_backlog(tmp_path):
 def test_a_lane_keeps_to_its_rate(tmp_path):
     with Site(tmp_path, arguments=lanes_file(tmp_path)) as site:
         site.edge.wait_connected()
+        begun = time.monotonic()
         slow = fill(site.edge, "slow/a", 400, 500)
-        time.sleep(1)
-        begun, before = time.monotonic(), site.edge.waiting()
         fill(site.edge, "bulk/b", 2000, 500)
         wait_until("the others pass", lambda: site.edge.waiting() < 400)
-        time.sleep(3)
-        rate = (before - site.edge.waiting()) * 500 / (time.monotonic() - begun)
-        print(f"{rate / 1024:.1f} KiB/s")
-        assert rate < 22 * 1024
+        assert site.edge.waiting() > 0, "the slow lane was as fast as the others"
         site.edge.wait_drained()
+        took = time.monotonic() - begun
+        print(f"{400 * 500 / 1024 / took:.1f} KiB/s")
+        # What a lane may send at once at the start is a tenth of a second's worth, or a piece of a frame: 16 KiB are more than that.
+        assert took >= (400 * 500 - 16 * 1024) / (20 * 1024)
         assert check([slow], {"slow": read_stream(site.core, "slow", 400)}) == []
 
 
