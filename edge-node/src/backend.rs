@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::select_all;
 use mqtt_broker::backend::{
-    ClientId, FeedId, FeedRead, Message, Position, Publish, PublishError, ReadError, SavedSession,
-    StorageError, Taken,
+    ClientId, ClockSet, FeedId, FeedRead, Message, Position, Publish, PublishError, ReadError,
+    SavedSession, StorageError, Taken,
 };
 use mqtt_broker::{Backend, MemoryShares, convert};
 use mqtt_codec::{PacketId, QoS, TopicFilter, TopicName};
@@ -79,12 +79,16 @@ fn failed(error: impl std::fmt::Display) -> StorageError {
 }
 
 /// The messages of a frame for local readers, each with its position and the time of its record. Positions before `from` are left out.
+/// What was stamped blind has its right time, as soon as that is known.
 pub fn messages(
+    store: &Store,
     frame: &Frame,
     from: u64,
     out: &mut Vec<(Position, i64, Message)>,
 ) -> Result<(), String> {
-    let records = frame.batch.records().map_err(|error| error.to_string())?;
+    let add = frame.blind.and_then(|boot| store.boot_offset(boot));
+    let batch = frame.batch.rebased(add.unwrap_or(0));
+    let records = batch.records().map_err(|error| error.to_string())?;
     for (index, record) in (0..).zip(records) {
         let record = record.map_err(|error| error.to_string())?;
         let position = frame.position + u64::from(index);
@@ -132,6 +136,10 @@ impl EdgeBackend {
 impl Backend for EdgeBackend {
     fn now_ms(&self) -> i64 {
         self.outbox.clock.now_ms()
+    }
+
+    async fn clock_set(&self) -> ClockSet {
+        self.outbox.clock.set().await
     }
 
     async fn publish(
@@ -262,7 +270,7 @@ impl Backend for EdgeBackend {
         let first = read.frames.first().map_or(next.0, |frame| frame.position);
         let mut messages = Vec::new();
         for frame in &read.frames {
-            if let Err(error) = self::messages(frame, from.0, &mut messages) {
+            if let Err(error) = self::messages(&self.store, frame, from.0, &mut messages) {
                 tracing::error!(frame = frame.number, %error, "a stored batch can not be read and is passed over");
             }
         }

@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use mqtt_broker::backend::ClockSet;
 use parking_lot::Mutex;
 use store::Store;
 use sync_quic::Now;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits;
@@ -61,6 +63,7 @@ pub struct Clock {
     began: Instant,
     system: fn() -> i64,
     state: Mutex<State>,
+    set: watch::Sender<Option<ClockSet>>,
 }
 
 /// The system's clock, in milliseconds since 1970.
@@ -111,6 +114,7 @@ impl Clock {
             dir: dir.to_owned(),
             began: Instant::now(),
             system,
+            set: watch::Sender::new(None),
             state: Mutex::new(State {
                 source: Source::Unknown,
                 base,
@@ -143,6 +147,18 @@ impl Clock {
         Stamp {
             ms,
             blind: is_blind.then_some(state.blind.boot),
+        }
+    }
+
+    /// Resolves when it has turned out that the time was wrong until then, and by how much.
+    pub async fn set(&self) -> ClockSet {
+        let mut set = self.set.subscribe();
+        let is = set.wait_for(Option::is_some).await;
+        let is = is.ok().and_then(|set| *set);
+        match is {
+            Some(set) => set,
+            // Never: the sender is here.
+            None => std::future::pending().await,
         }
     }
 
@@ -221,6 +237,14 @@ impl Clock {
         }
         let off = now.saturating_sub(before);
         let off = if off.abs() <= CLOSE { 0 } else { off };
+        if off != 0 {
+            // Before anybody sees the new time.
+            self.set.send_replace(Some(ClockSet {
+                from_ms: state.blind.first,
+                to_ms: before,
+                add_ms: off,
+            }));
+        }
         let mut places = vec![(state.blind.boot, off)];
         // Starts that ended before they heard the time: each right before the next one, unless its clock was as right as this one's.
         let mut next = state.blind.first.saturating_add(off);
@@ -347,6 +371,10 @@ mod tests {
         let places = hear(&clock, NOW);
         assert!(close_to(blind.ms + places[0].1, NOW));
         assert!(close_to(clock.now_ms(), NOW));
+        // Others who keep times are told.
+        let set = clock.set.borrow().unwrap();
+        assert!((set.from_ms..=set.to_ms).contains(&blind.ms));
+        assert!(close_to(blind.ms + set.add_ms, NOW));
     }
 
     #[test]
@@ -360,6 +388,7 @@ mod tests {
         let second = begin(dir.path(), || NOW + 60_000);
         let places = hear(&second, NOW + 63_000);
         assert_eq!(places, [(2, 0), (1, 0)]);
+        assert!(second.set.borrow().is_none());
         assert!(close_to(second.now_ms(), NOW + 60_000));
         assert!(
             hear(&second, NOW + 63_000).is_empty(),

@@ -14,6 +14,8 @@ pub const SHUTDOWN: Duration = Duration::from_secs(5);
 /// Bytes that a lane reads ahead on its way to the core, at most; and all lanes together.
 pub const UPLINK_READ: usize = 512 * 1024;
 pub const UPLINK_READ_AHEAD: usize = 2 * 1024 * 1024;
+/// Time between two reports of what a full lane drops, where nothing else is to be sent.
+pub const DROPPED_AGAIN: Duration = Duration::from_secs(1);
 /// Batches from the core that wait to be stored.
 pub const DOWNLINK_WAITING: usize = 16;
 /// Shortest pause before the first attempt after a connection that stood.

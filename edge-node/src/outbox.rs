@@ -146,16 +146,21 @@ impl Outbox {
                 return Err(PublishError::Unavailable("there is no local log".into()));
             }
         };
-        Ok(NewMessage {
+        let mut message = NewMessage {
             retained: publish.message.retain,
             packet,
             blind: now.blind,
             ..message
-        })
+        };
+        if message.blind.is_some() {
+            record::expire_after_timestamp(&mut message.record);
+        }
+        Ok(message)
     }
 
-    /// What is to be stored for the core alone. `None`: the rules do not forward this topic any more.
-    pub fn reduced(&self, output: Output) -> Option<NewMessage> {
+    /// What is to be stored for the core alone, `blind` the start that stamped it without knowing the time. `None`: the rules do not
+    /// forward this topic any more.
+    pub fn reduced(&self, output: Output, blind: Option<u64>) -> Option<NewMessage> {
         let Output { mut message, time } = output;
         let forward = self.rules.forward(&message.topic)?;
         message.retain &= forward.retain == Retain::Keep;
@@ -164,10 +169,11 @@ impl Outbox {
             message,
             publisher: ClientId::new(""),
         };
-        let record = convert::new_record(&publish, time);
+        let mut record = convert::new_record(&publish, time);
+        if blind.is_some() {
+            record::expire_after_timestamp(&mut record);
+        }
         let placed = self.placed(forward, &publish.message, record, Some(View::Hidden));
-        // Its time is that of a message of this start.
-        let blind = self.clock.stamp().blind;
         placed.ok().map(|message| NewMessage { blind, ..message })
     }
 

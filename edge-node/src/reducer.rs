@@ -28,6 +28,8 @@ pub struct Reductions {
     epoch: u64,
     /// Up to here the local log is reduced.
     cursor: u64,
+    /// The start whose blind stamps the state has its times from, until they are put right.
+    blind: Option<u64>,
     saved: Instant,
     changed: bool,
 }
@@ -51,6 +53,7 @@ impl Reductions {
             reducer: Reducer::new(rules.clone()),
             first: Vec::new(),
             epoch: 1,
+            blind: None,
             saved: Instant::now(),
             changed: true,
         };
@@ -88,7 +91,7 @@ impl Reductions {
             let mut messages = Vec::new();
             for frame in read.iter().flat_map(|read| &read.frames) {
                 // What can not be read is passed over by every reader.
-                let _ = backend::messages(frame, place, &mut messages);
+                let _ = backend::messages(&self.store, frame, place, &mut messages);
             }
             match messages.into_iter().next() {
                 Some((at, time, message)) if at.0 == place => {
@@ -109,6 +112,7 @@ impl Reductions {
         while !stop.is_cancelled() {
             let mut out = std::mem::take(&mut self.first);
             news.borrow_and_update();
+            self.put_right();
             let more = match self.take(&mut out).await {
                 Ok(more) => more,
                 Err(error) => {
@@ -145,6 +149,16 @@ impl Reductions {
         self.save().await;
     }
 
+    /// The time has become known: what began blind goes on as if it had been stamped right.
+    fn put_right(&mut self) {
+        if let Some(boot) = self.blind
+            && let Some(add) = self.store.boot_offset(boot)
+        {
+            self.reducer.shift(add);
+            self.blind = None;
+        }
+    }
+
     /// Until something is due or is to be saved.
     fn pause(&self) -> Duration {
         let save = if self.changed {
@@ -171,14 +185,18 @@ impl Reductions {
             .store
             .read(self.log, from, limits::REDUCTION_READ)
             .await?;
-        let mut messages = Vec::new();
         for frame in &read.frames {
-            if let Err(error) = backend::messages(frame, self.cursor, &mut messages) {
+            let mut messages = Vec::new();
+            // First: what is known here is known to what reads the frame.
+            self.put_right();
+            if let Err(error) = backend::messages(&self.store, frame, self.cursor, &mut messages) {
                 tracing::error!(frame = frame.number, %error, "a stored batch can not be read and is not reduced");
             }
-        }
-        for (at, time, message) in messages {
-            self.reducer.offer(at.0, &message, time, out);
+            let unknown = |boot: &u64| self.store.boot_offset(*boot).is_none();
+            self.blind = frame.blind.filter(unknown).or(self.blind);
+            for (at, time, message) in messages {
+                self.reducer.offer(at.0, &message, time, out);
+            }
         }
         let moved = read.next.position > self.cursor;
         self.cursor = read.next.position.max(self.cursor);
@@ -191,7 +209,7 @@ impl Reductions {
     async fn forward(&mut self, out: Vec<Output>, stop: &CancellationToken) -> bool {
         let messages: Vec<_> = out
             .into_iter()
-            .filter_map(|output| self.outbox.reduced(output))
+            .filter_map(|output| self.outbox.reduced(output, self.blind))
             .collect();
         self.changed |= !messages.is_empty();
         // All at once, so that they share a sync; each takes its place in its log in this order.

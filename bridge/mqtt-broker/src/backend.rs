@@ -101,12 +101,25 @@ pub struct Taken {
     pub message: std::sync::Arc<SharedMessage>,
 }
 
+/// By how much a clock was off that has been set: what it said from `from_ms` to `to_ms` was `add_ms` too little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockSet {
+    pub from_ms: i64,
+    pub to_ms: i64,
+    pub add_ms: i64,
+}
+
 /// Storage behind a broker. One instance serves one namespace. All methods are called concurrently.
 ///
 /// Futures are dropped when a connection dies: a write that was begun must then complete or not, as a whole.
 pub trait Backend: Send + Sync + 'static {
     /// Milliseconds since the epoch, by the clock that record timestamps use.
     fn now_ms(&self) -> i64;
+
+    /// Resolves, once, when it has turned out that [`Backend::now_ms`] was wrong from the start on; it is right from then on. Cancel-safe.
+    fn clock_set(&self) -> impl Future<Output = ClockSet> + Send {
+        std::future::pending()
+    }
 
     /// Stores a message. Resolves when it is durable, as far as its QoS asks: for QoS 0 (`publish.message.qos`)
     /// it may resolve when the message is accepted in memory.

@@ -1,13 +1,14 @@
 //! What happens to sessions whose client is away: the will after its delay, the end after the session expiry.
 
 use crate::backend::{
-    Backend, ClientId, Publish, PublishError, SavedSession, SharedMessage, StorageError,
+    Backend, ClientId, ClockSet, Publish, PublishError, SavedSession, SharedMessage, StorageError,
 };
 use crate::broker::Broker;
 use crate::metrics::Metrics;
 use crate::passing::Passing;
 use crate::shared;
 use crate::unstored::Route;
+use futures_util::FutureExt;
 use mqtt_session::{PendingWill, Session};
 use parking_lot::Mutex;
 use std::cmp::Reverse;
@@ -53,8 +54,16 @@ impl Deadlines {
 
 /// Runs until shutdown.
 pub(crate) async fn run<B: Backend>(broker: Arc<Broker<B>>) {
+    let clock_set = broker.backend.clock_set();
+    let mut clock_set = std::pin::pin!(clock_set.fuse());
     loop {
-        match broker.deadlines.pop(broker.backend.now_ms()) {
+        let now_ms = broker.backend.now_ms();
+        // What the old clock said must not be measured by the new one.
+        if let Some(set) = clock_set.as_mut().now_or_never() {
+            move_ends(&broker, set).await;
+            continue;
+        }
+        match broker.deadlines.pop(now_ms) {
             Ok((client, epoch)) => {
                 if let Err(error) = due(&broker, &client, epoch).await {
                     tracing::warn!(%client, %error, "the session could not be ended or its will published; trying again when it connects or at the next start");
@@ -63,9 +72,36 @@ pub(crate) async fn run<B: Backend>(broker: Arc<Broker<B>>) {
             Err(sleep) => tokio::select! {
                 () = broker.shutdown.cancelled() => return,
                 () = broker.deadlines.changed.notified() => {}
+                set = &mut clock_set => move_ends(&broker, set).await,
                 () = tokio::time::sleep(sleep) => {}
             },
         }
+    }
+}
+
+/// The clock has been set: sessions whose client went away before that have as much of their time left as before.
+async fn move_ends<B: Backend>(broker: &Arc<Broker<B>>, set: ClockSet) {
+    let moved = async {
+        for (client, _) in broker.backend.sessions().await? {
+            // Connected: nothing runs out.
+            let Some(_claim) = broker.registry.try_claim(&client) else {
+                continue;
+            };
+            let Some(saved) = broker.backend.load_session(&client).await? else {
+                continue;
+            };
+            let Ok(mut session) = Session::from_bytes(client, saved.bytes) else {
+                continue;
+            };
+            if session.clock_was_set(set.from_ms, set.to_ms, set.add_ms) {
+                save(broker, &mut session).await?;
+                broker.deadlines.add(&session);
+            }
+        }
+        Ok::<(), StorageError>(())
+    };
+    if let Err(error) = moved.await {
+        tracing::warn!(%error, "not all sessions could be told that the clock was set: some end too early or too late");
     }
 }
 

@@ -46,12 +46,20 @@ impl Session {
         }
     }
 
-    /// For a session read from storage at start. `true` = the process died while the client was connected, and this counts
-    /// as the end of that connection.
+    /// For a session read from storage at start. `true` = this counts as the end of its connection: the process died while the client
+    /// was connected, or the end is yet to come by the clock, which was ahead then.
     pub fn assume_disconnected(&mut self, now_ms: i64) -> bool {
-        let was_connected = self.disconnected_at.is_none();
-        self.disconnected_at.get_or_insert(now_ms);
-        was_connected
+        let known = self.disconnected_at.filter(|at| *at <= now_ms);
+        self.disconnected_at = known.or(Some(now_ms));
+        known.is_none()
+    }
+
+    /// The clock was off by `add_ms` and has been set: a connection that ended between these times of the old clock ended so much later.
+    /// `true` = that is so for this one.
+    pub fn clock_was_set(&mut self, from_ms: i64, to_ms: i64, add_ms: i64) -> bool {
+        let ended = self.disconnected_at.as_mut();
+        let moved = ended.filter(|at| (from_ms..=to_ms).contains(*at));
+        moved.map(|at| *at = at.saturating_add(add_ms)).is_some()
     }
 
     /// When something is to be done for a disconnected session: its will or its end, milliseconds since the epoch.

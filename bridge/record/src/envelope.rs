@@ -11,6 +11,7 @@ const CORRELATION_ID: &str = "correlation-id";
 const REPLY_TO: &str = "reply-to";
 const MESSAGE_ID: &str = "message-id";
 const EXPIRES: &[u8] = b"_tl.expires";
+const EXPIRES_AFTER: &[u8] = b"_tl.expires-after";
 const NATIVE_MQTT: &[u8] = b"_tl.mqtt";
 const NATIVE_AMQP: &[u8] = b"_tl.amqp";
 
@@ -81,9 +82,10 @@ impl Envelope {
         } else if header.name == MESSAGE_ID {
             set_text(&mut self.message_id, value)
         } else if header.name == EXPIRES {
-            self.expires_at = std::str::from_utf8(value)
-                .ok()
-                .and_then(|text| text.parse().ok());
+            self.expires_at = number(value);
+            true
+        } else if header.name == EXPIRES_AFTER {
+            self.expires_at = number(value).map(|after| self.timestamp.saturating_add(after));
             true
         } else if header.name == NATIVE_MQTT {
             self.native = Some(Native {
@@ -143,6 +145,23 @@ impl Envelope {
     }
 }
 
+/// Has a record say only how long after its timestamp it expires: where the timestamp is still to be put right, so is the end.
+pub fn expire_after_timestamp(record: &mut NewRecord) {
+    let timestamp = record.timestamp;
+    let expires = record.headers.iter_mut().find(|h| h.name == EXPIRES);
+    if let Some(header) = expires
+        && let Some(at) = header.value.as_deref().and_then(number)
+    {
+        let after = at.saturating_sub(timestamp);
+        header.name = Bytes::from_static(EXPIRES_AFTER);
+        header.value = Some(Bytes::from(after.to_string()));
+    }
+}
+
+fn number(text: &[u8]) -> Option<i64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
 fn set_text(field: &mut Option<String>, value: &Bytes) -> bool {
     match std::str::from_utf8(value) {
         Ok(text) if field.is_none() => {
@@ -150,5 +169,40 @@ fn set_text(field: &mut Option<String>, value: &Bytes) -> bool {
             true
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_follows_the_timestamp() {
+        let mut record = Envelope {
+            timestamp: 1000,
+            expires_at: Some(61_000),
+            ..Envelope::default()
+        }
+        .into_record();
+        expire_after_timestamp(&mut record);
+        let read = |timestamp| {
+            let record = NewRecord {
+                timestamp,
+                ..record.clone()
+            };
+            let mut builder = crate::BatchBuilder::new();
+            builder.push(&record).unwrap();
+            let batch = builder.build().unwrap();
+            let record = batch.records().unwrap().next().unwrap().unwrap();
+            let envelope = Envelope::from_record(&record);
+            assert!(envelope.headers.is_empty());
+            envelope.expires_at
+        };
+        assert_eq!(read(1000), Some(61_000));
+        assert_eq!(read(5_000_000), Some(5_060_000));
+        // One that never expires stays so.
+        let mut record = Envelope::default().into_record();
+        expire_after_timestamp(&mut record);
+        assert!(record.headers.is_empty());
     }
 }

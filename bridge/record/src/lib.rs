@@ -29,7 +29,7 @@ pub use batch::{Batch, HEADER_LEN, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENC
 pub use builder::BatchBuilder;
 pub use compression::Compression;
 pub use control::ControlRecord;
-pub use envelope::{Envelope, Native, Protocol};
+pub use envelope::{Envelope, Native, Protocol, expire_after_timestamp};
 pub use error::{BatchError, BuildError};
 pub use partitioner::{murmur2, partition_for_key, to_positive};
 pub use records::{Header, NewRecord, Record, Records};

@@ -296,6 +296,33 @@ impl Reducer {
         self.put(message.topic.clone(), state, out);
     }
 
+    /// All times until now were off by so many milliseconds.
+    pub fn shift(&mut self, add: i64) {
+        if add == 0 {
+            return;
+        }
+        self.by_due.clear();
+        for (topic, entry) in &mut self.topics {
+            match &mut entry.state {
+                State::OnChange(_) => {}
+                State::Every { sent, waiting } => {
+                    *sent = sent.saturating_add(add);
+                    if let Some((_, time, message)) = waiting {
+                        *time = time.saturating_add(add);
+                        if let Some(at) = &mut message.expires_at {
+                            *at = at.saturating_add(add);
+                        }
+                    }
+                }
+                State::Window(window) => window.start = window.start.saturating_add(add),
+            }
+            if let Some(due) = &mut entry.due {
+                *due = due.saturating_add(add);
+                self.by_due.insert((*due, topic.clone()));
+            }
+        }
+    }
+
     /// Ends the windows and intervals whose time is over.
     pub fn due(&mut self, now: i64, out: &mut Vec<Output>) {
         while let Some((at, topic)) = self.by_due.first().cloned() {

@@ -274,6 +274,24 @@ fn every_sends_the_first_at_once_and_the_last_at_the_end() {
 }
 
 #[test]
+fn what_began_blind_goes_on_at_the_right_time() {
+    let mut bench = Bench::new("window = '10s'\nfield = 't'");
+    bench.offer("s/x", "{\"t\":3}", 25_000);
+    bench.reducer.shift(1_000_003);
+    assert_eq!(bench.reducer.next_due(), Some(1_030_003));
+    let first = r#"1030003 {"topic":"s/x","start":1020003,"end":1030003,"count":1,"min":3.0,"max":3.0,"mean":3.0,"last":3.0,"ignored":0}"#;
+    assert_eq!(bench.offer("s/x", "{\"t\":4}", 1_027_000), [first]);
+    assert_eq!(bench.reducer.next_due(), Some(1_030_000));
+
+    let mut bench = Bench::new("every = '10s'");
+    assert_eq!(bench.offer("s/x", "a", 5_000_000_000).len(), 1);
+    assert!(bench.offer("s/x", "b", 5_000_001_000).is_empty());
+    bench.reducer.shift(-5_000_000_000);
+    assert!(bench.due(9_999).is_empty());
+    assert_eq!(bench.due(10_000), ["1000 b"]);
+}
+
+#[test]
 fn a_window_is_one_report() {
     let mut bench = Bench::new("window = '10s'\nfield = 't'");
     for (time, payload) in [

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use record::Batch;
 use store::{End, Frame, Gap, LogId};
 use sync_quic::{BatchFlags, BatchFrame, LaneFrame, SendError};
+use tokio::time::Instant;
 
 use super::connection::{Ended, Session};
 use super::flight::InFlight;
 use super::gap;
 use super::plan::LanePlan;
+use crate::limits;
 
 /// Runs until the connection is over.
 pub async fn run(session: &Session<'_>, plan: &LanePlan) -> Ended {
@@ -17,6 +19,8 @@ pub async fn run(session: &Session<'_>, plan: &LanePlan) -> Ended {
     let lane = plan.lane;
     let mut news = store.watch(LogId::Outbox(lane));
     let mut from = store.uplink(lane);
+    // Of what is dropped all the time nobody wants to hear more often.
+    let mut count_again = Instant::now();
     loop {
         news.mark_unchanged();
         let read = match store.read_outbox(lane, from, session.read_bytes).await {
@@ -28,8 +32,23 @@ pub async fn run(session: &Session<'_>, plan: &LanePlan) -> Ended {
                 // Nothing that the core has to know of.
                 store.advance_uplink(lane, read.next);
             }
-            if read.next.number == from.number && news.changed().await.is_err() {
-                return Ended::Outbox("the store is closed".into());
+            if read.next.number == from.number {
+                let dropped = async {
+                    tokio::time::sleep_until(count_again).await;
+                    store.count_dropped(lane).await
+                };
+                tokio::select! {
+                    changed = news.changed() => if changed.is_err() {
+                        return Ended::Outbox("the store is closed".into());
+                    },
+                    // The count is there to be read now.
+                    counted = dropped => {
+                        if let Err(error) = counted {
+                            tracing::warn!(lane = lane.0, %error, "what was dropped can not be counted: the core is told later");
+                        }
+                        count_again = Instant::now() + limits::DROPPED_AGAIN;
+                    }
+                }
             }
             from = read.next;
             continue;

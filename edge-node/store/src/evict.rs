@@ -129,7 +129,7 @@ impl Writer {
 
     /// Messages that were dropped and that no entry of the log counts yet.
     pub(crate) fn uncounted(&self) -> Option<Dropped> {
-        let mut so_far = self.shared.dropped.lock();
+        let so_far = *self.shared.dropped.borrow();
         let records = so_far.records.saturating_sub(self.state.dropped.0);
         if records == 0 {
             return None;
@@ -140,8 +140,6 @@ impl Writer {
             first_time: so_far.first_time,
             last_time: so_far.last_time,
         };
-        // The next drop begins a new count.
-        so_far.first_time = -1;
         Some(dropped)
     }
 }

@@ -1,5 +1,6 @@
 //! A log: segments on disk, the newest frames in memory, one writer thread.
 
+mod dropped;
 mod reading;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -27,6 +28,7 @@ use crate::progress::Progress;
 use crate::segment::{LogState, Producer, Stamp};
 use crate::space::Space;
 use crate::writer::{Control, Item, Waiting, Writer};
+use dropped::DroppedSoFar;
 
 /// Which log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -208,18 +210,8 @@ pub(crate) struct Shared {
     pub failed: AtomicBool,
     pub on_durable: OnDurable,
     pub on_evict: OnEvict,
-    /// Messages that were dropped since the log began.
-    pub dropped: Mutex<DroppedSoFar>,
+    pub dropped: watch::Sender<DroppedSoFar>,
     pub space: Arc<Space>,
-}
-
-/// Messages dropped since the log began, and the times of those that the log has not counted yet.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct DroppedSoFar {
-    pub records: u64,
-    pub bytes: u64,
-    pub first_time: i64,
-    pub last_time: i64,
 }
 
 /// A segment that is to be deleted while the core may not have it.
@@ -316,9 +308,10 @@ impl Log {
             failed: AtomicBool::new(false),
             on_durable: hooks.on_durable,
             on_evict: hooks.on_evict,
-            dropped: Mutex::new(DroppedSoFar {
+            dropped: watch::Sender::new(DroppedSoFar {
                 records: hooks.dropped.0.max(state.dropped.0),
                 bytes: hooks.dropped.1.max(state.dropped.1),
+                counted: state.dropped.0,
                 first_time: -1,
                 last_time: -1,
             }),
@@ -408,13 +401,9 @@ impl Log {
                 Eviction::Oldest => {}
                 Eviction::Newest => {
                     let (time, bytes) = item.stamp_and_bytes();
-                    let mut dropped = self.shared.dropped.lock();
-                    dropped.records += 1;
-                    dropped.bytes += bytes;
-                    if dropped.first_time < 0 {
-                        dropped.first_time = time;
-                    }
-                    dropped.last_time = time;
+                    self.shared
+                        .dropped
+                        .send_modify(|dropped| dropped.add(time, bytes));
                     return Err(WriteError::Dropped(config.name.clone()));
                 }
                 Eviction::Reject => return Err(WriteError::Full(config.name.clone())),
@@ -486,11 +475,6 @@ impl Log {
             Hand::Caller(writer) => writer.step(),
             _ => false,
         }
-    }
-
-    /// Messages that were dropped since the log began.
-    pub fn dropped(&self) -> DroppedSoFar {
-        *self.shared.dropped.lock()
     }
 
     /// The oldest place that can still be read.

@@ -55,6 +55,8 @@ pub(crate) enum Control {
     },
     /// Writes as somebody else from now on.
     Become(Producer),
+    /// Counts what was dropped, without waiting for a record to come.
+    Count,
 }
 
 impl Item {
@@ -226,6 +228,12 @@ impl Writer {
                 continue;
             };
             let result = match control {
+                // An entry like others.
+                Control::Count => {
+                    let item = Item::Control(Control::Count);
+                    rest.push(Waiting { item, ..waiting });
+                    continue;
+                }
                 Control::Roll => self.roll_if_used(),
                 Control::Expire { now_ms, boots } => self.expire(now_ms, &boots),
                 Control::Become(producer) => {
@@ -248,9 +256,11 @@ impl Writer {
         // Sequences after the batches of this group; they count only if it is written.
         let mut sequences: HashMap<StreamName, i32> = HashMap::new();
         let mut number = self.state.next_number;
-        if items
-            .iter()
-            .any(|waiting| matches!(waiting.item, Item::Record { .. }))
+        let counts = |waiting: &Waiting| {
+            let item = &waiting.item;
+            matches!(item, Item::Record { .. } | Item::Control(Control::Count))
+        };
+        if items.iter().any(counts)
             && let Some(dropped) = self.uncounted()
         {
             group.entries.push(Entry::Dropped { number, dropped });
@@ -259,10 +269,10 @@ impl Writer {
 
         for Waiting { item, done, .. } in items {
             match item {
+                // Its entry is there, or was written with a record before; the others are done.
+                Item::Control(_) => group.done.push(done),
                 // Before the frames: a client sends PUBREL only after its message was durable, so a release never belongs to a
                 // message of this group, but the same packet id may already be used again in it.
-                // Done before.
-                Item::Control(_) => {}
                 Item::Release(packet) => {
                     group.entries.push(Entry::Release { number, packet });
                     number += 1;
@@ -477,7 +487,12 @@ impl Writer {
             match entry {
                 Entry::Frame(frame) => index.push_tail(Arc::new(frame)),
                 // Readers for the core must meet it.
-                Entry::Dropped { .. } => index.clear_tail(),
+                Entry::Dropped { dropped, .. } => {
+                    index.clear_tail();
+                    self.shared
+                        .dropped
+                        .send_modify(|so_far| so_far.count(&dropped));
+                }
                 Entry::Release { .. } => {}
             }
         }

@@ -23,6 +23,7 @@ pub struct Memory {
     state: Mutex<State>,
     changed: watch::Sender<u64>,
     started: Instant,
+    clock: watch::Sender<Option<ClockSet>>,
     shares: MemoryShares,
     /// Session saves: what durability costs.
     pub saves: std::sync::atomic::AtomicU64,
@@ -36,6 +37,7 @@ impl Memory {
             state: Mutex::default(),
             changed: watch::Sender::new(0),
             started: Instant::now(),
+            clock: watch::Sender::new(None),
             shares: MemoryShares::default(),
             saves: Default::default(),
             messages_read: Default::default(),
@@ -50,7 +52,18 @@ impl Memory {
         self.changed.send_modify(|version| *version += 1);
     }
 
+    /// The clock was wrong by so much until now.
     #[allow(dead_code)] // the example does not look inside
+    pub fn set_clock(&self, add_ms: i64) {
+        let (from_ms, to_ms) = (self.now_ms() - 3_600_000, self.now_ms());
+        self.clock.send_replace(Some(ClockSet {
+            from_ms,
+            to_ms,
+            add_ms,
+        }));
+    }
+
+    #[allow(dead_code)]
     pub fn stored_sessions(&self) -> usize {
         self.state().sessions.len()
     }
@@ -78,7 +91,14 @@ impl Memory {
 
 impl Backend for Memory {
     fn now_ms(&self) -> i64 {
-        1_700_000_000_000 + self.started.elapsed().as_millis() as i64
+        let added = self.clock.borrow().map_or(0, |set| set.add_ms);
+        1_700_000_000_000 + added + self.started.elapsed().as_millis() as i64
+    }
+
+    async fn clock_set(&self) -> ClockSet {
+        let mut clock = self.clock.subscribe();
+        let set = clock.wait_for(Option::is_some).await;
+        set.ok().and_then(|set| *set).expect("a setting")
     }
 
     async fn publish(

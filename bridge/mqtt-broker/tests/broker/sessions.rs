@@ -256,3 +256,43 @@ async fn a_client_that_does_not_read_delays_only_itself() {
         );
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_session_has_its_time_left_when_the_clock_is_set() {
+    const YEARS: i64 = 5 * 365 * 86_400_000;
+    for add in [YEARS, -YEARS] {
+        let server = Server::start().await;
+        let mut connect = v5("c");
+        connect.clean_start = false;
+        connect.properties.session_expiry_interval = Some(600);
+        let (mut client, _) = server.connect(connect).await;
+        client.subscribe("t", 1).await;
+        client.vanish().await;
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        server.memory.set_clock(add);
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!(server.memory.stored_sessions(), 1, "{add}: 100 s are left");
+        tokio::time::sleep(Duration::from_secs(170)).await;
+        assert_eq!(server.memory.stored_sessions(), 0, "{add}: it is over");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_from_a_time_that_is_yet_to_come_ends_too() {
+    let server = Server::start().await;
+    server.memory.set_clock(1_000_000_000);
+    let mut connect = v5("c");
+    connect.clean_start = false;
+    connect.properties.session_expiry_interval = Some(60);
+    let (mut client, _) = server.connect(connect).await;
+    client.subscribe("t", 1).await;
+    client.vanish().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // The board is started again, with its clock put right.
+    server.memory.set_clock(0);
+    let server = Server::over(server.memory, Default::default()).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(server.memory.stored_sessions(), 1);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(server.memory.stored_sessions(), 0);
+}

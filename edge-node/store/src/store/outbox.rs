@@ -7,7 +7,7 @@ use super::{LaneLog, Store, fresh_id, producer_row, uplink_row};
 use crate::frame::{Frame, Lane};
 use crate::gap::{Gap, GapReason, records_between};
 use crate::ledger::Ledger;
-use crate::log::{End, Hole, Log, LogId};
+use crate::log::{End, Hole, Log, LogId, WriteError};
 use crate::segment::Producer;
 use crate::writer::Control;
 
@@ -131,6 +131,15 @@ impl Store {
         let gaps = &self.inner.gaps;
         gaps.add(gap.clone()).map_err(io::Error::other)?;
         Ok(gaps.tell(lane, first.number).unwrap_or(gap))
+    }
+
+    /// Waits until messages of a lane were dropped because it was full, and puts their count where [`Store::read_outbox`] meets it. The next
+    /// message that is stored has it before it anyway: this is for when none comes. Resolves when it is durable.
+    pub async fn count_dropped(&self, lane: Lane) -> Result<(), WriteError> {
+        match self.log(LogId::Outbox(lane)) {
+            Some(log) => log.count_dropped().await,
+            None => Err(WriteError::NoSuchLane(lane.0)),
+        }
     }
 
     /// Where the uplink of a lane goes on after a reconnect: all before it is committed in the core.

@@ -115,7 +115,12 @@ async fn the_newest_are_dropped_and_counted_over_a_restart() {
         let store = place.open_with(bounded(Eviction::Newest));
         let mut core = Core::default();
         core.drain(&store).await;
+        assert_eq!(core.missing(), 0);
         store.checkpoint().await.unwrap();
+        // No other message has to come for it.
+        store.count_dropped(Lane::DEFAULT).await.unwrap();
+        core.drain(&store).await;
+        assert_eq!(core.missing(), dropped);
         store.publish(message("s", "k", "after")).await.unwrap();
         core.drain(&store).await;
         assert_eq!(core.missing(), dropped);
@@ -126,6 +131,37 @@ async fn the_newest_are_dropped_and_counted_over_a_restart() {
         store.publish(message("s", "k", "again")).await.unwrap();
         core.drain(&store).await;
         assert_eq!(core.missing(), dropped, "it is told once");
+        let counted = store.count_dropped(Lane::DEFAULT);
+        let nothing = tokio::time::timeout(Duration::from_millis(50), counted).await;
+        assert!(nothing.is_err(), "nothing is left to be counted");
+    }
+}
+
+#[tokio::test]
+async fn a_full_lane_says_what_it_drops_whenever_it_is_asked() {
+    for place in Place::both() {
+        let store = place.open_with(bounded(Eviction::Newest));
+        let mut core = Core::default();
+        let mut dropped = 0;
+        for n in 0..500 {
+            match store.publish(message("s", "k", &n.to_string())).await {
+                Ok(()) => {}
+                Err(WriteError::Dropped(_)) => dropped += 1,
+                Err(error) => panic!("{error}"),
+            }
+            if dropped > 0 && n % 50 == 0 {
+                store.count_dropped(Lane::DEFAULT).await.unwrap();
+            }
+        }
+        // It was full all the time, and what it says of that is small.
+        assert!(dropped > 150 && store.stats().disk_bytes < 40_000);
+        store.count_dropped(Lane::DEFAULT).await.unwrap();
+        core.drain(&store).await;
+        assert_eq!(core.missing(), dropped);
+        assert!(core.gaps.len() > 3);
+        assert_eq!(core.values.len() as u64 + dropped, 500);
+        let times = |gap: &Gap| gap.first_time >= 0 && gap.first_time <= gap.last_time;
+        assert!(core.gaps.iter().all(times), "{:?}", core.gaps);
     }
 }
 

@@ -149,7 +149,8 @@ impl Edge {
                     let _ = store.expire(now).await;
                 });
             }
-            91..94 => self.command(life),
+            91 | 92 => self.command(life),
+            93 => self.count(life, lane),
             94 => self.save_session(life),
             95 | 96 => self.release(life),
             97 => {
@@ -477,6 +478,15 @@ impl Edge {
         }
     }
 
+    /// Has the messages counted that a lane has dropped, as soon as there are any.
+    pub fn count(&mut self, life: &mut Life, lane: usize) {
+        let store = life.store.clone();
+        let task = life.tasks.spawn("count", async move {
+            let _ = store.count_dropped(number(lane)).await;
+        });
+        life.tasks.poll(task);
+    }
+
     /// The core takes all there is of a lane, and says so.
     pub fn drain_all(&mut self, life: &mut Life, lane: usize) -> Result<(), Stop> {
         while self.drain(life, lane)? {
@@ -508,7 +518,7 @@ impl Edge {
     }
 
     /// Everybody gets on until nothing is left to do.
-    fn settle(&mut self, life: &mut Life, task: u64) -> Result<(), Stop> {
+    pub fn settle(&mut self, life: &mut Life, task: u64) -> Result<(), Stop> {
         for _ in 0..1000 {
             let writers = life.store.writers().len();
             let worked = (0..writers)
