@@ -162,10 +162,8 @@ async fn serve(sync: Arc<Sync>, listener: Listener) {
     }
     tasks.close();
     // Closes every connection, which ends every task. One that does not end holds up nobody: what it would still say, nobody hears.
+    listener.close().await;
     let limit = sync.ctx.limits.drain;
-    if tokio::time::timeout(limit, listener.close()).await.is_err() {
-        tracing::warn!("connections of edges are still open {limit:?} after they were closed");
-    }
     if tokio::time::timeout(limit, tasks.wait()).await.is_err() {
         let left = tasks.len();
         tracing::warn!(

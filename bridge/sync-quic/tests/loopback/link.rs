@@ -256,3 +256,38 @@ async fn of_several_cores_the_one_that_answers() {
         assert!(edge.core().ends_with(&core.address), "{}", edge.core());
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_core_that_stops_does_not_wait_for_an_edge_that_is_far_away() {
+    let core = core();
+    let identity = core.enrol("e1").await.unwrap();
+    let link = Relay::to(&core.address).await;
+    let timing = Timing {
+        idle_timeout: Duration::from_secs(60),
+        ..TIMING
+    };
+    link.delay_udp(Duration::from_millis(400));
+    let dialer = dialer(&format!("quic://{}", link.address), &identity, timing);
+    let (edge, _core_side) = tokio::join!(
+        dialer.connect(hello("e1"), Window::default()),
+        core.let_in()
+    );
+    let (_edge, mut events) = edge.unwrap();
+    let began = std::time::Instant::now();
+    core.listener.close().await;
+    // Three probe timeouts are 5 s here.
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    // It hears of it all the same.
+    let heard = events.next().await;
+    assert!(
+        matches!(
+            &heard,
+            Event::Closed(Lost::ByCore {
+                code: CloseCode::ShuttingDown,
+                ..
+            })
+        ),
+        "{heard:?}"
+    );
+}

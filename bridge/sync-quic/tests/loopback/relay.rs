@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::{AbortHandle, JoinSet};
@@ -17,6 +18,8 @@ pub struct Relay {
 struct State {
     core: Mutex<SocketAddr>,
     udp_blocked: AtomicBool,
+    /// How long a datagram is on its way, in milliseconds.
+    udp_delay: AtomicU64,
     /// The sockets towards the core, by edge address.
     upstream: Mutex<HashMap<SocketAddr, (Arc<UdpSocket>, AbortHandle)>>,
 }
@@ -32,6 +35,7 @@ impl Relay {
         let state = Arc::new(State {
             core: Mutex::new(core.parse().unwrap()),
             udp_blocked: AtomicBool::new(false),
+            udp_delay: AtomicU64::new(0),
             upstream: Mutex::default(),
         });
         let address = udp.local_addr().unwrap().to_string();
@@ -47,6 +51,11 @@ impl Relay {
 
     pub fn block_udp(&self, blocked: bool) {
         self.state.udp_blocked.store(blocked, Ordering::Relaxed);
+    }
+
+    pub fn delay_udp(&self, one_way: Duration) {
+        let millis = u64::try_from(one_way.as_millis()).unwrap();
+        self.state.udp_delay.store(millis, Ordering::Relaxed);
     }
 
     /// What comes now goes to another process.
@@ -87,7 +96,21 @@ async fn datagrams(state: Arc<State>, udp: Arc<UdpSocket>) {
             }
         };
         let core = *state.core.lock().unwrap();
-        socket.send_to(&buffer[..size], core).await.unwrap();
+        send(&state, socket, &buffer[..size], core).await;
+    }
+}
+
+async fn send(state: &State, socket: Arc<UdpSocket>, datagram: &[u8], to: SocketAddr) {
+    let delay = Duration::from_millis(state.udp_delay.load(Ordering::Relaxed));
+    let datagram = datagram.to_vec();
+    let sent = async move {
+        tokio::time::sleep(delay).await;
+        socket.send_to(&datagram, to).await.unwrap();
+    };
+    if delay.is_zero() {
+        sent.await;
+    } else {
+        tokio::spawn(sent);
     }
 }
 
@@ -96,7 +119,7 @@ async fn back(state: Arc<State>, socket: Arc<UdpSocket>, udp: Arc<UdpSocket>, ed
     loop {
         let (size, _) = socket.recv_from(&mut buffer).await.unwrap();
         if !state.udp_blocked.load(Ordering::Relaxed) {
-            udp.send_to(&buffer[..size], edge).await.unwrap();
+            send(&state, udp.clone(), &buffer[..size], edge).await;
         }
     }
 }
