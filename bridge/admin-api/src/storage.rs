@@ -45,6 +45,10 @@ pub struct WalStorage {
     /// Wait to be written.
     pub queued_entries: u64,
     pub queued_bytes: u64,
+    /// For how long the disk has not answered the write or sync that it has now; 0 when it has none.
+    pub device_silent_ms: u64,
+    /// From when on writes are refused for that.
+    pub device_silent_limit_ms: u64,
     /// There is no room: writes are held back, or refused, until something is sealed or deleted.
     pub held_back: bool,
     /// Why no write is accepted any more, if so.

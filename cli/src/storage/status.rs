@@ -12,6 +12,8 @@ use crate::screen::Screen;
 
 /// How often `--watch` asks.
 const EVERY: Duration = Duration::from_secs(1);
+/// A disk that takes longer than this for one write or sync is worth a line.
+const SILENT_MS: u64 = 1000;
 
 #[derive(Args)]
 pub struct Status {
@@ -74,6 +76,16 @@ fn lines(s: &Storage) -> Vec<String> {
             entries(s.wal.queued_entries)
         ),
     );
+    if s.wal.device_silent_ms >= SILENT_MS {
+        line(
+            "  NO ANSWER",
+            format!(
+                "the disk has not answered for {}: writes wait for up to {}, then are refused, until it does",
+                duration(s.wal.device_silent_ms),
+                duration(s.wal.device_silent_limit_ms)
+            ),
+        );
+    }
     if s.wal.held_back {
         line(
             "  HELD BACK",
@@ -207,12 +219,14 @@ mod tests {
     #[test]
     fn what_is_wrong_stands_out() {
         let sound = lines(&Storage::default()).join("\n");
-        for word in ["HELD BACK", "FAILED", "FENCED", "last error"] {
+        for word in ["NO ANSWER", "HELD BACK", "FAILED", "FENCED", "last error"] {
             assert!(!sound.contains(word), "{sound}");
         }
         let bad = lines(&Storage {
             wal: WalStorage {
                 held_back: true,
+                device_silent_ms: 12_000,
+                device_silent_limit_ms: 10_000,
                 failed: Some("cannot write wal/1.wal: I/O error".into()),
                 ..WalStorage::default()
             },
@@ -227,7 +241,7 @@ mod tests {
             ..Storage::default()
         })
         .join("\n");
-        for word in ["HELD BACK", "I/O error", "FENCED", "403 Forbidden"] {
+        for word in ["for 12s", "up to 10s", "HELD BACK", "I/O error", "FENCED", "403 Forbidden"] {
             assert!(bad.contains(word), "{bad}");
         }
     }

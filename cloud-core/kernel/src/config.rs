@@ -10,7 +10,8 @@ pub struct KernelConfig {
     /// Bytes that the WAL takes on the disk at most; room for at least [`limits::WAL_MIN_FILES`] files. At the bound writes are held back
     /// until something of it was sealed or trimmed.
     pub wal_bytes: u64,
-    /// How long writes are held back at that bound before they are refused with `Full`, in milliseconds.
+    /// How long writes are held back at that bound before they are refused with `Full`, in milliseconds; also how long they wait for a disk that
+    /// does not answer, see [`crate::Kernel::look_at_device`].
     pub wal_stall_ms: u64,
     /// Bytes of entries that may wait for the writer. Whoever waits for its write is held back by that; past this bound, which protects
     /// memory from callers that do not wait, writes are refused with `Full`.

@@ -94,6 +94,8 @@ pub struct KernelStats {
     pub fenced: bool,
     /// Reads from the cold store.
     pub cold_reads: ColdCacheStats,
+    /// For how long the disk has not answered the write or sync that it has now; zero when it has none.
+    pub device_silent: Duration,
     /// There is no room in the WAL or on the disk: writes are held back, or refused, until some is made.
     pub held_back: bool,
     /// Why no write is accepted any more, if so.

@@ -766,6 +766,54 @@ fn streams_come_back_as_they_were_set_up_and_deleted_ones_do_not() {
     assert!(restored.kernel.stream(&address("old")).is_none());
 }
 
+/// The streams change seldom, and the checkpoint is written again all the time: that the list is the older of the two is no loss.
+#[test]
+fn a_list_of_streams_that_is_older_than_the_checkpoint_says_as_much_as_a_newer_one() {
+    let index = |key: &String| {
+        let name = key.rsplit('/').next().unwrap();
+        name.split('.').next().unwrap().parse::<u64>().unwrap()
+    };
+    // Made anew, for a restoration fences.
+    let made = || {
+        let mut world = World::new();
+        let p = world.stream("s", 1).partition(0);
+        for _ in 0..2 {
+            world.fill(p, 5);
+            world.seal_all().unwrap();
+            world.clock.advance(61_000_000);
+            world.tend().unwrap();
+        }
+        let lists: Vec<u64> = world.cold.keys("/streams/").iter().map(index).collect();
+        let newest = world.cold.keys("/checkpoints/").last().map(index);
+        assert!(newest > lists.last().copied(), "{lists:?} {newest:?}");
+        (world, newest)
+    };
+    let (world, newest) = made();
+    let (_, report) = restore(&world);
+    assert_eq!((report.checkpoint, report.stream_list), (newest, newest));
+    // That it is damaged does not matter any more, either; it is told.
+    let list = world.cold.keys("/streams/").pop().unwrap();
+    world.cold.damage(&list, |bytes| bytes[20] ^= 1);
+    let (_, report) = restore(&world);
+    assert_eq!((report.stream_list, report.damaged.len()), (newest, 1));
+    // But one that is newer and cannot be read is missed,
+    let (mut world, newest) = made();
+    world.stream("later", 1);
+    world.tend().unwrap();
+    let list = world.cold.keys("/streams/").pop().unwrap();
+    assert!(Some(index(&list)) > newest);
+    world.cold.damage(&list, |bytes| bytes[20] ^= 1);
+    let (_, report) = restore(&world);
+    assert_eq!((report.checkpoint, report.stream_list), (newest, None));
+    // and so is one where there is none at all.
+    let (world, newest) = made();
+    for key in world.cold.keys("/streams/") {
+        world.cold.drop_object(&key);
+    }
+    let (_, report) = restore(&world);
+    assert_eq!((report.checkpoint, report.stream_list), (newest, None));
+}
+
 #[test]
 fn the_last_stream_does_not_come_back_if_it_was_deleted_after_a_restart() {
     let mut world = World::new();

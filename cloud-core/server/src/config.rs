@@ -85,7 +85,7 @@ settings! {
         pub wal_file_size: Size = "64MiB";
         /// Room of the write-ahead log on the disk; at the bound writes are held back until something of it is sealed
         pub wal_size: Size = "4GiB";
-        /// How long writes are held back at that bound before they are refused
+        /// How long writes are held back at that bound, or by a disk that does not answer, before they are refused
         pub wal_stall_timeout: Duration = "10s";
         /// Where sealed segments go: file:///path, s3://bucket/prefix?endpoint=...&region=..., gs://bucket, az://container; none:
         /// the directory `cold` in the data directory

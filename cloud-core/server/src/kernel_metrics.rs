@@ -128,6 +128,11 @@ static FIGURES: [Figure<KernelStats>; 54] = [
         |s| u64::from(s.fenced),
     ),
     Figure::gauge(
+        "towline_wal_device_silent_milliseconds",
+        "For how long the disk has not answered the write or sync that it has now.",
+        |s| u64::try_from(s.device_silent.as_millis()).unwrap_or(u64::MAX),
+    ),
+    Figure::gauge(
         "towline_wal_held_back",
         "1 while there is no room and writes are held back or refused.",
         |s| u64::from(s.held_back),

@@ -82,7 +82,7 @@ fn tell(restored: &Restored, location: &str) {
             "Streams and their settings are as they were at entry {entry} or a little later."
         ),
         None => println!(
-            "There was no sound list of streams after that: streams that were made later come back with the default settings, those that were deleted come back as well."
+            "There is no sound list of streams from after that: streams that were made later come back with the default settings, those that were deleted come back as well."
         ),
     }
     for (object, reason) in &restored.damaged {

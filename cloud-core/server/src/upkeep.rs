@@ -22,6 +22,19 @@ pub fn start(ctx: &Context) {
     let until = ctx.shutdown.clone();
     let kernel = ctx.kernel.clone();
     tokio::spawn(async move { until.run_until_cancelled(tend(kernel)).await });
+    let until = ctx.shutdown.clone();
+    let kernel = ctx.kernel.clone();
+    tokio::spawn(async move { until.run_until_cancelled(look_at_device(kernel)).await });
+}
+
+/// Beside everything else, for all of that waits with a disk that does not answer.
+async fn look_at_device(kernel: Kernel) {
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        kernel.look_at_device();
+    }
 }
 
 /// Ends, with the reason, only when the log has failed.

@@ -35,8 +35,9 @@ pub struct Restored {
     /// Newest entry of the checkpoint that was used; `None` = there was no sound one. Then tables, cursors and queues are lost, and streams and
     /// records alone are back.
     pub checkpoint: Option<u64>,
-    /// Newest entry that the list of streams is sure to know; `None` = there was no sound one that is newer than the checkpoint. Then streams
-    /// that were made after the checkpoint come back with the default configuration, and those that were deleted come back as well.
+    /// Entry up to which the streams are known for sure: that of the list of streams, or of the checkpoint where nothing came to be listed after it.
+    /// `None` = the list that was newest is not sound, or there is none. Then streams that were made after the checkpoint come back with the
+    /// default configuration, and those that were deleted come back as well.
     pub stream_list: Option<u64>,
     /// Streams, partitions, and segments that can be read.
     pub streams: u64,
@@ -100,7 +101,9 @@ pub async fn restore(ports: &Ports, log: Option<Uuid>) -> Result<Restored, Resto
     let known_to = head.map(|head| head.index);
     // Of two that know the streams, the newer one.
     let list = list.filter(|(index, _)| known_to.is_none_or(|known| *index >= known));
-    let stream_list = list.as_ref().map(|(index, _)| *index);
+    let listed = list.as_ref().map(|(index, _)| *index);
+    // A list is written whenever the streams change. Where the newest is older than the checkpoint, sound or not, none did since.
+    let stream_list = listed.or(known_to.filter(|known| (1..=*known).contains(&newest_list)));
     if let Some((_, list)) = list {
         list.apply(&state);
     }
@@ -118,7 +121,7 @@ pub async fn restore(ports: &Ports, log: Option<Uuid>) -> Result<Restored, Resto
             }
         }
     }
-    let deleted_below = if head.is_some() || stream_list.is_some() {
+    let deleted_below = if head.is_some() || listed.is_some() {
         state.directory.read().next_stream
     } else {
         0

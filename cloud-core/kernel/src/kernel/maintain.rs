@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Core, Kernel};
 use crate::entry::{Command, Entry};
+use crate::error::WriteError;
 use crate::snapshot::{self, Snapshot};
 use crate::state::partition::PartitionLog;
 use crate::state::{Directory, State};
@@ -87,6 +88,16 @@ impl Kernel {
         }
         drop(checkpoints);
         self.core.intake.ask_sync();
+    }
+
+    /// Whether the disk answers. When a write or sync of the log takes longer than [`crate::KernelConfig::wal_stall_ms`], what waits behind it is refused
+    /// with `Full`, and so is what comes, until it ends: nobody knows whether it ever will. What the disk has already is neither
+    /// refused nor acknowledged before that. To be called by a timer, about once a second, whatever else waits: it does not block.
+    pub fn look_at_device(&self) {
+        let now = self.core.ports.clock.monotonic_us();
+        let longest = self.core.config.wal_stall_ms.saturating_mul(1000);
+        let refused = self.core.intake.stall(now, longest);
+        wal::writer::refuse(refused.into_iter().flatten(), &WriteError::Full);
     }
 
     /// While there is no room to write, the older checkpoint must not hold on to files that the newest can do without.
@@ -306,6 +317,9 @@ impl Kernel {
             seal_error: core.cold.last_error.lock().clone(),
             fenced: core.cold.is_fenced(),
             cold_reads: core.cold.chunks.stats(),
+            device_silent: Duration::from_micros(
+                core.intake.busy_us(core.ports.clock.monotonic_us()),
+            ),
             held_back: core.written.wants_room.load(Ordering::Relaxed),
             failed: core.intake.failure(),
             queues: queues.iter().map(|queue| queue.stats()).collect(),

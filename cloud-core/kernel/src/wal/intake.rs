@@ -1,7 +1,8 @@
 //! Entries on their way to the writer, in the order in which they were handed over.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::mem::size_of;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -14,6 +15,12 @@ use crate::error::WriteError;
 
 /// Bytes of a frame that are not its body.
 const HEADER: usize = Format::V3 { salt: 0 }.header_len();
+
+/// About what the channel of an answer takes, in bytes.
+const ANSWER: usize = 128;
+
+/// What a batch takes at least, in bytes: a [`record::BatchBuilder`] begins with that.
+const BATCH: usize = 1024;
 
 /// Entries that are written together.
 #[derive(Default)]
@@ -30,6 +37,16 @@ pub(crate) struct Pending {
     pub commands: Vec<Command>,
     pub encoded: Encoded,
     pub done: oneshot::Sender<Result<Vec<Outcome>, WriteError>>,
+}
+
+impl Pending {
+    /// About what it takes of memory: small entries are more beside their bytes than these.
+    fn bytes(&self) -> usize {
+        let commands = self.commands.len() * size_of::<Command>();
+        let batches = self.commands.iter().filter_map(Command::batch);
+        let unused: usize = batches.map(|b| BATCH.saturating_sub(b.len())).sum();
+        size_of::<Pending>() + ANSWER + commands + self.encoded.len + unused
+    }
 }
 
 enum Door {
@@ -66,6 +83,10 @@ pub(crate) struct Intake {
     arrived: Condvar,
     /// Entries that ever came.
     arrivals: AtomicU64,
+    /// Since when the writer is at work on what it took, in microseconds of the clock's stop watch, plus one; 0 when it is not.
+    busy_since: AtomicU64,
+    /// It has been for too long: nothing more is taken until it is done.
+    stalled: AtomicBool,
     limit: usize,
 }
 
@@ -83,6 +104,8 @@ impl Intake {
             inner: Mutex::new(inner),
             arrived: Condvar::new(),
             arrivals: AtomicU64::new(0),
+            busy_since: AtomicU64::new(0),
+            stalled: AtomicBool::new(false),
             limit,
         }
     }
@@ -95,11 +118,12 @@ impl Intake {
             Door::Failed(reason) => return Err(WriteError::Failed(reason.clone())),
         }
         // An entry larger than all the room there is may pass when it is alone; of urgent ones there are few.
-        let fits = inner.bytes + pending.encoded.len <= self.limit;
-        if !fits && !inner.entries.is_empty() && !pending.urgent {
+        let bytes = pending.bytes();
+        let fits = inner.bytes + bytes <= self.limit || inner.entries.is_empty();
+        if !pending.urgent && (!fits || self.stalled.load(Ordering::SeqCst)) {
             return Err(WriteError::Full);
         }
-        inner.bytes += pending.encoded.len;
+        inner.bytes += bytes;
         inner.urgent += usize::from(pending.urgent);
         inner.entries.push_back(pending);
         drop(inner);
@@ -116,7 +140,7 @@ impl Intake {
         if held {
             if inner.urgent > 0 {
                 group.entries = inner.split(true);
-                taken = group.entries.iter().map(|p| p.encoded.len).sum();
+                taken = group.entries.iter().map(Pending::bytes).sum();
             }
         } else {
             while let Some(next) = inner.entries.front() {
@@ -129,7 +153,7 @@ impl Intake {
                     break;
                 }
                 framed = bytes;
-                taken += next.encoded.len;
+                taken += next.bytes();
                 group.entries.extend(inner.entries.pop_front());
             }
         }
@@ -138,6 +162,48 @@ impl Intake {
             inner.urgent -= group.entries.len();
         }
         inner.bytes = inner.bytes.saturating_sub(taken);
+    }
+
+    /// The writer goes to work, and may wait for the device.
+    pub fn begin_work(&self, now_us: u64) {
+        self.busy_since.store(now_us + 1, Ordering::SeqCst);
+    }
+
+    /// The device has answered.
+    pub fn end_work(&self) {
+        self.busy_since.store(0, Ordering::SeqCst);
+        if self.stalled.swap(false, Ordering::SeqCst) {
+            tracing::info!("the disk of the log answers again");
+        }
+    }
+
+    /// How long the writer is at work already, in microseconds; 0 when it is not.
+    pub fn busy_us(&self, now_us: u64) -> u64 {
+        match self.busy_since.load(Ordering::SeqCst) {
+            0 => 0,
+            since => (now_us + 1).saturating_sub(since),
+        }
+    }
+
+    /// If the writer is at work for at least so long, takes out what waits behind it, to be refused, and lets nothing in until it is done.
+    pub fn stall(&self, now_us: u64, longest_us: u64) -> Option<Vec<Pending>> {
+        let since = self.busy_since.load(Ordering::SeqCst);
+        if since == 0 || (now_us + 1).saturating_sub(since) < longest_us {
+            return None;
+        }
+        let already = self.stalled.swap(true, Ordering::SeqCst);
+        // It may be done just now, and has looked before this was said.
+        if self.busy_since.load(Ordering::SeqCst) != since {
+            self.stalled.store(false, Ordering::SeqCst);
+            return None;
+        }
+        if !already {
+            tracing::error!(
+                seconds = (now_us + 1 - since) / 1_000_000,
+                "the disk does not answer; writes are refused until it does"
+            );
+        }
+        Some(self.take_all())
     }
 
     /// How many entries ever came.
@@ -154,7 +220,7 @@ impl Intake {
     pub fn put_back(&self, entries: impl DoubleEndedIterator<Item = Pending>) {
         let mut inner = self.inner.lock();
         for pending in entries.rev() {
-            inner.bytes += pending.encoded.len;
+            inner.bytes += pending.bytes();
             inner.entries.push_front(pending);
         }
     }
@@ -163,7 +229,7 @@ impl Intake {
     pub fn take_all(&self) -> Vec<Pending> {
         let mut inner = self.inner.lock();
         let taken = inner.split(false);
-        inner.bytes = inner.entries.iter().map(|p| p.encoded.len).sum();
+        inner.bytes = inner.entries.iter().map(Pending::bytes).sum();
         taken
     }
 

@@ -132,7 +132,9 @@ impl Writer {
     /// Writes one group; false when there was nothing to do.
     pub fn step(&mut self) -> bool {
         let mut work = std::mem::take(&mut self.work);
+        self.intake.begin_work(self.ports.clock.monotonic_us());
         let stepped = self.step_with(&mut work);
+        self.intake.end_work();
         self.work = work;
         stepped
     }
@@ -477,6 +479,8 @@ impl Writer {
     }
 
     fn apply(&mut self, work: &mut Work, stamp: i64) {
+        // Before anybody is answered: who writes again at once must not be refused for what is over.
+        self.intake.end_work();
         self.progress.answered.arrivals = self.intake.arrivals();
         let mut places = work.framed.places.iter().copied();
         let nowhere = FrameAt {
@@ -524,7 +528,7 @@ impl Writer {
     }
 }
 
-fn refuse(group: impl IntoIterator<Item = Pending>, error: &WriteError) {
+pub(crate) fn refuse(group: impl IntoIterator<Item = Pending>, error: &WriteError) {
     for pending in group {
         // The caller may have left.
         let _ = pending.done.send(Err(error.clone()));

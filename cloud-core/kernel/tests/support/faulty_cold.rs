@@ -102,6 +102,10 @@ impl FaultyCold {
         ready(self.store.create(key, bytes.into())).unwrap();
     }
 
+    pub fn drop_object(&self, key: &str) {
+        ready(self.store.delete(key)).unwrap();
+    }
+
     fn operate(&self) -> Result<(), ColdError> {
         self.faults.lock().unwrap().operate()
     }

@@ -62,6 +62,8 @@ fn storage(stats: KernelStats, config: &KernelConfig) -> Storage {
             syncs: stats.fsyncs,
             queued_entries: stats.queued_entries,
             queued_bytes: stats.queued_bytes,
+            device_silent_ms: ms(stats.device_silent),
+            device_silent_limit_ms: config.wal_stall_ms,
             held_back: stats.held_back,
             failed: stats.failed,
         },

@@ -1,7 +1,8 @@
 //! A disk in memory that keeps its promises and no more. What was not synced may be lost at a power cut, wholly, in part or with holes, sector
-//! by sector and name by name; syncs fail, room runs out, bits flip, and every operation may be the last.
+//! by sector and name by name; syncs fail, writes and syncs do not come back, room runs out, bits flip, and every operation may be the last.
 
 mod file;
+mod hang;
 mod names;
 
 use std::io;
@@ -13,6 +14,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use file::Cut;
 pub use file::SECTOR;
+use hang::Gate;
+pub use hang::Hang;
 use names::{File, Tree};
 
 use crate::clock::SimClock;
@@ -55,7 +58,7 @@ struct Inner {
 
 /// A disk; clones are the same one.
 #[derive(Clone)]
-pub struct SimDisk(Arc<Mutex<Inner>>);
+pub struct SimDisk(Arc<Mutex<Inner>>, Arc<Gate>);
 
 struct SimFile {
     disk: SimDisk,
@@ -85,7 +88,7 @@ impl SimDisk {
     }
 
     fn found(tree: Tree, seed: u64, trace: Trace) -> SimDisk {
-        SimDisk(Arc::new(Mutex::new(Inner {
+        let inner = Inner {
             tree,
             fuse: None,
             off: false,
@@ -99,7 +102,8 @@ impl SimDisk {
             slow: None,
             rng: StdRng::seed_from_u64(seed),
             trace,
-        })))
+        };
+        SimDisk(Arc::new(Mutex::new(inner)), Arc::default())
     }
 
     /// The power goes after so many operations.
@@ -158,6 +162,21 @@ impl SimDisk {
         self.0.lock().error_fuse = Some(after);
     }
 
+    /// From now on operations of that kind do not come back; the thread that asked is held until [`SimDisk::answer`].
+    pub fn hang(&self, what: Hang) {
+        self.1.close(what);
+    }
+
+    /// Returns when an operation hangs.
+    pub fn wait_hanging(&self) {
+        self.1.wait_for_one();
+    }
+
+    /// What hangs goes on, as if it had only been slow.
+    pub fn answer(&self) {
+        self.1.open();
+    }
+
     /// The faults that were set do not happen.
     pub fn be_healthy(&self) {
         let mut inner = self.0.lock();
@@ -180,9 +199,14 @@ impl SimDisk {
 
     /// What the next process finds after the power went.
     pub fn after_crash(&self, seed: u64) -> SimDisk {
+        self.0.lock().off = true;
+        self.would_leave(seed)
+    }
+
+    /// What the next process would find if the power went now; it does not.
+    pub fn would_leave(&self, seed: u64) -> SimDisk {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut inner = self.0.lock();
-        inner.off = true;
+        let inner = self.0.lock();
         let names = inner.tree.after_power_cut(&mut rng);
         let same = rng.random_bool(0.3).then(|| Cut::any(&mut rng));
         let tree = Tree::rebuilt(&names, |file| {
@@ -403,6 +427,7 @@ impl DiskFile for SimFile {
         let bytes = parts.concat();
         let from = usize::try_from(position).map_err(io::Error::other)?;
         let len = bytes.len();
+        self.disk.1.pass(Hang::Write);
         match self.operate(format_args!("disk write {} {from} {len}", self.path)) {
             Ok(mut inner) => {
                 inner.take_time();
@@ -477,6 +502,7 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.disk.1.pass(Hang::Sync);
         let mut inner = self.operate(format_args!("disk sync {}", self.path))?;
         inner.take_time();
         let mut contents = self.contents.lock();

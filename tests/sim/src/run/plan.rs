@@ -139,7 +139,7 @@ impl Plan {
             tail_bytes: *pick(rng, &[0, 500, 3000, 30_000, 1 << 20]),
             checkpoint_wal_bytes: *pick(rng, &[2000, 6000, 20_000, 200_000]),
             group_bytes: *pick(rng, &[4096, 16_384, 1 << 20]),
-            queue_bytes: *pick(rng, &[5000, 50_000, 1 << 20, 1 << 20]),
+            queue_bytes: *pick(rng, &[20_000, 200_000, 4 << 20, 4 << 20]),
             segment_bytes: *pick(rng, &[1000, 5000, 30_000, 1 << 27]),
             seal_age_ms: *pick(rng, &[0, 1000, 60_000, 600_000]),
             orphan_grace_ms: *pick(rng, &[0, 60_000, 3_600_000]),

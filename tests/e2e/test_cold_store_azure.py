@@ -1,0 +1,50 @@
+"""A core whose sealed segments lie in Azure's object storage, as its emulator speaks it."""
+
+import os
+import random
+
+import confluent_kafka
+import pytest
+from azure import AzureServer
+from daemons import Core, wait_until
+from log import read_stream
+
+pytestmark = pytest.mark.skipif(
+    "TOWLINE_AZURE_SERVER" not in os.environ, reason="TOWLINE_AZURE_SERVER names no azurite-blob (tests/run installs one and sets it)"
+)
+
+SMALL = ["--segment-size", "1MiB", "--wal-file-size", "1MiB", "--wal-size", "16MiB", "--tail-memory", "64KiB", "--seal-after", "1s"]
+
+
+@pytest.fixture
+def azure(tmp_path):
+    server = AzureServer(tmp_path).start()
+    yield server
+    server.stop()
+
+
+def test_what_is_sealed_is_read_from_azure_after_a_crash(tmp_path, azure):
+    core = Core(tmp_path / "core", [*SMALL, "--cold-url", azure.url("plant")]).start()
+    try:
+        filler = random.Random(1)
+        values = [b"%d:" % number + filler.randbytes(700) for number in range(3000)]
+        failures = []
+        producer = confluent_kafka.Producer({"bootstrap.servers": core.address("kafka"), "linger.ms": 20})
+        for value in values:
+            producer.produce("sealed", value, on_delivery=lambda e, _m: e and failures.append(e))
+            producer.poll(0)
+        assert producer.flush(60) == 0 and not failures, failures[:3]
+        wait_until("everything is sealed", lambda: core.metrics()["towline_unsealed_bytes"] == 0, 60)
+        status = core.cli_json("storage", "status")
+        assert status["cold"]["segments"] >= 2 and status["sealing"]["failures"] == 0, status
+        core.kill()
+        core.start()
+        assert core.metrics()["towline_cold_requests_total"] == 0, "nothing was read from there yet"
+        assert read_stream(core, "sealed", len(values)) == values
+        assert core.metrics()["towline_cold_requests_total"] > 0
+        verified = core.cli("storage", "verify")
+        assert verified.returncode == 0, verified
+        assert os.environ["AZURE_STORAGE_ACCOUNT_KEY"] not in core.log.read_text()
+        core.stop()
+    finally:
+        core.kill()
