@@ -1,5 +1,6 @@
 """A core whose sealed segments lie in Azure's object storage, as its emulator speaks it."""
 
+import json
 import os
 import random
 
@@ -35,7 +36,7 @@ def test_what_is_sealed_is_read_from_azure_after_a_crash(tmp_path, azure):
             producer.poll(0)
         assert producer.flush(60) == 0 and not failures, failures[:3]
         wait_until("everything is sealed", lambda: core.metrics()["towline_unsealed_bytes"] == 0, 60)
-        status = core.cli_json("storage", "status")
+        status = json.loads(core.cli("storage", "status", "--json").stdout)
         assert status["cold"]["segments"] >= 2 and status["sealing"]["failures"] == 0, status
         core.kill()
         core.start()

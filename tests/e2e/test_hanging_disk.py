@@ -88,7 +88,7 @@ def test_writes_wait_then_are_refused_and_what_was_acknowledged_is_there(core):
     device.publish("m/1", "refused", qos=1)
     with pytest.raises((pika.exceptions.NackError, pika.exceptions.ChannelClosed)):
         channel.basic_publish("", "q", b"refused", mandatory=True)
-    assert hasty.outcome(b"refused") == "KAFKA_STORAGE_ERROR"
+    assert hasty.outcome(b"refused") == "REQUEST_TIMED_OUT"
     assert pubacks.get(timeout=30) == 0x97, "quota exceeded"
     assert b"held" not in patient.told, "nobody knows what becomes of that"
     # Now nothing waits any more, and what comes is refused at once. What is there is read.
@@ -96,7 +96,7 @@ def test_writes_wait_then_are_refused_and_what_was_acknowledged_is_there(core):
     assert status["wal"]["device_silent_ms"] >= 2000 and status["wal"]["queued_entries"] == 0, status["wal"]
     assert "NO ANSWER" in core.cli("storage", "status").stdout
     hasty.send(b"refused, too")
-    assert hasty.outcome(b"refused, too") == "KAFKA_STORAGE_ERROR"
+    assert hasty.outcome(b"refused, too") == "REQUEST_TIMED_OUT"
     assert read_stream(core, "s", 10) == before
     assert "the disk does not answer" in core.log.read_text()
     # It answers: what it had is acknowledged, and all is as ever.

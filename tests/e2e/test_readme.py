@@ -30,7 +30,7 @@ def replaced(line, *pairs):
 
 def script(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("#!/bin/sh\n" + text)
+    path.write_text("#!/bin/bash\n" + text)
     path.chmod(0o755)
 
 
@@ -56,12 +56,20 @@ class Terminal:
         assert self.ready, self.log.read_text()
         return self.ready
 
-    def end(self, how=signal.SIGKILL):
+    def end(self, *ports):
         try:
-            os.killpg(self.process.pid, how)
+            os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
         self.process.wait()
+        # Who else was in the group may take a moment longer, and the next one wants its place.
+        for port in ports:
+            wait_until(f"nobody listens on port {port}", lambda: not listens(port))
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.mark.skipif("TOWLINE_S3_SERVER" not in os.environ, reason="TOWLINE_S3_SERVER names no S3 server (tests/run installs one and sets it)")
@@ -70,20 +78,23 @@ def test_history_in_object_storage(tmp_path):
     assert len(lines) == 5, lines
     [version] = re.findall(r"^VERSITYGW=(\S+)$", (ROOT / "tests/run").read_text(), re.M)
     assert f"versitygw@{version} " in lines[0], "the README installs what is tested"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     tools = tmp_path / "tools"
     script(tools / "go", '[ "$1" = install ] && [ $# = 2 ]\n')
     listeners = " ".join(f"--listen-{name} 127.0.0.1:0" for name in Core.LISTENERS)
     script(
         tools / "cargo",
-        f'[ "$1 $2 $3 $4 $5" = "run --release -p cloud-core --" ] || exit 64\nshift 5\nexec {BINARIES}/towline-core {listeners} "$@"\n',
+        '[ "$1 $2 $3 $4 $5" = "run --release -p cloud-core --" ] || exit 64\nshift 5\n'
+        # Who builds gives the server time to start.
+        f"until (: < /dev/tcp/127.0.0.1/{port}) 2> /dev/null; do sleep 0.05; done\n"
+        f'exec {BINARIES}/towline-core {listeners} "$@"\n',
     )
     gateway = tmp_path / "go/bin/versitygw"
     gateway.parent.mkdir(parents=True)
     gateway.symlink_to(os.environ["TOWLINE_S3_SERVER"])
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("TOWLINE_", "AWS_", "ROOT_"))}
     environment |= {"HOME": str(tmp_path), "PATH": f"{tools}:{environment['PATH']}"}
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     lines[2] = replaced(lines[2], ("127.0.0.1:7070", f"127.0.0.1:{port}"))
     lines[3] = replaced(lines[3], ("127.0.0.1:7070", f"127.0.0.1:{port}"))
     first = Terminal(tmp_path, environment, lines[:4])
@@ -102,7 +113,7 @@ def test_history_in_object_storage(tmp_path):
         wait_until("it is sealed", lambda: core.metrics()["towline_unsealed_bytes"] == 0, 60)
         assert read_stream(core, "sensors", 1) == [b"21.5"]
         # All that was started dies, and the same lines bring it back: what is read now comes from there.
-        first.end()
+        first.end(port, core.port("kafka"), core.port("admin"))
         again = Terminal(tmp_path, environment, lines[:4])
         core.listeners = again.wait_ready()
         assert read_stream(core, "sensors", 1) == [b"21.5"]

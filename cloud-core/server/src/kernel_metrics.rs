@@ -4,7 +4,7 @@ use frontend::figures::{self, Figure, Kind, Read};
 use kernel::{Kernel, KernelStats};
 use prometheus::Registry;
 
-static FIGURES: [Figure<KernelStats>; 54] = [
+static FIGURES: [Figure<KernelStats>; 55] = [
     Figure::counter(
         "towline_log_records_total",
         "Records appended, over all streams.",
