@@ -241,7 +241,14 @@ mod tests {
             ..Storage::default()
         })
         .join("\n");
-        for word in ["for 12s", "up to 10s", "HELD BACK", "I/O error", "FENCED", "403 Forbidden"] {
+        for word in [
+            "for 12s",
+            "up to 10s",
+            "HELD BACK",
+            "I/O error",
+            "FENCED",
+            "403 Forbidden",
+        ] {
             assert!(bad.contains(word), "{bad}");
         }
     }

@@ -80,7 +80,9 @@ pub enum WriteError {
     #[error("the log failed and accepts no more writes until a restart: {0}")]
     Failed(String),
     /// The disk is full or does not answer, or more is waiting to be written than the limits allow. Nothing was written; later it may be.
-    #[error("there is no room to write: the disk is full or does not answer, or too much is waiting for it")]
+    #[error(
+        "there is no room to write: the disk is full or does not answer, or too much is waiting for it"
+    )]
     Full,
     /// The entry, or something in it, is larger than the limit.
     #[error("{what} is {size} bytes, the limit is {limit}")]
@@ -148,7 +150,9 @@ pub enum AppendError {
     #[error("the log failed and accepts no more writes until a restart: {0}")]
     Failed(String),
     /// See [`WriteError::Full`].
-    #[error("there is no room to write: the disk is full or does not answer, or too much is waiting for it")]
+    #[error(
+        "there is no room to write: the disk is full or does not answer, or too much is waiting for it"
+    )]
     Full,
     /// Larger than the limit.
     #[error("the batch is {size} bytes, the limit is {limit}")]

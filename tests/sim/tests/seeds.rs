@@ -39,7 +39,10 @@ fn what_was_promised_is_kept() {
     }
     println!("{done} seeds from {first}, {steps} steps");
     // What is promised of a run, whatever becomes of the loop; and of a seed more than that it does nothing.
-    assert!(done >= setting("SIM_SEEDS").unwrap_or(SEEDS), "{done} seeds");
+    assert!(
+        done >= setting("SIM_SEEDS").unwrap_or(SEEDS),
+        "{done} seeds"
+    );
     assert!(steps > 200 * done, "{steps} steps in {done} seeds");
 }
 
