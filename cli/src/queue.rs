@@ -148,6 +148,13 @@ pub fn live(edge: &Edge, status: &QueueStatus) {
         ),
         ("On disk", size(status.disk_bytes)),
         ("Quarantined", format!("{} batches", status.quarantined)),
+        (
+            "Set aside",
+            format!(
+                "{} parts of the store that could not be read when it was started",
+                status.set_aside
+            ),
+        ),
         ("Flash wear", wear(status)),
         ("Clock", format!("{} ({clock})", utc(status.time_ms))),
         ("Up", seconds(status.uptime_seconds as i64 * 1000)),

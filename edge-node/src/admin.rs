@@ -183,7 +183,7 @@ fn render(state: &State) -> String {
             "set_aside_segments",
             gauge,
             store.set_aside,
-            "Segments set aside at the start since they could not be read",
+            "Segments, and the ledger, set aside at the start since they could not be read",
         ),
         (
             "lagging_sessions_total",

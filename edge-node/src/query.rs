@@ -134,6 +134,7 @@ async fn status(sources: &Sources) -> Result<QueueStatus, Refused> {
         },
         lanes,
         quarantined: store.quarantined,
+        set_aside: store.set_aside,
         disk_bytes: store.disk_bytes,
         wear: Wear {
             written_bytes: store.worn_bytes(),

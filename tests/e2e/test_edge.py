@@ -1,5 +1,6 @@
 """From a device through the edge to the core, and commands back."""
 
+import json
 import time
 import uuid
 
@@ -38,6 +39,30 @@ def test_a_command_reaches_the_devices_of_that_edge_only(core, edge, tmp_path):
     for client in (mine, theirs, operator):
         client.close()
     other.stop()
+
+
+@pytest.mark.every_edge
+def test_a_ledger_that_does_not_open_loses_no_message_and_the_core_hears_of_it(tmp_path):
+    core = Core(tmp_path / "core").start()
+    link = Link(core.address("sync"))
+    edge = Edge(tmp_path / "edge", link.address, core.token()).start()
+    edge.wait_connected()
+    link.cut()
+    device = Client(edge.port("mqtt"))
+    for n in range(50):
+        device.publish("ledger/a", str(n))
+    device.close()
+    edge.kill()
+    (conf,) = edge.data.rglob("conf")
+    conf.write_bytes(b"this is no configuration of sled")
+    edge.start()
+    link.restore()
+    edge.wait_connected(60)
+    edge.wait_drained()
+    assert read_stream(core, "ledger", 50) == [str(n).encode() for n in range(50)]
+    assert json.loads(core.cli("queue", "status", "edge-1", "--json").stdout)["status"]["set_aside"] == 1
+    edge.stop()
+    core.stop()
 
 
 @pytest.mark.every_edge

@@ -6,7 +6,7 @@ their sectors what a power cut may: it is there, or it is not.
 
 import contextlib
 import os
-
+import random
 import socket
 import struct
 import subprocess
@@ -21,6 +21,8 @@ READ, WRITE, DISCONNECT, FLUSH = 0, 1, 2, 3
 FLAGS = 1 | 4 | 8
 FUA = 1
 EINVAL = 22
+# What a flush takes at most, in seconds, as on slow flash: meanwhile all that it is for may still be lost, and others write.
+SLOWEST_FLUSH = 0.3
 
 
 class Disk:
@@ -29,43 +31,67 @@ class Disk:
     def __init__(self, image, dice):
         self.platter = bytearray(image)
         self.now = bytearray(image)
+        # Number, place and bytes of each write.
         self.pending = []
+        self.writes = 0
         self.dice = dice
+        # Flushes come in an order of their own.
+        self.delays = random.Random(dice.random())
         self.flushes = 0
         self.lock = threading.Lock()
+        self.dark = threading.Event()
 
     def write(self, offset, data, durable):
         with self.lock:
             self.now[offset : offset + len(data)] = data
+            self.writes += 1
+            self.pending.append((self.writes, offset, data))
             if durable:
                 # Earlier writes of the same place are older than this one.
-                self.pending.append((offset, data))
-                self.flush_locked(only=(offset, len(data)))
-            else:
-                self.pending.append((offset, data))
+                self.keep(lambda _, other, old: other < offset + len(data) and offset < other + len(old))
 
     def flush(self):
+        """Makes durable what was written until now, after a while. False: the power went first."""
         with self.lock:
             self.flushes += 1
-            self.flush_locked()
+            last, takes = self.writes, self.delays.uniform(0, SLOWEST_FLUSH)
+        if self.dark.wait(takes):
+            return False
+        with self.lock:
+            if self.dark.is_set():
+                return False
+            self.keep(lambda number, *_: number <= last)
+            return True
 
-    def flush_locked(self, only=None):
-        kept = []
-        for offset, data in self.pending:
-            if only is None or (offset < sum(only) and only[0] < offset + len(data)):
+    def keep(self, which):
+        """These are on the platter from now on."""
+        left = []
+        for number, offset, data in self.pending:
+            if which(number, offset, data):
                 self.platter[offset : offset + len(data)] = data
             else:
-                kept.append((offset, data))
-        self.pending = kept
+                left.append((number, offset, data))
+        self.pending = left
+
+    def unflushed(self):
+        """Sectors."""
+        with self.lock:
+            return sum(-(-len(data) // SECTOR) for _, _, data in self.pending)
+
+    def darken(self):
+        """The power goes: no flush ends any more."""
+        with self.lock:
+            self.dark.set()
 
     def cut(self):
-        """The power goes. Returns how many sectors had not been flushed, and how many of them are there all the same."""
+        """What is left. Returns how many sectors had not been flushed, and how many of them are there all the same."""
         with self.lock:
+            self.dark.clear()
             sectors = survived = 0
             mode = self.dice.choice(["nothing", "first", "any", "any"])
             writes = list(self.pending)
             first = self.dice.randint(0, len(writes))
-            for place, (offset, data) in enumerate(writes):
+            for place, (_, offset, data) in enumerate(writes):
                 for at in range(0, len(data), SECTOR):
                     sectors += 1
                     if mode == "first" and place < first or mode == "any" and self.dice.random() < 0.5:
@@ -103,13 +129,22 @@ class Server:
             assert not self.serving.is_alive(), "the guest is still connected"
 
     def serve(self, connection):
+        flushes = []
         with connection, contextlib.suppress(ConnectionError, EOFError):
             stream = connection.makefile("rb")
             if greet(connection, stream, len(self.disk.now)):
-                while self.command(connection, stream):
-                    pass
+                answers = Answers(connection)
+                while self.command(stream, answers, flushes):
+                    flushes = [flush for flush in flushes if flush.is_alive()]
+        for flush in flushes:
+            flush.join()
 
-    def command(self, connection, stream):
+    def flush(self, handle, answers):
+        with contextlib.suppress(OSError):
+            if self.disk.flush():
+                answers.give(handle)
+
+    def command(self, stream, answers, flushes):
         magic, flags, kind, handle, offset, length = struct.unpack(">IHHQQI", exactly(stream, 28))
         assert magic == REQUEST
         data, error = b"", 0
@@ -126,11 +161,25 @@ class Server:
             with self.disk.lock:
                 data = bytes(self.disk.now[offset : offset + length])
         elif kind == FLUSH:
-            self.disk.flush()
+            # Beside it others write.
+            flushes.append(threading.Thread(target=self.flush, args=(handle, answers)))
+            flushes[-1].start()
+            return True
         else:
             error = EINVAL
-        connection.sendall(struct.pack(">IIQ", ANSWER, error, handle) + data)
+        answers.give(handle, error, data)
         return True
+
+
+class Answers:
+    """To one guest, one after the other."""
+
+    def __init__(self, connection):
+        self.connection, self.lock = connection, threading.Lock()
+
+    def give(self, handle, error=0, data=b""):
+        with self.lock:
+            self.connection.sendall(struct.pack(">IIQ", ANSWER, error, handle) + data)
 
 
 def greet(connection, stream, size):

@@ -17,10 +17,12 @@ import machine
 
 DISK = 192 * 1024 * 1024
 # Unacknowledged messages of one publisher.
-WINDOW = 64
+WINDOW = 256
 PUBLISHERS = 4
 # Acknowledged between two cuts, at most, and seconds that it may take.
-MOST_MESSAGES, MOST_LOAD = 3000, 20.0
+MOST_MESSAGES, MOST_LOAD = 6000, 20.0
+# Sectors that are to be unflushed when the power goes, one or the other; and seconds to wait for that.
+UNFLUSHED, UNFLUSHED_WITHIN = (0, 200, 500, 500), 5.0
 AUDITOR = "auditor"
 # The auditor has heard nothing for so long: there is nothing more.
 SILENCE = 120.0
@@ -209,6 +211,12 @@ def cuts(folder, given, dice):
             enough, until = dice.randint(1, MOST_MESSAGES), time.monotonic() + MOST_LOAD
             while sum(len(publisher.acknowledged) for publisher in load) < enough and time.monotonic() < until:
                 time.sleep(0.01)
+            # Right behind an acknowledgement there is little that is not flushed: most cuts wait for more.
+            least, until = dice.choice(UNFLUSHED), time.monotonic() + UNFLUSHED_WITHIN
+            while platter.unflushed() < least and time.monotonic() < until:
+                time.sleep(0.002)
+            time.sleep(dice.uniform(0, disk.SLOWEST_FLUSH / 2))
+            platter.darken()
             guest.cut()
             server.wait()
             for publisher in load:

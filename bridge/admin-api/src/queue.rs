@@ -16,6 +16,9 @@ pub struct QueueStatus {
     pub lanes: Vec<QueueLane>,
     /// Batches that the core refused for good, and that are kept on the edge.
     pub quarantined: u64,
+    /// Parts of its store that could not be read when it was started, and were set aside: segments, and the ledger.
+    #[serde(default)]
+    pub set_aside: u64,
     /// Bytes of all segments on its disk.
     pub disk_bytes: u64,
     pub wear: Wear,

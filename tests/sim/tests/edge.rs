@@ -1,13 +1,12 @@
 //! Fresh seeds of the edge's store in every run. A seed that fails is printed with the command that runs it again.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use sim::edge::Summary;
 
-/// Power cuts in one run of the tests, and how long it begins new seeds.
+/// Power cuts in one run of the tests, however long that takes: seconds, where nothing else runs.
 const CUTS: u64 = 1000;
-const TIME: Duration = Duration::from_secs(50);
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name)
@@ -37,7 +36,7 @@ fn what_was_acknowledged_is_there_after_a_thousand_power_cuts() {
     let begun = Instant::now();
     let (mut seed, mut cuts, mut acknowledged) = (first, 0, 0);
     let wanted = setting("SIM_CUTS").unwrap_or(CUTS);
-    while cuts < wanted && (begun.elapsed() < TIME || setting("SIM_CUTS").is_some()) {
+    while cuts < wanted {
         let summary = run(seed);
         cuts += summary.cuts;
         acknowledged += summary.acknowledged;
