@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
@@ -15,8 +15,9 @@ use super::disk_tier::DiskTier;
 use super::memory_tier::MemoryTier;
 use crate::config::KernelConfig;
 use crate::limits;
-use crate::ports::Ports;
 use crate::ports::cold::{ColdError, ColdStore, Spawner};
+use crate::ports::{Clock, Ports};
+use crate::wal::writer::Written;
 
 /// Some bytes of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +114,8 @@ struct Now {
 pub(crate) struct ColdCache {
     cold: Arc<dyn ColdStore>,
     spawner: Arc<dyn Spawner>,
+    /// Where the store may share a device with the log: to make way for it.
+    beside: Option<BesideLog>,
     now: Mutex<Now>,
     disk: Option<Arc<DiskTier>>,
     requests: Semaphore,
@@ -123,6 +126,19 @@ pub(crate) struct ColdCache {
     /// Most bytes of one request that joins neighbours.
     coalesce_bytes: usize,
     counters: Counters,
+}
+
+/// What to know of the log for not being in its way. A sync waits for all that the device was asked for before.
+struct BesideLog {
+    log: Arc<Written>,
+    clock: Arc<dyn Clock>,
+    one: Semaphore,
+}
+
+impl BesideLog {
+    fn is_in_use(&self) -> bool {
+        self.log.is_in_use(self.clock.monotonic_us())
+    }
 }
 
 impl Now {
@@ -139,7 +155,7 @@ enum Look {
 
 impl ColdCache {
     /// Nothing is kept from an earlier run.
-    pub fn open(ports: &Ports, config: &KernelConfig) -> Arc<ColdCache> {
+    pub fn open(ports: &Ports, config: &KernelConfig, log: &Arc<Written>) -> Arc<ColdCache> {
         let local = ports.cold.is_local();
         let disk = (!local && config.cold_cache_disk_bytes > 0)
             .then(|| DiskTier::open(ports, config))
@@ -152,6 +168,11 @@ impl ColdCache {
         Arc::new(ColdCache {
             cold: ports.cold.clone(),
             spawner: ports.spawner.clone(),
+            beside: local.then(|| BesideLog {
+                log: log.clone(),
+                clock: ports.clock.clone(),
+                one: Semaphore::new(1),
+            }),
             now: Mutex::new(Now {
                 memory: MemoryTier::new(memory_bytes),
                 flights: HashMap::new(),
@@ -313,12 +334,40 @@ impl ColdCache {
         }
     }
 
+    /// Reads in pieces, one at a time over all readers, for as long as the log is in use.
+    async fn get_beside_log(
+        &self,
+        beside: &BesideLog,
+        object: &str,
+        from: u64,
+        to: u64,
+    ) -> Result<Bytes, ColdError> {
+        let mut all = BytesMut::with_capacity((to - from) as usize);
+        let mut at = from;
+        while at < to {
+            let end = match beside.is_in_use() {
+                true => to.min(at + limits::BESIDE_LOG_BYTES),
+                false => to,
+            };
+            // Never closed.
+            let _permit = beside.one.acquire().await;
+            all.extend_from_slice(&self.cold.get(object, at..end).await?);
+            at = end;
+        }
+        Ok(all.freeze())
+    }
+
     /// One request.
     async fn request(&self, object: &str, from: u64, to: u64) -> Result<Bytes, ColdError> {
         // The semaphores are never closed; without a permit the request would only come too early.
         let _permit = self.requests.acquire().await;
         count(&self.counters.requests, 1);
-        let bytes = self.cold.get(object, from..to).await?;
+        let bytes = match &self.beside {
+            Some(beside) if beside.is_in_use() => {
+                self.get_beside_log(beside, object, from, to).await?
+            }
+            _ => self.cold.get(object, from..to).await?,
+        };
         count(&self.counters.bytes, bytes.len() as u64);
         if bytes.len() as u64 == to - from {
             Ok(bytes)

@@ -11,8 +11,10 @@ use tokio::sync::Semaphore;
 
 use super::cache::{ColdCache, FetchError, Part};
 use crate::config::KernelConfig;
+use crate::limits::BESIDE_LOG_BYTES;
 use crate::ports::cold::{ColdError, ColdFuture, ColdObject, ColdStore, Spawner, Upload};
 use crate::ports::{MemoryColdStore, Ports, SystemDisk};
+use crate::wal::writer::Written;
 
 const CHUNK: u32 = 1000;
 const OBJECT: &str = "log/segments/1";
@@ -27,6 +29,8 @@ struct Far {
     broken: AtomicBool,
     /// When set, every request takes a permit.
     gate: Option<Semaphore>,
+    /// It is not far away.
+    near: bool,
     most_at_a_time: AtomicU64,
     at_a_time: AtomicU64,
 }
@@ -76,7 +80,7 @@ impl ColdStore for Far {
         self.inner.delete(key)
     }
     fn is_local(&self) -> bool {
-        false
+        self.near
     }
     fn location(&self) -> String {
         "far away".to_owned()
@@ -120,7 +124,7 @@ async fn setup(store: Far, config: &KernelConfig) -> Setup {
         }
     });
     Setup {
-        cache: ColdCache::open(&ports, config),
+        cache: ColdCache::open(&ports, config, &Arc::default()),
         store,
         object: OBJECT.into(),
         parts: parts.collect(),
@@ -252,7 +256,7 @@ async fn nobody_waits_for_what_is_only_planned() {
         spawner: Arc::new(Idle),
         ..s.ports.clone()
     };
-    let cache = ColdCache::open(&ports, &config());
+    let cache = ColdCache::open(&ports, &config(), &Arc::default());
     cache.readahead(&s.object, s.parts.iter().copied(), AHEAD);
     assert!(cache.get(&s.object, s.parts[0]).await.is_ok());
 }
@@ -418,7 +422,7 @@ async fn damaged_files_are_fetched_again_and_foreign_ones_are_removed_at_the_sta
     assert_eq!((s.requests(), s.cache.stats().disk_hits), (2, 0));
 
     std::fs::write(s.folder.path().join("cache/foreign"), b"x").unwrap();
-    let again = ColdCache::open(&s.ports, &with_disk(10));
+    let again = ColdCache::open(&s.ports, &with_disk(10), &Arc::default());
     assert_eq!(cached_files(&s), Vec::<std::path::PathBuf>::new());
     assert_eq!(again.stats().disk_bytes, 0);
 }
@@ -440,6 +444,64 @@ async fn a_disk_that_fails_only_keeps_nothing() {
         disk: Arc::new(SystemDisk::new(s.folder.path()).unwrap()),
         ..s.ports.clone()
     };
-    let cache = ColdCache::open(&ports, &with_disk(10));
+    let cache = ColdCache::open(&ports, &with_disk(10), &Arc::default());
     assert!(cache.get(&s.object, s.parts[0]).await.is_ok());
+}
+
+/// A sync of the log waits for all that its device was asked for before.
+#[tokio::test]
+async fn a_directory_is_read_in_small_pieces_while_the_log_is_written() {
+    const PART: usize = 512 * 1024;
+    let store = Far {
+        near: true,
+        gate: Some(Semaphore::new(0)),
+        ..Far::default()
+    };
+    let whole: Vec<u8> = (0..4 * PART).map(|at| (at % 251) as u8).collect();
+    store.create(OBJECT, whole.clone().into()).await.unwrap();
+    let store = Arc::new(store);
+    let folder = tempfile::tempdir().unwrap();
+    let ports = Ports::system(folder.path(), store.clone()).unwrap();
+    let config = KernelConfig {
+        cold_cache_memory_bytes: whole.len(),
+        ..config()
+    };
+    let log = Arc::new(Written::default());
+    let cache = ColdCache::open(&ports, &config, &log);
+    let object: Arc<str> = OBJECT.into();
+    let read = |number: usize| {
+        let (cache, object) = (cache.clone(), object.clone());
+        let bytes = whole[number * PART..][..PART].to_vec();
+        tokio::spawn(async move {
+            let part = Part {
+                position: (number * PART) as u64,
+                length: PART as u32,
+                crc: crc32c::crc32c(&bytes),
+            };
+            assert!(cache.get(&object, part).await.unwrap() == bytes);
+        })
+    };
+    log.begun_us.store(u64::MAX, Ordering::Relaxed);
+    let readers = [read(0), read(1), read(2)];
+    // Each waits until the one before it is answered, so all are seen here that can be on their way.
+    for done in 0..3 * PART as u64 / BESIDE_LOG_BYTES {
+        while store.requests.lock().len() as u64 == done {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(store.requests.lock().len() as u64, done + 1);
+        store.gate.as_ref().unwrap().add_permits(1);
+    }
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    let asked = std::mem::take(&mut *store.requests.lock());
+    assert!(asked.iter().all(|r| r.end - r.start == BESIDE_LOG_BYTES));
+    // Nobody writes: nobody is in the way.
+    log.begun_us.store(0, Ordering::Relaxed);
+    store.gate.as_ref().unwrap().add_permits(1);
+    read(3).await.unwrap();
+    assert_eq!(store.requests.lock().len(), 1);
 }

@@ -14,6 +14,7 @@ use crate::ports::Ports;
 use crate::ports::cold::{ColdError, Spawner};
 use crate::segment::{Chunk, Footer, FooterPart, SegmentId, TRAILER_BYTES};
 use crate::stream::PartitionId;
+use crate::wal::writer::Written;
 
 /// A segment, and where its footer is.
 #[derive(Debug, Clone, Copy)]
@@ -73,9 +74,9 @@ pub(crate) struct Chunks {
 }
 
 impl Chunks {
-    pub fn new(ports: &Ports, config: &KernelConfig) -> Chunks {
+    pub fn new(ports: &Ports, config: &KernelConfig, log: &Arc<Written>) -> Chunks {
         Chunks {
-            cache: ColdCache::open(ports, config),
+            cache: ColdCache::open(ports, config, log),
             spawner: ports.spawner.clone(),
             readahead_bytes: config.cold_readahead_bytes,
             footers: Mutex::default(),

@@ -26,6 +26,7 @@ use crate::config::KernelConfig;
 use crate::error::ColdTierError;
 use crate::ports::Ports;
 use crate::segment::SegmentId;
+use crate::wal::writer::Written;
 
 pub use cache::ColdCacheStats;
 pub(crate) use chunks::{ChunkError, Chunks, Located};
@@ -59,9 +60,9 @@ pub(crate) struct ColdTier {
 }
 
 impl ColdTier {
-    pub fn new(ports: &Ports, config: &KernelConfig) -> ColdTier {
+    pub fn new(ports: &Ports, config: &KernelConfig, log: &Arc<Written>) -> ColdTier {
         ColdTier {
-            chunks: Arc::new(Chunks::new(ports, config)),
+            chunks: Arc::new(Chunks::new(ports, config, log)),
             readers: Readers::default(),
             claim: tokio::sync::Mutex::new(Claim::Open),
             fenced: AtomicBool::new(false),

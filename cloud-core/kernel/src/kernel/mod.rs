@@ -188,7 +188,7 @@ impl Kernel {
         };
         let recovery_us = ports.clock.monotonic_us().saturating_sub(started);
         state.seal_at.store(config.seal_at(), Ordering::Relaxed);
-        let cold = ColdTier::new(&ports, &config);
+        let cold = ColdTier::new(&ports, &config, &written);
         let core = Core {
             ports,
             config,

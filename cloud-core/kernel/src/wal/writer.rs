@@ -16,7 +16,7 @@ use super::{is_full, path, volatile};
 use crate::codec::len_u32;
 use crate::config::KernelConfig;
 use crate::error::WriteError;
-use crate::limits::{WAL_RESERVE_SHARE, WAL_SPARES};
+use crate::limits::{LOG_IN_USE_US, WAL_RESERVE_SHARE, WAL_SPARES};
 use crate::pool::Pool;
 use crate::ports::Ports;
 use crate::snapshot::{self, SnapshotHead, SnapshotRequests};
@@ -41,6 +41,8 @@ pub(crate) struct Written {
     pub applied: AtomicU64,
     /// Longest time in which nothing was written because a checkpoint was begun, in microseconds.
     pub pause_us: AtomicU64,
+    /// When a write that will be synced was last begun (µs of the clock's stop watch).
+    pub begun_us: AtomicU64,
     /// Writes are held back or refused until files of the WAL are freed.
     pub wants_room: AtomicBool,
 }
@@ -97,6 +99,14 @@ pub(crate) struct Progress {
     /// The last group.
     answered: Answered,
     gather: Gather,
+}
+
+impl Written {
+    /// Whether somebody may be waiting for the log's device now, or will in a moment.
+    pub fn is_in_use(&self, now_us: u64) -> bool {
+        let begun = self.begun_us.load(Ordering::Relaxed);
+        begun > 0 && now_us.saturating_sub(begun) < LOG_IN_USE_US
+    }
 }
 
 impl Progress {
@@ -291,6 +301,9 @@ impl Writer {
         };
         let must_sync = work.classes.contains(&Durability::QuorumFsync);
         let started = self.ports.clock.monotonic_us();
+        if must_sync {
+            self.written.begun_us.store(started, Ordering::Relaxed);
+        }
         let current = self.file_for(wanted, work.group.urgent)?;
         current.frame(first, work.logged(), framed)?;
         let before = (current.len, current.bytes);
