@@ -2,7 +2,6 @@
 
 import threading
 import time
-import urllib.request
 import uuid
 
 import confluent_kafka
@@ -37,14 +36,8 @@ def core(tmp_path_factory):
     core.stop()
 
 
-def metric(core, name):
-    with urllib.request.urlopen(f"http://{core.address('admin')}/metrics", timeout=20) as answer:
-        lines = answer.read().decode().splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith(name + " "))
-
-
 def test_who_publishes_too_fast_by_mqtt_is_read_later_and_loses_nothing(core):
-    delayed = metric(core, "towline_quota_delayed_total")
+    delayed = core.metrics()["towline_quota_delayed_total"]
     client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="slow-mqtt")
     client.max_inflight_messages_set(MESSAGES)
     topic, got, all_there = f"quota/{uuid.uuid4().hex}", [], threading.Event()
@@ -69,7 +62,7 @@ def test_who_publishes_too_fast_by_mqtt_is_read_later_and_loses_nothing(core):
     assert all_there.wait(60)
     assert time.monotonic() - began >= AT_LEAST
     assert got == list(range(MESSAGES))
-    assert metric(core, "towline_quota_delayed_total") > delayed
+    assert core.metrics()["towline_quota_delayed_total"] > delayed
     for each in (client, reader):
         each.disconnect()
         each.loop_stop()

@@ -44,14 +44,15 @@ impl Publish {
         if dup && qos == QoS::AtMostOnce {
             return Err(DecodeError::Malformed("DUP with QoS 0 [MQTT-3.3.1-2]"));
         }
-        let topic = r.binary()?;
+        let name = r.binary()?;
         let known = last
             .as_ref()
-            .filter(|last| topic == last.as_str().as_bytes());
+            .filter(|last| name == last.as_str().as_bytes());
         let known = known.cloned();
-        if known.is_none() {
-            text(&topic)?;
-        }
+        let new = match known {
+            Some(_) => "",
+            None => text(&name)?,
+        };
         let packet_id = match qos {
             QoS::AtMostOnce => None,
             _ => Some(r.packet_id()?),
@@ -60,9 +61,9 @@ impl Publish {
             Version::V5 => Properties::decode(&mut r, ALLOWED)?,
             _ => Properties::default(),
         };
-        let topic = if topic.is_empty() && properties.topic_alias.is_some() {
+        let topic = if name.is_empty() && properties.topic_alias.is_some() {
             None
-        } else if topic.is_empty() && version == Version::V5 {
+        } else if name.is_empty() && version == Version::V5 {
             return Err(DecodeError::Protocol(
                 "no topic and no topic alias (section 3.3.2.1)",
             ));
@@ -70,7 +71,7 @@ impl Publish {
             match known {
                 Some(known) => Some(known),
                 None => {
-                    let topic = TopicName::new(text(&topic)?).map_err(DecodeError::TopicName)?;
+                    let topic = TopicName::new(new).map_err(DecodeError::TopicName)?;
                     *last = Some(topic.clone());
                     Some(topic)
                 }

@@ -17,6 +17,16 @@ pub struct SharedSubscription {
     pub identifier: Option<u32>,
 }
 
+impl SharedSubscription {
+    fn matched(&self) -> Match {
+        Match {
+            qos: self.options.qos,
+            retain_as_published: self.options.retain_as_published,
+            identifiers: self.identifier.into_iter().collect(),
+        }
+    }
+}
+
 /// A message that a group gave to this session.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SharedPlace {
@@ -81,12 +91,7 @@ impl Session {
         let Some(subscription) = self.shared.get(&place.share) else {
             return Offer::Full; // not a member: its keeper gives it back
         };
-        let options = subscription.options;
-        let matched = Match {
-            qos: options.qos,
-            retain_as_published: options.retain_as_published,
-            identifiers: subscription.identifier.into_iter().collect(),
-        };
+        let (options, matched) = (subscription.options, subscription.matched());
         if message.is_expired(now_ms) {
             self.settle(place.clone());
             return Offer::Passed;
@@ -113,12 +118,7 @@ impl Session {
         let Some(subscription) = subscription.filter(|_| !message.is_expired(now_ms)) else {
             return Offer::Passed;
         };
-        let options = subscription.options;
-        let matched = Match {
-            qos: options.qos,
-            retain_as_published: options.retain_as_published,
-            identifiers: subscription.identifier.into_iter().collect(),
-        };
+        let (options, matched) = (subscription.options, subscription.matched());
         let retain = options.retain_as_published && message.retain;
         self.send(message, matched, retain, Source::Nowhere, now_ms)
     }

@@ -59,12 +59,12 @@ pub(crate) fn let_pass(connection: &quinn::Connection, packets: u64) {
     // A copy, which shares this with the one in use.
     let control = connection.congestion_state().into_any();
     if let Ok(control) = control.downcast::<Delivery>() {
-        let passing = if packets == 0 {
-            0
-        } else {
-            control.questions.load(Ordering::Relaxed) + packets
-        };
-        control.questions.store(passing, Ordering::Relaxed);
+        match packets {
+            0 => control.questions.store(0, Ordering::Relaxed),
+            more => {
+                control.questions.fetch_add(more, Ordering::Relaxed);
+            }
+        }
     }
 }
 

@@ -15,17 +15,11 @@ use mqtt_codec::{TopicFilter, TopicName};
 
 pub struct CoreAccess {
     ctx: Context,
-    identity: Identity,
-    access: frontend::Access,
 }
 
 impl CoreAccess {
     pub fn new(ctx: &Context) -> CoreAccess {
-        CoreAccess {
-            ctx: ctx.clone(),
-            identity: ctx.identity.clone(),
-            access: ctx.access.clone(),
-        }
+        CoreAccess { ctx: ctx.clone() }
     }
 
     async fn login(&self, login: Login<'_>) -> Result<frontend::Principal, LoginError> {
@@ -35,14 +29,14 @@ impl CoreAccess {
             login.user_name,
             certificate.and_then(|one| Identity::name_of(one)),
         ) {
-            (None, Some(name)) => self.identity.certificate(name),
+            (None, Some(name)) => self.ctx.identity.certificate(name),
             // The certificate was verified; a user name beside it may only say the same.
-            (Some(said), Some(name)) if said == &**name => self.identity.certificate(name),
+            (Some(said), Some(name)) if said == &**name => self.ctx.identity.certificate(name),
             (Some(said), _) => {
                 let password = login.password.unwrap_or_default();
-                self.identity.password(said, password, from).await
+                self.ctx.identity.password(said, password, from).await
             }
-            (None, None) => self.identity.anonymous(from),
+            (None, None) => self.ctx.identity.anonymous(from),
         }
     }
 }
@@ -88,7 +82,7 @@ impl Access for CoreAccess {
         let mechanism = Mechanism::from_name(method);
         let mechanism = mechanism.ok_or(ConnectError::BadAuthenticationMethod)?;
         Ok(Box::new(ScramExchange {
-            identity: self.identity.clone(),
+            identity: self.ctx.identity.clone(),
             mechanism,
             from: peer.address,
             begun: None,
@@ -101,16 +95,16 @@ impl Access for CoreAccess {
 
     fn may_publish(&self, who: &Principal, topic: &TopicName) -> bool {
         let topic = Resource::Topic(topic.as_str());
-        self.access.may(&asker(who), Verb::Publish, topic)
+        self.ctx.access.may(&asker(who), Verb::Publish, topic)
     }
 
     fn may_subscribe(&self, who: &Principal, filter: &TopicFilter) -> bool {
-        self.access.may_subscribe(&asker(who), filter.as_str())
+        self.ctx.access.may_subscribe(&asker(who), filter.as_str())
     }
 
     fn may_receive(&self, who: &Principal, topic: &TopicName) -> bool {
         let topic = Resource::Topic(topic.as_str());
-        self.access.may(&asker(who), Verb::Subscribe, topic)
+        self.ctx.access.may(&asker(who), Verb::Subscribe, topic)
     }
 }
 
@@ -128,7 +122,7 @@ impl ScramExchange {
             // A client need not begin in CONNECT: it is asked to.
             None if data.is_empty() => Ok(Step::Continue(Bytes::new())),
             None => {
-                let (begun, question) = self.identity.scram(self.mechanism, data, self.from)?;
+                let (begun, question) = self.ctx.identity.scram(self.mechanism, data, self.from)?;
                 self.begun = Some(begun);
                 Ok(Step::Continue(question.into()))
             }

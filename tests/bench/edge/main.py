@@ -4,20 +4,18 @@ import argparse
 import json
 import os
 import pathlib
-import platform
-import re
 import sys
 import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parents[1] / "harness")]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1] / "harness")]
 
 import figures  # noqa: E402
 import network  # noqa: E402
+import page  # noqa: E402
 import systems  # noqa: E402
 
-PAGE = pathlib.Path(__file__).resolve().parents[3] / "docs" / "reference" / "performance.md"
 
 
 def flat(value, path=()):
@@ -53,15 +51,6 @@ def markdown(results):
     return "\n".join(lines) + "\n"
 
 
-def put_on_page(text):
-    begin, end = "<!-- begin edge -->\n", "<!-- end edge -->"
-    page = PAGE.read_text()
-    if begin not in page:
-        raise SystemExit(f"{PAGE} has no {begin.strip()} mark")
-    before, rest = page.split(begin, 1)
-    PAGE.write_text(before + begin + text + end + rest.split(end, 1)[1])
-
-
 def merged(before, now):
     """What is in `now` replaces what was there before; in the order of figures and systems of a whole run."""
     figures_of = {name: before["figures"].get(name, {}) | now["figures"].get(name, {}) for name in figures.ALL}
@@ -71,12 +60,6 @@ def merged(before, now):
         "systems": {system.name: named[system.name] for system in systems.SYSTEMS if system.name in named},
         "figures": {name: by_system for name, by_system in figures_of.items() if by_system},
     }
-
-
-def machine():
-    cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
-    load = os.getloadavg()[0]
-    return f"{os.cpu_count()} x {cpu.group(1) if cpu else platform.machine()}, Linux {platform.release()}, load before {load:.1f}"
 
 
 def main():
@@ -99,7 +82,7 @@ def main():
     if why_not := network.why_not():
         raise SystemExit(f"tests/bench/run edge makes a network namespace: {why_not}")
 
-    results = {"taken": time.strftime("%Y-%m-%d"), "machine": machine(), "quick": options.quick, "systems": {}, "figures": {}}
+    results = {"taken": time.strftime("%Y-%m-%d"), "machine": page.machine(), "quick": options.quick, "systems": {}, "figures": {}}
     with network.Network() as net:
         for name in options.only or figures.ALL:
             for system in systems.SYSTEMS:
@@ -127,7 +110,7 @@ def main():
     if options.json:
         pathlib.Path(options.json).write_text(json.dumps(results, indent=1))
     if options.markdown:
-        put_on_page(markdown(results))
+        page.put("edge", markdown(results))
 
 
 main()

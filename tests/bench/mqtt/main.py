@@ -2,10 +2,7 @@
 
 import argparse
 import json
-import os
 import pathlib
-import platform
-import re
 import resource
 import shutil
 import subprocess
@@ -17,10 +14,10 @@ BENCH = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(BENCH), str(BENCH / "edge"), str(BENCH.parent / "harness")]
 
 import daemons  # noqa: E402
+import page  # noqa: E402
 import peers  # noqa: E402
 from systems import Process, listening  # noqa: E402
 
-PAGE = BENCH.parents[1] / "docs" / "reference" / "performance.md"
 SHAPES = {
     # Name -> options of the load generator, and messages that may be on their way to one subscriber.
     "fan-in 100 to 1": (["--publishers", "100", "--subscribers", "1"], 1, 800),
@@ -132,20 +129,6 @@ def markdown(results):
     return "\n".join([*lines, "", *(f"* {row}" for row in idle_rows(results))]) + "\n"
 
 
-def put_on_page(text):
-    begin, end = "<!-- begin mqtt -->\n", "<!-- end mqtt -->"
-    page = PAGE.read_text()
-    if begin not in page:
-        raise SystemExit(f"{PAGE} has no {begin.strip()} mark")
-    before, rest = page.split(begin, 1)
-    PAGE.write_text(before + begin + text + end + rest.split(end, 1)[1])
-
-
-def machine():
-    cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
-    return f"{os.cpu_count()} x {cpu.group(1) if cpu else platform.machine()}, Linux {platform.release()}, load before {os.getloadavg()[0]:.1f}"
-
-
 def main():
     parser = argparse.ArgumentParser(prog="tests/bench/run mqtt", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="256 bytes only, and shorter")
@@ -165,7 +148,7 @@ def main():
 
     wanted = {name: one for name, one in SYSTEMS.items() if not options.system or name in options.system}
     sizes = options.size or ((256,) if options.quick else SIZES)
-    results = {"taken": time.strftime("%Y-%m-%d"), "machine": machine(), "quick": options.quick, "versions": {}, "figures": {}, "idle": {}}
+    results = {"taken": time.strftime("%Y-%m-%d"), "machine": page.machine(), "quick": options.quick, "versions": {}, "figures": {}, "idle": {}}
     folder = pathlib.Path(options.dir) / "towline-bench-mqtt"
 
     def started():
@@ -218,7 +201,7 @@ def main():
     if options.json:
         pathlib.Path(options.json).write_text(json.dumps(results, indent=1))
     if options.markdown:
-        put_on_page(markdown(results))
+        page.put("mqtt", markdown(results))
 
 
 main()
