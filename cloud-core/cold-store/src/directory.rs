@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
-use kernel::ports::cold::{ColdError, ColdFuture, ColdObject, ColdStore, Upload};
+use kernel::ports::cold::{ALONE_BYTES, ColdError, ColdFuture, ColdObject, ColdStore, Upload};
 
 use crate::directory_upload::{self, DirectoryUpload, Staged};
 use crate::error::{Call, OpenError};
@@ -170,9 +170,10 @@ fn read(path: &Path, range: &Range<u64>) -> io::Result<Bytes> {
         return Err(refuse(format!("it has {size} bytes, not {range:?}")));
     }
     let length = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
-    // The kernel reads ahead itself, as far as is wanted. What the system would read besides (megabytes, on some machines) stands in the way
-    // of those who write to the same device. Only advice: without it nothing fails.
-    let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random);
+    if range.end - range.start <= ALONE_BYTES {
+        // The system would read megabytes ahead, on some machines. Only advice: without it nothing fails.
+        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random);
+    }
     let mut buffer = Vec::with_capacity(length);
     file.seek(SeekFrom::Start(range.start))?;
     file.take(range.end - range.start)

@@ -76,8 +76,6 @@ pub const COLD_REQUESTS_AHEAD: usize = 12;
 pub const LOCAL_REQUESTS: usize = 4;
 /// See `LOCAL_REQUESTS`.
 pub const LOCAL_REQUESTS_AHEAD: usize = 2;
-/// While the log is written, a directory is read in pieces of so many bytes, one at a time: a sync never waits for more than that.
-pub const BESIDE_LOG_BYTES: u64 = 128 * 1024;
 /// How long after a write the log counts as being written, in microseconds.
 pub const LOG_IN_USE_US: u64 = 100_000;
 /// Largest request to a store that is far away which joins neighbouring chunks, in bytes.

@@ -15,7 +15,7 @@ use super::disk_tier::DiskTier;
 use super::memory_tier::MemoryTier;
 use crate::config::KernelConfig;
 use crate::limits;
-use crate::ports::cold::{ColdError, ColdStore, Spawner};
+use crate::ports::cold::{ALONE_BYTES, ColdError, ColdStore, Spawner};
 use crate::ports::{Clock, Ports};
 use crate::wal::writer::Written;
 
@@ -346,7 +346,7 @@ impl ColdCache {
         let mut at = from;
         while at < to {
             let end = match beside.is_in_use() {
-                true => to.min(at + limits::BESIDE_LOG_BYTES),
+                true => to.min(at + ALONE_BYTES),
                 false => to,
             };
             // Never closed.

@@ -11,8 +11,9 @@ use tokio::sync::Semaphore;
 
 use super::cache::{ColdCache, FetchError, Part};
 use crate::config::KernelConfig;
-use crate::limits::BESIDE_LOG_BYTES;
-use crate::ports::cold::{ColdError, ColdFuture, ColdObject, ColdStore, Spawner, Upload};
+use crate::ports::cold::{
+    ALONE_BYTES, ColdError, ColdFuture, ColdObject, ColdStore, Spawner, Upload,
+};
 use crate::ports::{MemoryColdStore, Ports, SystemDisk};
 use crate::wal::writer::Written;
 
@@ -484,7 +485,7 @@ async fn a_directory_is_read_in_small_pieces_while_the_log_is_written() {
     log.begun_us.store(u64::MAX, Ordering::Relaxed);
     let readers = [read(0), read(1), read(2)];
     // Each waits until the one before it is answered, so all are seen here that can be on their way.
-    for done in 0..3 * PART as u64 / BESIDE_LOG_BYTES {
+    for done in 0..3 * PART as u64 / ALONE_BYTES {
         while store.requests.lock().len() as u64 == done {
             tokio::task::yield_now().await;
         }
@@ -498,7 +499,7 @@ async fn a_directory_is_read_in_small_pieces_while_the_log_is_written() {
         reader.await.unwrap();
     }
     let asked = std::mem::take(&mut *store.requests.lock());
-    assert!(asked.iter().all(|r| r.end - r.start == BESIDE_LOG_BYTES));
+    assert!(asked.iter().all(|r| r.end - r.start == ALONE_BYTES));
     // Nobody writes: nobody is in the way.
     log.begun_us.store(0, Ordering::Relaxed);
     store.gate.as_ref().unwrap().add_permits(1);

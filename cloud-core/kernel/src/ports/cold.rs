@@ -18,7 +18,7 @@ pub trait ColdStore: Send + Sync {
     fn create(&self, key: &str, bytes: Bytes) -> ColdFuture<'_, ()>;
     /// Begins a large object. Nobody sees it before [`Upload::finish`].
     fn upload(&self, key: &str) -> ColdFuture<'_, Box<dyn Upload>>;
-    /// Bytes of an object; a range past its end is an error.
+    /// Bytes of an object; a range past its end is an error. Where at most [`ALONE_BYTES`] are asked for, nothing is to be read ahead.
     fn get(&self, key: &str, range: Range<u64>) -> ColdFuture<'_, Bytes>;
     /// Size of an object in bytes.
     fn size(&self, key: &str) -> ColdFuture<'_, u64>;
@@ -41,6 +41,9 @@ pub trait Upload: Send {
     /// Gives up, and frees what the store holds.
     fn abort(&mut self) -> ColdFuture<'_, ()>;
 }
+
+/// Most bytes of a request that is to keep its device for as short as can be: a sync of the log, on the same device, waits for it.
+pub const ALONE_BYTES: u64 = 128 * 1024;
 
 /// Smallest part of an upload that is not the last, in bytes (S3's limit).
 pub const MIN_PART_BYTES: usize = 5 * 1024 * 1024;
