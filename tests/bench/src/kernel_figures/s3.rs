@@ -14,7 +14,7 @@ use kernel::{Kernel, KernelConfig, PartitionId, Ports};
 use tokio::task::JoinSet;
 
 use super::append::PRODUCERS;
-use super::sealing::read_cold;
+use super::sealing::{beside, read_cold};
 use crate::delay;
 use crate::figure::{Figure, Goal};
 use crate::load::{self, Template};
@@ -76,13 +76,19 @@ pub fn measure(run: &mut Run) -> Result<()> {
         return Ok(());
     };
     let dir = run.scratch.fresh(GROUP)?;
-    let server = Server::start(&program.to_string_lossy(), &dir.join("server"))?;
+    // In memory where there is such a directory: a server elsewhere does not share the log's device.
+    let shared = Path::new("/dev/shm");
+    let data = match shared.is_dir() {
+        true => tempfile::tempdir_in(shared)?,
+        false => tempfile::tempdir_in(&dir)?,
+    };
+    let server = Server::start(&program.to_string_lossy(), data.path())?;
     let turns = run.size(4, 2);
     // More than the cache in memory has room for: what is read in one turn is forgotten in the next.
     let bytes = run.size(512_u64 << 20, 256 << 20);
     let template = Template::kib64()?;
     let (mut raws, mut rates, mut best) = (Vec::new(), Vec::new(), (0, 0));
-    run.runtime.block_on(async {
+    let (kernel, partitions) = run.runtime.block_on(async {
         let near = delay::proxy(server.address.clone(), Duration::ZERO).await?;
         let far = delay::proxy(server.address.clone(), LATENCY).await?;
         let open = |through: &str| {
@@ -107,7 +113,7 @@ pub fn measure(run: &mut Run) -> Result<()> {
             kernel.shutdown().await;
         }
         let cold = open(&far)?;
-        let kernel = Kernel::open(Ports::system(&hot, cold.clone())?, config)?;
+        let kernel = Kernel::open(Ports::system(&hot, cold.clone())?, config.clone())?;
         let log = kernel.stats().cold_log.context("nothing was sealed")?;
         let objects = cold.list(&format!("{log}/segments/")).await?;
         for _ in 0..turns {
@@ -126,7 +132,15 @@ pub fn measure(run: &mut Run) -> Result<()> {
             raws.push(fastest);
             rates.push(catch_up(&kernel, &partitions, bytes).await?);
         }
-        anyhow::Ok(())
+        kernel.shutdown().await;
+        drop(kernel);
+        // Parts are kept on the disk now, which is the log's; fewer than there are, so that they are fetched and written all the time.
+        let config = KernelConfig {
+            cold_cache_disk_bytes: bytes / 2,
+            ..config
+        };
+        let kernel = Kernel::open(Ports::system(&hot, open(&near)?)?, config)?;
+        anyhow::Ok((kernel, partitions))
     })?;
     let ratios = rates.iter().zip(&raws).map(|(ours, raw)| ours / raw);
     let ratio = median(ratios.collect());
@@ -145,7 +159,12 @@ pub fn measure(run: &mut Run) -> Result<()> {
         .goal(Goal::RatioAtLeast(0.6))
         .note("versitygw on this machine; nothing cached"),
     );
-    Ok(())
+    let what = "one record, one producer, beside a catch-up read from S3 that is cached on the log's device";
+    let note = match shared.is_dir() {
+        true => "the server is on this machine, its data in memory",
+        false => "the server is on this machine, its data on the same device",
+    };
+    beside(run, GROUP, what, &kernel, &partitions, || Ok(()), note)
 }
 
 async fn catch_up(kernel: &Kernel, partitions: &[PartitionId], bytes: u64) -> Result<f64> {

@@ -158,11 +158,22 @@ pub fn measure(run: &mut Run) -> Result<()> {
     );
     run.add(wear(GROUP, "sealing", written, appended, &device).goal(Goal::AtMost(2.05)));
     catch_up(run, &ours, &partitions)?;
-    beside(run, &ours, &partitions)
+    let what = "one record, one producer, beside a catch-up read from the local cold tier";
+    let forget = || Ok(device::drop_cached(&ours.cold)?);
+    let note = "from the same device";
+    beside(run, GROUP, what, &ours.kernel, &partitions, forget, note)
 }
 
 /// One durable append at a time, alone and beside a consumer that reads the cold tier from the beginning, over and over, in turns.
-fn beside(run: &mut Run, ours: &Sealing, partitions: &[PartitionId]) -> Result<()> {
+pub(super) fn beside(
+    run: &mut Run,
+    group: &'static str,
+    what: &str,
+    kernel: &Kernel,
+    partitions: &[PartitionId],
+    forget: impl Fn() -> Result<()>,
+    note: &str,
+) -> Result<()> {
     let turns = run.size(6, 2);
     let appends = run.size(500, 200);
     let one = Template::one()?;
@@ -171,7 +182,7 @@ fn beside(run: &mut Run, ours: &Sealing, partitions: &[PartitionId]) -> Result<(
         for _ in 0..appends {
             let batch = one.batch()?;
             let start = Instant::now();
-            ours.kernel.append(hot, batch, SequenceRule::None).await?;
+            kernel.append(hot, batch, SequenceRule::None).await?;
             times.add(start.elapsed());
         }
         anyhow::Ok(())
@@ -180,8 +191,8 @@ fn beside(run: &mut Run, ours: &Sealing, partitions: &[PartitionId]) -> Result<(
     let (mut read, mut time) = (0, Duration::ZERO);
     for _ in 0..turns {
         run.runtime.block_on(append(&mut alone))?;
-        device::drop_cached(&ours.cold)?;
-        let (kernel, cold) = (ours.kernel.clone(), cold.clone());
+        forget()?;
+        let (kernel, cold) = (kernel.clone(), cold.clone());
         let bytes = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&bytes);
         let reader = run.runtime.spawn(async move {
@@ -201,16 +212,12 @@ fn beside(run: &mut Run, ours: &Sealing, partitions: &[PartitionId]) -> Result<(
     }
     let alone = alone.latency();
     run.add(
-        Figure::p99(
-            GROUP,
-            "one record, one producer, beside a catch-up read from the local cold tier",
-            together.latency(),
-        )
-        .against("without that reader, in turns", alone.p99_us)
-        .note(format!(
-            "it read {} MB/s meanwhile, from the same device",
-            number(mb_per_s(read, time))
-        )),
+        Figure::p99(group, what, together.latency())
+            .against("without that reader, in turns", alone.p99_us)
+            .note(format!(
+                "it read {} MB/s meanwhile, {note}",
+                number(mb_per_s(read, time))
+            )),
     );
     Ok(())
 }
