@@ -122,7 +122,7 @@ pub fn metadata(target: &str) -> Metadata {
     MetadataCommand::new()
         .current_dir(root())
         .other_options([
-            "--offline".to_owned(),
+            "--locked".to_owned(),
             "--filter-platform".to_owned(),
             target.to_owned(),
         ])

@@ -237,7 +237,7 @@ fn the_edge_stays_small() {
     let output = Command::new(env!("CARGO"))
         .args([
             "tree",
-            "--offline",
+            "--locked",
             "-p",
             "edge-node",
             "-e",
