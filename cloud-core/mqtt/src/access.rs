@@ -122,7 +122,7 @@ impl ScramExchange {
             // A client need not begin in CONNECT: it is asked to.
             None if data.is_empty() => Ok(Step::Continue(Bytes::new())),
             None => {
-                let (begun, question) = self.ctx.identity.scram(self.mechanism, data, self.from)?;
+                let (begun, question) = self.identity.scram(self.mechanism, data, self.from)?;
                 self.begun = Some(begun);
                 Ok(Step::Continue(question.into()))
             }
