@@ -239,6 +239,12 @@ fn render(state: &State) -> String {
             count(&broker.unstored_dropped),
             "Messages of topics that are not stored, for clients that had no room",
         ),
+        (
+            "mqtt_early_total",
+            counter,
+            count(&broker.early),
+            "Messages of QoS 0 given to clients before they were stored",
+        ),
     ];
     let mut text = String::new();
     for (name, kind, value, help) in rows {

@@ -254,6 +254,15 @@ impl Backend for EdgeBackend {
         0
     }
 
+    /// A message of QoS 0 is accepted before it is written.
+    fn accepted(&self) -> Vec<u64> {
+        self.store.accepted()
+    }
+
+    fn is_readable(&self, accepted: &[u64]) -> bool {
+        self.store.is_done(accepted)
+    }
+
     async fn read(
         &self,
         feed: FeedId,

@@ -165,6 +165,7 @@ impl Outbox {
         let forward = self.rules.forward(&message.topic)?;
         message.retain &= forward.retain == Retain::Keep;
         message.origin = None;
+        message.number = None;
         let publish = Publish {
             message,
             publisher: ClientId::new(""),

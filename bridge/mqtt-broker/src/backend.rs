@@ -245,6 +245,18 @@ pub trait Backend: Send + Sync + 'static {
         max_bytes: usize,
     ) -> impl Future<Output = Result<FeedRead, ReadError>> + Send;
 
+    /// What [`Backend::publish`] has accepted until now, for [`Backend::is_readable`]: of a host that resolves it before [`Backend::feeds_for`] gives
+    /// an end above the message.
+    fn accepted(&self) -> Vec<u64> {
+        Vec::new()
+    }
+
+    /// Does [`Backend::feeds_for`] give ends above all that was accepted then?
+    fn is_readable(&self, accepted: &[u64]) -> bool {
+        let _ = accepted;
+        true
+    }
+
     /// Resolves when one of the feeds has data at or above its position, or is gone, or when
     /// `feeds_generation` differs from the given one. At once if that is so already. Never polls by sleeping. Says of which feeds the
     /// former is true; of none when it is the generation that moved.

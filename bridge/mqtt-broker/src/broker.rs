@@ -66,8 +66,13 @@ impl<B: Backend> Broker<B> {
         extra: Extra,
         shutdown: CancellationToken,
     ) -> Result<Arc<Broker<B>>, StorageError> {
+        let mut number = [0; 8];
+        getrandom::fill(&mut number)
+            .map_err(|error| StorageError(format!("no random numbers: {error}")))?;
+        let number = u64::from_be_bytes(number);
+        let rules = extra.persist.clone();
         let broker = Arc::new(Broker {
-            hub: Hub::new(backend.clone(), extra.persist.clone(), shutdown.clone()),
+            hub: Hub::new(backend.clone(), rules, number, shutdown.clone()),
             backend,
             access,
             limits,

@@ -10,6 +10,7 @@ use crate::clients::Place;
 use crate::deadlines::save;
 use crate::delivery::{Arrival, Delivery};
 use crate::extra::Throttle;
+use crate::fence::Fence;
 use crate::fit::Fit;
 use crate::inbound::{Done, Gathered};
 use crate::input::poll_read;
@@ -94,6 +95,8 @@ pub(crate) struct Connection<B: Backend, S> {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) retained: VecDeque<(TopicFilter, Arc<SharedMessage>)>,
     pub(crate) feeds_generation: u64,
+    /// There while it waits for one, or will.
+    pub(crate) fence: Option<Box<Fence>>,
     pub(crate) saving: Option<Saving>,
     pub(crate) stored: bool,
     checkpoint_at: Option<Instant>,
@@ -143,7 +146,12 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         Metrics::add(&broker.metrics.connections, 1);
         Metrics::add(&broker.metrics.connections_total, 1);
         let wants_progress = accepted.session.is_persistent() || broker.backend.keeps_for_readers();
-        let delivery = Delivery::new(broker.backend.clone(), broker.hub.clone(), wants_progress);
+        let delivery = Delivery::new(
+            broker.backend.clone(),
+            broker.hub.clone(),
+            wants_progress,
+            !accepted.session.is_persistent(),
+        );
         let client = accepted.session.client_id().clone();
         Box::new(Connection {
             mailbox: delivery.mailbox().clone(),
@@ -174,6 +182,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             deferred: None,
             retained: VecDeque::new(),
             feeds_generation: accepted.feeds_generation,
+            fence: None,
             saving: None,
             stored: accepted.stored,
             checkpoint_at: None,
@@ -187,6 +196,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         self.sync_feeds();
         self.shared.sync(&self.session);
         self.delivery.sync_unstored(&self.session);
+        self.begin_fence();
         // Without a CONNACK: it would be larger than the client takes, and nothing else may come before it [MQTT-3.2.0-1].
         let end = if self.output.is_empty() {
             End::Lost
@@ -293,6 +303,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             self.throttled_until(),
             self.passing.as_ref().and_then(|passing| passing.deadline()),
             self.principal.expires,
+            self.fence.as_ref().map(|fence| fence.at),
         ];
         all.into_iter().flatten().min()
     }
@@ -317,6 +328,9 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         }
         if due(self.checkpoint_at) {
             self.checkpoint();
+        }
+        if due(self.fence.as_ref().map(|fence| fence.at)) {
+            self.try_fence();
         }
         if let Some(passing) = &mut self.passing
             && due(passing.deadline())
@@ -520,17 +534,26 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     fn arrived(&mut self, arrival: Arrival) -> Result<(), End> {
         match arrival {
             Arrival::Progress => {}
-            Arrival::Lost(count) => self.lost(count),
-            Arrival::Mail { lost, positions } => {
+            Arrival::Mail {
+                lost,
+                positions,
+                wants_fence,
+            } => {
                 self.lost(lost);
                 if positions {
                     let lost = self.delivery.settle(&mut self.session);
                     self.lost(lost);
                 }
+                if wants_fence {
+                    self.begin_fence();
+                } else {
+                    self.fence_later();
+                }
             }
             Arrival::Gone(feed) => {
                 self.session.forget_feed(feed);
                 self.sync_feeds();
+                self.begin_fence();
             }
             Arrival::Failed(error) => return Err(StorageError(error.to_string()).into()),
             Arrival::Feeds => {

@@ -6,10 +6,10 @@
 //! | payload | value |
 //! | content type, correlation data, response topic, message expiry | `content_type`, `correlation_id`, `reply_to`, `expires_at` of the envelope |
 //! | user properties | headers |
-//! | QoS, RETAIN, payload format indicator, No Local origin | `_tl.mqtt`, left out where it would say QoS 1 and nothing else |
+//! | QoS, RETAIN, payload format indicator, No Local origin, number (`early.rs`) | `_tl.mqtt`, left out where it would say QoS 1 and nothing else |
 //!
 //! `_tl.mqtt`: version 1; flags (bits 0-1 QoS, 2 RETAIN, 3-4 payload format + 1, 5 origin follows, 6 exact properties
-//! follow); 8 bytes origin; the message as `Message::to_bytes` without its payload, where the headers alone could not give
+//! follow, 7 number follows); 8 bytes origin; 8 bytes number; the message as `Message::to_bytes` without its payload, where the headers alone could not give
 //! the properties back exactly (a user property named like a well-known header).
 
 use crate::backend::{Message, MessageProperties, Publish};
@@ -21,6 +21,7 @@ const NATIVE_FORMAT: u8 = 1;
 const FLAG_RETAIN: u8 = 0x04;
 const FLAG_ORIGIN: u8 = 0x20;
 const FLAG_EXACT: u8 = 0x40;
+const FLAG_NUMBER: u8 = 0x80;
 /// What a record without `_tl.mqtt` is delivered as, if the subscriber was granted that: it is in a durable log.
 const QOS_OF_FOREIGN: QoS = QoS::AtLeastOnce;
 /// Headers that the envelope takes for its own fields.
@@ -76,6 +77,9 @@ fn native(message: &Message) -> Option<Bytes> {
     if exact {
         flags |= FLAG_EXACT;
     }
+    if message.number.is_some() {
+        flags |= FLAG_NUMBER;
+    }
     if flags == QOS_OF_FOREIGN as u8 {
         return None;
     }
@@ -84,6 +88,9 @@ fn native(message: &Message) -> Option<Bytes> {
     out.put_u8(flags);
     if let Some(origin) = message.origin {
         out.put_u64(origin);
+    }
+    if let Some(number) = message.number {
+        out.put_u64(number);
     }
     if exact {
         let bare = Message {
@@ -116,6 +123,7 @@ pub fn message(stream: &StreamName, record: &Record) -> Option<Message> {
         retain: false,
         expires_at,
         origin: None,
+        number: None,
         properties: MessageProperties::default(),
     };
     let mut exact = None;
@@ -123,6 +131,7 @@ pub fn message(stream: &StreamName, record: &Record) -> Option<Message> {
         message.qos = native.qos;
         message.retain = native.retain;
         message.origin = native.origin;
+        message.number = native.number;
         message.properties.payload_format_utf8 = native.payload_format_utf8;
         exact = native.exact;
     }
@@ -137,6 +146,7 @@ struct ParsedNative {
     qos: QoS,
     retain: bool,
     origin: Option<u64>,
+    number: Option<u64>,
     payload_format_utf8: Option<bool>,
     exact: Option<MessageProperties>,
 }
@@ -152,6 +162,11 @@ fn parse_native(mut bytes: Bytes) -> Option<ParsedNative> {
     } else {
         None
     };
+    let number = if flags & FLAG_NUMBER != 0 {
+        Some(bytes.try_get_u64().ok()?)
+    } else {
+        None
+    };
     let exact = if flags & FLAG_EXACT != 0 {
         Some(Message::from_bytes(bytes)?.properties)
     } else {
@@ -161,6 +176,7 @@ fn parse_native(mut bytes: Bytes) -> Option<ParsedNative> {
         qos: QoS::from_u8(flags & 3)?,
         retain: flags & FLAG_RETAIN != 0,
         origin,
+        number,
         payload_format_utf8: match (flags >> 3) & 3 {
             1 => Some(false),
             2 => Some(true),
@@ -242,6 +258,7 @@ mod tests {
             retain: false,
             expires_at: None,
             origin: None,
+            number: None,
             properties: MessageProperties::default(),
         }
     }
@@ -263,6 +280,7 @@ mod tests {
                     message.qos = qos;
                     message.retain = true;
                     message.origin = Some(7);
+                    message.number = Some(u64::MAX - 8);
                     message.expires_at = Some(1_000);
                     message.properties = MessageProperties {
                         payload_format_utf8: format,
@@ -272,7 +290,11 @@ mod tests {
                         user_properties: vec![(name.into(), "1".into()), (name.into(), "2".into())],
                     };
                     round_trip(message.clone());
-                    assert_eq!(decode_retained(encode_retained(&message)), Some(message));
+                    let retained = Message {
+                        number: None,
+                        ..message.clone()
+                    };
+                    assert_eq!(decode_retained(encode_retained(&message)), Some(retained));
                 }
             }
         }

@@ -188,6 +188,9 @@ pub(crate) async fn publish_will<B: Backend>(
     let published = match broker.hub.unstored_route(&message.topic) {
         Some(route) => pass_on(broker, Arc::new(message.into()), route).await,
         None => {
+            let mut message = message;
+            let hub = &broker.hub;
+            let _ticket = hub.early.by_log(hub.router(), client, &mut message);
             let publish = Publish {
                 message,
                 publisher: client.clone(),

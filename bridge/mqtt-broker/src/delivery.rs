@@ -54,11 +54,11 @@ struct ReadDone {
 pub(crate) enum Arrival {
     /// Something to offer, or something to read.
     Progress,
-    Lost(u64),
-    /// From the hub. With `positions`: they have moved, see [`Delivery::settle`].
+    /// From the hub, or read. With `positions`: they have moved, see [`Delivery::settle`]; with `wants_fence`: see `early.rs`.
     Mail {
         lost: u64,
         positions: bool,
+        wants_fence: bool,
     },
     Gone(FeedId),
     Failed(ReadError),
@@ -73,6 +73,8 @@ pub(crate) struct Delivery<B: Backend> {
     wants_progress: bool,
     /// In boxes: a node of the map has room for eleven, mostly there is one.
     feeds: BTreeMap<FeedId, Box<Feed>>,
+    /// Not stored yet: goes before what the feeds bring, see `early.rs`.
+    early: VecDeque<Batch>,
     /// Of topics that are not stored.
     unstored: VecDeque<Batch>,
     /// Feeds with messages to offer, or whose position the session does not know yet.
@@ -91,12 +93,18 @@ pub(crate) struct Delivery<B: Backend> {
 }
 
 impl<B: Backend> Delivery<B> {
-    pub fn new(backend: Arc<B>, hub: Arc<Hub<B>>, wants_progress: bool) -> Delivery<B> {
+    pub fn new(
+        backend: Arc<B>,
+        hub: Arc<Hub<B>>,
+        wants_progress: bool,
+        takes_early: bool,
+    ) -> Delivery<B> {
         Delivery {
             backend,
-            subscriber: Subscriber::new(hub),
+            subscriber: Subscriber::new(hub, takes_early),
             wants_progress,
             feeds: BTreeMap::new(),
+            early: VecDeque::new(),
             unstored: VecDeque::new(),
             ready: VecDeque::new(),
             behind: BTreeSet::new(),
@@ -216,6 +224,20 @@ impl<B: Backend> Delivery<B> {
         let mut budget = limits::OFFERS_PER_TURN;
         let mut progress = false;
         self.window_full = false;
+        while budget > 0
+            && let Some(batch) = self.early.front_mut()
+        {
+            let Some(message) = batch.first() else {
+                self.early.pop_front();
+                continue;
+            };
+            // Of QoS 0: no window holds it back.
+            session.offer_unstored(message, now_ms);
+            progress = true;
+            budget -= 1;
+            self.buffered = self.buffered.saturating_sub(cost(message));
+            batch.advance();
+        }
         // Where both wait, each has its half.
         let for_feeds = if self.ready.is_empty() { 0 } else { budget / 2 };
         while budget > for_feeds
@@ -255,6 +277,9 @@ impl<B: Backend> Delivery<B> {
                     self.window_full = true;
                     break;
                 }
+                if let Some(number) = message.number {
+                    self.subscriber.mailbox().offered(number);
+                }
                 progress = true;
                 budget -= 1;
                 self.buffered = self.buffered.saturating_sub(cost(message));
@@ -292,6 +317,11 @@ impl<B: Backend> Delivery<B> {
             }
         }
         mail.lost
+    }
+
+    /// Is there room for what is in the mailbox?
+    pub fn has_room(&self) -> bool {
+        self.buffered.max(self.held) < limits::MAX_FEED_BUFFER
     }
 
     /// Nothing comes any more. Gives how many messages are lost by that: those that are stored nowhere.
@@ -339,15 +369,13 @@ impl<B: Backend> Delivery<B> {
 
     /// The next thing that happens. Can be dropped and called again without loss.
     pub async fn next(&mut self) -> Arrival {
+        let has_room = self.has_room();
         let Delivery {
             subscriber,
             reads,
             wait,
-            buffered,
-            held,
             ..
         } = self;
-        let has_room = (*buffered).max(*held) < limits::MAX_FEED_BUFFER;
         let mail = poll_fn(|cx| match has_room {
             true => subscriber.mailbox().poll_ready(cx),
             false => Poll::Pending,
@@ -361,8 +389,7 @@ impl<B: Backend> Delivery<B> {
         tokio::select! {
             Some(done) = reads.next(), if !reads.is_empty() => self.read_done(done),
             () = mail => {
-                let Collected { lost, positions } = self.collect();
-                Arrival::Mail { lost, positions }
+                self.collect().into()
             }
             _ = others => {
                 self.wait = None;
@@ -374,6 +401,10 @@ impl<B: Backend> Delivery<B> {
     /// Takes out what is in the mailbox.
     fn collect(&mut self) -> Collected {
         let mail = self.subscriber.mailbox().take();
+        for batch in mail.early {
+            self.buffered += batch.cost();
+            self.early.push_back(batch);
+        }
         for batch in mail.batches {
             self.buffered += batch.cost();
             self.unstored.push_back(batch);
@@ -414,27 +445,33 @@ impl<B: Backend> Delivery<B> {
         Collected {
             lost: mail.lost,
             positions: mail.progress,
+            wants_fence: mail.wants_fence,
         }
     }
 
     fn read_done(&mut self, done: ReadDone) -> Arrival {
         let id = done.feed;
-        let Some(feed) = self
-            .feeds
-            .get_mut(&id)
-            .filter(|feed| feed.ticket == done.ticket)
-        else {
+        if self.feeds.get(&id).map(|feed| feed.ticket) != Some(done.ticket) {
             return Arrival::Progress; // unsubscribed meanwhile
-        };
+        }
         let read = match done.result {
             Err(ReadError::Gone) => return Arrival::Gone(id),
             Err(error) => return Arrival::Failed(error),
             Ok(read) => read,
         };
         let nothing = read.messages.is_empty() && read.next <= done.from;
+        // What was given early before it could be read goes first.
+        let mut collected = Collected::default();
+        if read.messages.iter().any(|(_, one)| one.number.is_some()) {
+            collected = self.collect();
+        }
+        let Some(feed) = self.feeds.get_mut(&id) else {
+            return collected.into();
+        };
         let end = feed.from.unwrap_or(Position(u64::MAX));
+        let mailbox = self.subscriber.mailbox();
         for (at, message) in read.messages {
-            if at < end {
+            if at < end && !message.number.is_some_and(|number| mailbox.seen(number)) {
                 let message = Arc::new(message.into());
                 self.buffered += cost(&message);
                 feed.messages.push_back((at, message));
@@ -448,16 +485,25 @@ impl<B: Backend> Delivery<B> {
             Some(_) => self.fall_behind(id),
             None => self.join(id, nothing),
         }
-        if read.lost > 0 {
-            Arrival::Lost(read.lost)
-        } else {
-            Arrival::Progress
-        }
+        collected.lost += read.lost;
+        collected.into()
     }
 }
 
 /// What a mailbox told beside messages.
+#[derive(Default)]
 struct Collected {
     lost: u64,
     positions: bool,
+    wants_fence: bool,
+}
+
+impl From<Collected> for Arrival {
+    fn from(collected: Collected) -> Arrival {
+        Arrival::Mail {
+            lost: collected.lost,
+            positions: collected.positions,
+            wants_fence: collected.wants_fence,
+        }
+    }
 }

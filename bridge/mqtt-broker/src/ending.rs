@@ -26,10 +26,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         self.shared.stop();
         self.publish_gathered();
         while let Some(done) = self.publishing.next().await {
-            // A failure has nobody to be told to any more.
-            if self.published(done).is_err() {
-                break;
-            }
+            // A failure has nobody to be told to any more. What comes after it is waited for: until then its numbers are with the backend.
+            let _ = self.published(done);
         }
         self.put_replies();
         if let End::Close(close) = &end {

@@ -1,6 +1,7 @@
 //! Messages from the feeds to those who are connected: who subscribes to what, and one follower a feed.
 
 use crate::backend::{Backend, FeedId, Position};
+use crate::early::Early;
 use crate::extra::PersistRules;
 use crate::follower::Follower;
 use crate::mailbox::{Mailbox, Recipient};
@@ -21,17 +22,25 @@ pub(crate) struct Hub<B> {
     followers: Mutex<BTreeMap<FeedId, Arc<Follower>>>,
     mailboxes: AtomicU64,
     pub unstored: Unstored,
+    pub early: Early,
     shutdown: CancellationToken,
 }
 
 impl<B: Backend> Hub<B> {
-    pub fn new(backend: Arc<B>, rules: PersistRules, shutdown: CancellationToken) -> Arc<Hub<B>> {
+    /// `number`: of the first message that is given before it is stored, see [`Early::new`].
+    pub fn new(
+        backend: Arc<B>,
+        rules: PersistRules,
+        number: u64,
+        shutdown: CancellationToken,
+    ) -> Arc<Hub<B>> {
         Arc::new(Hub {
             backend,
             router: Router::new(Dialect::SLASHED),
             followers: Mutex::default(),
             mailboxes: AtomicU64::new(0),
             unstored: Unstored::new(rules),
+            early: Early::new(number),
             shutdown,
         })
     }
@@ -109,11 +118,11 @@ pub(crate) struct Subscriber<B: Backend> {
 }
 
 impl<B: Backend> Subscriber<B> {
-    pub fn new(hub: Arc<Hub<B>>) -> Subscriber<B> {
+    pub fn new(hub: Arc<Hub<B>>, takes_early: bool) -> Subscriber<B> {
         let id = hub.mailboxes.fetch_add(1, Ordering::Relaxed);
         Subscriber {
             hub,
-            mailbox: Arc::new(Mailbox::new(id)),
+            mailbox: Arc::new(Mailbox::new(id, takes_early)),
             filters: Vec::new(),
             shares: BTreeSet::new(),
             attached: BTreeMap::new(),

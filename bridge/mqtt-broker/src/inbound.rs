@@ -4,8 +4,10 @@ use crate::backend::{
     Backend, FeedId, Message, Publish, PublishError, SharedMessage, StorageError,
 };
 use crate::connection::{Connection, End};
+use crate::early::Ticket;
 use crate::extra::exclusive;
 use crate::limits;
+use crate::mailbox::Batch;
 use crate::metrics::Metrics;
 use crate::passing::Passing;
 use crate::unstored::Route;
@@ -153,6 +155,14 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                     }
                     return Ok(());
                 }
+                // Those before it are given early before this one is noted.
+                self.publish_gathered();
+                let hub = &self.broker.hub;
+                // Retained. What is published later has no place among what is published now.
+                let ticket = match due_ms {
+                    None => hub.early.by_log(hub.router(), &publisher, &mut message),
+                    Some(_) => None,
+                };
                 let backend = self.broker.backend.clone();
                 let exactly_once = packet_id
                     .filter(|_| qos == QoS::ExactlyOnce)
@@ -163,6 +173,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                         None => backend.publish(publish, exactly_once).await,
                         Some(due_ms) => backend.publish_later(publish, due_ms, exactly_once).await,
                     };
+                    drop(ticket);
                     Done::Stored {
                         qos,
                         packet_id,
@@ -198,19 +209,60 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             return;
         }
         let Gathered {
-            publishes,
+            mut publishes,
             answers,
             bytes,
         } = std::mem::take(&mut self.gathered);
+        let ticket = self.give_early(&mut publishes);
         let backend = self.broker.backend.clone();
         self.publishing.push_back(Box::pin(async move {
             let results = backend.publish_all(publishes).await;
+            drop(ticket);
             Done::Together {
                 answers,
                 bytes,
                 results,
             }
         }));
+    }
+
+    /// Gives those of QoS 0 to who may have them before they are stored, and them the numbers by which they are known again: see `early.rs`.
+    fn give_early(&self, publishes: &mut [Publish]) -> Option<Ticket> {
+        let hub = &self.broker.hub;
+        let is_early = |publish: &&mut Publish| publish.message.qos == QoS::AtMostOnce;
+        let count = publishes.iter_mut().filter(is_early).count();
+        if count == 0 {
+            return None;
+        }
+        let ticket = hub.early.begin(count as u64);
+        let mut number = ticket.first;
+        let mut all = publishes.iter_mut().filter(is_early).peekable();
+        while let Some(first) = all.peek() {
+            let topic = first.message.topic.clone();
+            let route = hub.early.route(hub.router(), &topic);
+            let begin = number;
+            let mut run: Vec<Arc<SharedMessage>> = Vec::new();
+            while let Some(publish) = all.next_if(|publish| publish.message.topic == topic) {
+                if !route.is_empty() {
+                    run.push(Arc::new(publish.message.clone().into()));
+                    publish.message.number = Some(number);
+                }
+                number += 1;
+            }
+            if run.is_empty() {
+                continue;
+            }
+            let source = hub.early.source(self.session.client_id(), &topic);
+            let batch = Batch::new(run.into(), None);
+            let mut given = 0;
+            for mailbox in route.iter() {
+                if mailbox.put_early(source, batch.clone(), begin) {
+                    given += batch.len() as u64;
+                }
+            }
+            Metrics::add(&self.broker.metrics.early, given);
+        }
+        Some(ticket)
     }
 
     /// `None` = messages on this topic are stored.
@@ -387,6 +439,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             Box::pin(self.join(&entry.filter)).await?;
             Vec::new()
         } else {
+            self.mailbox.with_given(|given| given.close());
             if let Err(error) = self.delivery.subscribe(&entry.filter) {
                 tracing::debug!(filter = %entry.filter, %error, "a filter is refused");
                 broker.exclusives.release(&entry.filter, client);
@@ -422,6 +475,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         self.delivery.sync_unstored(&self.session);
         self.follow_sys();
         self.place.entry.update(&self.session);
+        self.begin_fence();
         Ok(())
     }
 
@@ -484,6 +538,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         self.delivery.sync_unstored(&self.session);
         self.follow_sys();
         self.place.entry.update(&self.session);
+        // What it was given for them early does not come back.
+        self.begin_fence();
         Ok(codes)
     }
 }

@@ -39,6 +39,14 @@ pub const JOIN_DISTANCE: u64 = 4_096;
 pub const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// Messages of one publisher that are not stored and are put into the mailboxes together.
 pub const PASSING_RUN: usize = 1_024;
+/// Messages that a connection was given before they were stored and that have not come back from the log; and the clients whose messages go by the log
+/// meanwhile, with their topics.
+pub const GIVEN_EARLY: usize = 4_096;
+/// How long a connection waits at first until it looks again whether it may be given messages early; each time twice as long.
+pub const FENCE_FIRST: Duration = Duration::from_millis(20);
+pub const FENCE_MOST: Duration = Duration::from_secs(5);
+/// How long numbers that did not come back are kept before a connection asks whether they still can.
+pub const FENCE_IDLE: Duration = Duration::from_secs(10);
 /// Bytes of the retained messages of topics that are not stored. One more is refused (0x97).
 pub const UNSTORED_RETAINED_BYTES: usize = 64 * 1024 * 1024;
 /// What each of them is counted with beside topic and payload.

@@ -1,6 +1,7 @@
 //! Where the hub puts what a connection is to get. Bounded: one that does not empty its mailbox costs this much and nothing else.
 
 use crate::backend::{FeedId, Position};
+use crate::given::Given;
 use crate::limits;
 use futures_util::task::AtomicWaker;
 use mqtt_codec::TopicFilter;
@@ -85,8 +86,13 @@ pub(crate) struct Refusal {
 struct Inside {
     letters: Vec<Letter>,
     batches: Vec<Batch>,
-    /// Messages in the batches.
+    /// Batches of what comes back in a feed, see `early.rs`.
+    early: Vec<Batch>,
+    /// Messages in the batches of both kinds.
     in_batches: usize,
+    given: Given,
+    /// Given early is nothing before the owner has passed a new fence.
+    wants_fence: bool,
     bytes: usize,
     lost: u64,
     /// The positions have moved although nothing matched.
@@ -112,6 +118,10 @@ impl Inside {
     fn count(&self) -> usize {
         self.letters.len() + self.in_batches
     }
+
+    fn has_room(&self) -> bool {
+        self.bytes < limits::MAILBOX_BYTES && self.count() < limits::MAILBOX_MESSAGES
+    }
 }
 
 /// What was in a mailbox.
@@ -119,8 +129,10 @@ impl Inside {
 pub(crate) struct Mail {
     pub letters: Vec<Letter>,
     pub batches: Vec<Batch>,
+    pub early: Vec<Batch>,
     pub lost: u64,
     pub progress: bool,
+    pub wants_fence: bool,
 }
 
 /// Why not everything was put.
@@ -145,6 +157,10 @@ pub(crate) struct Mailbox {
     wants_all: AtomicBool,
     /// A publisher has waited for room in vain since the owner took something out.
     given_up: AtomicBool,
+    /// The session of the owner ends with its connection: it may be given messages of QoS 0 before they are stored.
+    takes_early: bool,
+    /// Something that goes by the log was noted.
+    noted: AtomicBool,
 }
 
 /// The client's socket takes nothing.
@@ -153,7 +169,7 @@ pub(crate) const SOCKET: u8 = 1;
 pub(crate) const WINDOW: u8 = 2;
 
 impl Mailbox {
-    pub fn new(id: u64) -> Mailbox {
+    pub fn new(id: u64, takes_early: bool) -> Mailbox {
         Mailbox {
             id,
             inside: Mutex::default(),
@@ -162,6 +178,8 @@ impl Mailbox {
             blocked: AtomicU8::new(0),
             wants_all: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
+            takes_early,
+            noted: AtomicBool::new(false),
         }
     }
 
@@ -175,7 +193,7 @@ impl Mailbox {
         }
     }
 
-    /// Moves messages in from the front of `pending`, as far as there is room. With `waiting`, that is notified when there is room again, or
+    /// Moves messages in from the front of `pending`, as far as there is room; those that were given early are left out. With `waiting`, that is notified when there is room again, or
     /// when the owner is blocked.
     pub fn put(
         &self,
@@ -184,17 +202,21 @@ impl Mailbox {
         waiting: Option<&Arc<Notify>>,
     ) -> Result<(), Full> {
         let mut inside = self.inside.lock();
-        let mut room = limits::MAILBOX_BYTES.saturating_sub(inside.bytes);
-        let mut free = limits::MAILBOX_MESSAGES.saturating_sub(inside.count());
-        let fitting = pending.iter().take_while(|(_, message)| {
-            let fits = room > 0 && free > 0;
-            room = room.saturating_sub(cost(message));
-            free = free.saturating_sub(1);
-            fits
-        });
-        let fitting = fitting.count();
-        let all = fitting == pending.len();
-        for (at, message) in pending.drain(..fitting) {
+        let before = inside.letters.len();
+        let mut left = Vec::new();
+        let mut messages = pending.drain(..);
+        while let Some((at, message)) = messages.next() {
+            if message
+                .number
+                .is_some_and(|number| inside.given.seen(number))
+            {
+                continue;
+            }
+            if !inside.has_room() {
+                left.push((at, message));
+                left.extend(messages.by_ref());
+                break;
+            }
             inside.bytes += cost(&message);
             inside.letters.push(Letter {
                 feed,
@@ -202,6 +224,11 @@ impl Mailbox {
                 message: Some(message),
             });
         }
+        drop(messages);
+        if !left.is_empty() {
+            *pending = left;
+        }
+        let (all, fitting) = (pending.is_empty(), inside.letters.len() > before);
         // Under the lock: who becomes blocked after this notifies those who wait.
         let blocked = self.blocked.load(Ordering::Acquire) != 0;
         let result = match (all, blocked) {
@@ -213,7 +240,7 @@ impl Mailbox {
             }
         };
         drop(inside);
-        if fitting > 0 {
+        if fitting {
             self.wake();
         }
         result
@@ -222,7 +249,7 @@ impl Mailbox {
     /// Puts a batch in as a whole, if there is any room; otherwise `waiting` is notified when there is, or when the owner is blocked.
     pub fn put_batch(&self, batch: Batch, waiting: &Arc<Notify>) -> Result<(), Refusal> {
         let mut inside = self.inside.lock();
-        if inside.bytes < limits::MAILBOX_BYTES && inside.count() < limits::MAILBOX_MESSAGES {
+        if inside.has_room() {
             inside.bytes += batch.cost();
             inside.in_batches += batch.len();
             inside.batches.push(batch);
@@ -237,6 +264,67 @@ impl Mailbox {
             Full::ForNow
         };
         Err(Refusal { batch, full })
+    }
+
+    /// May be in [`Mailbox::put_early`].
+    pub fn takes_early(&self) -> bool {
+        self.takes_early
+    }
+
+    /// Messages of one client on one topic, `source`, that are not stored yet; numbers from `first` on. `false` = they go by the log.
+    pub fn put_early(&self, source: u64, batch: Batch, first: u64) -> bool {
+        let mut inside = self.inside.lock();
+        let count = batch.len();
+        if !inside.has_room() || !inside.given.can_take(source, count) {
+            let last = first + (count as u64).saturating_sub(1);
+            self.note(&mut inside, source, last);
+            return false;
+        }
+        inside.given.take(first, count as u64);
+        inside.bytes += batch.cost();
+        inside.in_batches += count;
+        inside.early.push(batch);
+        drop(inside);
+        self.wake();
+        true
+    }
+
+    /// What goes by the log although others of its source are given early.
+    pub fn note_by_log(&self, source: u64, number: u64) {
+        self.note(&mut self.inside.lock(), source, number);
+    }
+
+    fn note(&self, inside: &mut Inside, source: u64, number: u64) {
+        if !inside.given.note_by_log(source, number) {
+            inside.wants_fence = true;
+            self.wake();
+        }
+        self.noted
+            .store(inside.given.has_by_log(), Ordering::Release);
+    }
+
+    /// The owner has found it in a feed. `true` = it was given early.
+    pub fn seen(&self, number: u64) -> bool {
+        self.inside.lock().given.seen(number)
+    }
+
+    /// The owner has offered what came by the log.
+    pub fn offered(&self, number: u64) {
+        if self.noted.load(Ordering::Acquire) {
+            let mut inside = self.inside.lock();
+            inside.given.offered(number);
+            self.noted
+                .store(inside.given.has_by_log(), Ordering::Release);
+        }
+    }
+
+    /// Changes what the owner was given early, or will be.
+    pub fn with_given<T>(&self, change: impl FnOnce(&mut Given) -> T) -> T {
+        let mut inside = self.inside.lock();
+        let result = change(&mut inside.given);
+        self.noted
+            .store(inside.given.has_by_log(), Ordering::Release);
+        result
     }
 
     /// The owner waits for its client.
@@ -319,6 +407,8 @@ impl Mailbox {
         Mail {
             letters: std::mem::take(&mut inside.letters),
             batches: std::mem::take(&mut inside.batches),
+            early: std::mem::take(&mut inside.early),
+            wants_fence: std::mem::take(&mut inside.wants_fence),
             lost: std::mem::take(&mut inside.lost),
             progress: std::mem::take(&mut inside.progress),
         }

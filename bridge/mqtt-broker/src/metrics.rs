@@ -30,6 +30,8 @@ pub struct Metrics {
     pub dropped: AtomicU64,
     /// To clients, of topics that are not stored: there was no room for them.
     pub unstored_dropped: AtomicU64,
+    /// To clients, of QoS 0, before they were stored.
+    pub early: AtomicU64,
     pub wills_published: AtomicU64,
 }
 

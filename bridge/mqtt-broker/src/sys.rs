@@ -72,6 +72,7 @@ fn message(topic: &str, value: String) -> Option<Arc<SharedMessage>> {
         retain: true,
         expires_at: None,
         origin: None,
+        number: None,
         properties: MessageProperties::default(),
     };
     Some(Arc::new(message.into()))

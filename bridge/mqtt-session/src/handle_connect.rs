@@ -47,6 +47,7 @@ fn pending_will(will: Will) -> PendingWill {
             retain: will.retain,
             expires_at: None,
             origin: None,
+            number: None,
             properties: MessageProperties::from_packet(will.properties),
         },
     }

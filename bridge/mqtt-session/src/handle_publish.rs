@@ -74,6 +74,7 @@ impl Session {
             retain: publish.retain,
             expires_at,
             origin,
+            number: None,
             properties: MessageProperties::from_packet(publish.properties),
         };
         Ok(PublishAction::Store {

@@ -44,6 +44,8 @@ pub struct Message {
     /// The tag of the session that published it, present only when that session has a No Local
     /// subscription that matches (nobody else needs to know).
     pub origin: Option<u64>,
+    /// Of QoS 0, and only where somebody was given it, or could have been, before it was stored: by this its copy in the log is known again.
+    pub number: Option<u64>,
     pub properties: MessageProperties,
 }
 

@@ -93,6 +93,7 @@ impl Message {
             retain: publish.retain,
             expires_at,
             origin,
+            number: None,
             properties: MessageProperties::from_packet(publish.properties),
         })
     }

@@ -21,6 +21,7 @@ fn log(count: usize) -> Vec<Arc<SharedMessage>> {
         retain: false,
         expires_at: None,
         origin: None,
+        number: None,
         properties: MessageProperties::default(),
     };
     (0..count).map(|n| Arc::new(message(n).into())).collect()

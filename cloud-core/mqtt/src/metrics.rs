@@ -93,6 +93,11 @@ static FIGURES: [Figure<Source>; 11] = [
         |b| value(&b.metrics().unstored_dropped),
     ),
     Figure::counter(
+        "towline_mqtt_early_total",
+        "Messages of QoS 0 given to clients before they were stored.",
+        |b| value(&b.metrics().early),
+    ),
+    Figure::counter(
         "towline_mqtt_wills_total",
         "Will messages published.",
         |b| value(&b.metrics().wills_published),

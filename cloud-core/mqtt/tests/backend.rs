@@ -35,6 +35,7 @@ fn publish(topic: &str, payload: impl Into<Bytes>) -> Publish {
         retain: false,
         expires_at: None,
         origin: None,
+        number: None,
         properties: MessageProperties::default(),
     };
     Publish {

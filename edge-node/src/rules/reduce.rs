@@ -176,6 +176,7 @@ fn bare(topic: &TopicName) -> Message {
         retain: false,
         expires_at: None,
         origin: None,
+        number: None,
         properties: Default::default(),
     }
 }

@@ -41,6 +41,7 @@ fn message(name: &str, payload: &str) -> Message {
         retain: false,
         expires_at: None,
         origin: None,
+        number: None,
         properties: Default::default(),
     }
 }

@@ -175,6 +175,9 @@ impl Index {
 pub(crate) struct Queue {
     pub waiting: VecDeque<Waiting>,
     pub weight: usize,
+    /// Items that were ever put here, and those of them that the writer is done with.
+    pub accepted: u64,
+    pub done: u64,
     /// Something is asked of the writer that must not wait for others.
     pub hurry: bool,
     pub closing: bool,
@@ -410,10 +413,21 @@ impl Log {
             }
         }
         queue.weight += weight;
+        queue.accepted += 1;
         queue.waiting.push_back(Waiting { item, weight, done });
         drop(queue);
         self.shared.wake.notify_one();
         Ok(receiver)
+    }
+
+    /// How many items were accepted until now.
+    pub fn accepted(&self) -> u64 {
+        self.shared.queue.lock().accepted
+    }
+
+    /// Is the writer done with so many of them? Then they are below the end of the log, or refused.
+    pub fn is_done(&self, accepted: u64) -> bool {
+        self.shared.queue.lock().done >= accepted
     }
 
     /// Whether so much waits for the writer that publishers should wait too.
@@ -445,6 +459,7 @@ impl Log {
         }
         let item = Item::Control(control);
         let weight = item.weight();
+        queue.accepted += 1;
         queue.weight += weight;
         queue.hurry = true;
         queue.waiting.push_back(Waiting { item, weight, done });

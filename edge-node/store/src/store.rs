@@ -330,6 +330,18 @@ impl Store {
         Ok(())
     }
 
+    /// What every log has accepted until now, for [`Store::is_done`].
+    pub fn accepted(&self) -> Vec<u64> {
+        let logs = self.inner.logs();
+        logs.map(|(_, log)| log.accepted()).collect()
+    }
+
+    /// Is all that was accepted then readable, or refused?
+    pub fn is_done(&self, accepted: &[u64]) -> bool {
+        let mut logs = self.inner.logs().zip(accepted);
+        logs.all(|((_, log), accepted)| log.is_done(*accepted))
+    }
+
     pub fn end(&self, log: LogId) -> End {
         self.log(log).map(Log::end).unwrap_or_default()
     }

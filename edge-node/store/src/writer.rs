@@ -153,6 +153,7 @@ impl Writer {
         if items.is_empty() {
             return false;
         }
+        let count = items.len() as u64;
         let items = self.controls(items);
         let mut group = self.build(items);
         let result = if group.entries.is_empty() {
@@ -171,7 +172,11 @@ impl Writer {
         }
         let counters = &self.shared.counters;
         counters.groups.fetch_add(1, Ordering::Relaxed);
-        self.shared.queue.lock().weight -= weight;
+        {
+            let mut queue = self.shared.queue.lock();
+            queue.weight -= weight;
+            queue.done += count;
+        }
         for done in group.done {
             // The publisher may be gone; what it published is stored all the same.
             let _ = done.send(result.clone());

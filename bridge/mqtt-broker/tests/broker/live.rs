@@ -10,10 +10,10 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 /// SplitMix64.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, end: u64) -> u64 {
+    pub fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -22,7 +22,7 @@ impl Random {
     }
 
     /// Mostly not at all, sometimes for long.
-    async fn pause(&mut self, longest_ms: u64) {
+    pub async fn pause(&mut self, longest_ms: u64) {
         match self.below(40) {
             0 => sleep(Duration::from_millis(self.below(longest_ms))).await,
             1..=8 => tokio::task::yield_now().await,
@@ -31,7 +31,7 @@ impl Random {
     }
 }
 
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     let seed = std::env::var("TOWLINE_SEED").ok();
     let seed = seed.and_then(|text| text.parse().ok()).unwrap_or_else(|| {
         let mut bytes = [0; 8];

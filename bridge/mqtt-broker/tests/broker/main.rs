@@ -4,6 +4,7 @@ mod access;
 mod chapters;
 mod client;
 mod connecting;
+mod early;
 mod extras;
 mod hostile;
 mod live;

@@ -4,15 +4,29 @@
 use bytes::Bytes;
 use mqtt_broker::backend::*;
 use mqtt_broker::{MemoryShares, convert};
-use mqtt_codec::{PacketId, TopicFilter};
+use mqtt_codec::{PacketId, QoS, TopicFilter};
 use record::{Record, StreamName};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Mutex;
-use tokio::sync::watch;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
+
+type Verdict = Result<(), PublishError>;
+
+/// What was published while commits were held back.
+struct Held {
+    publish: Publish,
+    exactly_once: Option<(ClientId, PacketId)>,
+    done: oneshot::Sender<Verdict>,
+}
 
 #[derive(Default)]
 struct State {
+    holds: bool,
+    held: VecDeque<Held>,
+    accepted: u64,
+    committed: u64,
     streams: Vec<(StreamName, Vec<Record>)>,
     retained: BTreeMap<String, Bytes>,
     sessions: BTreeMap<ClientId, SavedSession>,
@@ -25,6 +39,8 @@ pub struct Memory {
     started: Instant,
     clock: watch::Sender<Option<ClockSet>>,
     shares: MemoryShares,
+    /// QoS 0 is answered when it was accepted, and is readable when it was committed, as on the edge.
+    pub answers_early: AtomicBool,
     /// Session saves: what durability costs.
     pub saves: std::sync::atomic::AtomicU64,
     /// Messages given by `read`: what delivery costs.
@@ -39,6 +55,7 @@ impl Memory {
             started: Instant::now(),
             clock: watch::Sender::new(None),
             shares: MemoryShares::default(),
+            answers_early: Default::default(),
             saves: Default::default(),
             messages_read: Default::default(),
         }
@@ -50,6 +67,72 @@ impl Memory {
 
     fn woken(&self) {
         self.changed.send_modify(|version| *version += 1);
+    }
+
+    /// From now on nothing is committed but by [`Memory::commit`]; or everything at once again.
+    #[allow(dead_code)]
+    pub fn hold(&self, hold: bool) {
+        self.state().holds = hold;
+        if !hold {
+            self.commit(usize::MAX, |_| Ok(()));
+        }
+    }
+
+    #[allow(dead_code)]
+    pub fn held(&self) -> usize {
+        self.state().held.len()
+    }
+
+    /// Commits the oldest that are held back, or refuses them.
+    #[allow(dead_code)]
+    pub fn commit(&self, most: usize, verdict: impl Fn(&Publish) -> Verdict) {
+        for _ in 0..most {
+            let Some(held) = self.state().held.pop_front() else {
+                break;
+            };
+            let verdict = verdict(&held.publish);
+            if verdict.is_ok() {
+                self.store(&held.publish, held.exactly_once);
+            }
+            self.state().committed += 1;
+            let _ = held.done.send(verdict);
+        }
+        self.woken();
+    }
+
+    fn store(&self, publish: &Publish, exactly_once: Option<(ClientId, PacketId)>) {
+        let topic = publish.message.topic.as_str();
+        let mut state = self.state();
+        let name = record::stream_for_topic(topic);
+        let new = convert::new_record(publish, self.now_ms());
+        let index = match state.streams.iter().position(|(other, _)| *other == name) {
+            Some(index) => index,
+            None => {
+                state.streams.push((name, Vec::new()));
+                state.streams.len() - 1
+            }
+        };
+        let records = &mut state.streams[index].1;
+        records.push(Record {
+            offset: records.len() as i64,
+            timestamp: new.timestamp,
+            key: new.key,
+            value: new.value,
+            headers: new.headers,
+        });
+        if publish.message.retain {
+            if publish.message.payload.is_empty() {
+                state.retained.remove(topic);
+            } else {
+                let bytes = convert::encode_retained(&publish.message);
+                state.retained.insert(topic.to_owned(), bytes);
+            }
+        }
+        if let Some((client, packet_id)) = exactly_once {
+            let ids = state.unreleased.entry(client).or_default();
+            let fresh = ids.insert(packet_id);
+            assert!(fresh, "the broker stored a QoS 2 message twice");
+        }
     }
 
     /// The clock was wrong by so much until now.
@@ -112,42 +195,25 @@ impl Backend for Memory {
             "forbidden" => return Err(PublishError::NotAuthorized),
             _ => {}
         }
-        {
+        let held = {
             let mut state = self.state();
-            let name = record::stream_for_topic(topic);
-            let new = convert::new_record(&publish, self.now_ms());
-            let index = match state.streams.iter().position(|(other, _)| *other == name) {
-                Some(index) => index,
-                None => {
-                    state.streams.push((name, Vec::new()));
-                    state.streams.len() - 1
-                }
-            };
-            let records = &mut state.streams[index].1;
-            records.push(Record {
-                offset: records.len() as i64,
-                timestamp: new.timestamp,
-                key: new.key,
-                value: new.value,
-                headers: new.headers,
-            });
-            if publish.message.retain {
-                if publish.message.payload.is_empty() {
-                    state.retained.remove(topic);
-                } else {
-                    state
-                        .retained
-                        .insert(topic.to_owned(), convert::encode_retained(&publish.message));
-                }
-            }
-            if let Some((client, packet_id)) = exactly_once {
-                let fresh = state
-                    .unreleased
-                    .entry(client)
-                    .or_default()
-                    .insert(packet_id);
-                assert!(fresh, "the broker stored a QoS 2 message twice");
-            }
+            state.holds.then(|| {
+                let (done, verdict) = oneshot::channel();
+                let at_once = publish.message.qos == QoS::AtMostOnce
+                    && self.answers_early.load(Ordering::Relaxed);
+                state.accepted += 1;
+                state.held.push_back(Held {
+                    publish: publish.clone(),
+                    exactly_once: exactly_once.clone(),
+                    done,
+                });
+                (verdict, at_once)
+            })
+        };
+        match held {
+            Some((_, true)) => return Ok(()),
+            Some((verdict, false)) => return verdict.await.expect("a verdict"),
+            None => self.store(&publish, exactly_once),
         }
         self.woken();
         tokio::task::yield_now().await; // a real one waits for the disk here
@@ -236,6 +302,17 @@ impl Backend for Memory {
                 )
             })
             .collect()
+    }
+
+    fn accepted(&self) -> Vec<u64> {
+        match self.answers_early.load(Ordering::Relaxed) {
+            true => vec![self.state().accepted],
+            false => vec![0],
+        }
+    }
+
+    fn is_readable(&self, accepted: &[u64]) -> bool {
+        self.state().committed >= accepted[0]
     }
 
     fn feeds_generation(&self) -> u64 {
