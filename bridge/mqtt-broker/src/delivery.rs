@@ -35,6 +35,9 @@ struct Feed {
     from: Option<Position>,
     /// Brought before own reading came to `from`.
     held: VecDeque<Placed>,
+    /// Detached before that: `held` is all up to here, and from here on own reading goes on. It can not begin with `held` again: of what was given
+    /// early the follower has left out the copies.
+    detached: Option<Position>,
     /// Is in `Delivery::ready`.
     queued: bool,
 }
@@ -165,6 +168,7 @@ impl<B: Backend> Delivery<B> {
                 next: *position,
                 from: None,
                 held: VecDeque::new(),
+                detached: None,
                 queued: false,
             };
             self.feeds.insert(*id, Box::new(feed));
@@ -204,6 +208,11 @@ impl<B: Backend> Delivery<B> {
             self.buffered += held;
             feed.messages.append(&mut feed.held);
             Self::queue(&mut self.ready, id, feed);
+            if let Some(at) = feed.detached.take() {
+                feed.next = feed.next.max(at);
+                feed.from = None;
+                self.fall_behind(id);
+            }
         }
     }
 
@@ -430,14 +439,12 @@ impl<B: Backend> Delivery<B> {
                 }
                 None => {
                     self.subscriber.detach(id);
-                    feed.from = None;
                     if feed.state == State::Following {
+                        feed.from = None;
                         feed.next = feed.next.max(at);
                         self.fall_behind(id);
                     } else {
-                        // Own reading was on its way and goes on.
-                        self.held = self.held.saturating_sub(bytes(&feed.held));
-                        feed.held.clear();
+                        feed.detached = Some(at);
                     }
                 }
             }
