@@ -77,6 +77,39 @@ def test_each_qos_arrives_in_order(port, version, qos):
     reader.close(), writer.close()
 
 
+@pytest.mark.parametrize("where", ["core", "edge"])
+def test_qos_0_comes_before_it_is_stored_and_once(request, where):
+    daemon = request.getfixturevalue(where)
+    port, name = daemon.port("mqtt"), {"core": "towline_mqtt_early_total", "edge": "towline_edge_mqtt_early_total"}[where]
+    root = f"early/{uuid.uuid4().hex}"
+    readers = [Client(port), Client(port, version=mqtt.MQTTv5), Client(port, clean=False)]
+    for reader in readers:
+        reader.subscribe(f"{root}/+", 1)
+    writers = [Client(port) for _ in range(3)]
+    before = daemon.metrics()[name]
+    sent = {f"{root}/{place}": [] for place in range(len(writers))}
+
+    def publish(count):
+        for _ in range(count):
+            for writer, (topic, all_sent) in zip(writers, sent.items(), strict=True):
+                writer.paho.publish(topic, str(len(all_sent)), 0)
+                all_sent.append(str(len(all_sent)).encode())
+        return True
+
+    publish(300)
+    # Not while the subscriptions are new, and for those two that are not persistent.
+    wait_until("messages are given early", lambda: publish(1) and daemon.metrics()[name] > before + 2 * 300)
+    for reader in readers:
+        got = {topic: [] for topic in sent}
+        for _ in range(sum(len(all_sent) for all_sent in sent.values())):
+            message = reader.next()
+            got[message.topic].append(message.payload)
+        assert got == sent
+        reader.nothing_more()
+    for client in [*readers, *writers]:
+        client.close()
+
+
 def test_wildcards(port):
     root = "w" + uuid.uuid4().hex
     for topic_filter, topics in {
