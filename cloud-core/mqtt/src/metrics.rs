@@ -51,7 +51,7 @@ fn by_qos(counters: &[AtomicU64; 3]) -> Vec<(String, u64)> {
         .collect()
 }
 
-static FIGURES: [Figure<Source>; 11] = [
+static FIGURES: [Figure<Source>; 12] = [
     Figure::gauge(
         "towline_mqtt_clients",
         "Clients connected (CONNACK sent).",
