@@ -5,6 +5,10 @@ use mqtt_codec::{Ack, Packet, PacketId, Publish, QoS, ReasonCode, TopicName, Ver
 
 /// What to do with a PUBLISH. After either, call [`Session::publish_stored`] in the order of arrival [MQTT-4.6.0-2, 4.6.0-3].
 #[derive(Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are of the large variant, and none is kept"
+)]
 pub enum PublishAction {
     /// Store it; with QoS 2 together with the packet id.
     Store {
