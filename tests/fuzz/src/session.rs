@@ -75,6 +75,7 @@ fn message(qos: QoS) -> Message {
         retain: false,
         expires_at: None,
         origin: None,
+        number: None,
         properties: MessageProperties::default(),
     }
 }
