@@ -484,7 +484,7 @@ fn get_log(from: &mut Decoder, version: u32) -> Result<PartitionLog, Malformed> 
             batch_len: from.u32()?,
             last_offset_delta: from.u32()?,
         };
-        log.bytes += u64::from(batch.batch_len);
+        log.bytes = log.bytes.saturating_add(u64::from(batch.batch_len));
         log.batches.push_back(batch);
     }
     for _ in 0..from.count(27)? {
