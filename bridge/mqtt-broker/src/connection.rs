@@ -4,10 +4,9 @@ use crate::accept::Accepted;
 use crate::access::{Peer, Principal};
 use crate::aside::next_values;
 use crate::authenticate::Enhanced;
-use crate::backend::{Backend, SavedSession, StorageError};
+use crate::backend::{Backend, StorageError};
 use crate::broker::Broker;
 use crate::clients::Place;
-use crate::deadlines::save;
 use crate::delivery::{Arrival, Delivery};
 use crate::extra::Throttle;
 use crate::fence::Fence;
@@ -21,10 +20,10 @@ use crate::output::{Output, write_some};
 use crate::passing::Passing;
 use crate::registry::Claim;
 use crate::running::InOrder;
+use crate::saving::{Saving, next_saved};
 use crate::shared::SharedDelivery;
 use crate::sys::Values;
 use bytes::BytesMut;
-use futures_util::future::BoxFuture;
 use mqtt_codec::{Decoder, Packet, PacketId, ReasonCode, TopicFilter};
 use mqtt_session::{Close, Delivery as Outgoing, Offer, Session, SharedMessage};
 use std::collections::{BTreeSet, VecDeque};
@@ -62,8 +61,6 @@ impl From<StorageError> for End {
     }
 }
 
-pub(crate) type Saving = BoxFuture<'static, (u64, Result<(), StorageError>)>;
-
 pub(crate) struct Connection<B: Backend, S> {
     pub(crate) broker: Arc<Broker<B>>,
     claim: Claim,
@@ -99,7 +96,7 @@ pub(crate) struct Connection<B: Backend, S> {
     pub(crate) fence: Option<Box<Fence>>,
     pub(crate) saving: Option<Saving>,
     pub(crate) stored: bool,
-    checkpoint_at: Option<Instant>,
+    pub(crate) checkpoint_at: Option<Instant>,
     last_received: Instant,
     last_written: Instant,
     pub(crate) place: Place,
@@ -124,13 +121,6 @@ async fn next_room(passing: &Option<Box<Passing>>) {
 }
 
 /// Waits for ever where there is nothing.
-async fn next_saved(saving: &mut Option<Saving>) -> (u64, Result<(), StorageError>) {
-    match saving {
-        Some(future) => future.await,
-        None => pending().await,
-    }
-}
-
 impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     /// In a box, once for all of its life: whatever holds it holds a pointer.
     pub(crate) fn new(accepted: Box<Accepted<B, S>>, peer: Peer) -> Box<Connection<B, S>> {
@@ -494,41 +484,6 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         }
         Metrics::add(&self.broker.metrics.packets_out, by_qos.iter().sum());
         Metrics::add_by_qos(&self.broker.metrics.messages_out, by_qos);
-    }
-
-    fn begin_save(&mut self) {
-        let (bytes, mark) = self.session.snapshot();
-        let saved = SavedSession {
-            epoch: self.session.epoch(),
-            checkpoints: self.session.checkpoints(),
-            bytes,
-        };
-        let (broker, client) = (self.broker.clone(), self.session.client_id().clone());
-        self.saving = Some(Box::pin(async move {
-            (mark, broker.backend.save_session(&client, saved).await)
-        }));
-    }
-
-    /// Waits for a save that is under way, then saves what is now: for SUBACK and UNSUBACK.
-    pub(crate) async fn save_now(&mut self) -> Result<(), StorageError> {
-        if let Some(saving) = self.saving.take() {
-            let (mark, result) = saving.await;
-            result?;
-            self.session.saved(mark);
-        }
-        save(&self.broker, &mut self.session).await
-    }
-
-    fn checkpoint(&mut self) {
-        self.broker
-            .backend
-            .progress(self.session.client_id(), &self.session.checkpoints());
-        self.checkpoint_at = None;
-        if !self.session.is_persistent() {
-            self.session.mark_clean();
-        } else if self.saving.is_none() {
-            self.begin_save();
-        }
     }
 
     fn arrived(&mut self, arrival: Arrival) -> Result<(), End> {

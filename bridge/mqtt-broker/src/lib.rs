@@ -31,6 +31,7 @@ mod output;
 mod passing;
 mod registry;
 mod running;
+mod saving;
 mod shared;
 mod sys;
 mod turns;

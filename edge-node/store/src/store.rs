@@ -1,6 +1,7 @@
 //! The store as the node sees it.
 
 mod clients;
+mod figures;
 mod opening;
 mod outbox;
 
@@ -19,7 +20,7 @@ use crate::apply::{Retained, client_prefix, decode_retained, packet_prefix};
 use crate::boots::Boots;
 use crate::config::{Config, LOCAL};
 use crate::frame::{Lane, Origin, PacketRef, View};
-use crate::gap::{Gaps, records_between};
+use crate::gap::Gaps;
 use crate::keeper::Keeper;
 use crate::ledger::{Change, Ledger, LedgerError, OneFailure, Table};
 use crate::log::{End, FrameRead, From, Log, LogId, WriteError};
@@ -28,7 +29,6 @@ use crate::quarantine::Quarantine;
 use crate::segment::Producer;
 use crate::sessions::Sessions;
 use crate::space::Space;
-use crate::stats::{self, LaneStats, Stats};
 use crate::wire::Reader;
 use crate::writer::{Control, Item};
 
@@ -438,46 +438,6 @@ impl Store {
             .collect()
     }
 
-    pub fn stats(&self) -> Stats {
-        let inner = &self.inner;
-        let count = |value: &AtomicU64| value.load(Ordering::Relaxed);
-        let mut stats = Stats {
-            messages_down: count(&inner.inbox.counters().records),
-            cut: self.cut,
-            set_aside: self.set_aside.into(),
-            quarantined: count(&self.quarantine.frames),
-            sessions_lagging: count(&inner.sessions_lagging),
-            gaps: inner.gaps.all().len() as u64,
-            disk_full: inner.space.is_full(),
-            device_bytes: stats::device_bytes(),
-            ..Stats::default()
-        };
-        for (_, log) in inner.logs() {
-            let counters = log.counters();
-            stats.disk_bytes += log.bytes();
-            stats.payload_bytes += count(&counters.payload_bytes);
-            stats.bytes_written += count(&counters.bytes_written);
-            stats.syncs += count(&counters.syncs);
-            stats.refused += count(&counters.refused);
-            stats.damaged += count(&counters.damaged);
-        }
-        for lane in &inner.lanes {
-            let lane = lane.stats();
-            stats.messages_in += lane.messages_in;
-            stats.outbox_messages += lane.messages;
-            stats.outbox_bytes += lane.bytes;
-        }
-        stats
-    }
-
-    /// What one lane looks like, in the order of [`Store::lanes`].
-    pub fn lane_stats(&self) -> Vec<(LaneInfo, LaneStats)> {
-        let lanes = self.inner.lanes.iter().filter(|lane| !lane.is_local());
-        lanes
-            .map(|lane| (lane.info.clone(), lane.stats()))
-            .collect()
-    }
-
     /// Writes what waits and stops the threads. Blocks on the disk. Later writes are refused.
     pub fn close(&self) {
         for (_, log) in self.inner.logs() {
@@ -504,24 +464,6 @@ impl LaneLog {
             self.log.end()
         } else {
             *self.uplink.lock()
-        }
-    }
-
-    fn stats(&self) -> LaneStats {
-        let uplink = self.sent();
-        let messages = records_between(uplink.position, self.log.end().position);
-        let dropped = (self.log.dropped().records).saturating_sub(self.dropped_before);
-        LaneStats {
-            messages_in: self.log.counters().records.load(Ordering::Relaxed),
-            messages,
-            bytes: if messages == 0 {
-                0
-            } else {
-                self.log.bytes_from(uplink.position)
-            },
-            disk_bytes: self.log.bytes(),
-            evicted: self.evicted.load(Ordering::Relaxed) + dropped,
-            dropped,
         }
     }
 }
