@@ -110,11 +110,11 @@ def test_who_publishes_too_fast_by_amqp_is_read_later(core):
 def test_one_connection_too_many_by_amqp_is_not_allowed(core):
     parameters = pika.ConnectionParameters("127.0.0.1", core.port("amqp"), client_properties={"connection_name": "few-amqp"})
     first = pika.BlockingConnection(parameters)
-    refused = metric(core, "towline_quota_refused_total")
+    refused = core.metrics()["towline_quota_refused_total"]
     with pytest.raises(pika.exceptions.AMQPConnectionError) as error:
         pika.BlockingConnection(parameters)
     assert "530" in repr(error.value)
-    assert metric(core, "towline_quota_refused_total") == refused + 1
+    assert core.metrics()["towline_quota_refused_total"] == refused + 1
     first.close()
     pika.BlockingConnection(parameters).close()
 
