@@ -1,4 +1,4 @@
-"""What the measurements in Python share: what machine it was, and their sections of docs/reference/performance.md."""
+"""What the measurements in Python share: what machine it was, tables, and their sections of docs/reference/performance.md."""
 
 import os
 import pathlib
@@ -21,3 +21,10 @@ def put(section, text):
         raise SystemExit(f"{PAGE} has no {begin.strip()} mark")
     before, rest = page.split(begin, 1)
     PAGE.write_text(before + begin + text + end + rest.split(end, 1)[1])
+
+
+def show(rows):
+    """A table in columns; each row as long as the first."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())

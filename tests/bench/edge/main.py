@@ -104,9 +104,7 @@ def main():
         results = merged(json.loads(pathlib.Path(options.json).read_text()), results)
     rows = table(results)
     head = ("", "", *(f"{name} {version}" for name, version in results["systems"].items()))
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    for row in (head, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    page.show([head, *rows])
     if options.json:
         pathlib.Path(options.json).write_text(json.dumps(results, indent=1))
     if options.markdown:

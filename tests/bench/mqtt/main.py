@@ -193,10 +193,8 @@ def main():
                     system.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    table = list(rows(results))
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    for row in table if results["figures"] else ():
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    if results["figures"]:
+        page.show(list(rows(results)))
     print(*idle_rows(results), sep="\n")
     if options.json:
         pathlib.Path(options.json).write_text(json.dumps(results, indent=1))
