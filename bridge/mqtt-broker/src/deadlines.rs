@@ -1,7 +1,7 @@
 //! What happens to sessions whose client is away: the will after its delay, the end after the session expiry.
 
 use crate::backend::{
-    Backend, ClientId, ClockSet, Publish, PublishError, SavedSession, SharedMessage, StorageError,
+    Backend, ClientId, ClockSet, Message, Publish, PublishError, SavedSession, StorageError,
 };
 use crate::broker::Broker;
 use crate::metrics::Metrics;
@@ -186,7 +186,7 @@ pub(crate) async fn publish_will<B: Backend>(
     let Some(will) = will else { return };
     let message = will.into_message(broker.backend.now_ms());
     let published = match broker.hub.unstored_route(&message.topic) {
-        Some(route) => pass_on(broker, Arc::new(message.into()), route).await,
+        Some(route) => pass_on(broker, message, route).await,
         None => {
             let mut message = message;
             let hub = &broker.hub;
@@ -210,14 +210,12 @@ pub(crate) async fn publish_will<B: Backend>(
 /// A message that is not stored, towards who is connected.
 async fn pass_on<B: Backend>(
     broker: &Broker<B>,
-    message: Arc<SharedMessage>,
+    message: Message,
     route: Arc<Route>,
 ) -> Result<(), PublishError> {
-    if message.retain {
-        broker.hub.unstored.retained.set(&message)?;
-    }
     let mut passing = Passing::new(None);
-    passing.push(message, route, &broker.metrics);
+    let retained = &broker.hub.unstored.retained;
+    passing.publish(message, route, retained, &broker.metrics)?;
     passing.settle(&broker.metrics).await;
     Ok(())
 }

@@ -16,29 +16,23 @@
 //!
 //! Numbers are taken before the router is asked: a publisher whose number is not behind the fence finds the subscription.
 
-use crate::limits;
 use crate::mailbox::{Mailbox, Recipient};
+use crate::route_cache::{self, RouteCache};
 use mqtt_codec::{QoS, TopicName};
 use mqtt_session::{ClientId, Message};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use router::Router;
+use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
-use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
 /// Who can be given messages of one topic early.
 pub(crate) type EarlyRoute = Arc<[Arc<Mailbox>]>;
 
-#[derive(Debug, Default)]
-struct Routes {
-    generation: u64,
-    topics: HashMap<TopicName, EarlyRoute>,
-}
-
 pub(crate) struct Early {
     numbers: Arc<Numbers>,
-    routes: RwLock<Routes>,
+    routes: RouteCache<u64, EarlyRoute>,
     hasher: RandomState,
 }
 
@@ -73,7 +67,7 @@ impl Early {
                 next: start >> 1,
                 open: BTreeSet::new(),
             }))),
-            routes: RwLock::default(),
+            routes: RouteCache::default(),
             hasher: RandomState::new(),
         }
     }
@@ -101,30 +95,10 @@ impl Early {
     }
 
     pub fn route(&self, router: &Router<Recipient>, topic: &TopicName) -> EarlyRoute {
-        // Asked before the router: what is found is at least as new.
-        let generation = router.generation();
-        {
-            let routes = self.routes.read();
-            if routes.generation == generation
-                && let Some(route) = routes.topics.get(topic)
-            {
-                return route.clone();
-            }
-        }
-        let mut seen = HashSet::new();
-        let matching = router.matches(topic.as_str()).into_iter();
-        let mailboxes = matching.map(|Recipient(mailbox)| mailbox);
-        // Several filters of one connection can match; its session looks at all of them.
-        let route: EarlyRoute = mailboxes
-            .filter(|mailbox| mailbox.takes_early() && seen.insert(mailbox.id()))
-            .collect();
-        let mut routes = self.routes.write();
-        if routes.generation != generation || routes.topics.len() >= limits::CACHED_TOPICS {
-            routes.topics.clear();
-            routes.generation = generation;
-        }
-        routes.topics.insert(topic.clone(), route.clone());
-        route
+        self.routes.get(router.generation(), topic, || {
+            let mailboxes = route_cache::mailboxes(router, topic);
+            mailboxes.filter(|mailbox| mailbox.takes_early()).collect()
+        })
     }
 
     /// What keeps its order: the messages of one client, not of one connection, on one topic.

@@ -276,16 +276,12 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
 
     /// Towards who is connected; nothing is stored.
     fn pass_on(&mut self, message: Message, route: Arc<Route>) -> Result<(), PublishError> {
-        let message: Arc<SharedMessage> = Arc::new(message.into());
-        if message.retain {
-            self.broker.hub.unstored.retained.set(&message)?;
-        }
         let own = self.delivery.mailbox().id();
         let passing = self
             .passing
             .get_or_insert_with(|| Box::new(Passing::new(Some(own))));
-        passing.push(message, route, &self.broker.metrics);
-        Ok(())
+        let retained = &self.broker.hub.unstored.retained;
+        passing.publish(message, route, retained, &self.broker.metrics)
     }
 
     fn release(&mut self, packet_id: PacketId) -> Result<(), End> {

@@ -30,6 +30,7 @@ mod metrics;
 mod output;
 mod passing;
 mod registry;
+mod route_cache;
 mod running;
 mod saving;
 mod shared;

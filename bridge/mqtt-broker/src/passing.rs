@@ -1,11 +1,11 @@
 //! Messages that are not stored, from one publisher into the mailboxes of who is connected: what is read together is put together, and a
 //! mailbox that is full holds the publisher back for a while instead of losing messages.
 
-use crate::backend::SharedMessage;
+use crate::backend::{Message, PublishError, SharedMessage};
 use crate::limits;
 use crate::mailbox::{Batch, Full, Mailbox, Refusal};
 use crate::metrics::Metrics;
-use crate::unstored::Route;
+use crate::unstored::{Retained, Route};
 use mqtt_codec::{QoS, TopicFilter, TopicName};
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -49,8 +49,24 @@ impl Passing {
         (known == topic).then_some(route)
     }
 
+    /// A message that is not stored, towards who is connected, and to be kept if it is retained.
+    pub fn publish(
+        &mut self,
+        message: Message,
+        route: Arc<Route>,
+        retained: &Retained,
+        metrics: &Metrics,
+    ) -> Result<(), PublishError> {
+        let message: Arc<SharedMessage> = Arc::new(message.into());
+        if message.retain {
+            retained.set(&message)?;
+        }
+        self.push(message, route, metrics);
+        Ok(())
+    }
+
     /// To be flushed when there is nothing more at hand.
-    pub fn push(&mut self, message: Arc<SharedMessage>, route: Arc<Route>, metrics: &Metrics) {
+    fn push(&mut self, message: Arc<SharedMessage>, route: Arc<Route>, metrics: &Metrics) {
         let same = self.route.as_ref();
         let same = same.is_some_and(|(_, known)| Arc::ptr_eq(known, &route));
         if !same || self.run.len() >= limits::PASSING_RUN {

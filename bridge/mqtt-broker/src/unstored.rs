@@ -4,11 +4,12 @@ use crate::backend::{ClientId, Message, PublishError, SharedMessage};
 use crate::extra::PersistRules;
 use crate::limits;
 use crate::mailbox::{Mailbox, Recipient};
+use crate::route_cache::{self, RouteCache};
 use crate::unstored_groups::{Group, Groups};
 use mqtt_codec::{PacketId, TopicFilter, TopicName};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use router::Router;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Who gets what is published to one topic, at one generation of the routers.
@@ -19,19 +20,12 @@ pub(crate) struct Route {
     pub groups: Vec<Arc<Group>>,
 }
 
-/// What was found before, as long as nobody subscribes or unsubscribes.
-#[derive(Default)]
-struct Routes {
-    generations: (u64, u64),
-    /// `None` = the topic is stored.
-    topics: HashMap<TopicName, Option<Arc<Route>>>,
-}
-
 pub(crate) struct Unstored {
     rules: PersistRules,
     is_used: bool,
     pub groups: Groups,
-    routes: RwLock<Routes>,
+    /// `None` = the topic is stored.
+    routes: RouteCache<(u64, u64), Option<Arc<Route>>>,
     pub retained: Retained,
     /// QoS 2 packet ids that clients have not released, of persistent sessions whose client is away.
     unreleased: Mutex<HashMap<ClientId, BTreeSet<PacketId>>>,
@@ -43,7 +37,7 @@ impl Unstored {
             is_used: rules.can_be_unstored(),
             rules,
             groups: Groups::default(),
-            routes: RwLock::default(),
+            routes: RouteCache::default(),
             retained: Retained::default(),
             unreleased: Mutex::default(),
         }
@@ -63,39 +57,15 @@ impl Unstored {
         if !self.is_used {
             return None;
         }
-        // Asked before the routers: what is found is at least as new.
-        let generations = (router.generation(), self.groups.router().generation());
-        {
-            let routes = self.routes.read();
-            if routes.generations == generations
-                && let Some(route) = routes.topics.get(topic)
-            {
-                return route.clone();
-            }
-        }
-        let route = (!self.is_stored(topic)).then(|| Arc::new(self.find(router, topic)));
-        let mut routes = self.routes.write();
-        if routes.generations != generations || routes.topics.len() >= limits::CACHED_TOPICS {
-            routes.topics.clear();
-            routes.generations = generations;
-        }
-        routes.topics.insert(topic.clone(), route.clone());
-        route
-    }
-
-    fn find(&self, router: &Router<Recipient>, topic: &TopicName) -> Route {
-        let mut mailboxes = Vec::new();
-        let mut seen = HashSet::new();
-        for Recipient(mailbox) in router.matches(topic.as_str()) {
-            // Several filters of one connection can match; its session looks at all of them.
-            if seen.insert(mailbox.id()) {
-                mailboxes.push(mailbox);
-            }
-        }
-        Route {
-            mailboxes,
-            groups: self.groups.router().matches(topic.as_str()),
-        }
+        let groups = self.groups.router();
+        let generations = (router.generation(), groups.generation());
+        self.routes.get(generations, topic, || {
+            let find = || Route {
+                mailboxes: route_cache::mailboxes(router, topic).collect(),
+                groups: groups.matches(topic.as_str()),
+            };
+            (!self.is_stored(topic)).then(|| Arc::new(find()))
+        })
     }
 
     /// Keeps them for the next connection of the session.

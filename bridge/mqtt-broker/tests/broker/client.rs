@@ -3,6 +3,7 @@
 use crate::access::Guard;
 use crate::memory::Memory;
 use bytes::{Bytes, BytesMut};
+use mqtt_broker::extra::Extra;
 use mqtt_broker::{Broker, Limits};
 use mqtt_codec::*;
 use std::sync::Arc;
@@ -33,6 +34,23 @@ impl Server {
             memory,
             guard,
             broker,
+            shutdown,
+        }
+    }
+
+    pub async fn extended(memory: Arc<Memory>, limits: Limits, extra: Extra) -> Server {
+        let (guard, shutdown) = (Arc::new(Guard::default()), CancellationToken::new());
+        let started = Broker::start_extended(
+            memory.clone(),
+            guard.clone(),
+            limits,
+            extra,
+            shutdown.clone(),
+        );
+        Server {
+            memory,
+            guard,
+            broker: started.await.expect("start"),
             shutdown,
         }
     }

@@ -1,35 +1,19 @@
 //! What hosts can switch on beside the protocol, `$SYS`, and what is asked of a running broker.
 
-use crate::access::Guard;
 use crate::client::*;
 use crate::memory::Memory;
+use mqtt_broker::Limits;
 use mqtt_broker::backend::ClientId;
 use mqtt_broker::extra::{
     AutoSubscribe, Ban, BanKey, Extra, Flapping, Rates, Redirect, Rewrite, Rewrites, Verb,
 };
-use mqtt_broker::{Broker, Limits};
 use mqtt_codec::*;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 async fn server(limits: Limits, extra: Extra) -> Server {
-    let memory = Arc::new(Memory::new());
-    let (guard, shutdown) = (Arc::new(Guard::default()), CancellationToken::new());
-    let started = Broker::start_extended(
-        memory.clone(),
-        guard.clone(),
-        limits,
-        extra,
-        shutdown.clone(),
-    );
-    Server {
-        memory,
-        guard,
-        broker: started.await.expect("start"),
-        shutdown,
-    }
+    Server::extended(Arc::new(Memory::new()), limits, extra).await
 }
 
 async fn with(extra: Extra) -> Server {

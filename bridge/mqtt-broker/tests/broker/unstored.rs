@@ -1,15 +1,13 @@
 //! Topics with `persist = "never"`: what is published to them goes to who is connected, and nothing of it is kept.
 
-use crate::access::Guard;
 use crate::client::*;
 use crate::memory::Memory;
+use mqtt_broker::Limits;
 use mqtt_broker::extra::{Extra, Persist, PersistRules};
-use mqtt_broker::{Broker, Limits};
 use mqtt_codec::*;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio_util::sync::CancellationToken;
 
 /// Nothing below `live/` is stored, except `live/kept`.
 async fn server_over(memory: Arc<Memory>, limits: Limits) -> Server {
@@ -21,20 +19,7 @@ async fn server_over(memory: Arc<Memory>, limits: Limits) -> Server {
         ]),
         ..Extra::default()
     };
-    let (guard, shutdown) = (Arc::new(Guard::default()), CancellationToken::new());
-    let started = Broker::start_extended(
-        memory.clone(),
-        guard.clone(),
-        limits,
-        extra,
-        shutdown.clone(),
-    );
-    Server {
-        memory,
-        guard,
-        broker: started.await.expect("start"),
-        shutdown,
-    }
+    Server::extended(memory, limits, extra).await
 }
 
 async fn server() -> Server {
