@@ -342,12 +342,12 @@ pub fn purge(sim: &mut Sim, life: &mut Life) -> Result<(), Stop> {
         let (perhaps, over_too): (BTreeSet<_>, BTreeSet<_>) =
             perhaps.into_iter().partition(|id| !is_over(id));
         fleeting.extend(over.into_iter().chain(over_too));
+        if model.limits.lease_ms.is_some() && model.limits.max_deliveries.is_some() {
+            // What nobody has told us of may have died meanwhile, or it is there and counts.
+            fleeting.extend(ready.extract_if(.., |id| model.letters.may_come(id)));
+        }
         model.maybe_settled.extend(&ready);
         model.maybe_settled.extend(&fleeting);
-        if model.limits.lease_ms.is_some() && model.limits.max_deliveries.is_some() {
-            // What nobody has told us of may have died meanwhile.
-            ready.retain(|id| !model.letters.may_come(id));
-        }
         (ready, perhaps, fleeting.len())
     };
     let (least, most) = (ready.len(), ready.len() + perhaps.len() + fleeting);
