@@ -2,19 +2,16 @@
 
 import json
 import os
-import random
 
-import confluent_kafka
 import pytest
 from azure import AzureServer
 from daemons import Core, wait_until
 from log import read_stream
+from test_cold_store_s3 import SMALL, numbered, produce, sealed
 
 pytestmark = pytest.mark.skipif(
     "TOWLINE_AZURE_SERVER" not in os.environ, reason="TOWLINE_AZURE_SERVER names no azurite-blob (tests/run installs one and sets it)"
 )
-
-SMALL = ["--segment-size", "1MiB", "--wal-file-size", "1MiB", "--wal-size", "16MiB", "--tail-memory", "64KiB", "--seal-after", "1s"]
 
 
 @pytest.fixture
@@ -27,15 +24,9 @@ def azure(tmp_path):
 def test_what_is_sealed_is_read_from_azure_after_a_crash(tmp_path, azure):
     core = Core(tmp_path / "core", [*SMALL, "--cold-url", azure.url("plant")]).start()
     try:
-        filler = random.Random(1)
-        values = [b"%d:" % number + filler.randbytes(700) for number in range(3000)]
-        failures = []
-        producer = confluent_kafka.Producer({"bootstrap.servers": core.address("kafka"), "linger.ms": 20})
-        for value in values:
-            producer.produce("sealed", value, on_delivery=lambda e, _m: e and failures.append(e))
-            producer.poll(0)
-        assert producer.flush(60) == 0 and not failures, failures[:3]
-        wait_until("everything is sealed", lambda: core.metrics()["towline_unsealed_bytes"] == 0, 60)
+        values = numbered(0, 3000)
+        produce(core, "sealed", values)
+        wait_until("everything is sealed", lambda: sealed(core), 60)
         status = json.loads(core.cli("storage", "status", "--json").stdout)
         assert status["cold"]["segments"] >= 2 and status["sealing"]["failures"] == 0, status
         core.kill()
