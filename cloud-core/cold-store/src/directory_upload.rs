@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kernel::ports::cold::{ColdError, ColdFuture, MIN_PART_BYTES, Upload};
+use kernel::ports::{WRITE_PIECE, begin_writing};
 use uuid::Uuid;
 
 use crate::directory::{Shared, blocking, sync_directory};
@@ -171,9 +172,16 @@ impl Writing {
         }
         let mut position = self.written;
         let mut write = || -> io::Result<u64> {
+            let mut begun = position;
             for part in parts {
-                staged.file.write_all_at(part, position)?;
-                position += part.len() as u64;
+                for piece in part.chunks(WRITE_PIECE) {
+                    staged.file.write_all_at(piece, position)?;
+                    position += piece.len() as u64;
+                    if position - begun >= WRITE_PIECE as u64 {
+                        begin_writing(&staged.file, begun, position - begun)?;
+                        begun = position;
+                    }
+                }
             }
             staged.file.sync_data()?;
             Ok(position)

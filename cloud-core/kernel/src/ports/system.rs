@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -16,6 +17,9 @@ use super::{Clock, Disk, DiskFile, Ports};
 
 /// Parts in one vectored write; Linux takes at most 1024 (UIO_MAXIOV).
 const MAX_PARTS: usize = 1024;
+/// Bytes in one vectored write. The device has the pieces of a large write to do while the next ones are copied, and the page cache takes them in pages
+/// of that size at most: a larger one has to be found, and is often memory that the machine has not used before, which costs several times the copy.
+pub const WRITE_PIECE: usize = 512 * 1024;
 /// Zeros written at a time where the file system cannot reserve room.
 const ZEROS: usize = 1024 * 1024;
 
@@ -121,26 +125,17 @@ struct SystemFile {
 impl DiskFile for SystemFile {
     fn write_at(&self, position: u64, parts: &[&[u8]]) -> io::Result<()> {
         let mut position = position;
-        for parts in parts.chunks(MAX_PARTS) {
-            let mut slices: Vec<IoSlice<'_>> = parts
-                .iter()
-                .filter(|p| !p.is_empty())
-                .map(|p| IoSlice::new(p))
-                .collect();
-            let mut rest = slices.as_mut_slice();
-            while !rest.is_empty() {
-                match rustix::io::pwritev(&self.file, rest, position) {
-                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                    Ok(written) => {
-                        position += written as u64;
-                        IoSlice::advance_slices(&mut rest, written);
-                    }
-                    Err(Errno::INTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
+        let mut rest = Parts { parts, written: 0 };
+        let mut piece = Vec::with_capacity(parts.len().min(MAX_PARTS));
+        loop {
+            let bytes = rest.next_piece(&mut piece);
+            self.write_piece(position, &mut piece)?;
+            if rest.parts.is_empty() {
+                return Ok(());
             }
+            begin_writing(&self.file, position, bytes)?;
+            position += bytes;
         }
-        Ok(())
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
@@ -181,7 +176,57 @@ impl DiskFile for SystemFile {
     }
 }
 
+/// What is left of a write.
+struct Parts<'a, 'b> {
+    parts: &'b [&'a [u8]],
+    /// How much of the first part is written.
+    written: usize,
+}
+
+impl<'a> Parts<'a, '_> {
+    /// Puts what is written next into `piece`, and says how many bytes that is.
+    fn next_piece(&mut self, piece: &mut Vec<IoSlice<'a>>) -> u64 {
+        piece.clear();
+        let mut room = WRITE_PIECE;
+        while let Some((part, later)) = self.parts.split_first() {
+            if room == 0 || piece.len() == MAX_PARTS {
+                break;
+            }
+            let left = part.get(self.written..).unwrap_or_default();
+            let taken = left.get(..room).unwrap_or(left);
+            if !taken.is_empty() {
+                piece.push(IoSlice::new(taken));
+            }
+            room -= taken.len();
+            if taken.len() < left.len() {
+                self.written += taken.len();
+            } else {
+                self.parts = later;
+                self.written = 0;
+            }
+        }
+        (WRITE_PIECE - room) as u64
+    }
+}
+
 impl SystemFile {
+    fn write_piece(&self, position: u64, piece: &mut [IoSlice<'_>]) -> io::Result<()> {
+        let mut position = position;
+        let mut rest = piece;
+        while !rest.is_empty() {
+            match rustix::io::pwritev(&self.file, rest, position) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    position += written as u64;
+                    IoSlice::advance_slices(&mut rest, written);
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the file `len` bytes long by writing them.
     fn write_zeros(&self, len: u64) -> io::Result<()> {
         let zeros = vec![0; ZEROS];
@@ -193,6 +238,27 @@ impl SystemFile {
             position += wanted as u64;
         }
         Ok(())
+    }
+}
+
+/// Asks the system to hand these bytes of a file to the device now, and does not wait for it: that is what a sync is for, which has less to do then.
+/// Says nothing about durability.
+#[allow(unsafe_code)]
+pub fn begin_writing(file: &File, position: u64, bytes: u64) -> io::Result<()> {
+    let (Ok(from), Ok(len)) = (i64::try_from(position), i64::try_from(bytes)) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    // SAFETY: the call is given numbers only and touches no memory of this process; `file` keeps the descriptor open meanwhile.
+    let result =
+        unsafe { libc::sync_file_range(file.as_raw_fd(), from, len, libc::SYNC_FILE_RANGE_WRITE) };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        // A system that does not know or allow it, or a kind of file that it is not for.
+        Some(libc::ENOSYS | libc::EPERM | libc::EINVAL | libc::ESPIPE) => Ok(()),
+        _ => Err(error),
     }
 }
 
@@ -233,5 +299,53 @@ impl Spawner for TokioSpawner {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(task);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_in_pieces_is_all_there_in_its_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = SystemDisk::new(dir.path()).unwrap();
+        let byte = |n: usize| u8::try_from(n % 251).unwrap();
+        let bytes: Vec<u8> = (0..5 * WRITE_PIECE + 77).map(byte).collect();
+        // Sizes of parts, used over and over: one large, pieces exactly, some empty, more than one call takes.
+        let sizes: [&[usize]; 5] = [
+            &[bytes.len()],
+            &[WRITE_PIECE],
+            &[0, WRITE_PIECE - 1, 0, 1, 3],
+            &[700],
+            &[64, 65_536, 0, 2 * WRITE_PIECE + 1],
+        ];
+        for (number, sizes) in sizes.iter().enumerate() {
+            let mut parts = Vec::new();
+            let mut left = bytes.as_slice();
+            for size in sizes.iter().cycle() {
+                let (part, later) = left.split_at((*size).min(left.len()));
+                parts.push(part);
+                left = later;
+                if left.is_empty() {
+                    break;
+                }
+            }
+            let file = disk.create(&number.to_string()).unwrap();
+            file.write_at(3, &parts).unwrap();
+            file.write_at(3, &[]).unwrap();
+            file.write_at(3, &[&[], &[]]).unwrap();
+            assert_eq!(file.len().unwrap(), 3 + bytes.len() as u64, "{sizes:?}");
+            let mut read = vec![0; bytes.len()];
+            file.read_at(3, &mut read).unwrap();
+            assert!(read == bytes, "{sizes:?}");
+        }
+    }
+
+    #[test]
+    fn a_kind_of_file_that_cannot_be_written_ahead_is_none_the_worse() {
+        let (_reader, writer) = io::pipe().unwrap();
+        let pipe = File::from(std::os::fd::OwnedFd::from(writer));
+        begin_writing(&pipe, 0, 1).unwrap();
     }
 }
