@@ -33,6 +33,18 @@ pub enum OpenError {
     },
 }
 
+const NO_CREDENTIALS: &str = "no credentials could be had. Set them in the environment of the core, or run it where the cloud provides them";
+/// What object_store says when it is not the store that failed, but whoever should give the credentials: Google's and Azure's by its own words,
+/// Amazon's by the address.
+const OF_CREDENTIALS: [&str; 4] = [
+    "Error performing token request",
+    "Error getting token response body",
+    "/latest/api/token ",
+    "/latest/meta-data/iam/security-credentials",
+];
+/// What object_store says when the end of an upload failed.
+const END_OF_UPLOAD: &str = "Error performing complete multipart request";
+
 /// What was tried, for the message.
 pub(crate) struct Call<'a> {
     pub verb: &'static str,
@@ -66,6 +78,15 @@ impl Call<'_> {
         use object_store::Error as E;
         let text = chain(error);
         let said = Said::find(&text);
+        // Before everything else: a status is not the store's then, and a 404 does not mean that an object is missing.
+        if OF_CREDENTIALS.iter().any(|words| text.contains(words)) {
+            return match said.status {
+                Some(status) => self.unavailable(format_args!(
+                    "{NO_CREDENTIALS} (who should give them answers {status})"
+                )),
+                None => self.unavailable(NO_CREDENTIALS),
+            };
+        }
         if said.code.as_deref() == Some("NoSuchBucket")
             || said.code.as_deref() == Some("ContainerNotFound")
         {
@@ -82,9 +103,7 @@ impl Call<'_> {
                 self.unavailable(said)
             }
             E::AlreadyExists { .. } => ColdError::Exists(self.key.to_owned()),
-            E::PermissionDenied { .. } | E::Unauthenticated { .. } => self.refused(format_args!(
-                "{said}. Check the credentials in the environment of the core, and that they may read, write, list and delete there"
-            )),
+            E::PermissionDenied { .. } | E::Unauthenticated { .. } => self.not_allowed(&said),
             E::NotSupported { .. }
             | E::NotImplemented { .. }
             | E::InvalidPath { .. }
@@ -93,6 +112,12 @@ impl Call<'_> {
             | E::UnknownConfigurationKey { .. } => self.refused(said),
             _ => self.by_status(error, &text, said),
         }
+    }
+
+    fn not_allowed(&self, said: &Said) -> ColdError {
+        self.refused(format_args!(
+            "{said}. Check the credentials in the environment of the core, and that they may read, write, list and delete there"
+        ))
     }
 
     fn by_status(&self, error: &object_store::Error, text: &str, said: Said) -> ColdError {
@@ -107,16 +132,23 @@ impl Call<'_> {
         }
         match said.status {
             Some(408 | 425 | 429 | 500..=599) => self.unavailable(said),
-            Some(301 | 307 | 308) => self.refused(format_args!("{said}. Correct the region in cold-url")),
+            // Google's lists and ends of uploads come without a kind.
+            Some(401 | 403) => self.not_allowed(&said),
+            Some(404) if text.contains(END_OF_UPLOAD) => ColdError::NotFound(self.key.to_owned()),
+            Some(301 | 307 | 308) => {
+                self.refused(format_args!("{said}. Correct the region in cold-url"))
+            }
             Some(_) => self.refused(said),
             // A store in memory knows no statuses.
-            None if text.contains("Wanted range") => self.refused("a range past the end of the object"),
-            None if text.contains("redirect without LOCATION") => {
-                self.refused("it answers with a redirection to nowhere. Correct the region in cold-url")
+            None if text.contains("Wanted range") => {
+                self.refused("a range past the end of the object")
             }
-            None if text.contains("credential") || text.contains("token") => self.unavailable(
-                "no credentials could be had. Set them in the environment of the core, or run it where the cloud provides them",
+            None if text.contains("redirect without LOCATION") => self.refused(
+                "it answers with a redirection to nowhere. Correct the region in cold-url",
             ),
+            None if text.contains("credential") || text.contains("token") => {
+                self.unavailable(NO_CREDENTIALS)
+            }
             None => self.unavailable(said),
         }
     }
@@ -230,6 +262,21 @@ mod tests {
             "411 Length Required",
         ] {
             assert!(matches!(status(line), ColdError::Refused(_)), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_gives_credentials_is_not_the_store() {
+        let token = "Error performing token request: Error performing GET http://metadata.google.internal/x in 1ms - Server returned non-2xx \
+                     status code: 404 Not Found: ";
+        let amazon = "Error performing GET http://169.254.169.254/latest/meta-data/iam/security-credentials/ in 1ms - Server returned non-2xx \
+                      status code: 404 Not Found: ";
+        for text in [token, amazon] {
+            let error = CALL.failed(&generic(text));
+            assert!(
+                matches!(&error, ColdError::Unavailable(text) if text.contains("no credentials could be had") && text.contains("404")),
+                "{error}"
+            );
         }
     }
 

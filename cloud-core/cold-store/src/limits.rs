@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one attempt may take before its bytes are counted.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long one attempt to put the parts of an upload together may take: both Amazon and Google say "several minutes".
+pub const FINISH_TIMEOUT: Duration = Duration::from_secs(180);
 /// Slowest link that is lived with, in bytes per second: an attempt may take longer by its bytes at this rate.
 pub const SLOWEST_BYTES_PER_SECOND: u64 = 128 * 1024;
 /// Attempts at one request; whoever asked hears of the failure then, and may ask again.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kernel::ports::ColdStore;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::memory::InMemory;
 use object_store::multipart::MultipartStore;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
@@ -67,6 +67,8 @@ pub(crate) fn open(place: Place, patience: Patience) -> Result<Arc<dyn ColdStore
             if let Some(endpoint) = endpoint {
                 builder = builder.with_base_url(endpoint.as_str().trim_end_matches('/'));
             }
+            let from_environment = builder.get_config_value(&GoogleConfigKey::BaseUrl);
+            no_hidden_http(endpoint, from_environment, &location)?;
             let client = builder.build().map_err(wrong)?;
             Ok(store(client, prefix, &location, false, patience))
         }

@@ -9,6 +9,7 @@ use object_store::{MultipartId, ObjectStore, PutPayload};
 
 use crate::limits;
 use crate::remote::Shared;
+use crate::retry::Patience;
 
 pub(crate) struct RemoteUpload<S: ObjectStore + MultipartStore> {
     shared: Arc<Shared<S>>,
@@ -91,9 +92,11 @@ impl<S: ObjectStore + MultipartStore> RemoteUpload<S> {
             return self.shared.put(&self.key, Vec::new()).await;
         }
         let path = self.shared.path(&self.key)?;
-        let finished = self
-            .shared
-            .patience
+        let patience = Patience {
+            attempt: self.shared.patience.finish,
+            ..self.shared.patience
+        };
+        let finished = patience
             .persist(&call, 0, |_| {
                 let (store, call, path, parts) =
                     (&self.shared.store, &call, &path, self.parts.clone());

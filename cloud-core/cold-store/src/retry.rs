@@ -16,6 +16,8 @@ pub struct Patience {
     pub attempts: u32,
     /// Time of one attempt, not counting the bytes it moves.
     pub attempt: Duration,
+    /// Time of one attempt to put the parts of an upload together.
+    pub finish: Duration,
     /// Pause after the first failure; doubles with each.
     pub first_pause: Duration,
     /// Longest pause.
@@ -27,6 +29,7 @@ impl Default for Patience {
         Patience {
             attempts: limits::ATTEMPTS,
             attempt: limits::ATTEMPT_TIMEOUT,
+            finish: limits::FINISH_TIMEOUT,
             first_pause: limits::FIRST_PAUSE,
             longest_pause: limits::LONGEST_PAUSE,
         }

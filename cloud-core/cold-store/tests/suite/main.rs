@@ -1,6 +1,6 @@
-//! Every cold store passes the suite of the port ([`port`]); a directory and a real S3 server have more to show.
+//! Every cold store passes the suite of the port ([`port`]); a directory and servers over a network have more to show.
 
 mod directory;
 mod port;
-mod s3;
+mod remote;
 mod support;

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use crate::support;
 use crate::support::azure_server::{AzureServer, CONTAINER};
-use crate::support::pattern;
-use crate::support::s3_server::S3Server;
+use crate::support::{pattern, servers};
 use bytes::Bytes;
 use cold_store::{Checked, check, open};
 use kernel::ports::MemoryColdStore;
@@ -219,31 +218,20 @@ async fn directory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3() {
-    let Some(server) = S3Server::start() else {
-        return;
-    };
-    let url = server.url(server.address, "some/prefix");
-    let store = open(&url, support::patience()).unwrap();
-    assert_eq!(
-        (store.location(), store.is_local()),
-        (
-            format!("s3://cold/some/prefix at http://{}", server.address),
-            false
-        )
-    );
-    suite(store).await;
-    // And without a prefix, where the other's keys are seen with their whole name.
-    let whole = open(&server.url(server.address, ""), support::patience()).unwrap();
-    suite(whole.clone()).await;
-    assert_eq!(
-        whole
-            .list("some/prefix/other/segments/")
-            .await
-            .unwrap()
-            .len(),
-        19
-    );
+async fn s3_and_google() {
+    for server in servers() {
+        let url = server.url(server.address(), "some/prefix");
+        let store = open(&url, support::patience()).unwrap();
+        let (place, _) = url.split_once('?').unwrap();
+        let location = format!("{place} at http://{}", server.address());
+        assert_eq!((store.location(), store.is_local()), (location, false));
+        suite(store).await;
+        // And without a prefix, where the other's keys are seen with their whole name.
+        let whole = open(&server.url(server.address(), ""), support::patience()).unwrap();
+        suite(whole.clone()).await;
+        let others = whole.list("some/prefix/other/segments/").await.unwrap();
+        assert_eq!(others.len(), 19);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

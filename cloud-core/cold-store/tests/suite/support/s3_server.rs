@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::Server;
+
 pub const BUCKET: &str = "cold";
 const REGION: &str = "us-east-1";
 /// The server gets the same credentials as the client, which has them from the environment.
@@ -12,7 +14,7 @@ const ACCESS_KEY: &str = "AWS_ACCESS_KEY_ID";
 const SECRET_KEY: &str = "AWS_SECRET_ACCESS_KEY";
 
 pub struct S3Server {
-    pub address: SocketAddr,
+    address: SocketAddr,
     process: Child,
     _directory: tempfile::TempDir,
 }
@@ -66,9 +68,14 @@ impl S3Server {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
 
-    /// The URL of its bucket, by way of `through` (a proxy, or itself).
-    pub fn url(&self, through: SocketAddr, prefix: &str) -> String {
+impl Server for S3Server {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn url(&self, through: SocketAddr, prefix: &str) -> String {
         format!("s3://{BUCKET}/{prefix}?endpoint=http://{through}&region={REGION}")
     }
 }
