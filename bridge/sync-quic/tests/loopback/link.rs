@@ -257,8 +257,8 @@ async fn of_several_cores_the_one_that_answers() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_core_that_stops_does_not_wait_for_an_edge_that_is_far_away() {
+/// How long a core takes to stop while an edge 800 ms away is connected, which hears of it.
+async fn time_to_stop() -> Duration {
     let core = core();
     let identity = core.enrol("e1").await.unwrap();
     let link = Relay::to(&core.address).await;
@@ -275,10 +275,7 @@ async fn a_core_that_stops_does_not_wait_for_an_edge_that_is_far_away() {
     let (_edge, mut events) = edge.unwrap();
     let began = std::time::Instant::now();
     core.listener.close().await;
-    // Three probe timeouts are 5 s here.
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(4), "{took:?}");
-    // It hears of it all the same.
     let heard = events.next().await;
     assert!(
         matches!(
@@ -290,4 +287,19 @@ async fn a_core_that_stops_does_not_wait_for_an_edge_that_is_far_away() {
         ),
         "{heard:?}"
     );
+    took
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_core_that_stops_does_not_wait_for_an_edge_that_is_far_away() {
+    // Three probe timeouts are 5 s here, which it would wait every time; a machine that stands still does so now and then.
+    let mut times = Vec::new();
+    for _ in 0..3 {
+        let took = time_to_stop().await;
+        if took < Duration::from_secs(4) {
+            return;
+        }
+        times.push(took);
+    }
+    panic!("{times:?}");
 }
