@@ -139,6 +139,10 @@ class Machine:
             time.sleep(0.05)
         raise AssertionError(f"the edge did not come up:\n{said[-4000:]}")
 
+    def said(self):
+        """All that the machine's console has shown."""
+        return (self.folder / "console").read_bytes().decode(errors="replace")
+
     def cut(self):
         self.process.kill()
         self.process.wait()

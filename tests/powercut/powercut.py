@@ -40,6 +40,7 @@ class Mqtt:
         self.send(0x10, body)
         kind, body = self.receive()
         assert kind == 0x20 and body[1] == 0, f"refused: {body!r}"
+        self.session_present = body[0] == 1
 
     def send(self, kind, body):
         left, size = len(body), b""
@@ -128,6 +129,8 @@ class Names:
 def audit(port, expected, heard):
     """Reads all that the session has not read, until everything expected was heard."""
     auditor = Mqtt(port, AUDITOR, clean=False)
+    if expected and not auditor.session_present:
+        print("the edge does not know the session any more")
     auditor.send(0x82, struct.pack(">H", 1) + struct.pack(">H", 6) + b"load/#" + b"\1")
     last = {}
     disorder = 0
@@ -149,8 +152,10 @@ def audit(port, expected, heard):
             auditor.send(0x40, packet)
             if expected <= heard:
                 break
-    except (OSError, EOFError):
-        pass
+    except TimeoutError:
+        print(f"nothing came for {SILENCE:.0f} s")
+    except (OSError, EOFError) as error:
+        print(f"the connection ended: {error!r}")
     auditor.socket.close()
     return disorder
 
@@ -199,6 +204,10 @@ def cuts(folder, given, dice):
             if disorder:
                 print(f"DISORDER: {disorder} messages came behind newer ones")
             if missing or disorder:
+                kept = given.cache / f"failed-{given.seed}-{cut}.img"
+                kept.write_bytes(platter.now)
+                print(f"{aside:.0f} segments set aside; the disk as it is now is kept in {kept}; what the edge said last:")
+                print(guest.said()[-4000:])
                 return 1
             # What was heard need not be expected again.
             expected.clear()
