@@ -20,7 +20,7 @@ for module in {modules}; do insmod /modules/$module.ko; done
 ip link set lo up
 ip link set eth0 up
 ip addr add 10.0.2.15/24 dev eth0
-mount -t ext4 /dev/vda /data || echo "the file system can not be mounted"
+mount -t ext4 /dev/vda /data || {{ echo "the file system can not be mounted"; exit 1; }}
 exec /towline-edge --data-dir /data/edge --listen-mqtt 0.0.0.0:1883 --allow-anonymous=true --listen-admin 0.0.0.0:9100 2>&1
 """
 

@@ -231,6 +231,7 @@ def cuts(folder, given, dice):
             for publisher in load:
                 publisher.join(timeout=30)
             sectors, survived = platter.cut()
+            platter.check(folder)
             expected = set().union(*(publisher.acknowledged for publisher in load))
             print(
                 f"cut {cut + 1:2}: up in {took:.1f} s, {aside:.0f} segments set aside; {len(expected)} messages acknowledged since, "
