@@ -12,8 +12,10 @@ import threading
 import time
 import urllib.request
 
-import disk
-import machine
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "harness"))
+
+import disk  # noqa: E402
+from guest import Guest  # noqa: E402
 
 DISK = 192 * 1024 * 1024
 # Unacknowledged messages of one publisher.
@@ -184,17 +186,14 @@ def main():
 
 
 def cuts(folder, given, dice):
-    image, modules = machine.kernel(given.cache)
-    archive = folder / "initramfs"
-    machine.initramfs(archive, given.edge, modules)
     platter = disk.Disk(disk.formatted(folder, DISK), dice)
     server = disk.Server(platter, folder / "disk")
-    guest = machine.Machine(folder, image, archive, folder / "disk")
+    guest = Guest(folder, given.cache, given.edge, folder / "disk")
     names, expected, heard = Names(), set(), set()
     lost = 0
     try:
         for cut in range(given.cuts + 1):
-            took = guest.boot()
+            took = guest.start()
             disorder = audit(guest.mqtt, expected, heard)
             missing = expected - heard
             lost += len(missing)
