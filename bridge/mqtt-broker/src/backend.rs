@@ -2,8 +2,10 @@
 //! edge and in the core; everything in which they differ is in this trait.
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use mqtt_codec::{PacketId, TopicFilter};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use mqtt_session::{ClientId, FeedId, Message, MessageProperties, Position, SharedMessage};
@@ -265,6 +267,15 @@ pub trait Backend: Send + Sync + 'static {
         positions: &[(FeedId, Position)],
         feeds_generation: u64,
     ) -> impl Future<Output = Vec<FeedId>> + Send;
+
+    /// Resolves when `feeds_generation` differs from the given one. Every connection with a subscription has one of these all the time, so a host
+    /// with many connections sees to it that it is small.
+    fn feeds_changed(self: &Arc<Self>, feeds_generation: u64) -> BoxFuture<'static, ()> {
+        let backend = self.clone();
+        Box::pin(async move {
+            backend.wait(&[], feeds_generation).await;
+        })
+    }
 
     // Shared subscriptions (MQTT 5 section 4.8.2). A group is named by the whole filter `$share/{ShareName}/{filter}`, which is a valid one
     // (`TopicFilter::share`). It exists as long as it has a member, connected or not, and gives each message that is acknowledged after it

@@ -86,7 +86,7 @@ pub(crate) struct Connection<B: Backend, S> {
     /// QoS 2, of such messages: packet ids that the client has not released. Storage knows nothing of them.
     pub(crate) unstored_ids: BTreeSet<PacketId>,
     /// A packet that must wait until everything before it is stored: SUBSCRIBE must see the retained messages set before it.
-    deferred: Option<Packet>,
+    deferred: Option<Box<Packet>>,
     pub(crate) delivery: Delivery<B>,
     pub(crate) shared: SharedDelivery<B>,
     pub(crate) mailbox: Arc<Mailbox>,
@@ -353,6 +353,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         if self.input.is_empty() {
             self.input = BytesMut::new();
         }
+        self.session.trim();
         taken
     }
 
@@ -360,7 +361,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         let now_ms = self.broker.backend.now_ms();
         while !self.is_full() && self.heard_at().is_none() {
             let packet = match self.deferred.take() {
-                Some(packet) => packet,
+                Some(packet) => *packet,
                 None => match self.decoder.decode(&mut self.input).map_err(Close::from)? {
                     Some(packet) => packet,
                     None => break,
@@ -374,7 +375,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 self.publish_gathered();
             }
             if waits && !self.publishing.is_empty() {
-                self.deferred = Some(packet);
+                self.deferred = Some(Box::new(packet));
                 break;
             }
             *packets += 1;

@@ -92,7 +92,7 @@ pub(crate) struct Delivery<B: Backend> {
     /// The session took nothing: too much is unacknowledged.
     window_full: bool,
     reads: Running<ReadDone>,
-    wait: Option<BoxFuture<'static, Vec<FeedId>>>,
+    wait: Option<BoxFuture<'static, ()>>,
 }
 
 impl<B: Backend> Delivery<B> {
@@ -371,8 +371,7 @@ impl<B: Backend> Delivery<B> {
         if !has_subscriptions {
             self.wait = None;
         } else if self.wait.is_none() {
-            let backend = self.backend.clone();
-            self.wait = Some(Box::pin(async move { backend.wait(&[], generation).await }));
+            self.wait = Some(self.backend.feeds_changed(generation));
         }
     }
 
@@ -400,7 +399,7 @@ impl<B: Backend> Delivery<B> {
             () = mail => {
                 self.collect().into()
             }
-            _ = others => {
+            () = others => {
                 self.wait = None;
                 Arrival::Feeds
             }

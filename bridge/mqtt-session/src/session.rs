@@ -196,6 +196,13 @@ impl Session {
         self.connection.replies.pop_front()
     }
 
+    /// Gives back what only the answers of a moment needed: one has the size of the largest packet, and most clients are silent.
+    pub fn trim(&mut self) {
+        if self.connection.replies.is_empty() {
+            self.connection.replies = VecDeque::new();
+        }
+    }
+
     /// PUBLISH and PUBREL to the client. `None` also when the next one has to wait for a save: see [`Session::wants_save`].
     pub fn poll_delivery(&mut self) -> Option<Delivery> {
         let front = self.connection.deliveries.front()?;
@@ -285,5 +292,23 @@ impl Session {
             }
         }
         lowest.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mqtt_codec::ReasonCode;
+
+    #[test]
+    fn answers_that_have_left_keep_no_memory_and_those_that_wait_stay() {
+        let mut session = Session::new(ClientId::new("a"), 1, 1);
+        session.suback(PacketId::MIN, vec![ReasonCode::SUCCESS]);
+        session.trim();
+        assert!(matches!(session.poll_reply(), Some(Packet::SubAck(_))));
+        assert!(session.connection.replies.capacity() > 0);
+        session.trim();
+        assert_eq!(session.connection.replies.capacity(), 0);
+        assert_eq!(session.poll_reply(), None);
     }
 }

@@ -2,7 +2,6 @@
 
 use crate::{FeedId, Message, Position};
 use mqtt_codec::{QoS, SubscriptionOptions, TopicFilter, TopicName};
-use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subscription {
@@ -14,8 +13,8 @@ pub struct Subscription {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Subscriptions {
-    /// In boxes: a node of the map has room for eleven, mostly there is one.
-    all: BTreeMap<TopicFilter, Box<Subscription>>,
+    /// In the order of the filters. Mostly there is one, for which a tree would have room for eleven.
+    all: Vec<(TopicFilter, Subscription)>,
     /// The filters of `all` that are not plain topics.
     wildcards: Vec<TopicFilter>,
 }
@@ -30,29 +29,57 @@ pub struct Match {
 }
 
 impl Subscriptions {
+    fn place(&self, filter: &str) -> Result<usize, usize> {
+        self.all
+            .binary_search_by(|(other, _)| other.as_str().cmp(filter))
+    }
+
+    fn find(&self, filter: &str) -> Option<&Subscription> {
+        let place = self.place(filter).ok()?;
+        self.all.get(place).map(|(_, subscription)| subscription)
+    }
+
     /// Returns whether there was one with this filter, which is replaced [MQTT-3.8.4-3].
     pub fn insert(&mut self, filter: TopicFilter, subscription: Subscription) -> bool {
-        let existed = self.all.insert(filter.clone(), Box::new(subscription));
-        let existed = existed.is_some();
-        if !existed && filter.has_wildcard() {
-            self.wildcards.push(filter);
+        match self.place(filter.as_str()) {
+            Ok(place) => {
+                if let Some((_, old)) = self.all.get_mut(place) {
+                    *old = subscription;
+                }
+                true
+            }
+            Err(place) => {
+                if filter.has_wildcard() {
+                    self.wildcards.push(filter.clone());
+                }
+                if self.all.is_empty() {
+                    self.all.reserve_exact(1);
+                }
+                self.all.insert(place, (filter, subscription));
+                false
+            }
         }
-        existed
     }
 
     pub fn remove(&mut self, filter: &TopicFilter) -> bool {
         self.wildcards.retain(|other| other != filter);
-        self.all.remove(filter).is_some()
+        match self.place(filter.as_str()) {
+            Ok(place) => {
+                self.all.remove(place);
+                true
+            }
+            Err(_) => false,
+        }
     }
 
     pub fn get(&self, filter: &TopicFilter) -> Option<&Subscription> {
-        self.all.get(filter).map(Box::as_ref)
+        self.find(filter.as_str())
     }
 
+    /// In the order of their filters.
     pub fn iter(&self) -> impl Iterator<Item = (&TopicFilter, &Subscription)> {
-        self.all
-            .iter()
-            .map(|(filter, subscription)| (filter, &**subscription))
+        let all = self.all.iter();
+        all.map(|(filter, subscription)| (filter, subscription))
     }
 
     pub fn len(&self) -> usize {
@@ -64,12 +91,11 @@ impl Subscriptions {
     }
 
     fn matching<'a>(&'a self, topic: &'a TopicName) -> impl Iterator<Item = &'a Subscription> {
-        let exact = self.all.get(topic.as_str());
+        let exact = self.find(topic.as_str());
         let wild = self.wildcards.iter().filter(|filter| filter.matches(topic));
         exact
             .into_iter()
-            .chain(wild.filter_map(|filter| self.all.get(filter)))
-            .map(Box::as_ref)
+            .chain(wild.filter_map(|filter| self.get(filter)))
     }
 
     /// `None` = nobody wants it. `tag` is the session's own.
@@ -111,7 +137,7 @@ impl Subscriptions {
 
     /// The session has read the feed up to here.
     pub fn passed(&mut self, feed: FeedId, position: Position) {
-        for subscription in self.all.values_mut() {
+        for (_, subscription) in &mut self.all {
             subscription
                 .starts
                 .retain(|(id, start)| *id != feed || position < *start);
@@ -120,7 +146,49 @@ impl Subscriptions {
 
     pub fn has_starts(&self) -> bool {
         self.all
-            .values()
-            .any(|subscription| !subscription.starts.is_empty())
+            .iter()
+            .any(|(_, subscription)| !subscription.starts.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subscription(identifier: u32) -> Subscription {
+        Subscription {
+            options: SubscriptionOptions::default(),
+            identifier: Some(identifier),
+            starts: Vec::new(),
+        }
+    }
+
+    fn identifiers(all: &Subscriptions, topic: &str) -> Vec<u32> {
+        let topic = TopicName::new(topic).unwrap();
+        let mut found: Vec<u32> = all
+            .matching(&topic)
+            .filter_map(|one| one.identifier)
+            .collect();
+        found.sort_unstable();
+        found
+    }
+
+    #[test]
+    fn each_filter_is_there_once_whatever_the_order_in_which_they_come() {
+        let filter = |text: &str| TopicFilter::new(text).unwrap();
+        let mut all = Subscriptions::default();
+        for (n, text) in ["m", "z/+", "a", "#", "m/n"].iter().enumerate() {
+            assert!(!all.insert(filter(text), subscription(n as u32)));
+        }
+        assert!(all.insert(filter("a"), subscription(7)));
+        assert_eq!(all.len(), 5);
+        let order: Vec<&str> = all.iter().map(|(filter, _)| filter.as_str()).collect();
+        assert_eq!(order, ["#", "a", "m", "m/n", "z/+"]);
+        assert_eq!(identifiers(&all, "a"), [3, 7]);
+        assert_eq!(identifiers(&all, "z/1"), [1, 3]);
+        assert!(all.remove(&filter("#")) && !all.remove(&filter("#")));
+        assert_eq!(identifiers(&all, "z/1"), [1]);
+        assert_eq!(identifiers(&all, "b"), Vec::<u32>::new());
+        assert!(all.get(&filter("#")).is_none());
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use frontend::{Context, retained as retained_layout};
+use futures_util::future::BoxFuture;
 use kernel::Command;
 use mqtt_broker::Backend;
 use mqtt_broker::backend::{
@@ -305,6 +306,10 @@ impl Backend for CoreBackend {
 
     async fn wait(&self, positions: &[(FeedId, Position)], feeds_generation: u64) -> Vec<FeedId> {
         self.feeds.wait(positions, feeds_generation).await
+    }
+
+    fn feeds_changed(self: &Arc<Self>, feeds_generation: u64) -> BoxFuture<'static, ()> {
+        self.feeds.changed(feeds_generation)
     }
 
     async fn shared_join(

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use kernel::{Kernel, PartitionId, ReadError as KernelReadError, Stream, StreamId};
 use mqtt_broker::backend::{FeedId, FeedRead, Position, ReadError, StorageError};
 use mqtt_broker::convert;
@@ -166,23 +167,27 @@ impl Feeds {
         tracing::warn!(%stream, offset, %error, "a batch cannot be unpacked and is left out for MQTT readers");
     }
 
+    /// Until there are other streams.
+    pub fn changed(&self, generation: u64) -> BoxFuture<'static, ()> {
+        let mut streams = self.generation.clone();
+        Box::pin(async move {
+            // An error means that the kernel is gone; the connection ends with the process.
+            let _ = streams.wait_for(|now| *now != generation).await;
+        })
+    }
+
     pub async fn wait(&self, positions: &[(FeedId, Position)], generation: u64) -> Vec<FeedId> {
         let positions: Vec<_> = positions
             .iter()
             .map(|(feed, position)| (partition(*feed), offset(*position)))
             .collect();
-        let mut streams = self.generation.clone();
-        let changed = async {
-            // An error means that the kernel is gone; the connection ends with the process.
-            let _ = streams.wait_for(|now| *now != generation).await;
-        };
+        let changed = self.changed(generation);
         if positions.is_empty() {
             changed.await;
             return Vec::new();
         }
         tokio::select! {
-            // In a box: every connection waits here for other streams, without positions, and has no use for the room.
-            moved = Box::pin(self.kernel.wait_stable(&positions)) => moved.into_iter().map(feed).collect(),
+            moved = self.kernel.wait_stable(&positions) => moved.into_iter().map(feed).collect(),
             () = changed => Vec::new(),
         }
     }
