@@ -117,7 +117,7 @@ def main():
         print(said[-4000:])
         return 1
     if options.markdown:
-        page.put("connections", markdown(results))
+        page.put("connections" if outside else "connections-machine", markdown(results))
     return 0
 
 
