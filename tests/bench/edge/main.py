@@ -17,6 +17,10 @@ import page  # noqa: E402
 import systems  # noqa: E402
 
 
+def tcp():
+    """The congestion control that the peers' TCP has."""
+    return pathlib.Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+
 
 def flat(value, path=()):
     """Path and value of everything that is not a table of its own; a latency is one value."""
@@ -45,7 +49,8 @@ def table(results):
 
 def markdown(results):
     names = [f"{name} {version}" for name, version in results["systems"].items()]
-    lines = [f"Taken {results['taken']} on {results['machine']}. Latencies are p50 / p99 / p99.9.", ""]
+    # What is behind TCP on a lossy link: BBR does not mind loss, CUBIC and Reno halve their rate for each.
+    lines = [f"Taken {results['taken']} on {results['machine']}; TCP with {results['tcp']}. Latencies are p50 / p99 / p99.9.", ""]
     lines += ["| | | " + " | ".join(names) + " |", "|---|---|" + "---:|" * len(names)]
     lines += ["| " + " | ".join(row) + " |" for row in table(results)]
     return "\n".join(lines) + "\n"
@@ -82,7 +87,7 @@ def main():
     if why_not := network.why_not():
         raise SystemExit(f"tests/bench/run edge makes a network namespace: {why_not}")
 
-    results = {"taken": time.strftime("%Y-%m-%d"), "machine": page.machine(), "quick": options.quick, "systems": {}, "figures": {}}
+    results = {"taken": time.strftime("%Y-%m-%d"), "machine": page.machine(), "tcp": tcp(), "quick": options.quick, "systems": {}, "figures": {}}
     with network.Network() as net:
         for name in options.only or figures.ALL:
             for system in systems.SYSTEMS:

@@ -26,9 +26,9 @@ class Suite:
     timeout: int = 300
 
 
-def programs(command, folder, cwd=CLIENTS, **environment):
+def programs(command, broker, folder, cwd=CLIENTS, **environment):
     """A program of `clients/`: `ok NAME` and `not ok NAME: why` on its standard output."""
-    environment = {**os.environ, "TMPDIR": str(folder), **environment}
+    environment = {**os.environ, "TMPDIR": str(folder), "CA_FILE": broker.ca_file, **environment}
     done = subprocess.run([str(part) for part in command], cwd=cwd, env=environment, stdout=subprocess.PIPE, text=True)
     print(done.stdout, flush=True)
     tests = []
@@ -43,28 +43,40 @@ def programs(command, folder, cwd=CLIENTS, **environment):
 
 
 def python(program):
-    return lambda broker, folder: programs([install.VENV_PYTHON, program, broker.address], folder)
+    return lambda broker, folder, scheme: programs([install.VENV_PYTHON, program, broker.url(scheme)], broker, folder)
 
 
-def mosquitto(broker, folder):
-    return programs([CLIENTS / "mosquitto.sh", broker.address], folder)
+def mosquitto(broker, folder, scheme):
+    return programs([CLIENTS / "mosquitto.sh", broker.url(scheme)], broker, folder)
 
 
-def mqttjs(broker, folder):
-    return programs(["node", CLIENTS / "mqttjs.js", f"mqtt://{broker.address}"], folder, NODE_PATH=str(install.NODE_PLACE / "node_modules"))
+def mqttjs(broker, folder, scheme):
+    # Browsers and MQTT.js know no path of MQTT over WebSocket by themselves.
+    path = "/mqtt" if scheme in ("ws", "wss") else ""
+    return programs(["node", CLIENTS / "mqttjs.js", broker.url(scheme) + path], broker, folder, NODE_PATH=str(install.NODE_PLACE / "node_modules"))
 
 
-def rumqttc(broker, folder):
-    return programs([install.RUMQTTC, broker.address], folder)
+def rumqttc(broker, folder, scheme):
+    return programs([install.RUMQTTC, broker.url(scheme)], broker, folder)
 
 
 def java(program):
     classpath = f"{install.JAVA_PLACE}/classes:{install.JAVA_PLACE}/jars/*"
-    return lambda broker, folder: programs(["java", "-cp", classpath, program, f"tcp://{broker.address}"], folder, cwd=folder)
+
+    def run(broker, folder, scheme):
+        # Java's words for the transports, and its file of authorities.
+        url = broker.url(scheme).replace("mqtts:", "ssl:").replace("mqtt:", "tcp:") + ("/mqtt" if scheme in ("ws", "wss") else "")
+        store = folder / "authorities.p12"
+        importing = ["keytool", "-importcert", "-noprompt", "-alias", "ca", "-file", broker.ca_file, "-keystore", str(store), "-storepass", "changeit"]
+        subprocess.run([*importing, "-storetype", "PKCS12"], check=True, stderr=subprocess.DEVNULL)
+        trust = [f"-Djavax.net.ssl.trustStore={store}", "-Djavax.net.ssl.trustStorePassword=changeit"]
+        return programs(["java", *trust, "-cp", classpath, program, url], broker, folder, cwd=folder)
+
+    return run
 
 
 def node_red(broker, folder):
-    return programs(["node", CLIENTS / "node-red.js", broker.host, str(broker.port)], folder, NODE_PATH=str(install.NODE_RED_PLACE / "node_modules"))
+    return programs(["node", CLIENTS / "node-red.js", broker.host, str(broker.port)], broker, folder, NODE_PATH=str(install.NODE_RED_PLACE / "node_modules"))
 
 
 def gmqtt_tests(broker, folder):
@@ -123,6 +135,19 @@ def _paho_c(name, pattern):
     return {f"paho-c {name}": suite}
 
 
+def _client(name, what, needs, run, ways=("mqtt", "mqtts", "ws", "wss")):
+    """A client over each transport that it has. Over TCP it has the name alone."""
+
+    def over(scheme):
+        return lambda broker, folder: run(broker, folder, scheme)
+
+    shown = {"mqtts": "TLS", "ws": "WebSocket", "wss": "WebSocket and TLS"}
+    return {
+        name if way == "mqtt" else f"{name} {way}": Suite(what if way == "mqtt" else f"{what}, over {shown[way]}", needs, over(way))
+        for way in ways
+    }
+
+
 SUITES = {
     **_paho_c("test1, test2", "^test[12]-"),
     **_paho_c("test15", "^test15-"),
@@ -134,13 +159,14 @@ SUITES = {
     **_paho_c("test10", "^test10-"),
     **_paho_c("test11", "^test11-"),
     "gmqtt tests": Suite("the tests in the source of gmqtt", ["venv", "gmqtt_source"], gmqtt_tests, "gmqtt-tests", 600),
-    "paho-python": Suite("paho-mqtt (Python)", ["venv"], python("paho_python.py")),
-    "aiomqtt": Suite("aiomqtt (Python)", ["venv"], python("aiomqtt_client.py")),
-    "gmqtt": Suite("gmqtt (Python)", ["venv"], python("gmqtt_client.py")),
-    "mosquitto": Suite("mosquitto_pub, mosquitto_sub, mosquitto_rr", [], mosquitto),
-    "rumqttc": Suite("rumqttc (Rust)", ["rumqttc"], rumqttc),
-    "mqttjs": Suite("MQTT.js", ["node"], mqttjs),
-    "paho-java 3": Suite("Eclipse Paho Java, org.eclipse.paho.client.mqttv3", ["java"], java("Version3")),
-    "paho-java 5": Suite("Eclipse Paho Java, org.eclipse.paho.mqttv5.client", ["java"], java("Version5")),
+    **_client("paho-python", "paho-mqtt (Python)", ["venv"], python("paho_python.py")),
+    **_client("aiomqtt", "aiomqtt (Python)", ["venv"], python("aiomqtt_client.py")),
+    **_client("gmqtt", "gmqtt (Python)", ["venv"], python("gmqtt_client.py"), ["mqtt", "mqtts"]),
+    # The tools of 2.0, which Debian 12 has, know no WebSocket.
+    **_client("mosquitto", "mosquitto_pub, mosquitto_sub, mosquitto_rr", [], mosquitto, ["mqtt", "mqtts"]),
+    **_client("rumqttc", "rumqttc (Rust)", ["rumqttc"], rumqttc),
+    **_client("mqttjs", "MQTT.js", ["node"], mqttjs),
+    **_client("paho-java 3", "Eclipse Paho Java, org.eclipse.paho.client.mqttv3", ["java"], java("Version3")),
+    **_client("paho-java 5", "Eclipse Paho Java, org.eclipse.paho.mqttv5.client", ["java"], java("Version5")),
     "node-red": Suite("Node-RED: MQTT in, function, MQTT out", ["node_red"], node_red),
 }

@@ -6,10 +6,21 @@ import sys
 
 import aiomqtt
 
-from tap import Tap, address
+from tap import Tap, Way
 
-HOST, PORT = address(sys.argv[1])
+WAY = Way(sys.argv[1])
 tap = Tap()
+
+
+def client_of(version, **options):
+    return aiomqtt.Client(WAY.host, WAY.port, protocol=version, transport=WAY.transport, tls_context=WAY.tls, **options)
+
+
+def cut(client):
+    """The connection ends without a word."""
+    stream = client._client.socket()
+    # A WebSocket of paho has the connection inside.
+    getattr(stream, "_socket", stream).shutdown(socket.SHUT_RDWR)
 
 
 async def take(client, count):
@@ -24,7 +35,7 @@ async def take(client, count):
 async def main():
     for name, version in [("3.1.1", aiomqtt.ProtocolVersion.V311), ("5", aiomqtt.ProtocolVersion.V5)]:
         with tap(f"{name}: publish and subscribe at every QoS"):
-            async with aiomqtt.Client(HOST, PORT, protocol=version) as client:
+            async with client_of(version) as client:
                 await client.subscribe(f"aiomqtt/{name}/#", qos=2)
                 for qos in (0, 1, 2):
                     for n in range(20):
@@ -34,21 +45,21 @@ async def main():
                     texts = [m.payload.decode() for m in got if str(m.topic).endswith(f"/{qos}")]
                     assert texts == [str(n) for n in range(20)], texts
         with tap(f"{name}: many at once"):
-            async with aiomqtt.Client(HOST, PORT, protocol=version, max_inflight_messages=20) as client:
+            async with client_of(version, max_inflight_messages=20) as client:
                 await client.subscribe(f"aiomqtt/{name}/many", qos=1)
                 await asyncio.gather(*(client.publish(f"aiomqtt/{name}/many", str(n), qos=1) for n in range(200)))
                 got = {m.payload.decode() for m in await take(client, 200)}
                 assert got == {str(n) for n in range(200)}
         with tap(f"{name}: retained and a will"):
             will = aiomqtt.Will(f"aiomqtt/{name}/will", "gone", qos=1)
-            async with aiomqtt.Client(HOST, PORT, protocol=version) as watcher:
+            async with client_of(version) as watcher:
                 await watcher.publish(f"aiomqtt/{name}/kept", "x", qos=1, retain=True)
                 await watcher.subscribe(f"aiomqtt/{name}/+", qos=1)
                 message = (await take(watcher, 1))[0]
                 assert message.retain and message.payload == b"x"
-                doomed = aiomqtt.Client(HOST, PORT, protocol=version, will=will)
+                doomed = client_of(version, will=will)
                 await doomed.__aenter__()
-                doomed._client.socket().shutdown(socket.SHUT_RDWR)
+                cut(doomed)
                 message = (await take(watcher, 1))[0]
                 assert message.payload == b"gone", message.payload
                 await watcher.publish(f"aiomqtt/{name}/kept", b"", qos=1, retain=True)

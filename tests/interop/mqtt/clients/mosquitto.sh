@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# mosquitto_pub, mosquitto_sub and mosquitto_rr: mosquitto.sh HOST:PORT
+# mosquitto_pub, mosquitto_sub and mosquitto_rr: mosquitto.sh mqtt://HOST:PORT or mqtts://HOST:PORT (with the authority in CA_FILE)
 set -u
-host=${1%:*} port=${1##*:} failed=0
-sub() { timeout 20 mosquitto_sub -h "$host" -p "$port" "$@"; }
-pub() { timeout 20 mosquitto_pub -h "$host" -p "$port" "$@"; }
+address=${1#*://} failed=0
+at=(-h "${address%:*}" -p "${address##*:}")
+[ "${1%%://*}" = mqtt ] || at+=(--cafile "$CA_FILE")
+sub() { timeout 20 mosquitto_sub "${at[@]}" "$@"; }
+pub() { timeout 20 mosquitto_pub "${at[@]}" "$@"; }
 
 check() { # NAME EXPECTED FOUND
     if [ "$2" = "$3" ]; then
@@ -34,7 +36,7 @@ done
 # mosquitto_rr asks, mosquitto_sub and mosquitto_pub answer.
 sub -V mqttv5 -t mosquitto/ask -C 1 -F '%R %D' >"$TMPDIR/asked" &
 sleep 1
-timeout 20 mosquitto_rr -h "$host" -p "$port" -V mqttv5 -t mosquitto/ask -e mosquitto/answer -m question -D publish correlation-data 42 >"$TMPDIR/answer" &
+timeout 20 mosquitto_rr "${at[@]}" -V mqttv5 -t mosquitto/ask -e mosquitto/answer -m question -D publish correlation-data 42 >"$TMPDIR/answer" &
 rr=$!
 wait $(jobs -p | head -1)
 read -r topic data <"$TMPDIR/asked"

@@ -1,9 +1,11 @@
-// MQTT.js: node mqttjs.js URL
+// MQTT.js: node mqttjs.js URL (the authority of a TLS listener in the file CA_FILE)
 'use strict'
 const mqtt = require('mqtt')
 const assert = require('assert')
+const fs = require('fs')
 
 const url = process.argv[2]
+const ca = process.env.CA_FILE && fs.readFileSync(process.env.CA_FILE)
 let failed = 0
 
 async function test (name, body) {
@@ -29,7 +31,7 @@ function inbox (client) {
 async function main () {
   for (const protocolVersion of [4, 5]) {
     const base = 'mqttjs/' + protocolVersion
-    const connect = options => mqtt.connectAsync(url, { protocolVersion, ...options })
+    const connect = options => mqtt.connectAsync(url, { ca, protocolVersion, ...options })
     await test(protocolVersion + ': every QoS, in order', async () => {
       const client = await connect({})
       const take = inbox(client)
@@ -74,14 +76,14 @@ async function main () {
       const other = await connect({})
       for (let n = 0; n < 50; n++) await other.publishAsync(base + '/session', String(n), { qos: 1 })
       await other.endAsync()
-      const back = mqtt.connect(url, { protocolVersion, ...options })
+      const back = mqtt.connect(url, { ca, protocolVersion, ...options })
       const got = await inbox(back)(50)
       assert.deepStrictEqual(got.map(m => Number(m.payload)), Array.from({ length: 50 }, (_, n) => n))
       await back.endAsync()
     })
   }
   await test('5: properties', async () => {
-    const client = await mqtt.connectAsync(url, { protocolVersion: 5, properties: { topicAliasMaximum: 10 } })
+    const client = await mqtt.connectAsync(url, { ca, protocolVersion: 5, properties: { topicAliasMaximum: 10 } })
     const take = inbox(client)
     await client.subscribeAsync('mqttjs/p', { qos: 1, properties: { subscriptionIdentifier: 7 } })
     const properties = { contentType: 'text/plain', responseTopic: 'answers', correlationData: Buffer.from([0, 255]), userProperties: { a: ['1', '2'], b: '3' } }

@@ -8,9 +8,9 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from tap import Tap, address
+from tap import Tap, Way
 
-HOST, PORT = address(sys.argv[1])
+WAY = Way(sys.argv[1])
 tap = Tap()
 
 
@@ -19,7 +19,9 @@ class Client:
         self.messages, self.acks = queue.Queue(), {}
         self.connected, self.acked = threading.Event(), threading.Condition()
         options = {} if version == mqtt.MQTTv5 else {"clean_session": clean or not client_id}
-        self.paho = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id, protocol=version, **options)
+        self.paho = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id, protocol=version, transport=WAY.transport, **options)
+        if WAY.tls:
+            self.paho.tls_set_context(WAY.tls)
         self.paho.on_connect = self.on_connect
         self.paho.on_message = lambda _c, _u, message: self.messages.put(message)
         self.paho.on_publish = lambda _c, _u, mid, code, _p: self.ack(mid, code.value)
@@ -31,7 +33,7 @@ class Client:
             properties = Properties(PacketTypes.CONNECT)
             properties.SessionExpiryInterval = 0 if clean else 60
             arguments = {"clean_start": clean, "properties": properties}
-        self.paho.connect(HOST, PORT, **arguments)
+        self.paho.connect(WAY.host, WAY.port, **arguments)
         self.paho.loop_start()
         assert self.connected.wait(10), "no CONNACK"
 

@@ -1,8 +1,11 @@
-"""What a client program tells: one line a test, `ok NAME` or `not ok NAME: why`, on standard output."""
+"""What a client program is told, where the broker is, and what it tells: one line a test, `ok NAME` or `not ok NAME: why`, on standard output."""
 
 import contextlib
+import os
+import ssl
 import sys
 import traceback
+import urllib.parse
 
 
 class Tap:
@@ -24,13 +27,17 @@ class Tap:
         return 1 if self.failed else 0
 
 
-def address(text):
-    """HOST:PORT"""
-    host, port = text.rsplit(":", 1)
-    return host, int(port)
+class Way:
+    """How a broker is reached: `SCHEME://HOST:PORT` with mqtt, mqtts, ws or wss; its certificate is of the authority in the file CA_FILE."""
+
+    def __init__(self, url):
+        parts = urllib.parse.urlsplit(url)
+        self.host, self.port = parts.hostname, parts.port
+        self.transport = "websockets" if parts.scheme in ("ws", "wss") else "tcp"
+        self.tls = ssl.create_default_context(cafile=os.environ["CA_FILE"]) if parts.scheme in ("mqtts", "wss") else None
 
 
-__all__ = ["Tap", "address"]
+__all__ = ["Tap", "Way"]
 
 if __name__ == "__main__":
     sys.exit("a module of the client programs")

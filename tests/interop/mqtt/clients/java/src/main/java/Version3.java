@@ -7,7 +7,7 @@ import org.eclipse.paho.client.mqttv3.MqttConnectOptions;
 import org.eclipse.paho.client.mqttv3.MqttMessage;
 import org.eclipse.paho.client.mqttv3.persist.MemoryPersistence;
 
-/** Eclipse Paho for Java, MQTT 3.1.1: Version3 tcp://HOST:PORT */
+/** Eclipse Paho for Java, MQTT 3.1.1: Version3 URL, with tcp, ssl, ws or wss; the authority of a TLS listener is in javax.net.ssl.trustStore */
 public final class Version3 {
     private static String url;
 

@@ -13,7 +13,7 @@ import org.eclipse.paho.mqttv5.common.MqttMessage;
 import org.eclipse.paho.mqttv5.common.packet.MqttProperties;
 import org.eclipse.paho.mqttv5.common.packet.UserProperty;
 
-/** Eclipse Paho for Java, MQTT 5: Version5 tcp://HOST:PORT */
+/** Eclipse Paho for Java, MQTT 5: Version5 URL, with tcp, ssl, ws or wss; the authority of a TLS listener is in javax.net.ssl.trustStore */
 public final class Version5 {
     private static String url;
 

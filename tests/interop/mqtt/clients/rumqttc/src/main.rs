@@ -1,9 +1,10 @@
-//! rumqttc in both versions, for `tests/interop/mqtt/run`: `rumqttc_client HOST:PORT` says `ok NAME` or `not ok NAME: why`.
+//! rumqttc in both versions, for `tests/interop/mqtt/run`: `rumqttc-client SCHEME://HOST:PORT` (mqtt, mqtts, ws, wss; the authority of a TLS listener in the file
+//! that the environment's CA_FILE names) says `ok NAME` or `not ok NAME: why`.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS};
+use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS, Transport};
 use tokio::time::timeout;
 
 const WITHIN: Duration = Duration::from_secs(20);
@@ -11,9 +12,8 @@ const COUNT: usize = 50;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let address = std::env::args().nth(1).context("HOST:PORT is missing")?;
-    let (host, port) = address.rsplit_once(':').context("not HOST:PORT")?;
-    let port = port.parse()?;
+    let url = std::env::args().nth(1).context("the URL is missing")?;
+    let way = &Way::of(&url)?;
     let mut failed = false;
     let mut say = |name: &str, result: Result<()>| match result {
         Ok(()) => println!("ok {name}"),
@@ -25,14 +25,14 @@ async fn main() -> Result<()> {
     for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
         say(
             &format!("3.1.1: {qos:?}, in order"),
-            in_order(host, port, qos).await,
+            in_order(way, qos).await,
         );
     }
-    say("3.1.1: a session waits", session(host, port).await);
+    say("3.1.1: a session waits", session(way).await);
     for qos in 0..=2u8 {
         say(
             &format!("5: QoS {qos}, in order"),
-            in_order_5(host, port, qos).await,
+            in_order_5(way, qos).await,
         );
     }
     if failed {
@@ -41,10 +41,48 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-fn options(id: &str, host: &str, port: u16) -> MqttOptions {
-    let mut options = MqttOptions::new(id, host, port);
-    options.set_keep_alive(Duration::from_secs(30));
-    options
+/// Where the broker is, and how it is reached.
+struct Way {
+    /// A host, or the URL of a WebSocket: so rumqttc wants it.
+    to: String,
+    port: u16,
+    transport: Transport,
+}
+
+impl Way {
+    fn of(url: &str) -> Result<Way> {
+        let (scheme, address) = url.split_once("://").context("not SCHEME://HOST:PORT")?;
+        let (host, port) = address.rsplit_once(':').context("not HOST:PORT")?;
+        let authority = || -> Result<Vec<u8>> {
+            rustls::crypto::ring::default_provider()
+                .install_default()
+                .map_err(|_| anyhow::anyhow!("there is a provider already"))?;
+            let file = std::env::var("CA_FILE").context("CA_FILE is not set")?;
+            Ok(std::fs::read(file)?)
+        };
+        let (to, transport) = match scheme {
+            "mqtt" => (host.to_owned(), Transport::tcp()),
+            "mqtts" => (host.to_owned(), Transport::tls(authority()?, None, None)),
+            "ws" => (format!("{url}/mqtt"), Transport::ws()),
+            "wss" => (
+                format!("{url}/mqtt"),
+                Transport::wss(authority()?, None, None),
+            ),
+            other => bail!("{other} is none of mqtt, mqtts, ws, wss"),
+        };
+        Ok(Way {
+            to,
+            port: port.parse()?,
+            transport,
+        })
+    }
+
+    fn options(&self, id: &str) -> MqttOptions {
+        let mut options = MqttOptions::new(id, &self.to, self.port);
+        options.set_keep_alive(Duration::from_secs(30));
+        options.set_transport(self.transport.clone());
+        options
+    }
 }
 
 /// The payloads of the next messages.
@@ -74,9 +112,9 @@ fn numbers() -> Vec<String> {
     (0..COUNT).map(|number| number.to_string()).collect()
 }
 
-async fn in_order(host: &str, port: u16, qos: QoS) -> Result<()> {
+async fn in_order(way: &Way, qos: QoS) -> Result<()> {
     let name = format!("rumqttc/{}", qos as u8);
-    let (client, mut events) = AsyncClient::new(options(&name, host, port), 2 * COUNT);
+    let (client, mut events) = AsyncClient::new(way.options(&name), 2 * COUNT);
     client.subscribe(&name, qos).await?;
     until(&mut events, |packet| matches!(packet, Packet::SubAck(_))).await?;
     for text in numbers() {
@@ -88,9 +126,9 @@ async fn in_order(host: &str, port: u16, qos: QoS) -> Result<()> {
     Ok(())
 }
 
-async fn session(host: &str, port: u16) -> Result<()> {
+async fn session(way: &Way) -> Result<()> {
     let lasting = || {
-        let mut options = options("rumqttc-session", host, port);
+        let mut options = way.options("rumqttc-session");
         options.set_clean_session(false);
         options
     };
@@ -100,7 +138,7 @@ async fn session(host: &str, port: u16) -> Result<()> {
         .await?;
     until(&mut events, |packet| matches!(packet, Packet::SubAck(_))).await?;
     drop((client, events));
-    let (client, mut events) = AsyncClient::new(options("rumqttc-other", host, port), 2 * COUNT);
+    let (client, mut events) = AsyncClient::new(way.options("rumqttc-other"), 2 * COUNT);
     for text in numbers() {
         client
             .publish("rumqttc/session", QoS::AtLeastOnce, false, text)
@@ -115,14 +153,15 @@ async fn session(host: &str, port: u16) -> Result<()> {
     Ok(())
 }
 
-async fn in_order_5(host: &str, port: u16, qos: u8) -> Result<()> {
+async fn in_order_5(way: &Way, qos: u8) -> Result<()> {
     use rumqttc::v5::mqttbytes::qos as qos_of;
     use rumqttc::v5::mqttbytes::v5::Packet;
     use rumqttc::v5::{AsyncClient, Event, MqttOptions};
     let qos = qos_of(qos).context("a QoS")?;
     let name = format!("rumqttc5/{}", qos as u8);
-    let mut options = MqttOptions::new(&name, host, port);
+    let mut options = MqttOptions::new(&name, &way.to, way.port);
     options.set_keep_alive(Duration::from_secs(30));
+    options.set_transport(way.transport.clone());
     let (client, mut events) = AsyncClient::new(options, 2 * COUNT);
     client.subscribe(&name, qos).await?;
     let mut got = Vec::new();
