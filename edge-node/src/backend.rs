@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::select_all;
+use futures_util::future::{select_all, try_join_all};
 use mqtt_broker::backend::{
     ClientId, ClockSet, FeedId, FeedRead, Message, Position, Publish, PublishError, ReadError,
     SavedSession, StorageError, Taken,
@@ -159,12 +159,17 @@ impl Backend for EdgeBackend {
         }
     }
 
-    async fn release(&self, client: &ClientId, packet_id: PacketId) -> Result<(), StorageError> {
-        let packet = PacketRef {
+    async fn release(
+        &self,
+        client: &ClientId,
+        packet_ids: &[PacketId],
+    ) -> Result<(), StorageError> {
+        let packets = packet_ids.iter().map(|packet_id| PacketRef {
             client: client.as_str().to_owned(),
             packet_id: packet_id.get(),
-        };
-        self.store.release(packet).await.map_err(failed)
+        });
+        let released = packets.map(|packet| self.store.release(packet));
+        try_join_all(released).await.map(drop).map_err(failed)
     }
 
     async fn unreleased(&self, client: &ClientId) -> Result<Vec<PacketId>, StorageError> {

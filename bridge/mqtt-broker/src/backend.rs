@@ -138,14 +138,17 @@ pub trait Backend: Send + Sync + 'static {
         exactly_once: Option<(ClientId, PacketId)>,
     ) -> impl Future<Output = Result<(), PublishError>> + Send;
 
-    /// [`Backend::publish`] for messages that one connection sent together, none of them retained or of QoS 2: an answer for each, in order. A host
-    /// that writes them together spares what each of them would cost alone.
+    /// [`Backend::publish`] for messages that one connection sent together, none of them retained; with those of QoS 2 their packet ids. An answer for
+    /// each, in order. A host that writes them together spares what each of them would cost alone.
     fn publish_all(
         &self,
-        publishes: Vec<Publish>,
+        publishes: Vec<(Publish, Option<PacketId>)>,
     ) -> impl Future<Output = Vec<Result<(), PublishError>>> + Send {
-        let each = publishes.into_iter();
-        let each: Vec<_> = each.map(|publish| self.publish(publish, None)).collect();
+        let each = publishes.into_iter().map(|(publish, packet_id)| {
+            let exactly_once = packet_id.map(|id| (publish.publisher.clone(), id));
+            self.publish(publish, exactly_once)
+        });
+        let each: Vec<_> = each.collect();
         futures_util::future::join_all(each)
     }
 
@@ -162,13 +165,13 @@ pub trait Backend: Send + Sync + 'static {
         std::future::ready(Err(PublishError::TopicNameInvalid(refused)))
     }
 
-    /// PUBREL came: takes the packet id from the client's unreleased ones. PUBCOMP is sent after this resolves.
-    /// An unknown id is not an error. Resolves when the release is durable: the client re-uses the id after PUBCOMP, and
+    /// PUBRELs came: takes the packet ids from the client's unreleased ones. PUBCOMPs are sent after this resolves.
+    /// An unknown id is not an error. Resolves when the release is durable: the client re-uses an id after PUBCOMP, and
     /// a release that a crash forgot would make its next message look like a repetition, and lose it.
     fn release(
         &self,
         client: &ClientId,
-        packet_id: PacketId,
+        packet_ids: &[PacketId],
     ) -> impl Future<Output = Result<(), StorageError>> + Send;
 
     /// QoS 2 messages of this client that were stored and not yet released. Asked once a connection.

@@ -341,7 +341,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     async fn take_packets(&mut self) -> Result<bool, End> {
         let mut packets = 0;
         let taken = self.take_each(&mut packets).await;
-        self.publish_gathered();
+        self.give_gathered();
         if let Some(passing) = &mut self.passing {
             passing.flush(&self.broker.metrics);
         }
@@ -372,7 +372,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 Packet::Subscribe(_) | Packet::Unsubscribe(_) | Packet::Disconnect(_)
             );
             if waits {
-                self.publish_gathered();
+                self.give_gathered();
             }
             if waits && !self.publishing.is_empty() {
                 self.deferred = Some(Box::new(packet));

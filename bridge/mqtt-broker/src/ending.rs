@@ -24,7 +24,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             passing.settle(&self.broker.metrics).await;
         }
         self.shared.stop();
-        self.publish_gathered();
+        self.give_gathered();
         while let Some(done) = self.publishing.next().await {
             // A failure has nobody to be told to any more. What comes after it is waited for: until then its numbers are with the backend.
             let _ = self.published(done);

@@ -39,7 +39,7 @@ pub(crate) enum Done {
     /// A QoS 2 message that had been stored before: only its place in the order of answers was kept.
     Repeated { packet_id: PacketId },
     Released {
-        packet_id: PacketId,
+        packet_ids: Vec<PacketId>,
         result: Result<(), StorageError>,
     },
 }
@@ -50,12 +50,15 @@ pub(crate) struct Answer {
     packet_id: Option<PacketId>,
 }
 
-/// Messages that were read together and go to the backend together.
+/// What was read together and goes to the backend together.
 #[derive(Default)]
 pub(crate) struct Gathered {
-    publishes: Vec<Publish>,
+    /// With the packet ids of those of QoS 2.
+    publishes: Vec<(Publish, Option<PacketId>)>,
     answers: Vec<Answer>,
     bytes: usize,
+    /// Of PUBREL.
+    releases: Vec<PacketId>,
 }
 
 /// What one filter of a SUBSCRIBE came to.
@@ -80,7 +83,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             Packet::PubComp(ack) => self.session.handle_pubcomp(&ack),
             Packet::PubRel(ack) => {
                 if self.session.handle_pubrel(&ack) {
-                    self.release(ack.packet_id)?;
+                    self.release(ack.packet_id);
                 }
             }
             Packet::Subscribe(subscribe) => Box::pin(self.subscribe(subscribe)).await?,
@@ -145,18 +148,20 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 self.publishing_bytes += bytes;
                 self.publishing_messages += 1;
                 let publisher = self.session.client_id().clone();
-                if qos != QoS::ExactlyOnce && !message.retain && due_ms.is_none() {
+                let exactly_once = packet_id.filter(|_| qos == QoS::ExactlyOnce);
+                if !message.retain && due_ms.is_none() {
                     let gathered = &mut self.gathered;
-                    gathered.publishes.push(Publish { message, publisher });
+                    let publish = Publish { message, publisher };
+                    gathered.publishes.push((publish, exactly_once));
                     gathered.answers.push(Answer { qos, packet_id });
                     gathered.bytes += bytes;
                     if gathered.publishes.len() >= limits::GATHERED {
-                        self.publish_gathered();
+                        self.give_gathered();
                     }
                     return Ok(());
                 }
                 // Those before it are given early before this one is noted.
-                self.publish_gathered();
+                self.give_gathered();
                 let hub = &self.broker.hub;
                 // Retained. What is published later has no place among what is published now.
                 let ticket = match due_ms {
@@ -164,9 +169,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                     Some(_) => None,
                 };
                 let backend = self.broker.backend.clone();
-                let exactly_once = packet_id
-                    .filter(|_| qos == QoS::ExactlyOnce)
-                    .map(|id| (publisher.clone(), id));
+                let exactly_once = exactly_once.map(|id| (publisher.clone(), id));
                 self.begin(Box::pin(async move {
                     let publish = Publish { message, publisher };
                     let result = match due_ms {
@@ -189,7 +192,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
 
     /// At once, if nothing before it waits for storage: answers go out in the order of what they answer [MQTT-4.6.0-2, 4.6.0-3].
     fn answer_in_order(&mut self, done: Done) -> Result<(), End> {
-        self.publish_gathered();
+        self.give_gathered();
         if self.publishing.is_empty() {
             return self.published(done);
         }
@@ -199,20 +202,40 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
 
     /// Behind everything that came before.
     fn begin(&mut self, work: BoxFuture<'static, Done>) {
-        self.publish_gathered();
+        self.give_gathered();
         self.publishing.push_back(work);
     }
 
-    /// Gives the backend what was gathered, if something was.
-    pub(crate) fn publish_gathered(&mut self) {
-        if self.gathered.publishes.is_empty() {
-            return;
-        }
+    /// Gives the backend what was gathered, if something was. PUBCOMP and the answers to PUBLISH have no order among each other.
+    pub(crate) fn give_gathered(&mut self) {
         let Gathered {
-            mut publishes,
+            publishes,
             answers,
             bytes,
+            releases,
         } = std::mem::take(&mut self.gathered);
+        if !publishes.is_empty() {
+            self.publish_all(publishes, answers, bytes);
+        }
+        if !releases.is_empty() {
+            let backend = self.broker.backend.clone();
+            let client = self.session.client_id().clone();
+            self.publishing.push_back(Box::pin(async move {
+                let result = backend.release(&client, &releases).await;
+                Done::Released {
+                    packet_ids: releases,
+                    result,
+                }
+            }));
+        }
+    }
+
+    fn publish_all(
+        &mut self,
+        mut publishes: Vec<(Publish, Option<PacketId>)>,
+        answers: Vec<Answer>,
+        bytes: usize,
+    ) {
         let ticket = self.give_early(&mut publishes);
         let backend = self.broker.backend.clone();
         self.publishing.push_back(Box::pin(async move {
@@ -227,16 +250,17 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     }
 
     /// Gives those of QoS 0 to who may have them before they are stored, and them the numbers by which they are known again: see `early.rs`.
-    fn give_early(&self, publishes: &mut [Publish]) -> Option<Ticket> {
+    fn give_early(&self, publishes: &mut [(Publish, Option<PacketId>)]) -> Option<Ticket> {
         let hub = &self.broker.hub;
-        let is_early = |publish: &&mut Publish| publish.message.qos == QoS::AtMostOnce;
-        let count = publishes.iter_mut().filter(is_early).count();
+        let is_early = |publish: &Publish| publish.message.qos == QoS::AtMostOnce;
+        let count = publishes.iter().filter(|(one, _)| is_early(one)).count();
         if count == 0 {
             return None;
         }
         let ticket = hub.early.begin(count as u64);
         let mut number = ticket.first;
-        let mut all = publishes.iter_mut().filter(is_early).peekable();
+        let all = publishes.iter_mut().map(|(publish, _)| publish);
+        let mut all = all.filter(|publish| is_early(publish)).peekable();
         while let Some(first) = all.peek() {
             let topic = first.message.topic.clone();
             let route = hub.early.route(hub.router(), &topic);
@@ -284,20 +308,12 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         passing.publish(message, route, retained, &self.broker.metrics)
     }
 
-    fn release(&mut self, packet_id: PacketId) -> Result<(), End> {
+    fn release(&mut self, packet_id: PacketId) {
         if self.unstored_ids.remove(&packet_id) {
-            let result = Ok(());
-            return self.answer_in_order(Done::Released { packet_id, result });
+            self.session.released(packet_id);
+        } else {
+            self.gathered.releases.push(packet_id);
         }
-        let backend = self.broker.backend.clone();
-        let client = self.session.client_id().clone();
-        self.begin(Box::pin(async move {
-            Done::Released {
-                packet_id,
-                result: backend.release(&client, packet_id).await,
-            }
-        }));
-        Ok(())
     }
 
     pub(crate) fn published(&mut self, done: Done) -> Result<(), End> {
@@ -306,9 +322,11 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 self.session
                     .publish_stored(QoS::ExactlyOnce, Some(packet_id), Ok(()));
             }
-            Done::Released { packet_id, result } => {
+            Done::Released { packet_ids, result } => {
                 result?;
-                self.session.released(packet_id);
+                for packet_id in packet_ids {
+                    self.session.released(packet_id);
+                }
             }
             Done::Stored {
                 qos,

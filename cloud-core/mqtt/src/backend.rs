@@ -142,6 +142,8 @@ struct Together {
     /// Among all that were published together.
     places: Vec<usize>,
     bytes: usize,
+    /// Packet ids of QoS 2, in the same write.
+    with_it: Vec<Command>,
 }
 
 impl Together {
@@ -151,6 +153,7 @@ impl Together {
             records: Vec::new(),
             places: Vec::new(),
             bytes: 0,
+            with_it: Vec::new(),
         }
     }
 }
@@ -169,12 +172,15 @@ impl Backend for CoreBackend {
         self.store(publish, packet.into_iter().collect()).await
     }
 
-    async fn publish_all(&self, publishes: Vec<Publish>) -> Vec<Result<(), PublishError>> {
+    async fn publish_all(
+        &self,
+        publishes: Vec<(Publish, Option<PacketId>)>,
+    ) -> Vec<Result<(), PublishError>> {
         let now_ms = self.ctx.now_ms();
         let mut results: Vec<Result<(), PublishError>> = Vec::with_capacity(publishes.len());
         let mut together: Vec<Together> = Vec::new();
         let mut last: Option<(TopicName, usize)> = None;
-        for (place, publish) in publishes.iter().enumerate() {
+        for (place, (publish, packet_id)) in publishes.iter().enumerate() {
             let record = convert::new_record(publish, now_ms);
             let bytes = match self.publisher.check_size(&record) {
                 Ok(bytes) => bytes,
@@ -203,6 +209,8 @@ impl Backend for CoreBackend {
                 one.records.push(record);
                 one.places.push(place);
                 one.bytes += bytes;
+                let packet = packet_id.map(|id| self.sessions.remember(&publish.publisher, id));
+                one.with_it.extend(packet);
             }
         }
         // All of them have their places in the queues before the first is waited for.
@@ -211,7 +219,7 @@ impl Backend for CoreBackend {
             .map(|one| {
                 let verdict =
                     self.publisher
-                        .publish(one.stream, one.records, one.bytes, Vec::new());
+                        .publish(one.stream, one.records, one.bytes, one.with_it);
                 (one.places, verdict)
             })
             .collect();
@@ -245,8 +253,12 @@ impl Backend for CoreBackend {
         self.delayed.put(&publish, due_ms, packet).await
     }
 
-    async fn release(&self, client: &ClientId, packet_id: PacketId) -> Result<(), StorageError> {
-        self.sessions.release(client, packet_id).await
+    async fn release(
+        &self,
+        client: &ClientId,
+        packet_ids: &[PacketId],
+    ) -> Result<(), StorageError> {
+        self.sessions.release(client, packet_ids).await
     }
 
     async fn unreleased(&self, client: &ClientId) -> Result<Vec<PacketId>, StorageError> {

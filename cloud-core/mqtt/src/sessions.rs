@@ -120,14 +120,19 @@ impl Sessions {
     pub async fn release(
         &self,
         client: &ClientId,
-        packet_id: PacketId,
+        packet_ids: &[PacketId],
     ) -> Result<(), StorageError> {
-        let key = tables::unreleased_key(&self.namespace, client, packet_id);
-        if self.kernel.table_get(tables::UNRELEASED, &key).is_none() {
+        let mut entry = Entry::new();
+        for packet_id in packet_ids {
+            let key = tables::unreleased_key(&self.namespace, client, *packet_id);
+            if self.kernel.table_get(tables::UNRELEASED, &key).is_some() {
+                entry = entry.delete(tables::UNRELEASED, key);
+            }
+        }
+        if entry.commands.is_empty() {
             return Ok(());
         }
-        self.write(Entry::new().delete(tables::UNRELEASED, key))
-            .await
+        self.write(entry).await
     }
 
     async fn write(&self, entry: Entry) -> Result<(), StorageError> {

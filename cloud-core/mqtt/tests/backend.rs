@@ -118,7 +118,7 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
             .publish(publish("a/b", ""), Some((client.clone(), id(9))))
             .await
             .unwrap();
-        backend.release(&client, id(7)).await.unwrap();
+        backend.release(&client, &[id(7)]).await.unwrap();
         backend.publish(retained("a/r", "old"), None).await.unwrap();
         backend
             .publish(retained("a/r", "kept"), None)
@@ -155,6 +155,39 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
     backend.delete_session(&client).await.unwrap();
     assert_eq!(backend.load_session(&client).await.unwrap(), None);
     assert_eq!(backend.unreleased(&client).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn packet_ids_of_qos_2_that_came_together_are_remembered_with_their_messages_and_released_together()
+ {
+    let dir = tempfile::tempdir().unwrap();
+    let client = ClientId::new("p");
+    let numbers = [5, 1, 9, 3, 7];
+    {
+        let ctx = open(dir.path());
+        let backend = backend(&ctx);
+        let mut together = vec![(publish("a/0", "first"), None)];
+        for number in numbers {
+            let topic = format!("{}/{number}", if number < 5 { "a" } else { "b" });
+            together.push((publish(&topic, number.to_string()), Some(id(number))));
+        }
+        let too_large = vec![0; ctx.limits.message_bytes + 1];
+        together.push((publish("a/0", too_large), Some(id(11))));
+        let results = backend.publish_all(together).await;
+        assert_eq!(results[..6], [(); 6].map(Ok));
+        assert!(matches!(results[6], Err(PublishError::QuotaExceeded(_))));
+        let unknown = id(400);
+        let released = backend.release(&client, &[id(9), unknown, id(1)]).await;
+        released.unwrap();
+        ctx.kernel.shutdown().await;
+    }
+    let ctx = open(dir.path());
+    let backend = backend(&ctx);
+    assert_eq!(payloads(&backend, "a/#").await, ["first", "1", "3"]);
+    assert_eq!(payloads(&backend, "b/#").await, ["5", "9", "7"]);
+    let mut left = backend.unreleased(&client).await.unwrap();
+    left.sort_unstable();
+    assert_eq!(left, [id(3), id(5), id(7)]);
 }
 
 #[tokio::test]

@@ -220,9 +220,13 @@ impl Backend for Memory {
         Ok(())
     }
 
-    async fn release(&self, client: &ClientId, packet_id: PacketId) -> Result<(), StorageError> {
+    async fn release(
+        &self,
+        client: &ClientId,
+        packet_ids: &[PacketId],
+    ) -> Result<(), StorageError> {
         if let Some(ids) = self.state().unreleased.get_mut(client) {
-            ids.remove(&packet_id);
+            ids.retain(|id| !packet_ids.contains(id));
         }
         Ok(())
     }
