@@ -199,6 +199,22 @@ def test_a_connection_follows_the_edge_to_another_address(tmp_path):
         assert check([publisher], {"moved": read_stream(site.core, "moved", publisher.acknowledged)}) == []
 
 
+def test_a_link_with_nothing_to_say_costs_little(tmp_path):
+    with Site(tmp_path, {"rtt_ms": 60}, arguments=["--keep-alive", "1s"]) as site:
+        site.edge.wait_link("quic://", 30)
+        # What a connection finds out at its beginning.
+        time.sleep(8)
+        net = site.net
+        before, begun = (net.sent_bytes(), net.received_bytes()), time.monotonic()
+        time.sleep(20)
+        signs = time.monotonic() - begun
+        each = (net.sent_bytes() - before[0] + net.received_bytes() - before[1]) / signs
+        print(f"{each:.0f} bytes for each sign of life, both ways: {each * 30 * 86_400 / 25 / 1e6:.1f} MB in a month of one each 25 s")
+        # The reference says 140, with the headers of IP; a slow machine repeats some.
+        assert 60 < each < 300
+        assert site.edge.metrics()["towline_edge_link_connections_total"] == 1
+
+
 def test_udp_that_stops_getting_through_costs_seconds(tmp_path):
     with Site(tmp_path) as site:
         site.edge.wait_link("quic://", 30)

@@ -160,7 +160,10 @@ def test_an_operator_sees_what_waits(tmp_path):
         waiting = queue(site)["bulk"]
         assert 0 < waiting["messages"] <= 100 and waiting["priority"] == 1 and waiting["oldest_ms"] is not None
         text = site.core.cli("queue", "status", site.edge.name).stdout
-        assert "bulk" in text and "WAITING" in text, text
+        assert "bulk" in text and "WAITING" in text and "bytes for each of payload" in text, text
+        # What it costs the flash: more than the messages themselves.
+        wear = json.loads(site.core.cli("queue", "status", site.edge.name, "--json").stdout)["status"]["wear"]
+        assert wear["written_bytes"] > wear["payload_bytes"] > 100 * 1000 + 100 * 100, wear
         assert "bulk/a" in site.core.cli("queue", "peek", site.edge.name, "--lane", "bulk").stdout
         peeked = json.loads(site.core.cli("queue", "peek", site.edge.name, "-n", "3", "--json").stdout)
         assert {message["lane"] for message in peeked} == {"bulk"} and len(peeked) <= 3

@@ -8,6 +8,8 @@ import subprocess
 
 import pytest
 from daemons import EDGE, Edge
+from hanging import hanging
+from test_mqtt import Client
 
 PACKAGE = os.environ.get("TOWLINE_PACKAGE")
 needs_package = pytest.mark.skipif(not PACKAGE, reason="no package was built: tests/run arm does")
@@ -39,6 +41,32 @@ def test_a_watchdog_that_is_meant_for_another_process_hears_nothing(tmp_path):
     edge = Edge(tmp_path, environment={"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}).start()
     edge.stop()
     assert [systemd.recv(4096), systemd.recv(4096)] == [b"READY=1", b"STOPPING=1"]
+
+
+@pytest.mark.skipif("TOWLINE_EDGE_COMMAND" in os.environ, reason="nothing can be loaded into an edge that is linked statically")
+def test_an_edge_that_hangs_in_its_disk_gives_no_sign_of_life(tmp_path):
+    path = str(tmp_path / "notify")
+    systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    systemd.bind(path)
+    hang, environment = hanging(tmp_path, "/outbox/")
+    edge = Edge(tmp_path / "edge", environment=environment | {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "400000"}).start()
+    device = Client(edge.port("mqtt"))
+    device.publish("a/b", "stored")
+    hang.touch()
+    waits = device.paho.publish("a/b", "waits", 1)
+    # Signs come four times in 0.4 s; then none for two seconds.
+    systemd.settimeout(2)
+    with pytest.raises(TimeoutError):
+        for _ in range(100):
+            systemd.recv(4096)
+    assert edge.alive() and not waits.is_published(), "acknowledged while it can not be on the disk"
+    hang.unlink()
+    systemd.settimeout(30)
+    assert systemd.recv(4096) == b"WATCHDOG=1"
+    waits.wait_for_publish(30)
+    assert waits.is_published()
+    device.close()
+    edge.stop()
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +108,7 @@ def test_the_edge_starts_with_the_packaged_configuration_and_with_every_key_that
 def test_systemd_takes_the_unit_and_finds_little_exposed(unpacked, tmp_path):
     unit = (unpacked / "lib/systemd/system/towline-edge.service").read_text()
     assert "ExecStart=/usr/bin/towline-edge " in unit
+    assert "RequiresMountsFor=/var/lib/towline-edge" in unit.splitlines()
     here = tmp_path / "towline-edge.service"
     here.write_text(unit.replace("/usr/bin/towline-edge", str(unpacked / "usr/bin/towline-edge")))
     verified = subprocess.run(["systemd-analyze", "verify", "--man=no", here], capture_output=True, text=True)

@@ -2,43 +2,21 @@
 
 import json
 import queue
-import subprocess
 
 import confluent_kafka
 import paho.mqtt.client as mqtt
 import pika
 import pytest
 from daemons import Core, wait_until
+from hanging import hanging
 from log import read_stream
-
-# Calls of this take the place of the system's: as long as the file is there, those for a file of the log do not come back.
-HANGS = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-int fdatasync(int fd) {
-    int (*next)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
-    char link[64], path[4096];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t length = readlink(link, path, sizeof path - 1);
-    path[length < 0 ? 0 : length] = 0;
-    while (strstr(path, "/wal/") && access(getenv("HANG_WHILE"), F_OK) == 0) usleep(5000);
-    return next(fd);
-}
-"""
 
 
 @pytest.fixture
 def core(tmp_path):
-    (tmp_path / "hangs.c").write_text(HANGS)
-    library = tmp_path / "hangs.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(tmp_path / "hangs.c"), "-ldl"], check=True)
-    environment = {"LD_PRELOAD": str(library), "HANG_WHILE": str(tmp_path / "hang")}
+    hang, environment = hanging(tmp_path, "/wal/")
     core = Core(tmp_path / "core", ["--wal-stall-timeout", "2s"], environment).start()
-    core.hang = tmp_path / "hang"
+    core.hang = hang
     yield core
     core.hang.unlink(missing_ok=True)
     core.kill()

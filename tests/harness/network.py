@@ -144,5 +144,12 @@ class Network:
 
     def sent_bytes(self):
         """Bytes that left the site over the link, with the headers of IP, and of the (virtual) Ethernet while it is a cable."""
-        statistics = [pathlib.Path(f"/sys/class/net/{name}/statistics/rx_bytes") for name in (self.cable, self.tun)]
+        return self._bytes("rx")
+
+    def received_bytes(self):
+        """The same the other way."""
+        return self._bytes("tx")
+
+    def _bytes(self, way):
+        statistics = [pathlib.Path(f"/sys/class/net/{name}/statistics/{way}_bytes") for name in (self.cable, self.tun)]
         return sum(int(file.read_text()) for file in statistics)

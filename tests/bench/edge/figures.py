@@ -236,4 +236,20 @@ def wire(system, options):
     return result
 
 
-ALL = {"ingest": ingest, "outage": outage, "drain": drain, "alarm": alarm, "wire": wire}
+def ready(system, options):
+    """From the start of the program at the site to its ready line: with nothing in it, and after a kill with a backlog in it."""
+    if not hasattr(system, "restart_site"):
+        return {}
+    system.start(LARGE)
+    empty = sorted(system.restart_site() for _ in range(5))
+    system.net.shape(dead=True)
+    count = options.scale(2_000_000)
+    kept = publish(system, options, count, "--clients", 16, "--window", 64, "--size", 200).result()["acknowledged"]
+    full = sorted(system.restart_site() for _ in range(5))
+    assert system.waiting() >= kept, f"{system.waiting()} of {kept} are there"
+    system.net.shape()
+    shown = lambda times: f"{times[2]:.2f} s ({times[0]:.2f} to {times[-1]:.2f})"  # noqa: E731
+    return {"empty": shown(empty), "messages": kept, "with them": shown(full)}
+
+
+ALL = {"ingest": ingest, "outage": outage, "drain": drain, "alarm": alarm, "wire": wire, "ready": ready}
