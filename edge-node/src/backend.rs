@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::{select_all, try_join_all};
 use mqtt_broker::backend::{
-    ClientId, ClockSet, FeedId, FeedRead, Message, Position, Publish, PublishError, ReadError,
-    SavedSession, StorageError, Taken,
+    ClientId, ClockSet, Expiry, FeedId, FeedRead, Message, Position, Publish, PublishError,
+    ReadError, SavedSession, StorageError, Taken,
 };
 use mqtt_broker::{Backend, MemoryShares, convert};
 use mqtt_codec::{PacketId, QoS, TopicFilter, TopicName};
@@ -87,7 +87,16 @@ pub fn messages(
     out: &mut Vec<(Position, i64, Message)>,
 ) -> Result<(), String> {
     let add = frame.blind.and_then(|boot| store.boot_offset(boot));
-    let batch = frame.batch.rebased(add.unwrap_or(0));
+    messages_at(add.unwrap_or(0), frame, from, out)
+}
+
+fn messages_at(
+    add: i64,
+    frame: &Frame,
+    from: u64,
+    out: &mut Vec<(Position, i64, Message)>,
+) -> Result<(), String> {
+    let batch = frame.batch.rebased(add);
     let records = batch.records().map_err(|error| error.to_string())?;
     for (index, record) in (0..).zip(records) {
         let record = record.map_err(|error| error.to_string())?;
@@ -114,6 +123,13 @@ pub fn messages(
 }
 
 impl EdgeBackend {
+    /// What waits in the broker with a time that was stamped blind is put right when that is.
+    fn follow_clock(&self, message: &mut Message) {
+        if let Some(expiry) = &message.expires_at {
+            message.expires_at = Some(self.outbox.clock.blind(expiry.at()));
+        }
+    }
+
     fn refused(&self, error: WriteError) -> PublishError {
         if self.store.failed() {
             self.disk_failed.cancel();
@@ -136,6 +152,10 @@ impl EdgeBackend {
 impl Backend for EdgeBackend {
     fn now_ms(&self) -> i64 {
         self.outbox.clock.now_ms()
+    }
+
+    fn expires_in(&self, ms: i64) -> Expiry {
+        self.outbox.clock.expires_in(ms)
     }
 
     async fn clock_set(&self) -> ClockSet {
@@ -225,7 +245,6 @@ impl Backend for EdgeBackend {
     }
 
     async fn retained(&self, filter: &TopicFilter) -> Result<Vec<Message>, StorageError> {
-        let now = self.now_ms();
         let mut messages = Vec::new();
         let prefix = literal_prefix(filter.as_str());
         self.store
@@ -237,12 +256,18 @@ impl Backend for EdgeBackend {
                         Some(Message { topic, ..message })
                     });
                 }
-                messages.extend(message.filter(|message| {
-                    filter.matches(&message.topic) && message.expires_at.is_none_or(|at| at > now)
+                let matching = message.filter(|message| filter.matches(&message.topic));
+                messages.extend(matching.map(|mut message| {
+                    if retained.blind {
+                        self.follow_clock(&mut message);
+                    }
+                    message
                 }));
                 true
             })
             .map_err(failed)?;
+        let now = self.now_ms();
+        messages.retain(|message| !message.is_expired(now));
         for message in &mut messages {
             message.retain = true;
         }
@@ -284,8 +309,16 @@ impl Backend for EdgeBackend {
         let first = read.frames.first().map_or(next.0, |frame| frame.position);
         let mut messages = Vec::new();
         for frame in &read.frames {
-            if let Err(error) = self::messages(&self.store, frame, from.0, &mut messages) {
+            let add = frame.blind.map(|boot| self.store.boot_offset(boot));
+            let known = messages.len();
+            if let Err(error) =
+                messages_at(add.flatten().unwrap_or(0), frame, from.0, &mut messages)
+            {
                 tracing::error!(frame = frame.number, %error, "a stored batch can not be read and is passed over");
+            }
+            if add == Some(None) {
+                let blind = messages.iter_mut().skip(known);
+                blind.for_each(|(_, _, message)| self.follow_clock(message));
             }
         }
         Ok(FeedRead {

@@ -9,9 +9,10 @@ mod file;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mqtt_broker::backend::ClockSet;
+use mqtt_broker::backend::{ClockSet, Expiry};
 use parking_lot::Mutex;
 use store::Store;
 use sync_quic::Now;
@@ -64,6 +65,8 @@ pub struct Clock {
     system: fn() -> i64,
     state: Mutex<State>,
     set: watch::Sender<Option<ClockSet>>,
+    /// What the blind stamps of this start are off by, as soon as that is known: for what waits in memory with such a time.
+    off: Arc<AtomicI64>,
 }
 
 /// The system's clock, in milliseconds since 1970.
@@ -115,6 +118,7 @@ impl Clock {
             began: Instant::now(),
             system,
             set: watch::Sender::new(None),
+            off: Arc::default(),
             state: Mutex::new(State {
                 source: Source::Unknown,
                 base,
@@ -148,6 +152,21 @@ impl Clock {
             ms,
             blind: is_blind.then_some(state.blind.boot),
         }
+    }
+
+    /// When something is over that has so much time left, in milliseconds.
+    pub fn expires_in(&self, ms: i64) -> Expiry {
+        let state = self.state.lock();
+        let at = self.read(&state).saturating_add(ms);
+        match state.source {
+            Source::Unknown => Expiry::blind(at, self.off.clone()),
+            Source::System | Source::Core => at.into(),
+        }
+    }
+
+    /// A time that was stamped while the time was not known, in this start or one before it.
+    pub fn blind(&self, ms: i64) -> Expiry {
+        Expiry::blind(ms, self.off.clone())
     }
 
     /// Resolves when it has turned out that the time was wrong until then, and by how much.
@@ -200,9 +219,12 @@ impl Clock {
         if places.is_empty() {
             return Ok(());
         }
+        let off = places.first().map_or(0, |(_, add)| *add);
         for (boot, add) in places {
             store.set_boot_offset(boot, add).await?;
         }
+        // See `hear`.
+        self.off.store(off, Ordering::Relaxed);
         {
             let mut state = self.state.lock();
             state.places.clear();
@@ -238,7 +260,11 @@ impl Clock {
         let off = now.saturating_sub(before);
         let off = if off.abs() <= CLOSE { 0 } else { off };
         if off != 0 {
-            // Before anybody sees the new time.
+            // Before anybody sees the new time. A clock that was ahead is another matter: somebody may have read it just now, and by that what
+            // is put right already would be over. So that comes last, in `learn`.
+            if off > 0 {
+                self.off.store(off, Ordering::Relaxed);
+            }
             self.set.send_replace(Some(ClockSet {
                 from_ms: state.blind.first,
                 to_ms: before,
@@ -375,6 +401,25 @@ mod tests {
         let set = clock.set.borrow().unwrap();
         assert!((set.from_ms..=set.to_ms).contains(&blind.ms));
         assert!(close_to(blind.ms + set.add_ms, NOW));
+    }
+
+    #[tokio::test]
+    async fn what_expires_has_the_time_left_that_it_had() {
+        for system in [|| 1000, || NOW + 5 * YEAR, || NOW] {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open_in(dir.path(), store::Config::new(1)).unwrap();
+            let clock = begin(dir.path(), system);
+            let (waits, stored) = (clock.expires_in(60_000), clock.blind(clock.stamp().ms));
+            let left = |expiry: &Expiry| expiry.at() - clock.now_ms();
+            assert!(close_to(left(&waits), 60_000) && close_to(left(&stored), 0));
+            clock.learn(NOW, &store).await.unwrap();
+            assert!(close_to(clock.now_ms(), NOW));
+            assert!(close_to(left(&waits), 60_000) && close_to(left(&stored), 0));
+            // Nothing is put right twice.
+            clock.learn(NOW, &store).await.unwrap();
+            assert!(close_to(left(&clock.expires_in(60_000)), 60_000));
+            assert!(close_to(left(&waits), 60_000));
+        }
     }
 
     #[test]

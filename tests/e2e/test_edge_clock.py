@@ -111,6 +111,20 @@ def test_what_is_stamped_blind_has_its_right_time_in_the_core(tmp_path, clock):
         writer.paho.publish(f"clock/{word}", word, 1, retain, expiring).wait_for_publish(10)
         when[word] = time.time()
     writer.close()
+    # One that is subscribed, and takes nothing until the time is known.
+    slow = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "slow", protocol=mqtt.MQTTv5, manual_ack=True)
+    got = []
+    slow.on_message = lambda _client, _data, message: got.append(message)
+    slow.connect("127.0.0.1", edge.port("mqtt"), properties=properties(PacketTypes.CONNECT, ReceiveMaximum=1))
+    slow.loop_start()
+    wait_until("the slow device is connected", slow.is_connected)
+    slow.subscribe("clock/slow", 1)
+    time.sleep(1)
+    writer = Client(edge.port("mqtt"), version=mqtt.MQTTv5)
+    for word in ("slow 1", "slow 2"):
+        writer.paho.publish("clock/slow", word, 1, properties=expiring).wait_for_publish(10)
+        when[word] = time.time()
+    writer.close()
     # Sessions, and how much of their time is left, are no matter of what the clock says.
     away(edge, "for an hour", 3600)
     away(edge, "for seconds", 5)
@@ -132,6 +146,18 @@ def test_what_is_stamped_blind_has_its_right_time_in_the_core(tmp_path, clock):
     message = reader.next()
     assert message.payload == b"kept" and 3600 - CLOSE < message.properties.MessageExpiryInterval <= 3600
     reader.close()
+    # On the site too: what is retained, and what waited in the broker.
+    reader = Client(edge.port("mqtt"), version=mqtt.MQTTv5)
+    reader.subscribe("clock/kept", 1)
+    message = reader.next()
+    assert message.payload == b"kept" and 3600 - CLOSE < message.properties.MessageExpiryInterval <= 3600
+    reader.close()
+    wait_until("the first of the slow device", lambda: got)
+    slow.ack(got[0].mid, got[0].qos)
+    wait_until("the second of the slow device", lambda: len(got) == 2)
+    assert got[1].payload == b"slow 2" and 3600 - CLOSE < got[1].properties.MessageExpiryInterval <= 3600
+    slow.disconnect()
+    slow.loop_stop()
     wait_until("the short session has ended", lambda: edge.metrics()["towline_edge_mqtt_sessions"] == 1)
     edge.stop()
     core.stop()

@@ -122,7 +122,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 message.origin = self.session.origin(&topic);
                 message.topic = topic;
                 // Its life begins when it is published.
-                message.expires_at = message.expires_at.map(|at| at.saturating_add(delay_ms));
+                message.expires_at = message.expires_at.take().map(|at| at.later(delay_ms));
                 due_ms = Some(now_ms.saturating_add(delay_ms));
             }
         }

@@ -8,7 +8,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use mqtt_session::{ClientId, FeedId, Message, MessageProperties, Position, SharedMessage};
+pub use mqtt_session::{
+    ClientId, Expiry, FeedId, Message, MessageProperties, Position, SharedMessage,
+};
 
 /// A message as it came from a client. [`crate::convert::new_record`] makes the record of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,6 +113,14 @@ pub struct ClockSet {
     pub add_ms: i64,
 }
 
+/// Has the expiry of a message that was made at `now_ms` follow the clock.
+pub(crate) fn by_clock<B: Backend>(backend: &B, message: &mut Message, now_ms: i64) {
+    if let Some(expiry) = &message.expires_at {
+        let left = expiry.at().saturating_sub(now_ms);
+        message.expires_at = Some(backend.expires_in(left));
+    }
+}
+
 /// Storage behind a broker. One instance serves one namespace. All methods are called concurrently.
 ///
 /// Futures are dropped when a connection dies: a write that was begun must then complete or not, as a whole.
@@ -121,6 +131,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Resolves, once, when it has turned out that [`Backend::now_ms`] was wrong from the start on; it is right from then on. Cancel-safe.
     fn clock_set(&self) -> impl Future<Output = ClockSet> + Send {
         std::future::pending()
+    }
+
+    /// When something is over that has so much time left, in milliseconds: put right with the clock, where that does not know the time yet.
+    fn expires_in(&self, ms: i64) -> Expiry {
+        self.now_ms().saturating_add(ms).into()
     }
 
     /// Stores a message. Resolves when it is durable, as far as its QoS asks: for QoS 0 (`publish.message.qos`)

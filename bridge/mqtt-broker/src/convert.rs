@@ -12,7 +12,7 @@
 //! follow, 7 number follows); 8 bytes origin; 8 bytes number; the message as `Message::to_bytes` without its payload, where the headers alone could not give
 //! the properties back exactly (a user property named like a well-known header).
 
-use crate::backend::{Message, MessageProperties, Publish};
+use crate::backend::{Expiry, Message, MessageProperties, Publish};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use mqtt_codec::{QoS, TopicName};
 use record::{Envelope, Header, Native, NewRecord, Protocol, Record, StreamName};
@@ -48,7 +48,7 @@ pub fn new_record(publish: &Publish, now_ms: i64) -> NewRecord {
             .as_ref()
             .map(|topic| topic.as_str().to_owned()),
         message_id: None,
-        expires_at: message.expires_at,
+        expires_at: message.expires_at.as_ref().map(Expiry::at),
         headers: headers.collect(),
         native: native(message).map(|bytes| Native {
             protocol: Protocol::Mqtt,
@@ -108,7 +108,7 @@ pub fn message(stream: &StreamName, record: &Record) -> Option<Message> {
     let payload = record.value.clone()?;
     let topic = TopicName::new(&record::topic_for_record(stream, record.key.as_deref())).ok()?;
     let envelope = Envelope::from_record(record);
-    let expires_at = envelope.expires_at;
+    let expires_at = envelope.expires_at.map(Expiry::from);
     let native = match &envelope.native {
         Some(Native {
             protocol: Protocol::Mqtt,
@@ -281,7 +281,7 @@ mod tests {
                     message.retain = true;
                     message.origin = Some(7);
                     message.number = Some(u64::MAX - 8);
-                    message.expires_at = Some(1_000);
+                    message.expires_at = Some(1_000.into());
                     message.properties = MessageProperties {
                         payload_format_utf8: format,
                         content_type: Some("text/plain".into()),

@@ -2,6 +2,7 @@
 
 use crate::backend::{
     Backend, ClientId, ClockSet, Message, Publish, PublishError, SavedSession, StorageError,
+    by_clock,
 };
 use crate::broker::Broker;
 use crate::metrics::Metrics;
@@ -184,7 +185,9 @@ pub(crate) async fn publish_will<B: Backend>(
     will: Option<PendingWill>,
 ) {
     let Some(will) = will else { return };
-    let message = will.into_message(broker.backend.now_ms());
+    let now_ms = broker.backend.now_ms();
+    let mut message = will.into_message(now_ms);
+    by_clock(&*broker.backend, &mut message, now_ms);
     let published = match broker.hub.unstored_route(&message.topic) {
         Some(route) => pass_on(broker, message, route).await,
         None => {

@@ -1,7 +1,7 @@
 //! Packets from the client, each to its handler in the session and, where needed, to the backend.
 
 use crate::backend::{
-    Backend, FeedId, Message, Publish, PublishError, SharedMessage, StorageError,
+    Backend, FeedId, Message, Publish, PublishError, SharedMessage, StorageError, by_clock,
 };
 use crate::connection::{Connection, End};
 use crate::early::Ticket;
@@ -124,6 +124,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                     *count += 1;
                 }
                 self.throttle_message();
+                by_clock(&*self.broker.backend, &mut message, now_ms);
                 let done = |result| Done::Stored {
                     qos,
                     packet_id,

@@ -69,7 +69,7 @@ impl Session {
         let expires_at = publish
             .properties
             .message_expiry_interval
-            .map(|seconds| now_ms.saturating_add(i64::from(seconds) * 1000));
+            .map(|seconds| now_ms.saturating_add(i64::from(seconds) * 1000).into());
         let origin = self.origin(&topic);
         let message = Message {
             topic,

@@ -36,7 +36,7 @@ pub use handle_publish::PublishAction;
 pub use handle_subscribe::Subscribed;
 pub use in_flight::Source;
 pub use limits::Limits;
-pub use message::{ClientId, Message, MessageProperties};
+pub use message::{ClientId, Expiry, Message, MessageProperties};
 pub use outbound::Offer;
 pub use session::{PendingWill, Session};
 pub use shared::{SharedPlace, SharedSubscription};

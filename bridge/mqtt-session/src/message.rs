@@ -2,6 +2,7 @@ use bytes::Bytes;
 use mqtt_codec::{QoS, TopicName};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 /// The client identifier. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +30,50 @@ impl fmt::Display for ClientId {
     }
 }
 
+/// A time at which something is over, by a clock that may not know the time yet: then it is put right together with the clock, wherever the
+/// message waits.
+#[derive(Clone, Debug)]
+pub struct Expiry {
+    at: i64,
+    /// What is added once the time is known.
+    off: Option<Arc<AtomicI64>>,
+}
+
+impl Expiry {
+    /// By a clock that does not know the time. `off` becomes what it was off by, in milliseconds.
+    pub fn blind(at: i64, off: Arc<AtomicI64>) -> Expiry {
+        Expiry { at, off: Some(off) }
+    }
+
+    /// Milliseconds since the epoch, as far as is known.
+    pub fn at(&self) -> i64 {
+        let off = self.off.as_ref();
+        let off = off.map_or(0, |off| off.load(Ordering::Relaxed));
+        self.at.saturating_add(off)
+    }
+
+    /// So many milliseconds later.
+    #[must_use]
+    pub fn later(self, ms: i64) -> Expiry {
+        Expiry {
+            at: self.at.saturating_add(ms),
+            ..self
+        }
+    }
+}
+
+impl From<i64> for Expiry {
+    fn from(at: i64) -> Expiry {
+        Expiry { at, off: None }
+    }
+}
+
+impl PartialEq for Expiry {
+    fn eq(&self, other: &Expiry) -> bool {
+        self.at() == other.at()
+    }
+}
+
 /// The application message: what a PUBLISH says, without what belongs to one connection
 /// (packet id, DUP, topic alias, subscription identifiers).
 #[derive(Clone, Debug, PartialEq)]
@@ -39,8 +84,8 @@ pub struct Message {
     pub qos: QoS,
     /// As published.
     pub retain: bool,
-    /// When the message must not be delivered any more: milliseconds since the epoch.
-    pub expires_at: Option<i64>,
+    /// When the message must not be delivered any more.
+    pub expires_at: Option<Expiry>,
     /// The tag of the session that published it, present only when that session has a No Local
     /// subscription that matches (nobody else needs to know).
     pub origin: Option<u64>,

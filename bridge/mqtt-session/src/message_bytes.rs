@@ -32,12 +32,13 @@ impl MessageProperties {
 impl Message {
     /// Seconds that are left, rounded up; `None` = does not expire. Never less than 1: the caller has checked [`Message::is_expired`].
     pub fn seconds_left(&self, now_ms: i64) -> Option<u32> {
-        let left = self.expires_at?.saturating_sub(now_ms).max(1);
+        let left = self.expires_at.as_ref()?.at();
+        let left = left.saturating_sub(now_ms).max(1);
         Some(u32::try_from((left.saturating_add(999)) / 1000).unwrap_or(u32::MAX))
     }
 
     pub fn is_expired(&self, now_ms: i64) -> bool {
-        self.expires_at.is_some_and(|at| at <= now_ms)
+        self.expires_at.as_ref().is_some_and(|at| at.at() <= now_ms)
     }
 
     /// For storage: everything of the message, expiry as the absolute time. Versioned.
@@ -46,8 +47,8 @@ impl Message {
         out.put_u8(FORMAT);
         let flags = u8::from(self.expires_at.is_some()) | u8::from(self.origin.is_some()) << 1;
         out.put_u8(flags);
-        if let Some(at) = self.expires_at {
-            out.put_i64(at);
+        if let Some(at) = &self.expires_at {
+            out.put_i64(at.at());
         }
         if let Some(tag) = self.origin {
             out.put_u64(tag);
@@ -72,7 +73,7 @@ impl Message {
         }
         let flags = bytes.try_get_u8().ok()?;
         let expires_at = if flags & 1 != 0 {
-            Some(bytes.try_get_i64().ok()?)
+            Some(bytes.try_get_i64().ok()?.into())
         } else {
             None
         };

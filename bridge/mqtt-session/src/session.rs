@@ -21,7 +21,7 @@ impl PendingWill {
         let mut message = self.message;
         message.expires_at = self
             .message_expiry
-            .map(|seconds| now_ms.saturating_add(i64::from(seconds) * 1000));
+            .map(|seconds| now_ms.saturating_add(i64::from(seconds) * 1000).into());
         message
     }
 }

@@ -40,7 +40,7 @@ pub fn matching(
         Some(Message { topic, retain: true, ..message })
     });
     messages
-        .filter(|message| message.expires_at.is_none_or(|at| at > now_ms))
+        .filter(|message| !message.is_expired(now_ms))
         .collect()
 }
 

@@ -310,9 +310,8 @@ impl Reducer {
                     *sent = sent.saturating_add(add);
                     if let Some((_, time, message)) = waiting {
                         *time = time.saturating_add(add);
-                        if let Some(at) = &mut message.expires_at {
-                            *at = at.saturating_add(add);
-                        }
+                        let expires = message.expires_at.take();
+                        message.expires_at = expires.map(|at| at.later(add));
                     }
                 }
                 State::Window(window) => window.start = window.start.saturating_add(add),

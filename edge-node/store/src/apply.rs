@@ -14,7 +14,13 @@ pub struct Retained {
     pub key: String,
     pub stream: StreamName,
     pub record: Record,
+    /// Its timestamp was stamped while the time was not known, and that start has not learnt it yet.
+    pub blind: bool,
 }
+
+/// What the value of a retained message begins with that was stamped blind: the number of the start follows. Others begin with the length of
+/// a stream's name, whose first byte is 0.
+const BLIND: u8 = 1;
 
 /// What the keys of a packet id begin with. The lane of the message follows: a packet id may be used again, in another lane, and a
 /// replay of one log must not touch what another one says.
@@ -81,13 +87,13 @@ fn retained_changes(frame: &Frame, changes: &mut Vec<Change>) {
         let table = Table::Retained;
         if record.value.as_ref().is_none_or(|value| value.is_empty()) {
             changes.push(Change::Delete { table, key });
-        } else if let Some(value) = encode_retained(&frame.stream, record) {
+        } else if let Some(value) = encode_retained(&frame.stream, record, frame.blind) {
             changes.push(Change::Put { table, key, value });
         }
     }
 }
 
-fn encode_retained(stream: &StreamName, record: Record) -> Option<Vec<u8>> {
+fn encode_retained(stream: &StreamName, record: Record, blind: Option<u64>) -> Option<Vec<u8>> {
     let mut builder = BatchBuilder::new();
     let record = NewRecord {
         timestamp: record.timestamp,
@@ -98,20 +104,35 @@ fn encode_retained(stream: &StreamName, record: Record) -> Option<Vec<u8>> {
     builder.push(&record).ok()?;
     let batch = builder.build().ok()?;
     let mut value = Vec::new();
+    if let Some(boot) = blind {
+        value.push(BLIND);
+        value.extend_from_slice(&boot.to_be_bytes());
+    }
     put_text(&mut value, stream.as_str());
     value.extend_from_slice(batch.bytes());
     Some(value)
 }
 
-/// `None` = damaged.
-pub(crate) fn decode_retained(key: &[u8], value: Bytes) -> Option<Retained> {
+/// With its right time, as far as `offset` knows what its start was off by. `None` = damaged.
+pub(crate) fn decode_retained(
+    key: &[u8],
+    value: Bytes,
+    offset: impl Fn(u64) -> Option<i64>,
+) -> Option<Retained> {
     let key = String::from_utf8(key.to_vec()).ok()?;
     let mut r = Reader(value);
+    let mut add = Some(0);
+    if r.0.first() == Some(&BLIND) {
+        r.get_u8().ok()?;
+        add = offset(r.get_u64().ok()?);
+    }
     let stream = StreamName::new(&r.text().ok()?).ok()?;
-    let record = Batch::parse(r.0).ok()?.records().ok()?.next()?.ok()?;
+    let mut record = Batch::parse(r.0).ok()?.records().ok()?.next()?.ok()?;
+    record.timestamp = record.timestamp.saturating_add(add.unwrap_or(0));
     Some(Retained {
         key,
         stream,
         record,
+        blind: add.is_none(),
     })
 }

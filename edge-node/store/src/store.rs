@@ -288,7 +288,7 @@ impl Store {
     ) -> Result<(), LedgerError> {
         let ledger = &self.inner.ledger;
         ledger.scan(Table::Retained, prefix.as_bytes(), &mut |key, value| {
-            match decode_retained(key, value) {
+            match decode_retained(key, value, |boot| self.inner.boots.of(boot)) {
                 Some(retained) => visit(retained),
                 None => {
                     tracing::warn!(key = %String::from_utf8_lossy(key), "a retained message can not be read");

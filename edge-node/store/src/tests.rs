@@ -356,6 +356,36 @@ async fn retained_messages_and_packet_ids_survive_with_and_without_the_ledger() 
 }
 
 #[tokio::test]
+async fn a_retained_message_that_was_stamped_blind_has_its_time_when_that_is_known() {
+    for place in Place::both() {
+        let store = place.open();
+        for (key, blind) in [("s/a", Some(7)), ("s/b", None), ("s/c", Some(8))] {
+            let mut retained = message("s", key, key);
+            retained.retained = true;
+            retained.blind = blind;
+            store.publish(retained).await.unwrap();
+        }
+        let times = |store: &Store| {
+            let mut times = Vec::new();
+            let visit = &mut |r: Retained| {
+                times.push((r.record.timestamp, r.blind));
+                true
+            };
+            store.retained("s/", visit).unwrap();
+            times
+        };
+        assert_eq!(times(&store), [(1, true), (1, false), (1, true)]);
+        store.set_boot_offset(7, 1000).await.unwrap();
+        assert_eq!(times(&store), [(1001, false), (1, false), (1, true)]);
+        drop(store);
+        let store = place.open();
+        assert_eq!(times(&store), [(1001, false), (1, false), (1, true)]);
+        store.set_boot_offset(8, 0).await.unwrap();
+        assert_eq!(times(&store), [(1001, false), (1, false), (1, false)]);
+    }
+}
+
+#[tokio::test]
 async fn sessions_are_kept_and_a_stale_connection_cannot_replace_them() {
     for place in Place::both() {
         let store = place.open();

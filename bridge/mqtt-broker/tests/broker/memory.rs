@@ -7,8 +7,8 @@ use mqtt_broker::{MemoryShares, convert};
 use mqtt_codec::{PacketId, QoS, TopicFilter};
 use record::{Record, StreamName};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -38,6 +38,8 @@ pub struct Memory {
     changed: watch::Sender<u64>,
     started: Instant,
     clock: watch::Sender<Option<ClockSet>>,
+    /// What the clock was off by, when that is known: for what was read before.
+    off: Arc<AtomicI64>,
     shares: MemoryShares,
     /// QoS 0 is answered when it was accepted, and is readable when it was committed, as on the edge.
     pub answers_early: AtomicBool,
@@ -54,6 +56,7 @@ impl Memory {
             changed: watch::Sender::new(0),
             started: Instant::now(),
             clock: watch::Sender::new(None),
+            off: Arc::default(),
             shares: MemoryShares::default(),
             answers_early: Default::default(),
             saves: Default::default(),
@@ -139,6 +142,7 @@ impl Memory {
     #[allow(dead_code)] // the example does not look inside
     pub fn set_clock(&self, add_ms: i64) {
         let (from_ms, to_ms) = (self.now_ms() - 3_600_000, self.now_ms());
+        self.off.store(add_ms, Ordering::Relaxed);
         self.clock.send_replace(Some(ClockSet {
             from_ms,
             to_ms,
@@ -176,6 +180,14 @@ impl Backend for Memory {
     fn now_ms(&self) -> i64 {
         let added = self.clock.borrow().map_or(0, |set| set.add_ms);
         1_700_000_000_000 + added + self.started.elapsed().as_millis() as i64
+    }
+
+    fn expires_in(&self, ms: i64) -> Expiry {
+        let at = self.now_ms() + ms;
+        match *self.clock.borrow() {
+            None => Expiry::blind(at, self.off.clone()),
+            Some(_) => at.into(),
+        }
     }
 
     async fn clock_set(&self) -> ClockSet {
@@ -345,7 +357,16 @@ impl Backend for Memory {
             }
             bytes += record.value.as_ref().map_or(0, |value| value.len());
             read.next = Position(record.offset as u64 + 1);
-            if let Some(message) = convert::message(name, record) {
+            if let Some(mut message) = convert::message(name, record) {
+                let set = *self.clock.borrow();
+                // As on the edge: put right as it is read, or afterwards.
+                message.expires_at = message.expires_at.map(|at| match set {
+                    None => Expiry::blind(at.at(), self.off.clone()),
+                    Some(set) if (set.from_ms..=set.to_ms).contains(&record.timestamp) => {
+                        at.later(set.add_ms)
+                    }
+                    Some(_) => at,
+                });
                 read.messages
                     .push((Position(record.offset as u64), message));
             }

@@ -277,6 +277,44 @@ async fn a_session_has_its_time_left_when_the_clock_is_set() {
     }
 }
 
+/// Behind one that the client has not acknowledged, in the broker's memory, and of another client in the session alone.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_waits_has_its_time_left_when_the_clock_is_set() {
+    const YEARS: i64 = 5 * 365 * 86_400_000;
+    for add in [YEARS, -YEARS] {
+        let server = Server::start().await;
+        let (mut away, _) = server.persistent("away").await;
+        away.subscribe("t", 1).await;
+        away.vanish().await;
+        let mut connect = v5("slow");
+        connect.properties.receive_maximum = Some(1);
+        let (mut slow, _) = server.connect(connect).await;
+        slow.subscribe("t", 1).await;
+        let mut sender = server.clean("s").await;
+        for (text, seconds) in [("first", None), ("short", Some(100)), ("long", Some(600))] {
+            let mut message = publish("t", text, 1);
+            message.properties.message_expiry_interval = seconds;
+            sender.publish_packet(message).await;
+        }
+        let first = slow.receive_publish().await;
+        slow.nothing().await;
+        server.memory.set_clock(add);
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        let packet_id = first.packet_id.expect("an id");
+        slow.send(Packet::PubAck(Ack::success(packet_id))).await;
+        let second = slow.receive_publish().await;
+        assert_eq!(&second.payload[..], b"long", "{add}: the short one is over");
+        let left = second.properties.message_expiry_interval.expect("a time");
+        assert!((390..=400).contains(&left), "{add}: {left}");
+        let (mut away, _) = server.persistent("away").await;
+        assert_eq!(
+            (away.take().await, away.take().await),
+            ("first".into(), "long".into())
+        );
+        away.nothing().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_session_from_a_time_that_is_yet_to_come_ends_too() {
     let server = Server::start().await;
