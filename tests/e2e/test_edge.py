@@ -89,6 +89,48 @@ def test_commands_wait_for_an_edge_that_is_away_and_for_its_devices(tmp_path):
     core.stop()
 
 
+def test_configuration_that_is_retained_is_there_for_new_edges_and_new_devices(tmp_path):
+    core = Core(tmp_path / "core").start()
+    operator = Client(core.port("mqtt"))
+    for payload in ("old", "5 s"):
+        operator.publish("cmd/edge-1/rate", payload, retain=True)
+    operator.publish("cmd/edge-1/valve", "of a time before the edge")
+
+    def configuration(edge, count=1):
+        """What a device that has just come is given."""
+        device = Client(edge.port("mqtt"))
+        device.subscribe("cmd/edge-1/#", 1)
+        given = [device.next() for _ in range(count)]
+        device.nothing_more()
+        device.close()
+        assert all(message.retain for message in given)
+        return sorted((message.topic, message.payload.decode()) for message in given)
+
+    edge = Edge(tmp_path / "edge", core.address("sync"), core.token()).start()
+    rate = "cmd/edge-1/rate"
+    wait_until("the configuration is there", lambda: edge.metrics()["towline_edge_messages_down_total"] == 1)
+    assert configuration(edge) == [(rate, "5 s")]
+    edge.kill()
+    operator.publish(rate, "6 s", retain=True)
+    edge.start()
+    wait_until("the change is there", lambda: configuration(edge) == [(rate, "6 s")])
+    edge.stop()
+    edge.start()
+    assert configuration(edge) == [(rate, "6 s")], "kept on its own disk"
+    edge.kill()
+
+    # The board is replaced: same name, another disk.
+    edge = Edge(tmp_path / "new", core.address("sync"), core.token()).start()
+    wait_until("the configuration is there", lambda: edge.metrics()["towline_edge_messages_down_total"] == 1)
+    assert configuration(edge) == [(rate, "6 s")]
+    operator.publish(rate, "", retain=True)
+    wait_until("it is cleared", lambda: edge.metrics()["towline_edge_messages_down_total"] == 2)
+    assert configuration(edge, 0) == []
+    operator.close()
+    edge.stop()
+    core.stop()
+
+
 @pytest.mark.every_edge
 def test_devices_on_site_talk_without_a_core(tmp_path):
     edge = Edge(tmp_path).start()

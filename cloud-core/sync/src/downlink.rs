@@ -4,13 +4,15 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use frontend::retained;
 use kernel::{PartitionId, ReadError, Stream, StreamId};
-use record::{Batch, BatchBuilder, NewRecord};
+use record::{Batch, BatchBuilder, Envelope, NewRecord};
 use sync_quic::{DownAcks, DownFrame, DownPosition, EdgeConnection, Hello};
 
 use crate::frontend::Sync;
 use crate::limits;
-use crate::registry::cursor_name;
+use crate::registry::{RETAINED_FIRST, cursor_name};
+use crate::time::now_ms;
 
 /// Why there is no more downlink.
 pub(crate) enum Stopped {
@@ -40,6 +42,8 @@ pub(crate) async fn run(
         prefix: format!("cmd/{}/", hello.edge).into_bytes(),
         next: BTreeMap::new(),
         unconfirmed: VecDeque::new(),
+        looked: false,
+        retained: None,
         acks,
     };
     match downlink.run().await {
@@ -58,6 +62,10 @@ struct Downlink<'a> {
     /// Next offset to look at, by partition of the present command stream.
     next: BTreeMap<PartitionId, i64>,
     unconfirmed: VecDeque<DownPosition>,
+    /// Whether anything retained is due is known.
+    looked: bool,
+    /// What was retained for the edge is on its way with this position.
+    retained: Option<DownPosition>,
     acks: DownAcks,
 }
 
@@ -74,6 +82,7 @@ impl Downlink<'_> {
                 .command_stream()
                 .and_then(|address| kernel.stream(&address));
             self.follow(stream.as_deref());
+            self.send_retained().await?;
             let partitions: Vec<PartitionId> = self.next.keys().copied().collect();
             for partition in partitions {
                 self.drain(partition).await?;
@@ -109,6 +118,71 @@ impl Downlink<'_> {
                     .map_or(0, |position| position.offset)
             });
         }
+    }
+
+    /// Sends an edge that was enrolled since it was here last what is retained for it, as one frame. Its position is where the commands go on:
+    /// an edge that has come so far has it all, and passes it over.
+    async fn send_retained(&mut self) -> Result<(), Stopped> {
+        if self.looked || self.next.is_empty() {
+            return Ok(());
+        }
+        self.looked = true;
+        let kernel = &self.sync.ctx.kernel;
+        let group = cursor_name(&self.hello.edge);
+        let committed = kernel.cursor(&group);
+        let due = committed
+            .iter()
+            .find(|at| at.metadata == RETAINED_FIRST && self.next.contains_key(&at.partition));
+        let Some(at) = due else {
+            return Ok(());
+        };
+        let namespace = self.sync.registry.namespace();
+        let prefix = String::from_utf8_lossy(&self.prefix);
+        let (mut batch, mut bytes, mut left_out) = (BatchBuilder::new(), 0, 0_u64);
+        let mut count = 0_u64;
+        for (key, value) in kernel.table_scan(retained::TABLE, &retained::key(namespace, &prefix)) {
+            let Some(record) = retained::record(value) else {
+                tracing::error!(edge = %self.hello.edge, key = %String::from_utf8_lossy(&key), "a retained message cannot be read: written by a newer version, or damaged");
+                continue;
+            };
+            let expires = Envelope::from_record(&record).expires_at;
+            if expires.is_some_and(|at| at <= now_ms()) {
+                continue;
+            }
+            bytes += record.value.as_ref().map_or(0, Bytes::len);
+            if bytes > limits::DOWN_RETAINED_BYTES {
+                left_out += 1;
+                continue;
+            }
+            batch
+                .push(&NewRecord::from(record))
+                .map_err(Stopped::over)?;
+            count += 1;
+        }
+        if left_out > 0 {
+            tracing::error!(edge = %self.hello.edge, left_out, "there is more retained for an edge than one frame may hold: it does not get the rest");
+        }
+        if count == 0 {
+            let nothing_due = vec![(at.partition, at.offset, Bytes::new())];
+            return kernel
+                .cursor_commit(&group, nothing_due)
+                .await
+                .map_err(Stopped::over);
+        }
+        let position = DownPosition {
+            stream: at.partition.stream.0,
+            partition: at.partition.partition,
+            next: at.offset,
+        };
+        let batch = batch.build().map_err(Stopped::over)?.into_bytes();
+        self.connection
+            .send_down(DownFrame { position, batch })
+            .await
+            .map_err(Stopped::over)?;
+        self.unconfirmed.push_back(position);
+        self.retained = Some(position);
+        self.sync.metrics.down.inc_by(count);
+        Ok(())
     }
 
     /// Sends what there is in one partition.
@@ -225,13 +299,17 @@ impl Downlink<'_> {
         *next = ack.next.max(*next);
         let group = cursor_name(&self.hello.edge);
         let committed = self.sync.ctx.kernel.cursor(&group);
-        if committed
-            .iter()
-            .any(|position| position.partition == partition && position.offset >= ack.next)
-        {
+        let known = committed.iter().find(|at| at.partition == partition);
+        // An edge that was enrolled meanwhile is to get what is retained, whatever the one before it confirms.
+        let due = known.is_some_and(|at| at.metadata == RETAINED_FIRST);
+        let sent = self.retained.as_ref();
+        let settles = due && sent.is_some_and(|sent| same(sent) && sent.next <= ack.next);
+        if known.is_some_and(|at| at.offset >= ack.next) && !settles {
             return Ok(());
         }
-        let positions = vec![(partition, ack.next, Bytes::new())];
+        let note = if due && !settles { RETAINED_FIRST } else { b"" };
+        let offset = known.map_or(ack.next, |at| at.offset.max(ack.next));
+        let positions = vec![(partition, offset, Bytes::from_static(note))];
         self.sync
             .ctx
             .kernel

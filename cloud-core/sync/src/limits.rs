@@ -30,6 +30,8 @@ pub const EDGE_LOCKS: usize = 64;
 pub const MAX_DOWN_UNCONFIRMED: usize = 32;
 /// Bytes of the command stream looked through at a time, for one edge.
 pub const DOWN_READ_BYTES: usize = 256 * 1024;
+/// Bytes of bodies of what is retained for an edge, sent to it after its enrolment.
+pub const DOWN_RETAINED_BYTES: usize = 4 * 1024 * 1024;
 /// Longest life of a token.
 pub const MAX_TOKEN_TTL: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// Labels of a token, and so of an edge.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use kernel::{Command, CursorPosition, Entry};
 use sync_quic::{CloseCode, EnrolGrant, EnrolRefusal, EnrolRequest, fingerprint};
 
-use super::{Entered, Registry, RegistryError, cursor_name, is_edge_name};
+use super::{Entered, RETAINED_FIRST, Registry, RegistryError, cursor_name, is_edge_name};
 use crate::authority::hex;
 use crate::limits;
 use crate::stored::{StoredEdge, TABLE, encode};
@@ -119,9 +119,7 @@ impl Registry {
                 Bytes::from(request.token_id.clone()),
                 encode(&token).map_err(|error| unavailable(error.to_string()))?,
             );
-        if before.is_none()
-            && let Some(start) = self.downlink_start(&request.name, now)
-        {
+        if let Some(start) = self.downlink_start(&request.name, before.is_some(), now) {
             entry.push(start);
         }
         self.kernel
@@ -153,24 +151,32 @@ impl Registry {
         })
     }
 
-    /// A new edge gets the commands that come after its enrolment, not those of an edge of that name before.
-    fn downlink_start(&self, name: &str, now_ms: i64) -> Option<Command> {
+    /// A new edge gets the commands that come after its enrolment, not those of an edge of that name before; one that is enrolled again
+    /// goes on where it was. Both get first what is retained for them: the disk may be a new one.
+    fn downlink_start(&self, name: &str, again: bool, now_ms: i64) -> Option<Command> {
         let stream = self.kernel.stream(&self.command_stream()?)?;
-        let positions = stream
-            .partition_ids()
-            .filter_map(|partition| {
-                let end = self.kernel.watermarks(partition)?.end;
-                Some(CursorPosition {
-                    partition,
-                    offset: end,
-                    metadata: Bytes::new(),
-                    committed_at: now_ms,
-                })
-            })
-            .collect();
-        Some(Command::CursorCommit {
-            group: cursor_name(name),
-            positions,
-        })
+        let group = cursor_name(name);
+        let committed = self.kernel.cursor(&group);
+        let mut positions: Vec<CursorPosition> = Vec::new();
+        for partition in stream.partition_ids() {
+            let is_first = positions.is_empty();
+            let offset = if again {
+                let known = committed.iter().find(|at| at.partition == partition);
+                known.map_or(0, |at| at.offset)
+            } else {
+                self.kernel.watermarks(partition)?.end
+            };
+            positions.push(CursorPosition {
+                partition,
+                offset,
+                metadata: Bytes::from_static(if is_first { RETAINED_FIRST } else { b"" }),
+                committed_at: now_ms,
+            });
+            if again {
+                // The others stay as they are.
+                break;
+            }
+        }
+        Some(Command::CursorCommit { group, positions })
     }
 }

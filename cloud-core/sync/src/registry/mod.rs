@@ -512,6 +512,9 @@ fn is_edge_name(name: &str) -> bool {
         && name != ".."
 }
 
+/// Stands with a position of that cursor when the edge is to get first what is retained for it.
+pub(crate) const RETAINED_FIRST: &[u8] = b"retained first";
+
 /// The cursor over the command stream of one edge.
 pub(crate) fn cursor_name(edge: &str) -> CursorName {
     CursorName::from(format!("edge/{edge}").as_str())
