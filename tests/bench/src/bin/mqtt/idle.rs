@@ -65,7 +65,7 @@ where
         match done? {
             Ok(client) => {
                 outcome.clients.push(client);
-                if outcome.clients.len() % SAID_EVERY == 0 {
+                if outcome.clients.len().is_multiple_of(SAID_EVERY) {
                     eprintln!("{}", outcome.clients.len());
                 }
             }
