@@ -34,13 +34,13 @@ impl Admin {
     pub fn from_file(core: Option<&str>, credentials: &Path) -> Result<Admin> {
         let text = std::fs::read_to_string(credentials).with_context(|| {
             format!(
-                "can not read the credentials {}; a core writes them as admin.credentials into its data directory",
+                "can not read the credentials {}; a core writes them as admin.credentials into its data directory, and so does an edge with an admin listener",
                 credentials.display()
             )
         })?;
         let credentials: Credentials = toml::from_str(&text).with_context(|| {
             format!(
-                "{} is not a credentials file of a core",
+                "{} is not a credentials file of a core or an edge",
                 credentials.display()
             )
         })?;

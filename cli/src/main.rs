@@ -39,10 +39,10 @@ use contexts::Contexts;
 #[derive(Parser)]
 #[command(name = "towline", version, args_conflicts_with_subcommands = false)]
 struct Towline {
-    /// URL of a core's admin listener, for example http://127.0.0.1:8484.
+    /// URL of a core's admin listener, for example http://127.0.0.1:8484; `towline mqtt` also asks an edge's.
     #[arg(long, global = true, value_name = "URL", env = "TOWLINE_CORE_URL")]
     core: Option<String>,
-    /// The core's admin.credentials, or a copy.
+    /// The admin.credentials of the core or the edge, or a copy.
     #[arg(long, global = true, value_name = "FILE", env = "TOWLINE_CREDENTIALS")]
     credentials: Option<PathBuf>,
     /// The context to use instead of the current one.

@@ -1,4 +1,4 @@
-//! `towline mqtt`: the clients of the core's MQTT broker, what they subscribe to, what is kept for them; ending and banning.
+//! `towline mqtt`: the clients of the MQTT broker of a core or an edge, what they subscribe to, what is kept for them; ending and banning.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ use settings::Value;
 use crate::client::Admin;
 use crate::output::{self, Output, Row, ago, or_dash, size, utc};
 
-/// Look into the MQTT broker of the core, and end what should not go on.
+/// Look into the MQTT broker of a core or an edge, and end what should not go on.
 #[derive(Subcommand)]
 pub enum MqttCommand {
     /// Who is connected.
@@ -55,7 +55,7 @@ pub enum MqttCommand {
     Ban {
         /// client:ID, user:NAME or address:IP.
         who: String,
-        /// How long, as 10m; none: until it is lifted, or the core is restarted.
+        /// How long, as 10m; none: until it is lifted, or the broker is restarted.
         #[arg(long, value_name = "TIME", value_parser = Duration::parse)]
         r#for: Option<Duration>,
         /// For the list.

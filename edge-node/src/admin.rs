@@ -1,15 +1,19 @@
-//! The admin listener: `GET /healthz`, `/readyz`, `/metrics`. `docs/reference/metrics.md` explains the metrics.
+//! The admin listener: `GET /healthz`, `/readyz`, `/metrics`, and what `towline mqtt` asks. `docs/reference/metrics.md` explains the metrics.
 
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use admin_api::codes;
+use admin_http::{Guard, Refusal, SecretHash, require_secret};
 use axum::Router;
 use axum::extract;
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use mqtt_broker::Broker;
+use quota::Quotas;
 use store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -22,13 +26,27 @@ pub struct State {
     pub store: Arc<Store>,
     pub broker: Arc<Broker<EdgeBackend>>,
     pub link: Arc<Link>,
+    pub quotas: Arc<Quotas>,
 }
 
-pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    state: State,
+    secret: Option<SecretHash>,
+    shutdown: CancellationToken,
+) {
+    let protected = secret.map(|secret| {
+        let broker = state.broker.clone();
+        let guard = Guard { secret, of: "edge" };
+        admin_http::mqtt::routes(move || Some(broker.clone()))
+            .route_layer(from_fn_with_state(guard, require_secret))
+    });
     let app = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .merge(protected.unwrap_or_default())
+        .fallback(no_such_path)
         .with_state(state);
     let stopped = shutdown.cancelled_owned();
     if let Err(error) = axum::serve(listener, app)
@@ -37,6 +55,15 @@ pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationTo
     {
         tracing::error!(%error, "the admin listener ended");
     }
+}
+
+async fn no_such_path() -> Refusal {
+    Refusal::new(
+        StatusCode::NOT_FOUND,
+        codes::NOT_FOUND,
+        "there is no such path",
+        "this is an edge: it answers `towline mqtt`, and its core everything else",
+    )
 }
 
 /// Whether what is published can be stored.
@@ -67,6 +94,7 @@ async fn metrics(extract::State(state): extract::State<State>) -> Response {
 fn render(state: &State) -> String {
     let store = state.store.stats();
     let broker = state.broker.metrics();
+    let quotas = state.quotas.counts();
     let count = |value: &AtomicU64| value.load(Ordering::Relaxed);
     let sum = |values: &[AtomicU64]| values.iter().map(count).sum::<u64>();
     let (gauge, counter) = ("gauge", "counter");
@@ -214,6 +242,30 @@ fn render(state: &State) -> String {
             gauge,
             count(&broker.persistent_sessions),
             "Persistent MQTT sessions, connected or not",
+        ),
+        (
+            "mqtt_retained",
+            gauge,
+            state.store.retained_len() as u64,
+            "Retained messages that are stored",
+        ),
+        (
+            "mqtt_delayed",
+            gauge,
+            state.store.delayed_len() as u64,
+            "Messages that wait to be published later",
+        ),
+        (
+            "quota_refused_total",
+            counter,
+            quotas.refused,
+            "Connections refused because a quota was used up",
+        ),
+        (
+            "quota_delayed_total",
+            counter,
+            quotas.delayed,
+            "Times that a client was read later because of a quota",
         ),
         (
             "mqtt_messages_in_total",

@@ -9,6 +9,7 @@ use mqtt_broker::backend::{
     ClientId, ClockSet, Expiry, FeedId, FeedRead, Message, Position, Publish, PublishError,
     ReadError, SavedSession, StorageError, Taken,
 };
+use mqtt_broker::extra::RetainedLimits;
 use mqtt_broker::{Backend, MemoryShares, convert};
 use mqtt_codec::{PacketId, QoS, TopicFilter, TopicName};
 use store::{Checkpoint, Frame, From, Lane, LogId, PacketRef, Session, Store, View, WriteError};
@@ -24,6 +25,7 @@ pub struct EdgeBackend {
     pub disk_failed: CancellationToken,
     /// In memory: after a restart a group begins with what comes then.
     pub shares: MemoryShares,
+    pub retained_limits: RetainedLimits,
 }
 
 /// The logs are the feeds, whatever the filter: those of the lanes by their numbers, and the inbox.
@@ -130,7 +132,18 @@ impl EdgeBackend {
         }
     }
 
-    fn refused(&self, error: WriteError) -> PublishError {
+    pub fn check_retained(&self, message: &Message) -> Result<(), PublishError> {
+        let count = || self.store.retained_len();
+        // A ledger that can not be read says so to whoever writes to it.
+        let is_known = || {
+            self.store
+                .is_retained(message.topic.as_str())
+                .unwrap_or(false)
+        };
+        self.retained_limits.check(message, count, is_known)
+    }
+
+    pub fn refused(&self, error: WriteError) -> PublishError {
         if self.store.failed() {
             self.disk_failed.cancel();
         }
@@ -141,6 +154,7 @@ impl EdgeBackend {
             | WriteError::TooFast
             | WriteError::TooLarge(_)
             | WriteError::TooManyStreams
+            | WriteError::TooMuchDelayed
             | WriteError::Encode(_) => PublishError::QuotaExceeded(error.to_string()),
             WriteError::Dropped(_) | WriteError::Failed(_) | WriteError::Closed => {
                 PublishError::Unavailable(error.to_string())
@@ -167,6 +181,7 @@ impl Backend for EdgeBackend {
         publish: Publish,
         exactly_once: Option<(ClientId, PacketId)>,
     ) -> Result<(), PublishError> {
+        self.check_retained(&publish.message)?;
         let message = self.outbox.message(&publish, exactly_once)?;
         let written = match publish.message.qos {
             QoS::AtMostOnce => self.store.publish_unacknowledged(message).await,
@@ -177,6 +192,15 @@ impl Backend for EdgeBackend {
             Err(WriteError::Dropped(_)) => Ok(()),
             written => written.map_err(|error| self.refused(error)),
         }
+    }
+
+    async fn publish_later(
+        &self,
+        publish: Publish,
+        delay_ms: i64,
+        exactly_once: Option<(ClientId, PacketId)>,
+    ) -> Result<(), PublishError> {
+        self.delay(publish, delay_ms, exactly_once).await
     }
 
     async fn release(
@@ -272,6 +296,10 @@ impl Backend for EdgeBackend {
             message.retain = true;
         }
         Ok(messages)
+    }
+
+    fn retained_count(&self) -> Option<u64> {
+        u64::try_from(self.store.retained_len()).ok()
     }
 
     fn feeds_for(&self, _filter: &TopicFilter) -> Vec<(FeedId, Position)> {

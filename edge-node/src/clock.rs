@@ -140,6 +140,12 @@ impl Clock {
         self.state.lock().source != Source::Unknown
     }
 
+    /// Is it known of every earlier stamp what it is by this clock, as far as that will be known?
+    pub fn is_settled(&self) -> bool {
+        let state = self.state.lock();
+        state.source == Source::Unknown || state.places.is_empty()
+    }
+
     /// For what comes now.
     pub fn stamp(&self) -> Stamp {
         let mut state = self.state.lock();
@@ -230,6 +236,7 @@ impl Clock {
             state.places.clear();
             state.kept.blind.clear();
         }
+        store.look_at_delayed();
         let clock = self.clone();
         tokio::task::spawn_blocking(move || clock.save()).await??;
         Ok(())

@@ -53,6 +53,28 @@ settings! {
         pub session_backlog: Size = "256MiB";
         /// Open MQTT connections
         pub max_connections: usize = "1000";
+        /// Highest QoS that MQTT clients may publish with: 0, 1 or 2
+        pub mqtt_max_qos: u8 = "2";
+        /// Whether MQTT clients may set retained messages
+        pub mqtt_retain: bool = "true";
+        /// Retained messages that there can be
+        pub mqtt_max_retained: usize = "100000";
+        /// Largest payload of a retained message; none: that of any message
+        pub mqtt_max_retained_size: Option<Size>;
+        /// Longest keep-alive of MQTT 5 clients, at most 65535s; 0s: any, none included
+        pub mqtt_max_keep_alive: Duration = "0s";
+        /// Longest time that an MQTT session outlives its connection; none: as long as the client asks for
+        pub mqtt_max_session_expiry: Option<Duration>;
+        /// Subscriptions of one MQTT session
+        pub mqtt_max_subscriptions: usize = "10000";
+        /// QoS 1 and 2 messages to one MQTT client that it has not acknowledged
+        pub mqtt_max_in_flight: u16 = "512";
+        /// Where all MQTT clients are sent: host names with ports, separated by spaces (section 4.11 of MQTT 5)
+        pub mqtt_redirect: Option<String>;
+        /// Whether they are told to go there from now on (0x9D) and not for now (0x9C)
+        pub mqtt_redirect_moved: bool = "false";
+        /// Response Information for MQTT clients that ask for it; %c is the client id, %u the user
+        pub mqtt_response_topic: Option<String>;
         /// How often `$SYS` topics are published to clients that subscribe to them; 0s: never
         pub mqtt_sys_interval: Duration = "10s";
         /// New MQTT connections a second; none: as many as come
@@ -67,6 +89,8 @@ settings! {
         pub mqtt_flapping_window: Duration = "60s";
         /// That while
         pub mqtt_flapping_ban: Duration = "5m";
+        /// From when on an MQTT client that takes nothing of what waits for it is on the list of slow subscribers
+        pub mqtt_slow_after: Duration = "1s";
         /// What is logged to stderr: off, error, warn, info, debug or trace
         pub log: LogLevel = "warn";
         /// text, or json: one object a line

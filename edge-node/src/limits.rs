@@ -78,6 +78,8 @@ pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 pub const FRESH: u64 = 1000;
 /// Bytes of the local log beyond what sessions may hold: what is written before it is looked at again.
 pub const LOCAL_ROOM: u64 = 256 * 1024 * 1024;
+/// Pause before a delayed message that is due is offered again to a lane that has no room for it, in milliseconds.
+pub const DELAYED_AGAIN_MS: i64 = 10_000;
 /// Messages that `peek` shows of a lane when nothing is asked for, and at most.
 pub const PEEK_DEFAULT: u32 = 10;
 pub const PEEK_MOST: usize = 500;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use mqtt_broker::{Broker, WEBSOCKET};
 use parking_lot::Mutex;
+use quota::Quotas;
 use settings::Listen;
 use store::{Config, Store};
 use tokio::net::{TcpListener, TcpSocket};
@@ -28,7 +29,7 @@ use crate::rules::Rules;
 use crate::uplink::{Dictionaries, Uplink};
 use crate::users::Guard;
 use crate::watchdog::Supervisor;
-use crate::{admin, identity, lanes, limits, mqtt_extra, outbox, query};
+use crate::{admin, identity, lanes, limits, mqtt_options, outbox, query};
 
 /// Runs until SIGTERM or SIGINT, or until the disk fails.
 pub async fn run(settings: EdgeSettings) -> Result<()> {
@@ -38,11 +39,11 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
         bail!("--max-connections is 0: no device could connect");
     }
 
-    let extra = mqtt_extra::extra(&settings)?;
+    let mqtt_options = mqtt_options::options(&settings)?;
     let lanes = lanes::lanes(&settings.lane, settings.outbox_size)?;
     let anonymous = anonymous(&settings).await?;
-    let guard = Guard::new(&settings.user, &settings.acl, anonymous)?
-        .with_quotas(quota::quotas(&settings.quota)?);
+    let quotas = Quotas::new(quota::quotas(&settings.quota)?);
+    let guard = Guard::new(&settings.user, &settings.acl, anonymous)?.with_quotas(quotas.clone());
     let tls = tls_files(&settings)?.map(Tls::open).transpose()?;
     let data_dir = DataDir::open(&settings.data_dir)?;
     let name = edge_name(&settings, &data_dir)?;
@@ -118,13 +119,21 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
         outbox,
         disk_failed: disk_failed.clone(),
         shares: mqtt_broker::MemoryShares::default(),
+        retained_limits: mqtt_options.retained,
     });
-    let granted = mqtt_broker::Limits {
-        maximum_packet_size: limits::MAX_PACKET,
-        ..mqtt_broker::Limits::default()
+    let broker = Broker::start_extended(
+        backend.clone(),
+        Arc::new(guard),
+        mqtt_options.limits,
+        mqtt_options.extra,
+        stop.clone(),
+    )
+    .await?;
+    let stop_delayed = CancellationToken::new();
+    let delaying = {
+        let stop = stop_delayed.clone();
+        tokio::spawn(async move { backend.publish_delayed(stop).await })
     };
-    let broker =
-        Broker::start_extended(backend, Arc::new(guard), granted, extra, stop.clone()).await?;
     let stop_reductions = CancellationToken::new();
     let reducing =
         reductions.map(|reductions| tokio::spawn(reductions.run(stop_reductions.clone())));
@@ -133,8 +142,13 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
             store: store.clone(),
             broker: broker.clone(),
             link: link.clone(),
+            quotas,
         };
-        tokio::spawn(admin::serve(listener, state, stop.clone()));
+        // A full disk is no reason not to take part in everything else.
+        let secret = admin_http::credentials::open(&data_dir.path, listener.local_addr()?)
+            .inspect_err(|error| tracing::error!(%error, "`towline mqtt` is not answered"))
+            .ok();
+        tokio::spawn(admin::serve(listener, state, secret, stop.clone()));
     }
     let devices = Devices::new(broker.clone(), settings.max_connections, stop.clone());
     let mut serving = Vec::new();
@@ -226,6 +240,8 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     for serving in serving {
         serving.await?;
     }
+    stop_delayed.cancel();
+    delaying.await?;
     // After the devices, so that what they brought is in it.
     stop_reductions.cancel();
     if let Some(reducing) = reducing {

@@ -140,6 +140,7 @@ impl Outbox {
                 packet: None,
                 blind: None,
                 view: None,
+                delayed: None,
             },
             // The rules that say so are those for which the log was made.
             (None, None) => {
@@ -201,6 +202,7 @@ impl Outbox {
             packet: None,
             blind: None,
             view,
+            delayed: None,
         })
     }
 

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use mqtt_broker::access::{Access, Admitted, Exceeded, Login, Principal, Share};
 use mqtt_broker::backend::ConnectError;
 use mqtt_codec::{TopicFilter, TopicName};
-use quota::{Quota, Quotas};
+use quota::Quotas;
 use settings::{Section, SettingsError, choices, settings};
 
 use crate::limits;
@@ -138,11 +138,8 @@ impl Guard {
         })
     }
 
-    pub fn with_quotas(self, quotas: Vec<Quota>) -> Guard {
-        Guard {
-            quotas: Quotas::new(quotas),
-            ..self
-        }
+    pub fn with_quotas(self, quotas: Arc<Quotas>) -> Guard {
+        Guard { quotas, ..self }
     }
 
     async fn check(&self, login: Login<'_>, name: &str) -> Result<(), ConnectError> {

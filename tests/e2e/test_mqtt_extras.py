@@ -137,30 +137,32 @@ def test_flapping_clients_are_banned(extended):
     assert mosquitto_pub(extended, "-i", name, "-t", "t", "-m", "x").returncode == 0
 
 
-def test_the_command_line_sees_and_ends_clients(core):
+@pytest.mark.parametrize("where", ["core", "edge"])
+def test_the_command_line_sees_and_ends_clients(where, request):
+    broker = request.getfixturevalue(where)
     name, topic = uuid.uuid4().hex, f"cli/{uuid.uuid4().hex}"
-    client = Client(core.port("mqtt"), client_id=name, clean=False)
+    client = Client(broker.port("mqtt"), client_id=name, clean=False)
     client.subscribe(f"{topic}/#", 1)
     client.subscribe(f"$share/g/{topic}", 2)
-    rows = {row["client"]: row for row in core.cli_json("mqtt", "clients")}
+    rows = {row["client"]: row for row in broker.cli_json("mqtt", "clients")}
     assert (rows[name]["version"], rows[name]["subscriptions"]) == ("3.1.1", 2)
-    assert name in core.cli("mqtt", "client", name).stdout
-    filters = [row["filter"] for row in core.cli_json("mqtt", "subscriptions", name)]
+    assert name in broker.cli("mqtt", "client", name).stdout
+    filters = [row["filter"] for row in broker.cli_json("mqtt", "subscriptions", name)]
     assert filters == [f"{topic}/#", f"$share/g/{topic}"]
-    core.cli("mqtt", "unsubscribe", name, f"{topic}/#")
-    assert [row["filter"] for row in core.cli_json("mqtt", "subscriptions", name)] == [f"$share/g/{topic}"]
+    broker.cli("mqtt", "unsubscribe", name, f"{topic}/#")
+    assert [row["filter"] for row in broker.cli_json("mqtt", "subscriptions", name)] == [f"$share/g/{topic}"]
     client.paho.on_disconnect = lambda *_: client.paho.loop_stop()
-    core.cli("mqtt", "kick", name)
+    broker.cli("mqtt", "kick", name)
     client.paho.disconnect(), client.paho.loop_stop()
-    wait_until("it is gone", lambda: core.cli("mqtt", "client", name, check=False).returncode != 0)
-    session = [row for row in core.cli_json("mqtt", "sessions") if row["client"] == name]
+    wait_until("it is gone", lambda: broker.cli("mqtt", "client", name, check=False).returncode != 0)
+    session = [row for row in broker.cli_json("mqtt", "sessions") if row["client"] == name]
     assert (session[0]["connected"], session[0]["subscriptions"]) == (False, 1)
-    core.cli("mqtt", "end-session", name)
-    assert not [row for row in core.cli_json("mqtt", "sessions") if row["client"] == name]
-    core.cli("mqtt", "ban", f"client:{name}", "--for", "1h")
-    assert mosquitto_pub(core, "-i", name, "-t", "t", "-m", "x").returncode != 0
-    core.cli("mqtt", "unban", f"client:{name}")
-    assert json.loads(core.cli("mqtt", "slow", "--json").stdout) == []
+    broker.cli("mqtt", "end-session", name)
+    assert not [row for row in broker.cli_json("mqtt", "sessions") if row["client"] == name]
+    broker.cli("mqtt", "ban", f"client:{name}", "--for", "1h")
+    assert mosquitto_pub(broker, "-i", name, "-t", "t", "-m", "x").returncode != 0
+    broker.cli("mqtt", "unban", f"client:{name}")
+    assert json.loads(broker.cli("mqtt", "slow", "--json").stdout) == []
 
 
 def test_topic_aliases_and_response_information(extended):

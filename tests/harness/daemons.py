@@ -128,6 +128,17 @@ class Daemon:
                 values[name] = values.get(name, 0.0) + float(value)
         return values
 
+    @property
+    def credentials(self):
+        return self.data / "admin.credentials"
+
+    def cli(self, *arguments, check=True):
+        """Runs `towline` against this daemon."""
+        return cli("--core", f"http://{self.address('admin')}", "--credentials", str(self.credentials), *arguments, check=check)
+
+    def cli_json(self, *arguments):
+        return json.loads(self.cli(*arguments, "-o", "json").stdout)
+
 
 class Core(Daemon):
     program = "towline-core"
@@ -139,17 +150,6 @@ class Core(Daemon):
             # A restart takes the ports of the first start again: clients and edges keep the address.
             command += [f"--listen-{listener}", self.listeners.get(listener, "127.0.0.1:0")]
         return command + self.arguments
-
-    @property
-    def credentials(self):
-        return self.data / "admin.credentials"
-
-    def cli(self, *arguments, check=True):
-        """Runs `towline` against this core."""
-        return cli("--core", f"http://{self.address('admin')}", "--credentials", str(self.credentials), *arguments, check=check)
-
-    def cli_json(self, *arguments):
-        return json.loads(self.cli(*arguments, "-o", "json").stdout)
 
     def token(self, *arguments):
         return self.cli("token", "create", *arguments).stdout.strip()

@@ -5,6 +5,6 @@ use serde::{Deserialize, Serialize};
 pub struct Credentials {
     /// Base of the admin listener, such as `http://127.0.0.1:8484`.
     pub url: String,
-    /// For `Authorization: Bearer`. Whoever has it administers the core.
+    /// For `Authorization: Bearer`. Whoever has it administers the core or the edge.
     pub secret: String,
 }

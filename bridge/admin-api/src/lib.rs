@@ -1,4 +1,5 @@
-//! Requests and replies between the core's admin listener and its callers (the `towline` command line, the console).
+//! Requests and replies between the core's admin listener and its callers (the `towline` command line, the console). An edge's admin listener
+//! answers what is below `/v1/mqtt` in the same way.
 //!
 //! HTTP/1.1 and JSON. Every path below `/v1` needs `Authorization: Bearer <secret>`; the secret is in the file
 //! `admin.credentials` that the core writes into its data directory ([`Credentials`]). Open to everyone are `/healthz`,

@@ -113,7 +113,7 @@ pub struct MqttBans {
 pub struct MqttBan {
     /// `client:ID`, `user:NAME` or `address:IP`.
     pub who: String,
-    /// When it ends by itself; none: when it is lifted, or the core is restarted.
+    /// When it ends by itself; none: when it is lifted, or the broker is restarted.
     #[serde(default)]
     pub until_ms: Option<i64>,
     #[serde(default)]

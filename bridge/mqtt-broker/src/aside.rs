@@ -99,18 +99,14 @@ pub(crate) async fn next_values(sys: &mut Option<watch::Receiver<Values>>) -> Va
 }
 
 impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
-    /// What is to be done with a message before it is stored: when it is to be published, if not now; or why not at all.
-    pub(crate) fn admit(
-        &mut self,
-        message: &mut Message,
-        now_ms: i64,
-    ) -> Result<Option<i64>, PublishError> {
+    /// What is to be done with a message before it is stored: after how many milliseconds it is to be published, if not now; or why not at all.
+    pub(crate) fn admit(&mut self, message: &mut Message) -> Result<Option<i64>, PublishError> {
         let rewrites = &self.broker.extra.rewrites;
         if !rewrites.0.is_empty() {
             message.topic = rewrites.topic(message.topic.clone(), &self.principal);
             message.origin = self.session.origin(&message.topic);
         }
-        let mut due_ms = None;
+        let mut after_ms = None;
         match delayed(&message.topic) {
             Delayed::No => {}
             Delayed::Invalid => {
@@ -123,14 +119,14 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 message.topic = topic;
                 // Its life begins when it is published.
                 message.expires_at = message.expires_at.take().map(|at| at.later(delay_ms));
-                due_ms = Some(now_ms.saturating_add(delay_ms));
+                after_ms = Some(delay_ms);
             }
         }
         let access = &self.broker.access;
         if is_reserved(&message.topic) || !access.may_publish(&self.principal, &message.topic) {
             return Err(PublishError::NotAuthorized);
         }
-        Ok(due_ms)
+        Ok(after_ms)
     }
 
     /// The subscriptions that the server makes.

@@ -167,15 +167,15 @@ pub trait Backend: Send + Sync + 'static {
         futures_util::future::join_all(each)
     }
 
-    /// Takes a message that is to be published at a time (milliseconds since the epoch). Resolves when that is durable: it survives a
-    /// restart, and is published once. `exactly_once` as in [`Backend::publish`]. A host without this refuses.
+    /// Takes a message that is to be published after `delay_ms`. Resolves when that is durable: it survives a restart, and is published
+    /// once. `exactly_once` as in [`Backend::publish`]. A host without this refuses; one that has it is [`crate::later::Later`].
     fn publish_later(
         &self,
         publish: Publish,
-        due_ms: i64,
+        delay_ms: i64,
         exactly_once: Option<(ClientId, PacketId)>,
     ) -> impl Future<Output = Result<(), PublishError>> + Send {
-        let _ = (publish, due_ms, exactly_once);
+        let _ = (publish, delay_ms, exactly_once);
         let refused = "delayed messages are not offered here".to_owned();
         std::future::ready(Err(PublishError::TopicNameInvalid(refused)))
     }

@@ -132,12 +132,12 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                     messages: 0,
                     result,
                 };
-                let due_ms = match self.admit(&mut message, now_ms) {
-                    Ok(due_ms) => due_ms,
+                let delay_ms = match self.admit(&mut message) {
+                    Ok(delay_ms) => delay_ms,
                     Err(error) => return self.answer_in_order(done(Err(error))),
                 };
                 if let Some(route) = self.unstored_route(&message.topic) {
-                    let passed = match due_ms {
+                    let passed = match delay_ms {
                         None => self.pass_on(message, route),
                         Some(_) => Err(never_later()),
                     };
@@ -150,7 +150,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 self.publishing_messages += 1;
                 let publisher = self.session.client_id().clone();
                 let exactly_once = packet_id.filter(|_| qos == QoS::ExactlyOnce);
-                if !message.retain && due_ms.is_none() {
+                if !message.retain && delay_ms.is_none() {
                     let gathered = &mut self.gathered;
                     let publish = Publish { message, publisher };
                     gathered.publishes.push((publish, exactly_once));
@@ -165,7 +165,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 self.give_gathered();
                 let hub = &self.broker.hub;
                 // Retained. What is published later has no place among what is published now.
-                let ticket = match due_ms {
+                let ticket = match delay_ms {
                     None => hub.early.by_log(hub.router(), &publisher, &mut message),
                     Some(_) => None,
                 };
@@ -173,9 +173,11 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 let exactly_once = exactly_once.map(|id| (publisher.clone(), id));
                 self.begin(Box::pin(async move {
                     let publish = Publish { message, publisher };
-                    let result = match due_ms {
+                    let result = match delay_ms {
                         None => backend.publish(publish, exactly_once).await,
-                        Some(due_ms) => backend.publish_later(publish, due_ms, exactly_once).await,
+                        Some(delay_ms) => {
+                            backend.publish_later(publish, delay_ms, exactly_once).await
+                        }
                     };
                     drop(ticket);
                     Done::Stored {

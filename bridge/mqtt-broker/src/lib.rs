@@ -23,6 +23,7 @@ mod hub;
 mod inbound;
 mod input;
 mod inspect;
+pub mod later;
 pub mod limits;
 mod mailbox;
 mod memory_shares;

@@ -70,3 +70,11 @@ pub const OFFERS_PER_TURN: usize = 256;
 pub const ASKED: Duration = Duration::from_secs(2);
 /// Of one feed, before the next one has its turn.
 pub const OFFERS_PER_FEED: usize = 64;
+/// Messages that wait to be published later, of a host. One more is refused (0x97, quota exceeded).
+pub const DELAYED_MESSAGES: usize = 100_000;
+/// Of them, those that are published at a time.
+pub const DELAYED_AT_ONCE: usize = 256;
+/// Pause before what could not be published is tried again.
+pub const DELAYED_RETRY: Duration = Duration::from_secs(1);
+/// Longest sleep until the next one: the clock may be set.
+pub const DELAYED_SLEEP: Duration = Duration::from_secs(30);

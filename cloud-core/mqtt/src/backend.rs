@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use frontend::{Context, retained as retained_layout};
 use futures_util::future::BoxFuture;
-use kernel::Command;
+use kernel::{Command, Entry};
 use mqtt_broker::Backend;
 use mqtt_broker::backend::{
     ClientId, FeedId, FeedRead, Message, Position, Publish, PublishError, ReadError, SavedSession,
     StorageError, Taken,
 };
 use mqtt_broker::convert;
+use mqtt_broker::extra::RetainedLimits;
+use mqtt_broker::later::{self, DueNow, Later};
 use mqtt_codec::{PacketId, TopicFilter, TopicName};
 use record::{Namespace, NewRecord, StreamName, stream_for_topic};
 use tokio::sync::oneshot::error::RecvError;
@@ -35,22 +38,6 @@ pub struct CoreBackend {
     retained_limits: RetainedLimits,
 }
 
-/// How many retained messages there may be, and how long their payloads.
-#[derive(Clone, Copy, Debug)]
-pub struct RetainedLimits {
-    pub messages: usize,
-    pub bytes: usize,
-}
-
-impl Default for RetainedLimits {
-    fn default() -> RetainedLimits {
-        RetainedLimits {
-            messages: 1_000_000,
-            bytes: usize::MAX,
-        }
-    }
-}
-
 impl CoreBackend {
     /// Fails only when the metrics of another one are in the registry already.
     pub fn new(ctx: Context, namespace: Namespace) -> Result<CoreBackend, prometheus::Error> {
@@ -60,7 +47,7 @@ impl CoreBackend {
             sessions: Sessions::new(ctx.kernel.clone(), namespace.clone()),
             feeds: Feeds::new(ctx.kernel.clone(), namespace.clone(), metrics.clone()),
             shares: Shares::new(ctx.kernel.clone(), namespace.clone()),
-            delayed: Delayed::new(ctx.kernel.clone(), ctx.clock.clone(), namespace.clone()),
+            delayed: Delayed::new(ctx.kernel.clone(), ctx.now_ms(), namespace.clone()),
             retained_limits: RetainedLimits::default(),
             namespace,
             ctx,
@@ -77,36 +64,18 @@ impl CoreBackend {
     /// Publishes what was to be published later, until the shutdown.
     pub async fn publish_delayed(self: Arc<Self>) {
         let until = self.ctx.shutdown.clone();
-        let publishing = self
-            .delayed
-            .run(|publish, row| self.store(publish, vec![row]));
-        until.run_until_cancelled(publishing).await;
+        until.run_until_cancelled(later::run(&*self)).await;
     }
 
-    /// A retained message more, or a larger one, than there may be is refused (0x97).
     fn check_retained(&self, publish: &Publish, topic: &str) -> Result<(), PublishError> {
-        let payload = &publish.message.payload;
-        if !publish.message.retain || payload.is_empty() {
-            return Ok(());
-        }
-        let RetainedLimits { messages, bytes } = self.retained_limits;
-        if payload.len() > bytes {
-            let text = format!(
-                "a retained message may have {bytes} bytes, this has {}",
-                payload.len()
-            );
-            return Err(PublishError::QuotaExceeded(text));
-        }
         let kernel = &self.ctx.kernel;
-        let known = || {
+        let count = || kernel.table_len(retained_layout::TABLE);
+        let is_known = || {
             let key = retained_layout::key(&self.namespace, topic);
             kernel.table_get(retained_layout::TABLE, &key).is_some()
         };
-        if kernel.table_len(retained_layout::TABLE) >= messages && !known() {
-            let text = format!("there are {messages} retained messages already");
-            return Err(PublishError::QuotaExceeded(text));
-        }
-        Ok(())
+        self.retained_limits
+            .check(&publish.message, count, is_known)
     }
 
     /// `with_it` goes into the same write.
@@ -242,14 +211,16 @@ impl Backend for CoreBackend {
     async fn publish_later(
         &self,
         publish: Publish,
-        due_ms: i64,
+        delay_ms: i64,
         exactly_once: Option<(ClientId, PacketId)>,
     ) -> Result<(), PublishError> {
         let topic = publish.message.topic.as_str();
-        let record = convert::new_record(&publish, self.ctx.now_ms());
+        let now_ms = self.ctx.now_ms();
+        let record = convert::new_record(&publish, now_ms);
         self.publisher.check_size(&record)?;
         self.check_retained(&publish, topic)?;
         let packet = exactly_once.map(|(client, id)| self.sessions.remember(&client, id));
+        let due_ms = now_ms.saturating_add(delay_ms);
         self.delayed.put(&publish, due_ms, packet).await
     }
 
@@ -373,5 +344,29 @@ impl Backend for CoreBackend {
 
     async fn shared_recovered(&self) -> Result<(), StorageError> {
         self.shares.recovered().await
+    }
+}
+
+impl Later for CoreBackend {
+    type Key = Bytes;
+
+    fn due(&self, now_ms: i64) -> Result<DueNow<Bytes>, StorageError> {
+        Ok(self.delayed.due(now_ms))
+    }
+
+    async fn publish_due(&self, key: &Bytes, publish: Publish) -> Result<(), PublishError> {
+        self.store(publish, vec![Delayed::take(key)]).await
+    }
+
+    async fn forget_due(&self, key: &Bytes) -> Result<(), StorageError> {
+        let entry = Entry::new().with(Delayed::take(key));
+        let written = self.ctx.kernel.write(entry).await;
+        written
+            .map(drop)
+            .map_err(|error| StorageError(error.to_string()))
+    }
+
+    async fn delayed_changed(&self) {
+        self.delayed.added.notified().await;
     }
 }

@@ -18,7 +18,8 @@ mod shares;
 mod start;
 mod tables;
 
-pub use backend::{CoreBackend, RetainedLimits};
+pub use backend::CoreBackend;
+pub use mqtt_broker::extra::RetainedLimits;
 pub use mqtt_broker::{ALPN, WEBSOCKET};
 pub use options::{Mqtt, MqttOptions};
 pub use start::start;

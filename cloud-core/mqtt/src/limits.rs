@@ -23,12 +23,3 @@ pub const PACKET_OVERHEAD: u32 = 128 * 1024;
 /// Records of a group that are looked at when it is opened, for those that stored sessions have in flight. They lie near its beginning; what is
 /// not found among so many is found when its turn comes.
 pub const SHARED_CLAIM: usize = 4096;
-
-/// Messages that wait to be published later. One more is refused (0x97, quota exceeded).
-pub const DELAYED_MESSAGES: usize = 100_000;
-/// Of them, those that are published at a time.
-pub const DELAYED_AT_ONCE: usize = 256;
-/// Pause before what could not be published is tried again.
-pub const DELAYED_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
-/// Longest sleep until the next one: the clock may be set.
-pub const DELAYED_SLEEP: std::time::Duration = std::time::Duration::from_secs(30);

@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
+use mqtt_broker::extra::RetainedLimits;
 use mqtt_broker::{Broker, Extra, Limits};
 
-use crate::{CoreBackend, RetainedLimits};
+use crate::CoreBackend;
 
 /// What can be set of the front end.
 #[derive(Clone, Debug, Default)]

@@ -1,6 +1,6 @@
 //! Binding what is to be listened on.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
@@ -185,14 +185,4 @@ async fn resolve(key: &str, listen: &Listen) -> Result<Option<SocketAddr>> {
         .next()
         .with_context(|| format!("--{key}: {name} has no address"))?;
     Ok(Some(first))
-}
-
-/// The address by which this machine reaches one of its own listeners.
-pub fn reachable(bound: SocketAddr) -> SocketAddr {
-    let ip = match bound.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, bound.port())
 }

@@ -4,7 +4,6 @@ mod admin;
 mod cluster_id;
 mod cold;
 mod config;
-mod credentials;
 mod data_dir;
 mod frontends;
 mod jwt_keys;

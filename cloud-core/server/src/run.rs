@@ -17,12 +17,11 @@ use uuid::Uuid;
 use crate::admin::Admin;
 use crate::cold;
 use crate::config::{AnonymousSetting, ClientAuth, CoreSettings};
-use crate::credentials;
 use crate::data_dir::DataDir;
 use crate::frontends::{self, Running};
 use crate::jwt_keys;
 use crate::kernel_metrics;
-use crate::listeners::{Listeners, reachable};
+use crate::listeners::Listeners;
 use crate::mqtt_options;
 use crate::open_files;
 use crate::tls;
@@ -115,7 +114,7 @@ async fn serve(
     let mut running = frontends::start(&ctx, listeners, mqtt_options)?;
     running.addresses.push(("admin", admin_address));
     if let (Some(listener), Some(address)) = (admin_listener, admin_address) {
-        let secret = credentials::open(&data_dir.path, &format!("http://{}", reachable(address)))?;
+        let secret = admin_http::credentials::open(&data_dir.path, address)?;
         let admin = Admin::new(
             ctx.clone(),
             secret,

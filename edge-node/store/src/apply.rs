@@ -1,4 +1,4 @@
-//! What the entries of a log mean for the ledger: retained messages and QoS 2 packet ids.
+//! What the entries of a log mean for the ledger: retained messages, QoS 2 packet ids, and messages that have waited for their time.
 
 use bytes::Bytes;
 use record::{Batch, BatchBuilder, NewRecord, Record, StreamName};
@@ -30,7 +30,7 @@ pub(crate) fn packet_prefix(packet: &PacketRef) -> Vec<u8> {
     key
 }
 
-fn packet_key(packet: &PacketRef, lane: Lane) -> Vec<u8> {
+pub(crate) fn packet_key(packet: &PacketRef, lane: Lane) -> Vec<u8> {
     let mut key = packet_prefix(packet);
     key.push(lane.0);
     key
@@ -60,6 +60,7 @@ pub(crate) fn changes(lane: Lane, entries: &[Entry], changes: &mut Vec<Change>) 
                         value: Vec::new(),
                     });
                 }
+                changes.extend(frame.delayed.iter().map(|key| key.delete()));
                 if !frame.retained.is_empty() {
                     retained_changes(frame, changes);
                 }

@@ -6,6 +6,7 @@
 //! u32 length of the body | u32 CRC-32C of the body | body: u8 kind | u64 number | u32 place | ...
 //! kind 1, frame:   u64 position | u8 lane | u8 flags | flag 1, origin: u64 stream, u32 partition, i64 next | flag 2, blind: u64 boot
 //!                  | flag 4, views: u32 n, n x (u32 index, u8 0 hidden or u8 1, u16 length, key)
+//!                  | flag 8, delayed: u32 n, n x (i64 due time, u64 number)
 //!                  | u16 length, stream | u32 n, n x u32 retained | u32 n, n x (u16 length, client | u16 packet id)
 //!                  | u32 length, RecordBatch v2
 //! kind 2, dropped: u64 messages | u64 bytes | i64 first time | i64 last time
@@ -18,6 +19,7 @@
 use bytes::Bytes;
 use record::{Batch, StreamName};
 
+use crate::delayed::DelayedKey;
 use crate::wire::{Reader, Short, put_text};
 
 /// The number of a lane: of its log, and what is added to the producer id, so that order is checked within it and never across.
@@ -71,6 +73,8 @@ pub struct Frame {
     pub blind: Option<u64>,
     /// By index into the batch, ascending: the records that local readers see in another way.
     pub views: Vec<(u32, View)>,
+    /// Those of its records that have waited for their time: they wait no more.
+    pub delayed: Vec<DelayedKey>,
 }
 
 impl Frame {
@@ -89,6 +93,7 @@ impl Frame {
             + 128
             + self.retained.len() * 4
             + self.exactly_once.len() * 64
+            + self.delayed.len() * DelayedKey::LEN
             + views.sum::<usize>()
     }
 
@@ -124,6 +129,7 @@ const RELEASE: u8 = 3;
 const HAS_ORIGIN: u8 = 1;
 const IS_BLIND: u8 = 2;
 const HAS_VIEWS: u8 = 4;
+const HAS_DELAYED: u8 = 8;
 const HIDDEN: u8 = 0;
 const KEY: u8 = 1;
 /// Bytes before the body.
@@ -182,7 +188,12 @@ impl Entry {
                 };
                 let blind = if frame.blind.is_some() { IS_BLIND } else { 0 };
                 let views = if frame.views.is_empty() { 0 } else { HAS_VIEWS };
-                out.push(origin | blind | views);
+                let delayed = if frame.delayed.is_empty() {
+                    0
+                } else {
+                    HAS_DELAYED
+                };
+                out.push(origin | blind | views | delayed);
                 if let Some(origin) = frame.origin {
                     out.extend_from_slice(&origin.stream.to_be_bytes());
                     out.extend_from_slice(&origin.partition.to_be_bytes());
@@ -193,6 +204,12 @@ impl Entry {
                 }
                 if views != 0 {
                     put_views(out, &frame.views);
+                }
+                if delayed != 0 {
+                    out.extend_from_slice(&(frame.delayed.len() as u32).to_be_bytes());
+                    for key in &frame.delayed {
+                        out.extend_from_slice(&key.to_bytes());
+                    }
                 }
                 put_text(out, frame.stream.as_str());
                 out.extend_from_slice(&(frame.retained.len() as u32).to_be_bytes());
@@ -274,6 +291,11 @@ fn frame(number: u64, r: &mut Reader) -> Result<Frame, Damage> {
     } else {
         views(r)?
     };
+    let delayed = if flags & HAS_DELAYED == 0 {
+        Vec::new()
+    } else {
+        delayed(r)?
+    };
     let stream = StreamName::new(&r.text()?).map_err(|_| Damage::Malformed)?;
     let n = r.get_u32()? as usize;
     if n > r.0.len() / 4 {
@@ -298,7 +320,18 @@ fn frame(number: u64, r: &mut Reader) -> Result<Frame, Damage> {
         origin,
         blind,
         views,
+        delayed,
     })
+}
+
+fn delayed(r: &mut Reader) -> Result<Vec<DelayedKey>, Damage> {
+    let n = r.get_u32()? as usize;
+    if n > r.0.len() / DelayedKey::LEN {
+        return Err(Damage::Malformed);
+    }
+    Ok((0..n)
+        .map(|_| DelayedKey::read(r))
+        .collect::<Result<_, _>>()?)
 }
 
 fn put_views(out: &mut Vec<u8>, views: &[(u32, View)]) {

@@ -12,11 +12,13 @@
 mod apply;
 mod boots;
 mod config;
+mod delayed;
 pub mod disk;
 mod evict;
 mod frame;
 mod gap;
 mod hand;
+mod item;
 mod keeper;
 mod landing;
 mod lanes;
@@ -26,6 +28,7 @@ mod log;
 mod progress;
 mod quarantine;
 mod recovery;
+mod retained;
 mod segment;
 mod sessions;
 mod space;
@@ -36,6 +39,7 @@ mod writer;
 
 pub use apply::Retained;
 pub use config::{Config, Eviction, LOCAL, LaneConfig, is_lane_name};
+pub use delayed::{Delayed, DelayedDue, DelayedKey};
 pub use frame::{Frame, Lane, Origin, PacketRef, View};
 pub use gap::{Gap, GapReason};
 pub use log::{End, FrameRead, From, LogId, WriteError};
@@ -45,7 +49,7 @@ pub use segment::{FORMAT_VERSION, Producer};
 pub use sessions::{Checkpoint, Session, SessionError};
 pub use space::RESERVE;
 pub use stats::{LaneStats, Stats};
-pub use store::{LaneInfo, NewMessage, OutboxRead, Store};
+pub use store::{LaneInfo, NewDelayed, NewMessage, OutboxRead, Store};
 
 #[cfg(test)]
 mod tests;

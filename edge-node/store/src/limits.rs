@@ -38,6 +38,10 @@ pub const MAX_LANE_NAME: usize = 64;
 pub const MAX_CLIENT_ID: usize = 65_535;
 /// A ledger value above this is kept in pieces of this size: sled puts larger ones to files that it never gives back.
 pub const LEDGER_PIECE: usize = 8 * 1024;
+/// What waits to be published later, all together: it lies in the ledger.
+pub const MAX_DELAYED: u64 = 32 * 1024 * 1024;
+/// Of it, what is read at a time when it is due, or one message.
+pub const DELAYED_READ: u64 = 4 * 1024 * 1024;
 /// Batches that the core will never take. When there are more, the oldest is deleted.
 pub const QUARANTINE: u64 = 64 * 1024 * 1024;
 /// What is kept free on the file system for the ledger: sled writes its file in pieces of 512 KiB.

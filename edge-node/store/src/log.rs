@@ -21,13 +21,14 @@ use crate::disk::{Disk, DiskFile};
 use crate::frame::{Dropped, Entry, Frame, Lane};
 use crate::gap::GapReason;
 use crate::hand::{Hand, Hands};
+use crate::item::{Control, Item};
 use crate::landing::{Landing, landing};
 use crate::ledger::LedgerError;
 use crate::limits;
 use crate::progress::Progress;
 use crate::segment::{LogState, Producer, Stamp};
 use crate::space::Space;
-use crate::writer::{Control, Item, Waiting, Writer};
+use crate::writer::{Waiting, Writer};
 use dropped::DroppedSoFar;
 
 /// Which log.
@@ -76,6 +77,11 @@ pub enum WriteError {
     TooLarge(usize),
     #[error("more than {} streams", limits::MAX_STREAMS)]
     TooManyStreams,
+    #[error(
+        "{} bytes wait to be published later already, as many as may",
+        limits::MAX_DELAYED
+    )]
+    TooMuchDelayed,
     #[error("not encodable: {0}")]
     Encode(String),
     /// The disk failed. After a failed sync nothing is written any more until the store is opened again.

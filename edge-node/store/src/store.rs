@@ -1,10 +1,12 @@
 //! The store as the node sees it.
 
 mod clients;
+mod delayed;
 mod figures;
 mod opening;
 mod outbox;
 
+pub use delayed::NewDelayed;
 pub use outbox::OutboxRead;
 
 use std::collections::HashMap;
@@ -19,18 +21,20 @@ use tokio::sync::watch;
 use crate::apply::{Retained, client_prefix, decode_retained, packet_prefix};
 use crate::boots::Boots;
 use crate::config::{Config, LOCAL};
+use crate::delayed::{DelayedKey, DelayedMessages};
 use crate::frame::{Lane, Origin, PacketRef, View};
 use crate::gap::Gaps;
+use crate::item::{Control, Item};
 use crate::keeper::Keeper;
 use crate::ledger::{Change, Ledger, LedgerError, OneFailure, Table};
 use crate::log::{End, FrameRead, From, Log, LogId, WriteError};
 use crate::progress::Progress;
 use crate::quarantine::Quarantine;
+use crate::retained::RetainedCount;
 use crate::segment::Producer;
 use crate::sessions::Sessions;
 use crate::space::Space;
 use crate::wire::Reader;
-use crate::writer::{Control, Item};
 
 /// A message to be stored.
 #[derive(Debug, Clone)]
@@ -46,6 +50,8 @@ pub struct NewMessage {
     pub blind: Option<u64>,
     /// What local readers see of it. `None` = the record.
     pub view: Option<View>,
+    /// It has waited for its time, and is taken from those that do in the same write.
+    pub delayed: Option<DelayedKey>,
 }
 
 /// Up to which entry the ledger has got each log (before its next flush).
@@ -84,9 +90,11 @@ struct Inner {
     ledger: Arc<OneFailure>,
     gaps: Arc<Gaps>,
     boots: Boots,
+    delayed: DelayedMessages,
     space: Arc<Space>,
     sessions: Sessions,
     applied: Arc<Mutex<Applied>>,
+    retained: Arc<RetainedCount>,
     config: Config,
     sessions_lagging: AtomicU64,
 }
@@ -227,6 +235,7 @@ impl Store {
             packet: message.packet,
             blind: message.blind,
             view: message.view,
+            delayed: message.delayed,
         };
         let log = self.log(LogId::Outbox(message.lane));
         let log = log.ok_or(WriteError::NoSuchLane(message.lane.0))?;
@@ -296,6 +305,16 @@ impl Store {
                 }
             }
         })
+    }
+
+    /// How many there are.
+    pub fn retained_len(&self) -> usize {
+        self.inner.retained.get()
+    }
+
+    /// Is there one under this key?
+    pub fn is_retained(&self, key: &str) -> Result<bool, LedgerError> {
+        self.inner.ledger.contains(Table::Retained, key.as_bytes())
     }
 
     /// Stores a batch from the core. One that is here already is not stored again. Resolves when it is durable. `retained` names
@@ -395,6 +414,8 @@ impl Store {
     /// grow: the lowest are forgotten when there are too many.
     pub async fn set_boot_offset(&self, boot: u64, add_ms: i64) -> Result<(), LedgerError> {
         self.inner.boots.set(&*self.inner.ledger, boot, add_ms)?;
+        self.inner.delayed.clock_was_set(boot, add_ms);
+        self.look_at_delayed();
         self.keeper.flush().await
     }
 

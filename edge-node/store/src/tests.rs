@@ -12,9 +12,11 @@ use crate::ledger::{Change, Ledger, MemoryLedger, SledLedger, Table};
 use crate::segment::Producer;
 use crate::*;
 
+mod delayed;
 mod gaps;
 mod local;
 mod retained;
+mod retained_count;
 
 const OUTBOX: LogId = LogId::Outbox(Lane::DEFAULT);
 
@@ -88,6 +90,7 @@ fn message(stream_name: &str, key: &str, value: &str) -> NewMessage {
         packet: None,
         blind: None,
         view: None,
+        delayed: None,
     }
 }
 

@@ -3,92 +3,24 @@
 //! Publishes that arrive while a sync is running are coalesced: records of one stream become one batch. Sequence numbers are
 //! given and batches encoded here, so that what is in the file is in the order of the sequences.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use record::{Batch, BatchBuilder, NewRecord, StreamName};
+use record::{BatchBuilder, StreamName};
 use tokio::sync::oneshot;
 
 use crate::config::Eviction;
+use crate::delayed::DelayedKey;
 use crate::disk::DiskFile;
-use crate::frame::{Entry, Frame, Origin, PacketRef, View};
+use crate::frame::{Entry, Frame, PacketRef, View};
+use crate::item::{Control, Item};
 use crate::limits;
 use crate::log::{Segment, Shared, WriteError, segment_name};
-use crate::segment::{LogState, Producer, Stamp, encode_header};
+use crate::segment::{LogState, Stamp, encode_header};
 use crate::space::is_full;
-
-/// What can be put into a log.
-pub(crate) enum Item {
-    /// A record that is still to be put into a batch.
-    Record {
-        stream: StreamName,
-        record: NewRecord,
-        retained: bool,
-        packet: Option<PacketRef>,
-        blind: Option<u64>,
-        view: Option<View>,
-    },
-    /// A batch that is encoded already.
-    Batch {
-        stream: StreamName,
-        batch: Batch,
-        retained: Vec<u32>,
-        origin: Origin,
-    },
-    Release(PacketRef),
-    Control(Control),
-}
-
-/// What the writer does between two writes.
-#[derive(Debug, Clone)]
-pub(crate) enum Control {
-    /// Begins a new segment.
-    Roll,
-    /// Evicts what is too old.
-    Expire {
-        now_ms: i64,
-        /// What is to be added to the timestamps of boots that did not know the time.
-        boots: Arc<BTreeMap<u64, i64>>,
-    },
-    /// Writes as somebody else from now on.
-    Become(Producer),
-    /// Counts what was dropped, without waiting for a record to come.
-    Count,
-}
-
-impl Item {
-    /// When a record was stamped, and its key and value in bytes.
-    pub fn stamp_and_bytes(&self) -> (i64, u64) {
-        match self {
-            Item::Record { record, .. } => {
-                let key = record.key.as_ref().map_or(0, |key| key.len());
-                let value = record.value.as_ref().map_or(0, |value| value.len());
-                (record.timestamp, (key + value) as u64)
-            }
-            _ => (-1, 0),
-        }
-    }
-
-    pub fn weight(&self) -> usize {
-        match self {
-            Item::Record { record, .. } => {
-                let headers = record.headers.iter().map(|header| {
-                    header.name.len() + header.value.as_ref().map_or(0, |v| v.len()) + 8
-                });
-                record.key.as_ref().map_or(0, |key| key.len())
-                    + record.value.as_ref().map_or(0, |value| value.len())
-                    + headers.sum::<usize>()
-                    + 64
-            }
-            Item::Batch { batch, .. } => batch.len() + 64,
-            Item::Release(packet) => packet.client.len() + 64,
-            Item::Control(_) => 64,
-        }
-    }
-}
 
 type Done = oneshot::Sender<Result<(), WriteError>>;
 
@@ -116,6 +48,7 @@ struct OpenBatch {
     retained: Vec<u32>,
     packets: Vec<PacketRef>,
     views: Vec<(u32, View)>,
+    delayed: Vec<DelayedKey>,
     payload: usize,
     done: Vec<Done>,
 }
@@ -303,6 +236,7 @@ impl Writer {
                         origin: Some(origin),
                         blind: None,
                         views: Vec::new(),
+                        delayed: Vec::new(),
                     }));
                 }
                 Item::Record {
@@ -312,6 +246,7 @@ impl Writer {
                     packet,
                     blind,
                     view,
+                    delayed,
                 } => {
                     let payload = record.value.as_ref().map_or(0, |value| value.len())
                         + record.key.as_ref().map_or(0, |key| key.len());
@@ -353,6 +288,7 @@ impl Writer {
                                 retained: Vec::new(),
                                 packets: Vec::new(),
                                 views: Vec::new(),
+                                delayed: Vec::new(),
                                 payload: 0,
                                 done: Vec::new(),
                             }));
@@ -373,6 +309,7 @@ impl Writer {
                     }
                     batch.packets.extend(packet);
                     batch.views.extend(view.map(|view| (index, view)));
+                    batch.delayed.extend(delayed);
                     batch.payload += payload;
                     batch.done.push(done);
                 }
@@ -411,6 +348,7 @@ impl Writer {
                                 origin: None,
                                 blind: open.blind,
                                 views: open.views,
+                                delayed: open.delayed,
                             }
                         }
                         Err(error) => {

@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("settings", &[]),
     ("transport", &[]),
     ("admin-api", &[]),
+    ("admin-http", &["admin-api", "mqtt-broker", "mqtt-codec"]),
     ("access-rules", &[]),
     ("credentials", &[]),
     ("quota", &["access-rules", "settings"]),
@@ -85,6 +86,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "access-rules",
             "admin-api",
+            "admin-http",
             "amqp",
             "cloud-sync",
             "cold-store",
@@ -107,6 +109,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "access-rules",
             "admin-api",
+            "admin-http",
             "credentials",
             "mqtt-broker",
             "mqtt-codec",

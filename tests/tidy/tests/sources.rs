@@ -25,7 +25,7 @@ const MAY_SLEEP: &[(&str, &str)] = &[
         "$SYS values are published at intervals that are configured",
     ),
     (
-        "cloud-core/mqtt/src/delayed.rs",
+        "bridge/mqtt-broker/src/later.rs",
         "a delayed message is due at a time that its publisher gave",
     ),
     (

@@ -10,7 +10,7 @@ use frontend::Asker;
 use frontend::access::{Listed, Reason, RulesError};
 
 use super::Admin;
-use super::refusal::Refusal;
+use admin_http::Refusal;
 
 pub async fn list(State(admin): State<Arc<Admin>>) -> Json<AclRules> {
     let rules = admin.ctx.access.rules();
@@ -35,7 +35,8 @@ pub async fn create(
         },
         resource: request.resource.parse().map_err(wrong)?,
     };
-    let added = admin.ctx.access.add_rule(rule, request.before).await?;
+    let added = admin.ctx.access.add_rule(rule, request.before).await;
+    let added = added.map_err(refused)?;
     Ok((StatusCode::CREATED, Json(reply(added))))
 }
 
@@ -43,7 +44,8 @@ pub async fn delete(
     State(admin): State<Arc<Admin>>,
     Path(id): Path<u64>,
 ) -> Result<StatusCode, Refusal> {
-    admin.ctx.access.delete_rule(id).await?;
+    let deleted = admin.ctx.access.delete_rule(id).await;
+    deleted.map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -88,15 +90,13 @@ fn wrong(error: impl ToString) -> Refusal {
     Refusal::invalid(error.to_string(), "")
 }
 
-impl From<RulesError> for Refusal {
-    fn from(error: RulesError) -> Refusal {
-        match error {
-            RulesError::Unknown(_) => {
-                Refusal::not_found(error.to_string(), "`towline acl list` lists them")
-            }
-            RulesError::Invalid(_) => Refusal::invalid(error.to_string(), ""),
-            RulesError::Write(error) => Refusal::not_written(error),
+fn refused(error: RulesError) -> Refusal {
+    match error {
+        RulesError::Unknown(_) => {
+            Refusal::not_found(error.to_string(), "`towline acl list` lists them")
         }
+        RulesError::Invalid(_) => Refusal::invalid(error.to_string(), ""),
+        RulesError::Write(error) => Refusal::not_written(error),
     }
 }
 

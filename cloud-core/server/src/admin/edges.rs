@@ -8,7 +8,7 @@ use cloud_sync::{EdgeLane, EdgeStatus, FencingEvent, SyncFrontend};
 use serde::Deserialize;
 
 use super::Admin;
-use super::refusal::Refusal;
+use admin_http::Refusal;
 
 #[derive(Deserialize)]
 pub struct Selection {

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use prometheus::TextEncoder;
 
 use super::Admin;
-use super::refusal::Refusal;
+use admin_http::Refusal;
 
 /// 200 as long as this process can do its work.
 pub async fn healthz(State(admin): State<Arc<Admin>>) -> Result<&'static str, Refusal> {

@@ -1,14 +1,11 @@
 //! The admin listener: HTTP and JSON as `admin-api` says, one file a resource.
 
 mod acl;
-mod auth;
 mod edges;
 mod health;
-mod mqtt;
 mod nodes;
 mod partitions;
 mod queues;
-mod refusal;
 mod status;
 mod storage;
 mod streams;
@@ -21,6 +18,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use admin_api::{codes, paths};
+use admin_http::{Guard, Refusal, SecretHash, require_secret};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
@@ -29,9 +27,6 @@ use cloud_sync::SyncFrontend;
 use frontend::Context;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-
-use crate::credentials::SecretHash;
-use refusal::Refusal;
 
 /// What every handler gets.
 pub struct Admin {
@@ -91,6 +86,11 @@ impl Admin {
 }
 
 fn router(admin: Arc<Admin>) -> Router {
+    let guard = Guard {
+        secret: admin.secret.clone(),
+        of: "core",
+    };
+    let mqtt = admin.mqtt.clone();
     let protected = Router::new()
         .route(paths::STATUS, get(status::get))
         .route(paths::EDGES, get(edges::list))
@@ -107,7 +107,7 @@ fn router(admin: Arc<Admin>) -> Router {
             &format!("{}/{{name}}/queue/peek", paths::EDGES),
             get(queues::peek),
         )
-        .merge(mqtt::routes())
+        .merge(admin_http::mqtt::routes(move || mqtt.broker().cloned()))
         .route(paths::FLEET, get(queues::fleet))
         .route(paths::TOKENS, post(tokens::create))
         .route(paths::STREAMS, get(streams::list).post(streams::create))
@@ -135,7 +135,7 @@ fn router(admin: Arc<Admin>) -> Router {
                 .post(verification::start)
                 .delete(verification::cancel),
         )
-        .route_layer(from_fn_with_state(admin.clone(), auth::require_secret));
+        .route_layer(from_fn_with_state(guard, require_secret));
     Router::new()
         .route(paths::HEALTHZ, get(health::healthz))
         .route(paths::READYZ, get(health::readyz))

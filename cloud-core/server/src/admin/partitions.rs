@@ -7,8 +7,8 @@ use axum::extract::{Query, State};
 use record::Namespace;
 use serde::Deserialize;
 
-use super::refusal::Refusal;
 use super::{Admin, nodes, streams};
+use admin_http::Refusal;
 
 #[derive(Deserialize)]
 pub struct Selection {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Admin;
 use super::edges::{find, reply, sync};
-use super::refusal::Refusal;
+use admin_http::Refusal;
 
 /// Edges that are asked at once for the fleet.
 const ASKED_AT_ONCE: usize = 64;

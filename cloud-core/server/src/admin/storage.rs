@@ -9,7 +9,7 @@ use axum::extract::State;
 use kernel::{KernelConfig, KernelStats};
 
 use super::Admin;
-use super::refusal::Refusal;
+use admin_http::Refusal;
 
 pub async fn get(State(admin): State<Arc<Admin>>) -> Json<Storage> {
     let kernel = &admin.ctx.kernel;

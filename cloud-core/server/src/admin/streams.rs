@@ -12,7 +12,7 @@ use kernel::{
 use record::{Namespace, StreamAddress, StreamName};
 
 use super::Admin;
-use super::refusal::Refusal;
+use admin_http::Refusal;
 
 pub async fn list(State(admin): State<Arc<Admin>>) -> Json<Streams> {
     let kernel = &admin.ctx.kernel;

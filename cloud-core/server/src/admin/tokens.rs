@@ -10,7 +10,7 @@ use cloud_sync::{RegistryError, TokenOptions};
 
 use super::Admin;
 use super::edges::sync;
-use super::refusal::Refusal;
+use admin_http::Refusal;
 
 /// Where the request says nothing.
 const DEFAULT_TTL: Duration = Duration::from_secs(60 * 60);

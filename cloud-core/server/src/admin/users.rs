@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use frontend::identity::{self, ChangeError};
 
 use super::Admin;
-use super::refusal::Refusal;
+use admin_http::Refusal;
 
 pub async fn list(State(admin): State<Arc<Admin>>) -> Json<Users> {
     let users = admin.ctx.identity.users();
@@ -26,7 +26,8 @@ pub async fn create(
     let identity = &admin.ctx.identity;
     let user = identity
         .add_user(&request.name, request.password, groups, admin.ctx.now_ms())
-        .await?;
+        .await
+        .map_err(refused)?;
     Ok((StatusCode::CREATED, Json(reply(&user))))
 }
 
@@ -39,14 +40,16 @@ pub async fn alter(
     let (identity, now) = (&admin.ctx.identity, admin.ctx.now_ms());
     let mut user = identity
         .user(&name)
-        .ok_or_else(|| ChangeError::Unknown(name.clone()))?;
+        .ok_or_else(|| refused(ChangeError::Unknown(name.clone())))?;
     if !request.add_groups.is_empty() || !request.remove_groups.is_empty() {
         let add = request.add_groups.into_iter().collect();
         let remove = request.remove_groups.into_iter().collect();
-        user = identity.set_groups(&name, add, &remove, now).await?;
+        let changed = identity.set_groups(&name, add, &remove, now).await;
+        user = changed.map_err(refused)?;
     }
     if let Some(password) = request.password {
-        user = identity.set_password(&name, password, now).await?;
+        let changed = identity.set_password(&name, password, now).await;
+        user = changed.map_err(refused)?;
     }
     Ok(Json(reply(&user)))
 }
@@ -55,25 +58,24 @@ pub async fn delete(
     State(admin): State<Arc<Admin>>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Refusal> {
-    admin.ctx.identity.delete_user(&name).await?;
+    let deleted = admin.ctx.identity.delete_user(&name).await;
+    deleted.map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-impl From<ChangeError> for Refusal {
-    fn from(error: ChangeError) -> Refusal {
-        match error {
-            ChangeError::Exists(_) => Refusal::new(
-                StatusCode::CONFLICT,
-                codes::ALREADY_EXISTS,
-                error.to_string(),
-                "`towline user passwd` gives it another password",
-            ),
-            ChangeError::Unknown(_) => {
-                Refusal::not_found(error.to_string(), "`towline user list` lists them")
-            }
-            ChangeError::Invalid(_) => Refusal::invalid(error.to_string(), ""),
-            ChangeError::Write(error) => Refusal::not_written(error),
+fn refused(error: ChangeError) -> Refusal {
+    match error {
+        ChangeError::Exists(_) => Refusal::new(
+            StatusCode::CONFLICT,
+            codes::ALREADY_EXISTS,
+            error.to_string(),
+            "`towline user passwd` gives it another password",
+        ),
+        ChangeError::Unknown(_) => {
+            Refusal::not_found(error.to_string(), "`towline user list` lists them")
         }
+        ChangeError::Invalid(_) => Refusal::invalid(error.to_string(), ""),
+        ChangeError::Write(error) => Refusal::not_written(error),
     }
 }
 

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::Admin;
-use super::refusal::Refusal;
+use admin_http::Refusal;
 
 /// Bytes read in a second where the request says nothing.
 const DEFAULT_RATE: u64 = 64 * 1024 * 1024;

@@ -31,6 +31,8 @@ pub enum Table {
     Gap = 6,
     /// What is added to the timestamps of a boot that did not know the time: (boot).
     Boot = 7,
+    /// Messages that are published later: (due time, number).
+    Delayed = 8,
 }
 
 #[derive(Debug, Clone)]
@@ -59,6 +61,18 @@ pub trait Ledger: Send + Sync + 'static {
         prefix: &[u8],
         visit: &mut dyn FnMut(&[u8], Bytes) -> bool,
     ) -> Result<(), LedgerError>;
+    fn contains(&self, table: Table, key: &[u8]) -> Result<bool, LedgerError> {
+        Ok(self.get(table, key)?.is_some())
+    }
+    /// Rows of a table, counted.
+    fn count(&self, table: Table) -> Result<usize, LedgerError> {
+        let mut count = 0;
+        self.scan(table, b"", &mut |_, _| {
+            count += 1;
+            true
+        })?;
+        Ok(count)
+    }
     /// All or nothing, also over a power cut; durable only after the next [`Ledger::flush`].
     fn apply(&self, changes: Vec<Change>) -> Result<(), LedgerError>;
     /// Blocks until all that was applied before the call survives a power cut.

@@ -59,6 +59,14 @@ impl Ledger for OneFailure {
         self.ledger.scan(table, prefix, visit)
     }
 
+    fn contains(&self, table: Table, key: &[u8]) -> Result<bool, LedgerError> {
+        self.ledger.contains(table, key)
+    }
+
+    fn count(&self, table: Table) -> Result<usize, LedgerError> {
+        self.ledger.count(table)
+    }
+
     fn apply(&self, changes: Vec<Change>) -> Result<(), LedgerError> {
         self.write(|ledger| ledger.apply(changes))
     }

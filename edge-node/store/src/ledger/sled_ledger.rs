@@ -188,6 +188,16 @@ impl Ledger for SledLedger {
         Ok(())
     }
 
+    fn contains(&self, table: Table, key: &[u8]) -> Result<bool, LedgerError> {
+        self.db.contains_key(full_key(table, key)).map_err(failed)
+    }
+
+    fn count(&self, table: Table) -> Result<usize, LedgerError> {
+        let mut keys = self.db.scan_prefix(full_key(table, b"")).keys();
+        keys.try_fold(0, |count, key| key.map(|_| count + 1))
+            .map_err(failed)
+    }
+
     fn apply(&self, changes: Vec<Change>) -> Result<(), LedgerError> {
         let mut batch = sled::Batch::default();
         for change in changes {

@@ -2,7 +2,7 @@
 
 use super::{Log, WriteError};
 use crate::frame::Dropped;
-use crate::writer::Control;
+use crate::item::Control;
 
 /// Messages dropped since the log began, and the times of those that the log has not counted yet.
 #[derive(Debug, Clone, Copy)]

@@ -14,6 +14,7 @@ use super::{
 use crate::apply;
 use crate::boots::Boots;
 use crate::config::{Config, Eviction, LOCAL, LaneConfig};
+use crate::delayed::DelayedMessages;
 use crate::disk::{Disk, RealDisk};
 use crate::frame::{Entry, Lane};
 use crate::gap::{Gap, GapReason, Gaps, records_between};
@@ -24,6 +25,7 @@ use crate::ledger::{Ledger, LedgerError, OneFailure, SledLedger, Table};
 use crate::log::{End, Evicted, Hooks, Log, LogConfig, LogId, OnDurable, OnEvict};
 use crate::quarantine::Quarantine;
 use crate::recovery::{OpenError, Recovered, io_error, next_incarnation, recover, replay, survey};
+use crate::retained::RetainedCount;
 use crate::segment::Producer;
 use crate::sessions::Sessions;
 use crate::space::Space;
@@ -45,6 +47,7 @@ struct Shared<'a> {
     disk: &'a Arc<dyn Disk>,
     ledger: &'a Arc<OneFailure>,
     applied: &'a Arc<Mutex<Applied>>,
+    retained: &'a Arc<RetainedCount>,
     space: &'a Arc<Space>,
     hands: Hands,
 }
@@ -61,6 +64,7 @@ fn open_log(
         disk,
         ledger,
         applied,
+        retained,
         space,
         hands,
     } = *shared;
@@ -80,7 +84,7 @@ fn open_log(
         apply::changes(lane, std::slice::from_ref(&entry), &mut rows);
         if !rows.is_empty() {
             rows.push(applied_row(id, number + 1));
-            if let Err(error) = ledger.apply(rows) {
+            if let Err(error) = retained.apply(&**ledger, rows) {
                 failed.get_or_insert(error);
             }
         }
@@ -91,9 +95,9 @@ fn open_log(
 
     let next = recovered.state.next_number;
     applied.lock().logs.insert(id, next);
-    let theirs = (ledger.clone(), applied.clone());
+    let theirs = (ledger.clone(), applied.clone(), retained.clone());
     let on_durable: OnDurable = Box::new(move |entries: &[Entry]| {
-        let (ledger, applied) = &theirs;
+        let (ledger, applied, retained) = &theirs;
         let Some(next) = entries.last().map(|last| last.number() + 1) else {
             return;
         };
@@ -106,7 +110,7 @@ fn open_log(
         }
         if !rows.is_empty() {
             rows.push(applied_row(id, next));
-            if let Err(error) = ledger.apply(rows) {
+            if let Err(error) = retained.apply(&**ledger, rows) {
                 tracing::error!(%error, "the ledger does not take changes: they are kept in the segments for the next start");
                 applied.failed = true;
                 return;
@@ -309,10 +313,12 @@ impl Store {
 
         let gaps = Arc::new(Gaps::load(ledger.clone())?);
         let applied = Arc::new(Mutex::new(Applied::default()));
+        let retained = Arc::new(RetainedCount::load(&*ledger)?);
         let shared = Shared {
             disk: &disk,
             ledger: &ledger,
             applied: &applied,
+            retained: &retained,
             space: &space,
             hands,
         };
@@ -396,16 +402,19 @@ impl Store {
         let quarantine =
             Quarantine::open(disk.clone(), &quarantine).map_err(io_error(quarantine.display()))?;
 
+        let boots = Boots::load(&*ledger)?;
         let inner = Arc::new(Inner {
             lanes,
             inbox,
             producer: Mutex::new(producer),
             sessions: Sessions::load_all(&*ledger)?,
-            boots: Boots::load(&*ledger)?,
+            delayed: DelayedMessages::load(&*ledger, &boots)?,
+            boots,
             gaps,
             space,
             ledger,
             applied,
+            retained,
             config,
             sessions_lagging: AtomicU64::new(0),
         });

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::{LaneLog, Store, fresh_id, producer_row, uplink_row};
 use crate::frame::{Frame, Lane};
 use crate::gap::{Gap, GapReason, records_between};
+use crate::item::Control;
 use crate::ledger::Ledger;
 use crate::log::{End, Hole, Log, LogId, WriteError};
 use crate::segment::Producer;
-use crate::writer::Control;
 
 /// Frames of a lane for the core, and before them the gap that stands there.
 #[derive(Debug, Clone, Default)]

@@ -85,11 +85,11 @@ impl Life {
     }
 }
 
-fn number(lane: usize) -> Lane {
+pub fn number(lane: usize) -> Lane {
     Lane(u8::try_from(lane).unwrap_or(u8::MAX))
 }
 
-fn stream(number: u8) -> StreamName {
+pub fn stream(number: u8) -> StreamName {
     StreamName::new(&format!("s{number}")).expect("a valid name")
 }
 
@@ -127,7 +127,9 @@ impl Edge {
     fn step(&mut self, life: &mut Life) -> Result<(), Stop> {
         let lane = self.rng.random_range(0..self.plan.lanes.len());
         match self.rng.random_range(0..100) {
-            0..35 => self.publish(life, lane),
+            0..2 => self.delay(life),
+            2..5 => self.publish_delayed(life, lane).map_err(Stop::Wrong)?,
+            5..35 => self.publish(life, lane),
             35..65 => {
                 let writers = life.store.writers().len();
                 life.store.step(self.rng.random_range(0..writers));
@@ -241,6 +243,7 @@ impl Edge {
             blind: (self.plan.blind && self.rng.random_bool(0.5))
                 .then_some(model.starts.len() as u64),
             view: None,
+            delayed: None,
         };
         drop(model);
         let (store, model) = (life.store.clone(), self.model.clone());

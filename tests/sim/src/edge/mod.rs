@@ -2,6 +2,7 @@
 //! what was acknowledged.
 
 mod core;
+mod delayed;
 mod disk;
 mod ledger;
 mod life;

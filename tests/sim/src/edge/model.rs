@@ -6,6 +6,7 @@ use record::StreamName;
 use store::{Frame, Gap, GapReason, LogId, Producer, WriteError};
 
 use super::core::{Core, covers};
+use super::delayed::Delayed;
 
 /// The header that says which message a record is.
 pub const NAME: &str = "n";
@@ -59,6 +60,7 @@ pub struct Model {
     sequences: BTreeMap<(i64, i16, StreamName, i32), u64>,
     pub packets: BTreeMap<u16, Packet>,
     pub retained: BTreeMap<String, Retained>,
+    pub delayed: BTreeMap<u64, Delayed>,
     /// Positions of the session's checkpoint that may be stored. Empty: there is none.
     pub session: Vec<Option<u64>>,
     /// Commands that were acknowledged to the core, from 0 on.

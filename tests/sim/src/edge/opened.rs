@@ -52,6 +52,7 @@ impl Edge {
         model
             .check_opened(&read, &store.gaps())
             .map_err(Stop::Wrong)?;
+        model.check_delayed(store).map_err(Stop::Wrong)?;
         let (retained, packets) = (retained(store)?, store.unreleased(CLIENT));
         model.check_retained(&retained).map_err(Stop::Wrong)?;
         let packets = packets.map_err(|error| Stop::Wrong(error.to_string()))?;

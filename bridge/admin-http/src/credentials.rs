@@ -1,8 +1,9 @@
-//! The administrator's credential. `admin.credentials` has the secret, for whoever administers this core; the core itself
-//! goes by `admin.hash`, so the former can be moved to where it is needed. To replace a secret: stop the core, delete both.
+//! The administrator's credential of a core or an edge. `admin.credentials` has the secret, for whoever administers it; the process itself goes by
+//! `admin.hash`, so the former can be moved to where it is needed. To replace a secret: stop it, delete both.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -47,8 +48,23 @@ impl SecretHash {
     }
 }
 
-/// Makes the credential at the first start; later brings the address in it up to date where it still lies in `data_dir`.
-pub fn open(data_dir: &Path, url: &str) -> Result<SecretHash, CredentialsError> {
+/// Makes the credential at the first start; later brings the address in it up to date where it still lies in `data_dir`. `listens`: where
+/// the admin listener is bound.
+pub fn open(data_dir: &Path, listens: SocketAddr) -> Result<SecretHash, CredentialsError> {
+    open_for(data_dir, &format!("http://{}", reachable(listens)))
+}
+
+/// The address by which this machine reaches one of its own listeners.
+fn reachable(bound: SocketAddr) -> SocketAddr {
+    let ip = match bound.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, bound.port())
+}
+
+fn open_for(data_dir: &Path, url: &str) -> Result<SecretHash, CredentialsError> {
     let hash_path = data_dir.join(HASH);
     let credentials_path = data_dir.join(CREDENTIALS);
     let write = |path: &Path, text: &str| {
@@ -94,7 +110,7 @@ pub fn open(data_dir: &Path, url: &str) -> Result<SecretHash, CredentialsError> 
 fn text_of(url: &str, secret: &str) -> String {
     // Both are URL-safe text: nothing to escape.
     format!(
-        "# Whoever has this file administers this core: towline --credentials FILE ...\nurl = \"{url}\"\nsecret = \"{secret}\"\n"
+        "# Whoever has this file administers what made it: towline --credentials FILE ...\nurl = \"{url}\"\nsecret = \"{secret}\"\n"
     )
 }
 
@@ -131,7 +147,7 @@ mod tests {
     #[test]
     fn the_secret_stays_and_the_address_follows() {
         let dir = tempfile::tempdir().unwrap();
-        let hash = open(dir.path(), "http://127.0.0.1:1").unwrap();
+        let hash = open_for(dir.path(), "http://127.0.0.1:1").unwrap();
         let first = stored(dir.path());
         assert!(hash.matches(&first.secret));
         assert!(!hash.matches("") && !hash.matches(&first.secret[1..]));
@@ -141,7 +157,7 @@ mod tests {
             .mode();
         assert_eq!(mode & 0o777, 0o600);
 
-        let hash = open(dir.path(), "http://127.0.0.1:2").unwrap();
+        let hash = open_for(dir.path(), "http://127.0.0.1:2").unwrap();
         let second = stored(dir.path());
         assert_eq!(
             (second.url.as_str(), &second.secret),
@@ -153,10 +169,10 @@ mod tests {
     #[test]
     fn a_credential_that_was_moved_away_still_counts() {
         let dir = tempfile::tempdir().unwrap();
-        open(dir.path(), "http://a").unwrap();
+        open_for(dir.path(), "http://a").unwrap();
         let secret = stored(dir.path()).secret;
         fs::remove_file(dir.path().join(CREDENTIALS)).unwrap();
-        assert!(open(dir.path(), "http://a").unwrap().matches(&secret));
+        assert!(open_for(dir.path(), "http://a").unwrap().matches(&secret));
         assert!(!dir.path().join(CREDENTIALS).exists());
     }
 }

@@ -44,7 +44,7 @@ impl Refusal {
     pub fn not_written(error: impl ToString) -> Refusal {
         Refusal::unavailable(
             error.to_string(),
-            "the core's log on stderr says more; nothing was changed",
+            "the log on stderr says more; nothing was changed",
         )
     }
 }

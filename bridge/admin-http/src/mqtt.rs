@@ -1,8 +1,7 @@
-//! The MQTT broker: who is connected, with what; ending and banning.
+//! The MQTT broker, whatever its backend: who is connected, with what; ending and banning.
 
 use std::sync::Arc;
 
-use ::mqtt::CoreBackend;
 use admin_api::{
     MqttBan, MqttBans, MqttClient, MqttClients, MqttRetained, MqttRetainedMessages, MqttSession,
     MqttSessions, MqttSlowSubscriber, MqttSlowSubscribers, MqttSubscription, MqttSubscriptions,
@@ -13,41 +12,59 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::routing::{delete, get};
 use axum::{Json, Router};
-use mqtt_broker::backend::{ClientId, StorageError};
+use mqtt_broker::backend::{Backend, ClientId, StorageError};
 use mqtt_broker::extra::{Ban, BanKey};
 use mqtt_broker::{Broker, ConnectedClient, SubscriptionInfo};
 use mqtt_codec::{TopicFilter, Version};
 use serde::Deserialize;
 
-use super::Admin;
-use super::refusal::Refusal;
+use crate::Refusal;
 
 /// Bytes of a retained payload that are shown.
 const SHOWN_PAYLOAD: usize = 120;
 /// Retained messages that are shown where nothing is asked for, and at most.
 const SHOWN_RETAINED: (usize, usize) = (100, 10_000);
 
-pub fn routes() -> Router<Arc<Admin>> {
+/// Where the broker is, once it serves.
+struct Served<B>(Arc<dyn Fn() -> Option<Arc<Broker<B>>> + Send + Sync>);
+
+impl<B> Clone for Served<B> {
+    fn clone(&self) -> Served<B> {
+        Served(self.0.clone())
+    }
+}
+
+/// All of `/v1/mqtt`. `broker` says where it is; `None`: it is not served, or not yet.
+pub fn routes<B: Backend, S: Clone + Send + Sync + 'static>(
+    broker: impl Fn() -> Option<Arc<Broker<B>>> + Send + Sync + 'static,
+) -> Router<S> {
     let client = format!("{}/{{id}}", paths::MQTT_CLIENTS);
     let of_client = format!("{client}/subscriptions");
     let session = format!("{}/{{id}}", paths::MQTT_SESSIONS);
     Router::new()
-        .route(paths::MQTT_CLIENTS, get(clients))
-        .route(&client, get(one_client).delete(kick))
-        .route(&of_client, get(subscriptions_of).delete(unsubscribe))
-        .route(paths::MQTT_SUBSCRIPTIONS, get(subscriptions))
-        .route(paths::MQTT_SESSIONS, get(sessions))
-        .route(&session, delete(end_session))
-        .route(paths::MQTT_RETAINED, get(retained))
-        .route(paths::MQTT_SLOW, get(slow))
-        .route(paths::MQTT_BANS, get(bans).post(ban).delete(lift))
+        .route(paths::MQTT_CLIENTS, get(clients::<B>))
+        .route(&client, get(one_client::<B>).delete(kick::<B>))
+        .route(
+            &of_client,
+            get(subscriptions_of::<B>).delete(unsubscribe::<B>),
+        )
+        .route(paths::MQTT_SUBSCRIPTIONS, get(subscriptions::<B>))
+        .route(paths::MQTT_SESSIONS, get(sessions::<B>))
+        .route(&session, delete(end_session::<B>))
+        .route(paths::MQTT_RETAINED, get(retained::<B>))
+        .route(paths::MQTT_SLOW, get(slow::<B>))
+        .route(
+            paths::MQTT_BANS,
+            get(bans::<B>).post(ban::<B>).delete(lift::<B>),
+        )
+        .with_state(Served(Arc::new(broker)))
 }
 
-fn broker(admin: &Admin) -> Result<&Arc<Broker<CoreBackend>>, Refusal> {
-    admin.mqtt.broker().ok_or_else(|| {
+fn broker<B>(served: &Served<B>) -> Result<Arc<Broker<B>>, Refusal> {
+    (served.0)().ok_or_else(|| {
         Refusal::unavailable(
             "MQTT is not served",
-            "its listeners are off, or the core is still starting",
+            "its listeners are off, or it is still starting",
         )
     })
 }
@@ -60,10 +77,7 @@ fn no_client(id: &str) -> Refusal {
 }
 
 fn unreadable(error: StorageError) -> Refusal {
-    Refusal::unavailable(
-        error.to_string(),
-        "try again; the core's log on stderr says more",
-    )
+    Refusal::unavailable(error.to_string(), "try again; the log on stderr says more")
 }
 
 fn filter(text: &str) -> Result<TopicFilter, Refusal> {
@@ -100,39 +114,41 @@ fn subscription(client: &ClientId, info: SubscriptionInfo) -> MqttSubscription {
     }
 }
 
-async fn clients(State(admin): State<Arc<Admin>>) -> Result<Json<MqttClients>, Refusal> {
-    let clients = broker(&admin)?.clients().into_iter().map(client);
+async fn clients<B: Backend>(
+    State(served): State<Served<B>>,
+) -> Result<Json<MqttClients>, Refusal> {
+    let clients = broker(&served)?.clients().into_iter().map(client);
     Ok(Json(MqttClients {
         clients: clients.collect(),
     }))
 }
 
-async fn one_client(
-    State(admin): State<Arc<Admin>>,
+async fn one_client<B: Backend>(
+    State(served): State<Served<B>>,
     Path(id): Path<String>,
 ) -> Result<Json<MqttClient>, Refusal> {
-    let info = broker(&admin)?.client(&ClientId::new(&id));
+    let info = broker(&served)?.client(&ClientId::new(&id));
     info.map(|info| Json(client(info)))
         .ok_or_else(|| no_client(&id))
 }
 
-async fn kick(
-    State(admin): State<Arc<Admin>>,
+async fn kick<B: Backend>(
+    State(served): State<Served<B>>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Refusal> {
-    if broker(&admin)?.kick(&ClientId::new(&id)) {
+    if broker(&served)?.kick(&ClientId::new(&id)) {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(no_client(&id))
     }
 }
 
-async fn subscriptions_of(
-    State(admin): State<Arc<Admin>>,
+async fn subscriptions_of<B: Backend>(
+    State(served): State<Served<B>>,
     Path(id): Path<String>,
 ) -> Result<Json<MqttSubscriptions>, Refusal> {
     let client = ClientId::new(&id);
-    let found = broker(&admin)?.subscriptions_of(&client).await;
+    let found = broker(&served)?.subscriptions_of(&client).await;
     let found = found.map_err(unreadable)?.ok_or_else(|| no_client(&id))?;
     let subscriptions = found.into_iter().map(|info| subscription(&client, info));
     Ok(Json(MqttSubscriptions {
@@ -145,15 +161,15 @@ struct Filter {
     filter: String,
 }
 
-async fn unsubscribe(
-    State(admin): State<Arc<Admin>>,
+async fn unsubscribe<B: Backend>(
+    State(served): State<Served<B>>,
     Path(id): Path<String>,
     query: Result<Query<Filter>, QueryRejection>,
 ) -> Result<StatusCode, Refusal> {
     let Query(Filter { filter: text }) = query?;
     let text = text.strip_prefix("$exclusive/").unwrap_or(&text);
     let filter = filter(text)?;
-    let broker = broker(&admin)?;
+    let broker = broker(&served)?;
     let done = broker.unsubscribe(&ClientId::new(&id), &filter).await;
     match done.map_err(unreadable)? {
         Some(true) => Ok(StatusCode::NO_CONTENT),
@@ -165,10 +181,10 @@ async fn unsubscribe(
     }
 }
 
-async fn subscriptions(
-    State(admin): State<Arc<Admin>>,
+async fn subscriptions<B: Backend>(
+    State(served): State<Served<B>>,
 ) -> Result<Json<MqttSubscriptions>, Refusal> {
-    let broker = broker(&admin)?;
+    let broker = broker(&served)?;
     let mut all = Vec::new();
     for connected in broker.clients() {
         let of_client = broker.subscriptions_of(&connected.client).await;
@@ -188,8 +204,10 @@ async fn subscriptions(
     Ok(Json(MqttSubscriptions { subscriptions: all }))
 }
 
-async fn sessions(State(admin): State<Arc<Admin>>) -> Result<Json<MqttSessions>, Refusal> {
-    let sessions = broker(&admin)?.sessions().await.map_err(unreadable)?;
+async fn sessions<B: Backend>(
+    State(served): State<Served<B>>,
+) -> Result<Json<MqttSessions>, Refusal> {
+    let sessions = broker(&served)?.sessions().await.map_err(unreadable)?;
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let sessions = sessions.into_iter().map(|session| MqttSession {
         client: session.client.to_string(),
@@ -205,11 +223,11 @@ async fn sessions(State(admin): State<Arc<Admin>>) -> Result<Json<MqttSessions>,
     }))
 }
 
-async fn end_session(
-    State(admin): State<Arc<Admin>>,
+async fn end_session<B: Backend>(
+    State(served): State<Served<B>>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Refusal> {
-    let ended = broker(&admin)?.delete_session(&ClientId::new(&id)).await;
+    let ended = broker(&served)?.delete_session(&ClientId::new(&id)).await;
     if ended.map_err(unreadable)? {
         Ok(StatusCode::NO_CONTENT)
     } else {
@@ -228,8 +246,8 @@ struct Retained {
     limit: Option<usize>,
 }
 
-async fn retained(
-    State(admin): State<Arc<Admin>>,
+async fn retained<B: Backend>(
+    State(served): State<Served<B>>,
     query: Result<Query<Retained>, QueryRejection>,
 ) -> Result<Json<MqttRetainedMessages>, Refusal> {
     let Query(Retained {
@@ -237,7 +255,7 @@ async fn retained(
         limit,
     }) = query?;
     let filter = filter(text.as_deref().unwrap_or("#"))?;
-    let found = broker(&admin)?
+    let found = broker(&served)?
         .retained(&filter)
         .await
         .map_err(unreadable)?;
@@ -251,7 +269,7 @@ async fn retained(
             qos: message.qos as u8,
             bytes: payload.len() as u64,
             payload: String::from_utf8_lossy(shown).into_owned(),
-            expires_ms: message.expires_at,
+            expires_ms: message.expires_at.as_ref().map(|at| at.at()),
         }
     });
     Ok(Json(MqttRetainedMessages {
@@ -260,8 +278,10 @@ async fn retained(
     }))
 }
 
-async fn slow(State(admin): State<Arc<Admin>>) -> Result<Json<MqttSlowSubscribers>, Refusal> {
-    let slow = broker(&admin)?.slow_subscribers().into_iter();
+async fn slow<B: Backend>(
+    State(served): State<Served<B>>,
+) -> Result<Json<MqttSlowSubscribers>, Refusal> {
+    let slow = broker(&served)?.slow_subscribers().into_iter();
     let subscribers = slow.map(|slow| MqttSlowSubscriber {
         client: slow.client.to_string(),
         waited_ms: u64::try_from(slow.longest.as_millis()).unwrap_or(u64::MAX),
@@ -272,8 +292,9 @@ async fn slow(State(admin): State<Arc<Admin>>) -> Result<Json<MqttSlowSubscriber
     }))
 }
 
-async fn bans(State(admin): State<Arc<Admin>>) -> Result<Json<MqttBans>, Refusal> {
-    let bans = broker(&admin)?.bans().list(admin.ctx.now_ms()).into_iter();
+async fn bans<B: Backend>(State(served): State<Served<B>>) -> Result<Json<MqttBans>, Refusal> {
+    let broker = broker(&served)?;
+    let bans = broker.bans().list(broker.backend().now_ms()).into_iter();
     let bans = bans.map(|(key, ban)| MqttBan {
         who: key.to_string(),
         until_ms: ban.until_ms,
@@ -289,19 +310,19 @@ fn key(who: &str) -> Result<BanKey, Refusal> {
         .map_err(|error: String| Refusal::invalid(error, ""))
 }
 
-async fn ban(
-    State(admin): State<Arc<Admin>>,
+async fn ban<B: Backend>(
+    State(served): State<Served<B>>,
     body: Result<Json<MqttBan>, JsonRejection>,
 ) -> Result<StatusCode, Refusal> {
     let Json(request) = body?;
-    let broker = broker(&admin)?;
+    let broker = broker(&served)?;
     let ban = Ban {
         until_ms: request.until_ms,
         reason: request.reason,
     };
     if !broker
         .bans()
-        .add(key(&request.who)?, ban, admin.ctx.now_ms())
+        .add(key(&request.who)?, ban, broker.backend().now_ms())
     {
         return Err(Refusal::unavailable(
             "there are too many bans",
@@ -317,12 +338,12 @@ struct Who {
     who: String,
 }
 
-async fn lift(
-    State(admin): State<Arc<Admin>>,
+async fn lift<B: Backend>(
+    State(served): State<Served<B>>,
     query: Result<Query<Who>, QueryRejection>,
 ) -> Result<StatusCode, Refusal> {
     let Query(Who { who }) = query?;
-    if broker(&admin)?.bans().lift(&key(&who)?) {
+    if broker(&served)?.bans().lift(&key(&who)?) {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(Refusal::not_found(

@@ -1,0 +1,105 @@
+//! Messages that are published later: the store keeps them until they are due.
+
+use mqtt_broker::backend::{Backend, ClientId, Publish, PublishError, StorageError};
+use mqtt_broker::later::{self, Due, DueNow, Later};
+use mqtt_broker::limits::DELAYED_AT_ONCE;
+use mqtt_codec::PacketId;
+use store::{Delayed, DelayedKey, NewDelayed, NewMessage, WriteError};
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::EdgeBackend;
+use crate::limits;
+
+impl EdgeBackend {
+    /// Publishes what was to be published later, until `stop`.
+    pub async fn publish_delayed(&self, stop: CancellationToken) {
+        stop.run_until_cancelled(later::run(self)).await;
+    }
+
+    pub async fn delay(
+        &self,
+        publish: Publish,
+        delay_ms: i64,
+        exactly_once: Option<(ClientId, PacketId)>,
+    ) -> Result<(), PublishError> {
+        self.check_retained(&publish.message)?;
+        later::check_count(self.store.delayed_len())?;
+        // As if it were published now: what can not be stored is refused now, and this is the lane that its packet id goes with.
+        let NewMessage { lane, packet, .. } = self.outbox.message(&publish, exactly_once)?;
+        let stamp = self.outbox.clock.stamp();
+        let message = NewDelayed {
+            due_ms: stamp.ms.saturating_add(delay_ms),
+            blind: stamp.blind,
+            value: later::encode(&publish).into(),
+            packet: packet.map(|packet| (lane, packet)),
+        };
+        let kept = self.store.delay(message).await;
+        kept.map_err(|error| self.refused(error))
+    }
+}
+
+/// With its times by the clock as it is now.
+fn due(message: Delayed) -> Due<DelayedKey> {
+    let mut publish = later::decode(message.value);
+    if let Some(publish) = &mut publish {
+        let expires_at = &mut publish.message.expires_at;
+        *expires_at = expires_at.take().map(|at| at.later(message.add_ms));
+    }
+    Due {
+        key: message.key,
+        publish,
+    }
+}
+
+impl Later for EdgeBackend {
+    type Key = DelayedKey;
+
+    fn due(&self, now_ms: i64) -> Result<DueNow<DelayedKey>, StorageError> {
+        if !self.outbox.clock.is_settled() {
+            // The store is being told what its times mean by a clock that was just set.
+            return Ok(DueNow {
+                messages: Vec::new(),
+                next_ms: None,
+            });
+        }
+        let found = self.store.delayed_due(now_ms, DELAYED_AT_ONCE);
+        let found = found.map_err(|error| StorageError(error.to_string()))?;
+        Ok(DueNow {
+            messages: found.messages.into_iter().map(due).collect(),
+            next_ms: found.next_ms,
+        })
+    }
+
+    async fn publish_due(&self, key: &DelayedKey, publish: Publish) -> Result<(), PublishError> {
+        self.check_retained(&publish.message)?;
+        let message = NewMessage {
+            delayed: Some(*key),
+            ..self.outbox.message(&publish, None)?
+        };
+        match self.store.publish(message).await {
+            Ok(()) => self.store.delayed_published(*key),
+            // Counted and reported to the core, as one that comes now.
+            Err(WriteError::Dropped(_)) => {
+                let forgotten = self.store.forget_delayed(*key).await;
+                forgotten.map_err(|error| PublishError::Unavailable(error.to_string()))?;
+            }
+            // It was acknowledged: it waits until there is room.
+            Err(error @ (WriteError::Full(_) | WriteError::DiskFull | WriteError::TooFast)) => {
+                let again = self.now_ms().saturating_add(limits::DELAYED_AGAIN_MS);
+                self.store.put_off_delayed(*key, again);
+                return Err(PublishError::Unavailable(error.to_string()));
+            }
+            Err(error) => return Err(self.refused(error)),
+        }
+        Ok(())
+    }
+
+    async fn forget_due(&self, key: &DelayedKey) -> Result<(), StorageError> {
+        let forgotten = self.store.forget_delayed(*key).await;
+        forgotten.map_err(|error| StorageError(error.to_string()))
+    }
+
+    async fn delayed_changed(&self) {
+        self.store.delayed_changed().await;
+    }
+}

@@ -1,0 +1,15 @@
+//! What the `mqtt-...` keys of the settings mean.
+
+use anyhow::{Error, Result};
+use mqtt_broker::extra::keys::Meaning;
+use mqtt_broker::mqtt_keys;
+
+use crate::config::EdgeSettings;
+use crate::limits;
+
+/// An error says which of them is wrong.
+pub fn options(set: &EdgeSettings) -> Result<Meaning> {
+    let mut meaning = mqtt_keys!(set).meaning().map_err(Error::msg)?;
+    meaning.limits.maximum_packet_size = limits::MAX_PACKET;
+    Ok(meaning)
+}
