@@ -54,3 +54,5 @@ pub const RESERVE_CHUNK: usize = 256 * 1024;
 pub const MAX_BOOTS: usize = 256;
 /// Time from a change of a cursor to its place in the ledger, in milliseconds. What is lost with it is sent again.
 pub const CHECKPOINT_MS: u64 = 1000;
+/// How long a ledger that somebody has open is waited for when it is opened.
+pub const LEDGER_LOCK: std::time::Duration = std::time::Duration::from_secs(5);

@@ -103,7 +103,7 @@ def main():
                 finally:
                     net.shape()
                     one.stop()
-                results["systems"][one.name] = one.version
+                results["systems"][one.name] = one.version + (", a tenth of the load" if options.quick else "")
                 results["figures"].setdefault(name, {})[one.name] = figure
     if options.merge and os.path.exists(options.json):
         results = merged(json.loads(pathlib.Path(options.json).read_text()), results)

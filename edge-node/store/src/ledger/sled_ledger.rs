@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -32,12 +33,16 @@ enum NotOpened {
     Damaged(LedgerError),
     /// Something around it, that does not tell of its files: no room, no permission, no memory.
     Refused(LedgerError),
+    /// Somebody has it open. sled's own threads have, for moments after it was closed.
+    Locked(LedgerError),
 }
 
 impl NotOpened {
     fn into_error(self) -> LedgerError {
         match self {
-            NotOpened::Damaged(error) | NotOpened::Refused(error) => error,
+            NotOpened::Damaged(error) | NotOpened::Refused(error) | NotOpened::Locked(error) => {
+                error
+            }
         }
     }
 }
@@ -53,7 +58,10 @@ impl From<sled::Error> for NotOpened {
             _ => false,
         };
         let error = failed(error);
-        if refused {
+        // It has no kind of its own.
+        if error.0.contains("could not acquire lock") {
+            NotOpened::Locked(error)
+        } else if refused {
             NotOpened::Refused(error)
         } else {
             NotOpened::Damaged(error)
@@ -69,9 +77,20 @@ impl SledLedger {
     /// Opens the ledger in `dir`. One that does not open is moved to `dir.broken-N`, and an empty one is begun: the store
     /// rebuilds it from the segments.
     pub fn open(dir: &Path) -> Result<SledLedger, LedgerError> {
-        match Self::try_open(dir) {
+        SledLedger::open_within(dir, limits::LEDGER_LOCK)
+    }
+
+    /// Waits so long for somebody who has it open.
+    fn open_within(dir: &Path, patience: Duration) -> Result<SledLedger, LedgerError> {
+        let end = Instant::now() + patience;
+        let mut opened = Self::try_open(dir);
+        while matches!(opened, Err(NotOpened::Locked(_))) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+            opened = Self::try_open(dir);
+        }
+        match opened {
             Ok(ledger) => Ok(ledger),
-            Err(NotOpened::Refused(error)) => Err(error),
+            Err(NotOpened::Refused(error) | NotOpened::Locked(error)) => Err(error),
             Err(NotOpened::Damaged(error)) => {
                 let aside = free_name(dir)?;
                 tracing::error!(%error, set_aside = %aside.display(), "the ledger does not open; it is rebuilt from the segments");
@@ -239,5 +258,43 @@ impl Ledger for SledLedger {
 
     fn is_new(&self) -> bool {
         self.is_new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(ledger: &SledLedger) {
+        let put = Change::Put {
+            table: Table::Session,
+            key: b"key".to_vec(),
+            value: b"value".to_vec(),
+        };
+        ledger.apply(vec![put]).unwrap();
+        ledger.flush().unwrap();
+    }
+
+    #[test]
+    fn one_that_somebody_has_open_is_waited_for_and_never_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("ledger");
+        let moment = Duration::from_millis(50);
+        put(&SledLedger::open(&place).unwrap());
+        let held = File::open(place.join("db")).unwrap();
+        // Until sled's threads have let go of it.
+        held.lock().unwrap();
+        assert!(SledLedger::open_within(&place, moment).is_err());
+        let opening = std::thread::spawn({
+            let place = place.clone();
+            move || SledLedger::open(&place)
+        });
+        std::thread::sleep(moment);
+        drop(held);
+        let opened = opening.join().unwrap().unwrap();
+        let found = opened.get(Table::Session, b"key").unwrap();
+        assert_eq!(found.as_deref(), Some(&b"value"[..]));
+        let names = std::fs::read_dir(dir.path()).unwrap();
+        assert_eq!(names.count(), 1, "nothing was set aside");
     }
 }
