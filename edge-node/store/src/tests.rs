@@ -72,6 +72,12 @@ impl Place {
     }
 }
 
+/// After a restart.
+fn again(place: &Place, store: Arc<Store>) -> Arc<Store> {
+    drop(store);
+    place.open()
+}
+
 fn stream(name: &str) -> StreamName {
     StreamName::new(name).unwrap()
 }

@@ -31,12 +31,6 @@ fn values_due(store: &Store, now_ms: i64) -> Vec<String> {
         .collect()
 }
 
-/// After a restart.
-fn again(place: &Place, store: Arc<Store>) -> Arc<Store> {
-    drop(store);
-    place.open()
-}
-
 async fn publish_due(store: &Arc<Store>, key: DelayedKey, value: &str) {
     let message = NewMessage {
         delayed: Some(key),
