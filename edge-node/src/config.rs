@@ -43,7 +43,7 @@ settings! {
         pub token: Option<String>;
         /// Name of this edge in the core; none: the host name
         pub name: Option<String>;
-        /// Listener for /healthz, /readyz and /metrics
+        /// Listener for /healthz, /readyz, /metrics and `towline mqtt`
         pub listen_admin: Listen = "off";
         /// Most bytes on disk of each lane that has no size of its own
         pub outbox_size: Size = "1GiB";
