@@ -359,6 +359,8 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
         }
     }
     session.resend();
+    // From here on the session is the connection's, which says when it ends what is to be done then.
+    broker.deadlines.forget(&client);
     Ok(Established {
         claim,
         principal,

@@ -120,6 +120,7 @@ impl<B: Backend> Broker<B> {
     /// The session is over: others may have what it had for itself, and nothing is remembered of it.
     pub(crate) fn forget(&self, session: &Session) {
         self.hub.unstored.take_unreleased(session.client_id());
+        self.deadlines.forget(session.client_id());
         for filter in session.exclusive() {
             self.exclusives.release(filter, session.client_id());
         }

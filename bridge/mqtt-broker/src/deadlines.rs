@@ -12,8 +12,7 @@ use crate::unstored::Route;
 use futures_util::FutureExt;
 use mqtt_session::{PendingWill, Session};
 use parking_lot::Mutex;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -23,33 +22,68 @@ const MAX_SLEEP: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
-    heap: Mutex<BinaryHeap<Reverse<(i64, ClientId, u64)>>>,
+    of: Mutex<ByTime>,
     changed: Notify,
 }
 
-impl Deadlines {
-    pub fn add(&self, session: &Session) {
-        if let Some(at) = session.next_deadline() {
-            let entry = (at, session.client_id().clone(), session.epoch());
-            self.heap.lock().push(Reverse(entry));
-            self.changed.notify_one();
+/// One for each session, however often its client comes and goes before it is over: of a session that lasts for a day, and a client that is lost
+/// each second, nothing else would be forgotten for a day.
+#[derive(Debug, Default)]
+struct ByTime {
+    /// Milliseconds since the epoch, and of which epoch of the session.
+    clients: HashMap<ClientId, (i64, u64)>,
+    in_order: BTreeSet<(i64, ClientId)>,
+}
+
+impl ByTime {
+    fn remove(&mut self, client: &ClientId) {
+        if let Some((key, (at, _))) = self.clients.remove_entry(client) {
+            self.in_order.remove(&(at, key));
         }
+    }
+
+    fn set(&mut self, client: &ClientId, at: i64, epoch: u64) {
+        self.remove(client);
+        self.clients.insert(client.clone(), (at, epoch));
+        self.in_order.insert((at, client.clone()));
+    }
+}
+
+impl Deadlines {
+    /// In the place of what was to be done for this session before.
+    pub fn add(&self, session: &Session) {
+        match session.next_deadline() {
+            Some(at) => {
+                let mut of = self.of.lock();
+                of.set(session.client_id(), at, session.epoch());
+                drop(of);
+                self.changed.notify_one();
+            }
+            None => self.forget(session.client_id()),
+        }
+    }
+
+    /// Its client is back, or the session is over: nothing is to be done for it.
+    pub fn forget(&self, client: &ClientId) {
+        self.of.lock().remove(client);
     }
 
     /// The first that is due, or how long until there is one.
     fn pop(&self, now_ms: i64) -> Result<(ClientId, u64), Duration> {
-        let mut heap = self.heap.lock();
-        let Some(Reverse((at, _, _))) = heap.peek() else {
+        let mut of = self.of.lock();
+        let Some((at, client)) = of.in_order.first() else {
             return Err(MAX_SLEEP);
         };
         let left = at.saturating_sub(now_ms);
         if left > 0 {
             return Err(Duration::from_millis(left.unsigned_abs()).min(MAX_SLEEP));
         }
-        match heap.pop() {
-            Some(Reverse((_, client, epoch))) => Ok((client, epoch)),
-            None => Err(MAX_SLEEP),
-        }
+        let client = client.clone();
+        of.in_order.pop_first();
+        let known = of.clients.remove(&client);
+        known
+            .map(|(_, epoch)| (client, epoch))
+            .ok_or(Duration::ZERO)
     }
 }
 
@@ -221,4 +255,38 @@ async fn pass_on<B: Backend>(
     passing.publish(message, route, retained, &broker.metrics)?;
     passing.settle(&broker.metrics).await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_kept_for_a_session_however_often_its_client_comes_and_goes() {
+        let deadlines = Deadlines::default();
+        let client = |n: u64| ClientId::new(&format!("client-{n}"));
+        for epoch in 0..1_000 {
+            for n in 0..3 {
+                // Each time a little later, and now and then earlier.
+                let at = 1_000_000 + epoch as i64 * 7 - (epoch as i64 % 5) * 100;
+                deadlines.of.lock().set(&client(n), at + n as i64, epoch);
+            }
+        }
+        let sizes = || {
+            let of = deadlines.of.lock();
+            (of.clients.len(), of.in_order.len())
+        };
+        assert_eq!(sizes(), (3, 3));
+        deadlines.forget(&client(1));
+        deadlines.forget(&client(7));
+        assert_eq!(sizes(), (2, 2));
+        // The last one that was said counts.
+        let at = 1_000_000 + 999 * 7 - 400;
+        assert_eq!(deadlines.pop(at - 10), Err(Duration::from_millis(10)));
+        assert_eq!(deadlines.pop(at), Ok((client(0), 999)));
+        assert_eq!(deadlines.pop(at), Err(Duration::from_millis(2)));
+        assert_eq!(deadlines.pop(at + 2), Ok((client(2), 999)));
+        assert_eq!(sizes(), (0, 0));
+        assert_eq!(deadlines.pop(i64::MAX), Err(MAX_SLEEP));
+    }
 }
