@@ -308,6 +308,7 @@ impl PartitionLog {
         {
             return None;
         }
+        let before = self.batches.len();
         let mut sealed = Vec::new();
         while let Some(batch) = self
             .batches
@@ -315,6 +316,11 @@ impl PartitionLog {
         {
             self.bytes = self.bytes.saturating_sub(u64::from(batch.batch_len));
             sealed.push(batch);
+        }
+        // What waited for a store that did not answer may have been many times what waits from one seal to the next. Of that there is room for
+        // twice as many: where it goes up and down as ever, nothing is given back and taken again.
+        if self.batches.capacity() / 4 > before {
+            self.batches.shrink_to(before * 2);
         }
         if let Some(batch) = self.batches.front() {
             range.next_offset = range.next_offset.min(batch.base_offset);
@@ -465,5 +471,73 @@ impl Partition {
     pub fn wake(&self, end: i64, last_stable: i64) {
         self.waiters.wake(self.id, Mark::End, end);
         self.waiters.wake(self.id, Mark::LastStable, last_stable);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::Compacted;
+
+    fn with_batches(log: &mut PartitionLog, count: i64) {
+        for _ in 0..count {
+            log.batches.push_back(BatchRef {
+                base_offset: log.end,
+                max_timestamp: 0,
+                index: log.end as u64 + 1,
+                frame_at: 0,
+                body_len: 100,
+                batch_at: 0,
+                batch_len: 100,
+                last_offset_delta: 0,
+            });
+            log.end += 1;
+            log.bytes += 100;
+        }
+    }
+
+    fn seal(log: &mut PartitionLog, count: i64) {
+        let base_offset = log.cold.back().map_or(0, |range| range.next_offset);
+        let range = ColdRange {
+            segment: SegmentId(base_offset as u64),
+            base_offset,
+            next_offset: base_offset + count,
+            max_timestamp: 0,
+            bytes: 100 * count as u64,
+            first_index: base_offset as u64 + 1,
+            compacted: Compacted::Never,
+        };
+        let (_, sealed) = log.seal(range).unwrap();
+        assert_eq!(sealed.len() as i64, count);
+    }
+
+    #[test]
+    fn the_index_of_what_waited_for_a_store_that_was_away_is_given_back() {
+        let mut log = PartitionLog::default();
+        // As ever: room for what comes between two seals is kept.
+        with_batches(&mut log, 1_000);
+        let usual = log.batches.capacity();
+        for _ in 0..10 {
+            seal(&mut log, 1_000);
+            with_batches(&mut log, 1_000);
+            assert_eq!(log.batches.capacity(), usual);
+        }
+        // The store is away, and then back: sealed piece by piece.
+        with_batches(&mut log, 200_000);
+        assert!(log.batches.capacity() >= 200_000);
+        while log.batches.len() > 1_000 {
+            seal(&mut log, 1_000);
+        }
+        for _ in 0..2 {
+            seal(&mut log, 1_000);
+            with_batches(&mut log, 1_000);
+        }
+        assert!(
+            log.batches.capacity() <= 8_000,
+            "{}",
+            log.batches.capacity()
+        );
+        assert_eq!(log.batches.len(), 1_000);
+        assert_eq!(log.position_of(log.end - 1), 999);
     }
 }
