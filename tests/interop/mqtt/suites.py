@@ -82,7 +82,9 @@ def node_red(broker, folder):
 def gmqtt_tests(broker, folder):
     report = folder / "report.xml"
     command = [str(install.VENV_PYTHON), "-m", "pytest", "tests", "-q", "--timeout", "60", f"--junitxml={report}", "-p", "no:cacheprovider"]
-    environment = {key: value for key, value in os.environ.items() if key != "TOKEN"} | {"HOST": broker.host, "PORT": str(broker.port)}
+    environment = {key: value for key, value in os.environ.items() if key != "TOKEN"}
+    # With TLS (on 8883) it trusts whom the machine trusts.
+    environment |= {"HOST": broker.host, "PORT": str(broker.port), "SSL_CERT_FILE": broker.ca_file}
     subprocess.run(command, cwd=install.GMQTT_SOURCE, env=environment)
     tests = []
     for case in xml.parse(report).iter("testcase"):
