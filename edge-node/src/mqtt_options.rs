@@ -2,14 +2,14 @@
 
 use anyhow::{Error, Result};
 use mqtt_broker::extra::keys::Meaning;
-use mqtt_broker::mqtt_keys;
 
 use crate::config::EdgeSettings;
 use crate::limits;
 
 /// An error says which of them is wrong.
 pub fn options(set: &EdgeSettings) -> Result<Meaning> {
-    let mut meaning = mqtt_keys!(set).meaning().map_err(Error::msg)?;
+    let meaning = set.mqtt.meaning(set.mqtt_max_retained);
+    let mut meaning = meaning.map_err(Error::msg)?;
     meaning.limits.maximum_packet_size = limits::MAX_PACKET;
     Ok(meaning)
 }

@@ -70,8 +70,9 @@ pub trait Declaration: Sized {
     fn from_values(values: &Values) -> Result<Self, SettingsError>;
 }
 
-/// Declares a struct of settings; each field is a key. Each field in `lists` is a list of sections, whose type is declared in the
-/// same way. See the [crate] for an example.
+/// Declares a struct of settings; each field is a key. Each field in `groups` is a struct declared in the same way, whose keys and
+/// lists are keys and lists of this one: what several daemons have in common. Each field in `lists` is a list of sections, whose type
+/// is declared in the same way, too. See the [crate] for an example.
 #[macro_export]
 macro_rules! settings {
     (
@@ -82,6 +83,12 @@ macro_rules! settings {
                 $field_visibility:vis $field:ident : $type:ty $(= $default:literal)?;
             )*
         }
+        $(groups {
+            $(
+                $(#[doc = $group_doc:literal])*
+                $group_visibility:vis $group:ident : $part:ty;
+            )*
+        })?
         $(lists {
             $(
                 $(#[doc = $list_doc:literal])*
@@ -93,28 +100,36 @@ macro_rules! settings {
         #[derive(Debug, Clone)]
         $visibility struct $name {
             $( $(#[doc = $doc])* $field_visibility $field: $type, )*
+            $($( $(#[doc = $group_doc])* $group_visibility $group: $part, )*)?
             $($( $(#[doc = $list_doc])* $list_visibility $list: ::std::vec::Vec<$crate::Section<$section>>, )*)?
         }
 
         impl $crate::Declaration for $name {
             fn keys() -> ::std::vec::Vec<$crate::Key> {
-                ::std::vec![$(
+                let own = ::std::vec![$(
                     $crate::Key::new(
                         ::core::stringify!($field),
                         ::core::concat!($($doc,)*),
                         $crate::settings!(@default $($default)?),
                         <$type as $crate::Value>::SWITCH,
                     ),
-                )*]
+                )*];
+                let groups: ::std::vec::Vec<::std::vec::Vec<$crate::Key>> =
+                    ::std::vec![$($( <$part as $crate::Declaration>::keys(), )*)?];
+                own.into_iter().chain(groups.into_iter().flatten()).collect()
             }
 
             fn lists() -> ::std::vec::Vec<$crate::List> {
-                ::std::vec![$($( $crate::List::new::<$section>(::core::stringify!($list)), )*)?]
+                let own = ::std::vec![$($( $crate::List::new::<$section>(::core::stringify!($list)), )*)?];
+                let groups: ::std::vec::Vec<::std::vec::Vec<$crate::List>> =
+                    ::std::vec![$($( <$part as $crate::Declaration>::lists(), )*)?];
+                own.into_iter().chain(groups.into_iter().flatten()).collect()
             }
 
             fn from_values(values: &$crate::Values) -> ::core::result::Result<Self, $crate::SettingsError> {
                 ::core::result::Result::Ok($name {
                     $( $field: values.get(::core::stringify!($field))?, )*
+                    $($( $group: <$part as $crate::Declaration>::from_values(values)?, )*)?
                     $($( $list: values.list(::core::stringify!($list))?, )*)?
                 })
             }

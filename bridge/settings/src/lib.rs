@@ -54,6 +54,28 @@
 //! }
 //! ```
 //!
+//! What several daemons have in common is a group: its keys and lists are keys and lists of whatever contains it.
+//!
+//! ```
+//! settings::settings! {
+//!     pub struct MqttSettings {
+//!         pub mqtt_max_qos: u8 = "2";
+//!     }
+//! }
+//! settings::settings! {
+//!     pub struct EdgeSettings {
+//!         pub data_dir: std::path::PathBuf;
+//!     }
+//!     groups {
+//!         pub mqtt: MqttSettings;
+//!     }
+//! }
+//!
+//! fn max_qos(settings: &EdgeSettings) -> u8 {
+//!     settings.mqtt.mqtt_max_qos
+//! }
+//! ```
+//!
 //! A field without a default is required unless its type is `Option`. The flag `--config` (`TOWLINE_CONFIG`) names the
 //! file; without it there is none. A variable that is set to nothing counts as not set.
 

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mqtt_broker::extra::settings::{AutoSubscribeSettings, MqttRuleSettings, RewriteSettings};
+use mqtt_broker::extra::keys::MqttSettings;
 use quota::QuotaSettings;
-use settings::{Listen, Rate, Size, choices, settings};
+use settings::{Listen, Size, choices, settings};
 
 use settings::logging::{LogFormat, LogLevel};
 
@@ -104,44 +104,8 @@ settings! {
         pub orphan_grace: Duration = "1h";
         /// Memory of compaction: about 40 bytes a key; with less than its keys need a stream is compacted in several passes
         pub compaction_memory: Size = "64MiB";
-        /// Highest QoS that MQTT clients may publish with: 0, 1 or 2
-        pub mqtt_max_qos: u8 = "2";
-        /// Whether MQTT clients may set retained messages
-        pub mqtt_retain: bool = "true";
         /// Retained messages that there can be
         pub mqtt_max_retained: usize = "1000000";
-        /// Largest payload of a retained message; none: that of any message
-        pub mqtt_max_retained_size: Option<Size>;
-        /// Longest keep-alive of MQTT 5 clients, at most 65535s; 0s: any, none included
-        pub mqtt_max_keep_alive: Duration = "0s";
-        /// Longest time that an MQTT session outlives its connection; none: as long as the client asks for
-        pub mqtt_max_session_expiry: Option<Duration>;
-        /// Subscriptions of one MQTT session
-        pub mqtt_max_subscriptions: usize = "10000";
-        /// QoS 1 and 2 messages to one MQTT client that it has not acknowledged
-        pub mqtt_max_in_flight: u16 = "512";
-        /// Where all MQTT clients are sent: host names with ports, separated by spaces (section 4.11 of MQTT 5)
-        pub mqtt_redirect: Option<String>;
-        /// Whether they are told to go there from now on (0x9D) and not for now (0x9C)
-        pub mqtt_redirect_moved: bool = "false";
-        /// Response Information for MQTT clients that ask for it; %c is the client id, %u the user
-        pub mqtt_response_topic: Option<String>;
-        /// How often `$SYS` topics are published to who subscribes to them; 0s: never
-        pub mqtt_sys_interval: Duration = "10s";
-        /// New MQTT connections a second; none: as many as come
-        pub mqtt_connection_rate: Option<u32>;
-        /// Messages a second from one MQTT client; it is read later when it is faster
-        pub mqtt_message_rate: Option<u32>;
-        /// Bytes a second from one MQTT client: 64KiB/s, 2Mbit/s
-        pub mqtt_byte_rate: Option<Rate>;
-        /// An MQTT client whose connections end so often within the window is banned for a while; none: never
-        pub mqtt_flapping_connects: Option<u32>;
-        /// That window
-        pub mqtt_flapping_window: Duration = "60s";
-        /// That while
-        pub mqtt_flapping_ban: Duration = "5m";
-        /// From when on an MQTT client that takes nothing of what waits for it is on the list of slow subscribers
-        pub mqtt_slow_after: Duration = "1s";
         /// How long connections may take to end at shutdown before they are cut
         pub shutdown_timeout: Duration = "5s";
         /// What is logged to stderr: off, error, warn, info, debug or trace
@@ -149,17 +113,15 @@ settings! {
         /// text, or json: one object a line
         pub log_format: LogFormat = "text";
     }
+    groups {
+        /// What core and edge have in common
+        pub mqtt: MqttSettings;
+    }
     lists {
         /// Certificates for clients that ask for another name (SNI)
         pub certificate: CertificateSettings;
         /// How much users and clients may do; of those for each user, and of those for each client, the first that fits counts
         pub quota: QuotaSettings;
-        /// Which MQTT topics are never stored; the first whose filter matches decides
-        pub mqtt_rule: MqttRuleSettings;
-        /// Topics and filters that are written anew; the first that fits decides
-        pub mqtt_rewrite: RewriteSettings;
-        /// Subscriptions that the server makes when a client connects
-        pub mqtt_auto_subscribe: AutoSubscribeSettings;
     }
 }
 

@@ -1,4 +1,4 @@
-//! The plain `mqtt-...` keys: core and edge have the same, and they mean the same.
+//! The `mqtt-...` keys: core and edge have the same, and they mean the same.
 
 use super::settings::{
     AutoSubscribeSettings, MqttRuleSettings, RewriteSettings, auto_subscribe, check_rates, persist,
@@ -7,65 +7,57 @@ use super::settings::{
 use super::{Extra, Flapping, Rates, Redirect, RetainedLimits};
 use mqtt_codec::QoS;
 use mqtt_session::Limits;
-use settings::{Rate, Section, Size};
+use settings::{Rate, Size, settings};
 use std::time::Duration;
 
-/// As they were given. A field `max_qos` is the key `mqtt-max-qos`.
-#[derive(Clone, Debug)]
-pub struct Keys<'s> {
-    pub max_qos: u8,
-    pub retain: bool,
-    pub max_retained: usize,
-    pub max_retained_size: Option<Size>,
-    pub max_keep_alive: Duration,
-    pub max_session_expiry: Option<Duration>,
-    pub max_subscriptions: usize,
-    pub max_in_flight: u16,
-    pub redirect: Option<String>,
-    pub redirect_moved: bool,
-    pub response_topic: Option<String>,
-    pub sys_interval: Duration,
-    pub connection_rate: Option<u32>,
-    pub message_rate: Option<u32>,
-    pub byte_rate: Option<Rate>,
-    pub flapping_connects: Option<u32>,
-    pub flapping_window: Duration,
-    pub flapping_ban: Duration,
-    pub slow_after: Duration,
-    pub rule: &'s [Section<MqttRuleSettings>],
-    pub rewrite: &'s [Section<RewriteSettings>],
-    pub auto_subscribe: &'s [Section<AutoSubscribeSettings>],
-}
-
-/// The [`Keys`] of a settings structure, whose fields have the names of the keys.
-#[macro_export]
-macro_rules! mqtt_keys {
-    ($set:expr) => {
-        $crate::extra::keys::Keys {
-            max_qos: $set.mqtt_max_qos,
-            retain: $set.mqtt_retain,
-            max_retained: $set.mqtt_max_retained,
-            max_retained_size: $set.mqtt_max_retained_size,
-            max_keep_alive: $set.mqtt_max_keep_alive,
-            max_session_expiry: $set.mqtt_max_session_expiry,
-            max_subscriptions: $set.mqtt_max_subscriptions,
-            max_in_flight: $set.mqtt_max_in_flight,
-            redirect: $set.mqtt_redirect.clone(),
-            redirect_moved: $set.mqtt_redirect_moved,
-            response_topic: $set.mqtt_response_topic.clone(),
-            sys_interval: $set.mqtt_sys_interval,
-            connection_rate: $set.mqtt_connection_rate,
-            message_rate: $set.mqtt_message_rate,
-            byte_rate: $set.mqtt_byte_rate,
-            flapping_connects: $set.mqtt_flapping_connects,
-            flapping_window: $set.mqtt_flapping_window,
-            flapping_ban: $set.mqtt_flapping_ban,
-            slow_after: $set.mqtt_slow_after,
-            rule: &$set.mqtt_rule,
-            rewrite: &$set.mqtt_rewrite,
-            auto_subscribe: &$set.mqtt_auto_subscribe,
-        }
-    };
+settings! {
+    /// Which of them there are, and their defaults.
+    pub struct MqttSettings {
+        /// Highest QoS that MQTT clients may publish with: 0, 1 or 2
+        pub mqtt_max_qos: u8 = "2";
+        /// Whether MQTT clients may set retained messages
+        pub mqtt_retain: bool = "true";
+        /// Largest payload of a retained message; none: that of any message
+        pub mqtt_max_retained_size: Option<Size>;
+        /// Longest keep-alive of MQTT 5 clients, at most 65535s; 0s: any, none included
+        pub mqtt_max_keep_alive: Duration = "0s";
+        /// Longest time that an MQTT session outlives its connection; none: as long as the client asks for
+        pub mqtt_max_session_expiry: Option<Duration>;
+        /// Subscriptions of one MQTT session
+        pub mqtt_max_subscriptions: usize = "10000";
+        /// QoS 1 and 2 messages to one MQTT client that it has not acknowledged
+        pub mqtt_max_in_flight: u16 = "512";
+        /// Where all MQTT clients are sent: host names with ports, separated by spaces (section 4.11 of MQTT 5)
+        pub mqtt_redirect: Option<String>;
+        /// Whether they are told to go there from now on (0x9D) and not for now (0x9C)
+        pub mqtt_redirect_moved: bool = "false";
+        /// Response Information for MQTT clients that ask for it; %c is the client id, %u the user
+        pub mqtt_response_topic: Option<String>;
+        /// How often `$SYS` topics are published to clients that subscribe to them; 0s: never
+        pub mqtt_sys_interval: Duration = "10s";
+        /// New MQTT connections a second; none: as many as come
+        pub mqtt_connection_rate: Option<u32>;
+        /// Messages a second from one MQTT client; it is read later when it is faster
+        pub mqtt_message_rate: Option<u32>;
+        /// Bytes a second from one MQTT client: 64KiB/s, 2Mbit/s
+        pub mqtt_byte_rate: Option<Rate>;
+        /// An MQTT client whose connections end so often within the window is banned for a while; none: never
+        pub mqtt_flapping_connects: Option<u32>;
+        /// That window
+        pub mqtt_flapping_window: Duration = "60s";
+        /// That while
+        pub mqtt_flapping_ban: Duration = "5m";
+        /// From when on an MQTT client that takes nothing of what waits for it is on the list of slow subscribers
+        pub mqtt_slow_after: Duration = "1s";
+    }
+    lists {
+        /// Which MQTT topics are never stored; the first whose filter matches decides
+        pub mqtt_rule: MqttRuleSettings;
+        /// Topics and filters that are written anew; the first that fits decides
+        pub mqtt_rewrite: RewriteSettings;
+        /// Subscriptions that the server makes when a client connects
+        pub mqtt_auto_subscribe: AutoSubscribeSettings;
+    }
 }
 
 /// What the keys mean.
@@ -77,75 +69,79 @@ pub struct Meaning {
     pub extra: Extra,
 }
 
-impl Keys<'_> {
-    /// An error says which of them is wrong.
-    pub fn meaning(&self) -> Result<Meaning, String> {
+impl MqttSettings {
+    /// With so many retained messages at most (`mqtt-max-retained`), of which the core has room for more than an edge. An error says which key is wrong.
+    pub fn meaning(&self, max_retained: usize) -> Result<Meaning, String> {
         Ok(Meaning {
             limits: self.limits()?,
-            retained: self.retained()?,
+            retained: self.retained(max_retained)?,
             extra: self.extra()?,
         })
     }
 
     fn limits(&self) -> Result<Limits, String> {
-        let maximum_qos = QoS::from_u8(self.max_qos)
-            .ok_or_else(|| format!("--mqtt-max-qos is {}: expected 0, 1 or 2", self.max_qos))?;
-        let max_keep_alive = u16::try_from(self.max_keep_alive.as_secs())
+        let maximum_qos = QoS::from_u8(self.mqtt_max_qos).ok_or_else(|| {
+            format!(
+                "--mqtt-max-qos is {}: expected 0, 1 or 2",
+                self.mqtt_max_qos
+            )
+        })?;
+        let max_keep_alive = u16::try_from(self.mqtt_max_keep_alive.as_secs())
             .map_err(|_| "--mqtt-max-keep-alive: at most 65535s".to_owned())?;
-        let expiry = self.max_session_expiry.map(|time| time.as_secs());
+        let expiry = self.mqtt_max_session_expiry.map(|time| time.as_secs());
         let max_session_expiry = expiry
             .map_or(Ok(u32::MAX), u32::try_from)
             .map_err(|_| format!("--mqtt-max-session-expiry: at most {}s", u32::MAX))?;
-        if self.max_in_flight == 0 || self.max_subscriptions == 0 {
+        if self.mqtt_max_in_flight == 0 || self.mqtt_max_subscriptions == 0 {
             let text = "--mqtt-max-in-flight or --mqtt-max-subscriptions is 0: no client would get anything";
             return Err(text.to_owned());
         }
         Ok(Limits {
             maximum_qos,
-            retain_available: self.retain,
+            retain_available: self.mqtt_retain,
             max_keep_alive,
             max_session_expiry,
-            max_subscriptions: self.max_subscriptions,
-            max_in_flight: self.max_in_flight,
+            max_subscriptions: self.mqtt_max_subscriptions,
+            max_in_flight: self.mqtt_max_in_flight,
             ..Limits::default()
         })
     }
 
-    fn retained(&self) -> Result<RetainedLimits, String> {
-        let bytes = self.max_retained_size.map(|size| size.bytes());
+    fn retained(&self, messages: usize) -> Result<RetainedLimits, String> {
+        let bytes = self.mqtt_max_retained_size.map(|size| size.bytes());
         let bytes = bytes.map_or(Ok(usize::MAX), usize::try_from);
         Ok(RetainedLimits {
-            messages: self.max_retained,
+            messages,
             bytes: bytes.map_err(|error| format!("--mqtt-max-retained-size: {error}"))?,
         })
     }
 
     fn extra(&self) -> Result<Extra, String> {
         let rates = Rates {
-            connections: self.connection_rate,
-            messages: self.message_rate,
-            bytes: self.byte_rate.map(|rate| rate.bytes_per_second()),
+            connections: self.mqtt_connection_rate,
+            messages: self.mqtt_message_rate,
+            bytes: self.mqtt_byte_rate.map(|rate| rate.bytes_per_second()),
         };
-        let flapping = self.flapping_connects.map(|connects| Flapping {
+        let flapping = self.mqtt_flapping_connects.map(|connects| Flapping {
             connects,
-            window: self.flapping_window,
-            ban: self.flapping_ban,
+            window: self.mqtt_flapping_window,
+            ban: self.mqtt_flapping_ban,
         });
         check_rates(&rates, flapping.as_ref())?;
         let in_file = |error: settings::SettingsError| error.to_string();
         Ok(Extra {
-            rewrites: rewrites(self.rewrite).map_err(in_file)?,
-            persist: persist(self.rule).map_err(in_file)?,
-            auto_subscribe: auto_subscribe(self.auto_subscribe).map_err(in_file)?,
+            rewrites: rewrites(&self.mqtt_rewrite).map_err(in_file)?,
+            persist: persist(&self.mqtt_rule).map_err(in_file)?,
+            auto_subscribe: auto_subscribe(&self.mqtt_auto_subscribe).map_err(in_file)?,
             rates,
             flapping,
-            slow_after: self.slow_after,
-            sys_interval: Some(self.sys_interval).filter(|every| !every.is_zero()),
-            redirect: self.redirect.clone().map(|server| Redirect {
+            slow_after: self.mqtt_slow_after,
+            sys_interval: Some(self.mqtt_sys_interval).filter(|every| !every.is_zero()),
+            redirect: self.mqtt_redirect.clone().map(|server| Redirect {
                 server,
-                moved: self.redirect_moved,
+                moved: self.mqtt_redirect_moved,
             }),
-            response_topic: self.response_topic.clone(),
+            response_topic: self.mqtt_response_topic.clone(),
         })
     }
 }
@@ -154,30 +150,29 @@ impl Keys<'_> {
 mod tests {
     use super::*;
 
-    fn keys() -> Keys<'static> {
-        Keys {
-            max_qos: 2,
-            retain: true,
-            max_retained: 10,
-            max_retained_size: None,
-            max_keep_alive: Duration::ZERO,
-            max_session_expiry: None,
-            max_subscriptions: 100,
-            max_in_flight: 10,
-            redirect: None,
-            redirect_moved: false,
-            response_topic: None,
-            sys_interval: Duration::ZERO,
-            connection_rate: None,
-            message_rate: None,
-            byte_rate: None,
-            flapping_connects: None,
-            flapping_window: Duration::from_secs(60),
-            flapping_ban: Duration::from_secs(60),
-            slow_after: Duration::from_secs(1),
-            rule: &[],
-            rewrite: &[],
-            auto_subscribe: &[],
+    fn keys() -> MqttSettings {
+        MqttSettings {
+            mqtt_max_qos: 2,
+            mqtt_retain: true,
+            mqtt_max_retained_size: None,
+            mqtt_max_keep_alive: Duration::ZERO,
+            mqtt_max_session_expiry: None,
+            mqtt_max_subscriptions: 100,
+            mqtt_max_in_flight: 10,
+            mqtt_redirect: None,
+            mqtt_redirect_moved: false,
+            mqtt_response_topic: None,
+            mqtt_sys_interval: Duration::ZERO,
+            mqtt_connection_rate: None,
+            mqtt_message_rate: None,
+            mqtt_byte_rate: None,
+            mqtt_flapping_connects: None,
+            mqtt_flapping_window: Duration::from_secs(60),
+            mqtt_flapping_ban: Duration::from_secs(60),
+            mqtt_slow_after: Duration::from_secs(1),
+            mqtt_rule: Vec::new(),
+            mqtt_rewrite: Vec::new(),
+            mqtt_auto_subscribe: Vec::new(),
         }
     }
 
@@ -186,49 +181,49 @@ mod tests {
         let day = Duration::from_secs(86_400);
         for (wrong, named) in [
             (
-                Keys {
-                    max_qos: 3,
+                MqttSettings {
+                    mqtt_max_qos: 3,
                     ..keys()
                 },
                 "--mqtt-max-qos",
             ),
             (
-                Keys {
-                    max_keep_alive: day,
+                MqttSettings {
+                    mqtt_max_keep_alive: day,
                     ..keys()
                 },
                 "--mqtt-max-keep-alive",
             ),
             (
-                Keys {
-                    max_session_expiry: Some(day * 50_000),
+                MqttSettings {
+                    mqtt_max_session_expiry: Some(day * 50_000),
                     ..keys()
                 },
                 "--mqtt-max-session-expiry",
             ),
             (
-                Keys {
-                    max_in_flight: 0,
+                MqttSettings {
+                    mqtt_max_in_flight: 0,
                     ..keys()
                 },
                 "--mqtt-max-in-flight",
             ),
             (
-                Keys {
-                    message_rate: Some(0),
+                MqttSettings {
+                    mqtt_message_rate: Some(0),
                     ..keys()
                 },
                 "--mqtt-message-rate",
             ),
         ] {
-            let error = wrong.meaning().unwrap_err();
+            let error = wrong.meaning(10).unwrap_err();
             assert!(error.contains(named), "{error}");
         }
     }
 
     #[test]
     fn what_is_not_given_is_no_limit() {
-        let meaning = keys().meaning().unwrap();
+        let meaning = keys().meaning(10).unwrap();
         assert_eq!(meaning.limits.max_session_expiry, u32::MAX);
         assert_eq!(meaning.retained.bytes, usize::MAX);
         assert_eq!(meaning.extra.sys_interval, None);
