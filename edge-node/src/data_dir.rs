@@ -1,13 +1,14 @@
 //! The data directory: ours, of a format we know, and not in use by another process.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use credentials::{draft_of, write_private};
+
 /// Marks a directory as an edge's and holds the number of its layout.
 const MARKER: &str = "towline-edge.format";
-const MARKER_DRAFT: &str = "towline-edge.format.new";
 /// Locked for as long as an edge runs in the directory. Its existence says nothing.
 const LOCK: &str = "towline-edge.lock";
 /// What a file system puts into its root by itself.
@@ -93,38 +94,13 @@ impl DataDir {
                 _ => return Err(DataDirError::Damaged { path: marker }),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                write_durably(
-                    &path,
-                    MARKER_DRAFT,
-                    MARKER,
-                    format!("{FORMAT}\n").as_bytes(),
-                )
-                .map_err(io("write", &marker))?;
+                write_private(&marker, format!("{FORMAT}\n").as_bytes())
+                    .map_err(io("write", &marker))?;
             }
             Err(error) => return Err(io("read", &marker)(error)),
         }
         Ok(DataDir { path, _lock: lock })
     }
-}
-
-/// Writes a file as a whole or not at all, readable by its owner only.
-pub fn write_durably(dir: &Path, draft: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let draft = dir.join(draft);
-    // One that is left from before may be readable by others.
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&draft, dir.join(name))?;
-    File::open(dir)?.sync_all()
 }
 
 fn refuse_foreign(dir: &Path) -> Result<(), DataDirError> {
@@ -133,12 +109,11 @@ fn refuse_foreign(dir: &Path) -> Result<(), DataDirError> {
         path: dir.to_owned(),
         error,
     };
+    let draft = draft_of(&dir.join(MARKER));
     for entry in fs::read_dir(dir).map_err(io)? {
         let name = entry.map_err(io)?.file_name();
-        if ![LOCK, MARKER_DRAFT, LOST_AND_FOUND]
-            .iter()
-            .any(|ours| name == **ours)
-        {
+        let ours = [LOCK, LOST_AND_FOUND];
+        if !ours.iter().any(|ours| name == **ours) && dir.join(&name) != draft {
             let found = name.to_string_lossy().into_owned();
             return Err(DataDirError::Foreign {
                 dir: dir.to_owned(),

@@ -5,15 +5,14 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use credentials::write_private;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use sync_quic::Identity;
 
-use crate::data_dir::write_durably;
 use crate::limits;
 
 const FILE: &str = "identity.json";
-const DRAFT: &str = "identity.json.new";
 
 #[derive(Serialize, Deserialize)]
 struct Stored {
@@ -84,7 +83,7 @@ pub fn save(dir: &Path, identity: &Identity, token: &str) -> io::Result<()> {
         token: Some(token_digest(token)),
     };
     let text = serde_json::to_vec_pretty(&stored).map_err(io::Error::other)?;
-    write_durably(dir, DRAFT, FILE, &text)
+    write_private(&dir.join(FILE), &text)
 }
 
 /// The host name, as far as an edge may be called that.

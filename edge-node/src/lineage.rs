@@ -5,10 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::data_dir::write_durably;
+use credentials::write_private;
 
 const FILE: &str = "lineage";
-const DRAFT: &str = "lineage.new";
 
 /// One start: incarnation and nonce, as its hello says them.
 pub type Start = (i16, u64);
@@ -53,7 +52,7 @@ impl Lineage {
     pub fn before_hello(&mut self) -> io::Result<()> {
         if !self.noted {
             let starts = self.earlier.iter().chain([&self.present]);
-            write_durably(&self.dir, DRAFT, FILE, &line(self.producer_id, starts))?;
+            write_private(&self.dir.join(FILE), &line(self.producer_id, starts))?;
             self.noted = true;
         }
         Ok(())
@@ -63,7 +62,7 @@ impl Lineage {
     pub fn welcome(&mut self) -> io::Result<()> {
         if !self.earlier.is_empty() {
             let bytes = line(self.producer_id, [&self.present]);
-            write_durably(&self.dir, DRAFT, FILE, &bytes)?;
+            write_private(&self.dir.join(FILE), &bytes)?;
             self.earlier.clear();
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Proving who one is: hashes of passwords (Argon2id), SCRAM exchanges (RFC 5802, RFC 7677), and how often one may be wrong.
+//! Proving who one is: hashes of passwords (Argon2id), SCRAM exchanges (RFC 5802, RFC 7677), how often one may be wrong, and files with secrets.
 //!
 //! Used by the edge and by the core. Nothing here knows a protocol or a table.
 
@@ -6,11 +6,13 @@ mod attempts;
 pub mod limits;
 mod password;
 mod passwords;
+mod private_file;
 mod prompt;
 mod scram;
 
 pub use attempts::Attempts;
 pub use password::PasswordHash;
 pub use passwords::{CheckError, Passwords};
+pub use private_file::{draft_of, write_private};
 pub use prompt::read_password;
 pub use scram::{ClientFirst, Mechanism, ScramError, ScramKeys, ScramServer};

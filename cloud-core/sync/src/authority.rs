@@ -1,10 +1,10 @@
 //! The core's own certificate authority: made at the first start, kept in the data directory, trusted by edges and nobody else.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use credentials::write_private;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber, date_time_ymd,
@@ -66,7 +66,7 @@ impl Authority {
         match fs::read(&path) {
             Ok(pem) => Authority::parse(&path, &pem),
             Err(error) if error.kind() == io::ErrorKind::NotFound && enrolled == 0 => {
-                Authority::create(data_dir, &path)
+                Authority::create(&path)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(AuthorityError::Missing {
                 path,
@@ -97,7 +97,7 @@ impl Authority {
         })
     }
 
-    fn create(data_dir: &Path, path: &Path) -> Result<Authority, AuthorityError> {
+    fn create(path: &Path) -> Result<Authority, AuthorityError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params
@@ -114,12 +114,7 @@ impl Authority {
             path: path.to_owned(),
             error,
         };
-        let draft = path.with_extension("pem.new");
-        write_private(&draft, pem.as_bytes()).map_err(|error| failed("write", error))?;
-        fs::rename(&draft, path).map_err(|error| failed("write", error))?;
-        File::open(data_dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(|error| failed("sync", error))?;
+        write_private(path, pem.as_bytes()).map_err(|error| failed("write", error))?;
         Authority::parse(path, pem.as_bytes())
     }
 
@@ -187,19 +182,4 @@ impl Authority {
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // A draft that a crash left behind may have any mode; it is never continued.
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }

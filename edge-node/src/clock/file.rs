@@ -4,11 +4,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::data_dir::write_durably;
+use credentials::write_private;
+
 use crate::limits;
 
 const FILE: &str = "clock";
-const DRAFT: &str = "clock.new";
 
 /// A start that does not know the time, or ended before it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Kept {
             let by = u8::from(blind.by_system);
             text += &format!("{} {by} {} {}\n", blind.boot, blind.first, blind.last);
         }
-        write_durably(dir, DRAFT, FILE, text.as_bytes())
+        write_private(&dir.join(FILE), text.as_bytes())
     }
 }
 

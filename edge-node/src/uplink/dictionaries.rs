@@ -7,15 +7,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use credentials::write_private;
 use parking_lot::Mutex;
 use sync::{LinkCompression, LinkCompressor};
 use sync_quic::DictionaryFrame;
 
-use crate::data_dir::write_durably;
-
 /// The directory of them.
 const DIR: &str = "dictionaries";
-const DRAFT: &str = "dictionary.new";
 /// What ends the name of a file; before it stands the id.
 const ENDING: &str = ".dict";
 
@@ -70,7 +68,7 @@ impl Dictionaries {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        write_durably(&self.dir, DRAFT, &file_name(frame.id), &encode(frame))?;
+        write_private(&self.dir.join(file_name(frame.id)), &encode(frame))?;
         self.remove_all_but(&ids);
         Ok(())
     }

@@ -5,17 +5,16 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use credentials::write_private;
 use sync_quic::{EnrolError, EnrolRefusal, Identity, Token};
 
 use super::Uplink;
-use crate::data_dir::write_durably;
 use crate::identity::{self, Enrolled};
 use crate::limits;
 use crate::lineage::Lineage;
 
 /// There as long as this edge is fenced: names the certificate with which it was.
 const FENCED: &str = "fenced";
-const FENCED_DRAFT: &str = "fenced.new";
 
 /// What is said behind the core's own words.
 pub const FENCED_HINT: &str = "; data is still taken and kept. To go on with this copy, start it once with another --token: it is enrolled again, and what is in its outbox is set aside";
@@ -81,7 +80,7 @@ pub fn note_fenced(dir: &Path, identity: &Identity) {
     if fs::read(dir.join(FENCED)).is_ok_and(|noted| noted == fingerprint.as_bytes()) {
         return;
     }
-    if let Err(error) = write_durably(dir, FENCED_DRAFT, FENCED, fingerprint.as_bytes()) {
+    if let Err(error) = write_private(&dir.join(FENCED), fingerprint.as_bytes()) {
         tracing::warn!(%error, "that this edge is fenced can not be noted");
     }
 }

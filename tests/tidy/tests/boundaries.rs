@@ -13,7 +13,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("settings", &[]),
     ("transport", &[]),
     ("admin-api", &[]),
-    ("admin-http", &["admin-api", "mqtt-broker", "mqtt-codec"]),
+    (
+        "admin-http",
+        &["admin-api", "credentials", "mqtt-broker", "mqtt-codec"],
+    ),
     ("access-rules", &[]),
     ("credentials", &[]),
     ("quota", &["access-rules", "settings"]),
@@ -79,7 +82,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "cloud-sync",
-        &["frontend", "kernel", "record", "sync", "sync-quic"],
+        &[
+            "credentials",
+            "frontend",
+            "kernel",
+            "record",
+            "sync",
+            "sync-quic",
+        ],
     ),
     (
         "cloud-core",
