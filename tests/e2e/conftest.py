@@ -5,7 +5,15 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "harness"))
 
-from daemons import Core, Edge  # noqa: E402
+from daemons import DAEMONS, Core, Edge  # noqa: E402
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_running():
+    """What a test that failed did not stop ends with its file, and does not slow down those that follow."""
+    yield
+    for daemon in list(DAEMONS):
+        daemon.kill()
 
 
 @pytest.fixture(scope="module")

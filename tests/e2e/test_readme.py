@@ -11,6 +11,7 @@ import threading
 import pytest
 from daemons import BINARIES, ROOT, Core, wait_until
 from log import read_stream
+from ports import free_port
 
 
 def lines_of(heading):
@@ -78,8 +79,7 @@ def test_history_in_object_storage(tmp_path):
     assert len(lines) == 5, lines
     [version] = re.findall(r"^VERSITYGW=(\S+)$", (ROOT / "tests/run").read_text(), re.M)
     assert f"versitygw@{version} " in lines[0], "the README installs what is tested"
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     tools = tmp_path / "tools"
     script(tools / "go", '[ "$1" = install ] && [ $# = 2 ]\n')
     listeners = " ".join(f"--listen-{name} 127.0.0.1:0" for name in Core.LISTENERS)

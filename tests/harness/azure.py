@@ -2,12 +2,12 @@
 
 import os
 import pathlib
-import socket
 import subprocess
 import urllib.error
 import urllib.request
 
 from daemons import wait_until
+from ports import free_port
 
 CONTAINER = "cold"
 # Every Azurite has this account; its key is public and comes from the environment.
@@ -19,8 +19,7 @@ MAY_CREATE = "sv=2021-12-02&ss=b&srt=c&sp=c&se=2099-01-01T00%3A00%3A00Z&sig=w%2F
 class AzureServer:
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.process = None
 
     def start(self):

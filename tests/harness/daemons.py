@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 import urllib.request
+import weakref
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -35,6 +36,10 @@ def wait_until(what, check, within=30.0, every=0.05):
     raise AssertionError(f"{what}: not within {within} s; last seen: {last!r}")
 
 
+# For whoever has to end what a failed test left behind.
+DAEMONS = weakref.WeakSet()
+
+
 class Daemon:
     """One run of a daemon after another over the same data directory and ports."""
 
@@ -49,6 +54,7 @@ class Daemon:
         self.environment = dict(environment or {})
         self.listeners = {}
         self.process = None
+        DAEMONS.add(self)
 
     def command(self):
         raise NotImplementedError

@@ -8,6 +8,7 @@ import threading
 import urllib.request
 
 from daemons import wait_until
+from ports import free_port
 
 BUCKET = "cold"
 
@@ -16,8 +17,7 @@ class S3Server:
     def __init__(self, folder):
         self.data = pathlib.Path(folder) / "s3"
         (self.data / BUCKET).mkdir(parents=True)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.process = None
 
     def start(self):

@@ -1,8 +1,7 @@
 """The virtual machine whose power is cut: a towline-edge on an ext4 file system."""
 
-import socket
-
 import machine
+from ports import free_port
 
 # In this order; what they need comes before them.
 MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "ext4"]
@@ -13,12 +12,6 @@ ip addr add 10.0.2.15/24 dev eth0
 mount -t ext4 /dev/vda /data || { echo "the file system can not be mounted"; exit 1; }
 exec /towline-edge --data-dir /data/edge --listen-mqtt 0.0.0.0:1883 --allow-anonymous=true --listen-admin 0.0.0.0:9100 2>&1
 """
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 class Guest(machine.Machine):

@@ -9,7 +9,6 @@ import json
 import pathlib
 import resource
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ sys.path[:0] = [str(BENCH), str(BENCH.parent / "harness")]
 
 import machine  # noqa: E402
 import page  # noqa: E402
+from ports import free_port  # noqa: E402
 
 SCRIPT = pathlib.Path(__file__).with_name("idle.sh")
 # Files that are open beside the connections: those of the core's data directory, and what runs it.
@@ -36,15 +36,9 @@ reboot -f
 """
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("0.0.0.0", 0))
-        return listener.getsockname()[1]
-
-
 def here(options, folder):
     """All that the script said."""
-    command = [SCRIPT, options.core, options.load, folder, free_port(), options.count]
+    command = [SCRIPT, options.core, options.load, folder, free_port("0.0.0.0"), options.count]
     done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True)
     return done.stdout
 
