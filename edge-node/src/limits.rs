@@ -9,6 +9,8 @@ pub const BLOCKING_THREADS: usize = 4;
 pub const BACKLOG: u32 = 1024;
 /// Pause after an error of `accept` (no file descriptors left): the next one would fail as well.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Pause before a start on a full file system is tried again.
+pub const ROOM_PAUSE: Duration = Duration::from_secs(2);
 /// How long connections may take to end at shutdown.
 pub const SHUTDOWN: Duration = Duration::from_secs(5);
 /// Bytes that a lane reads ahead on its way to the core, at most; and all lanes together.

@@ -19,6 +19,7 @@ mod outbox;
 mod password;
 mod query;
 mod reducer;
+mod room;
 mod rules;
 mod uplink;
 mod users;

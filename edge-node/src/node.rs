@@ -25,6 +25,7 @@ use crate::link::Link;
 use crate::listener::Devices;
 use crate::outbox::Outbox;
 use crate::reducer::Reductions;
+use crate::room::open_with_room;
 use crate::rules::Rules;
 use crate::uplink::{Dictionaries, Uplink};
 use crate::users::Guard;
@@ -60,9 +61,18 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     {
         sync_quic::Token::parse(token).context("the value of --token is not a token")?;
     }
-    let store = tokio::task::spawn_blocking(move || Store::open_in(&dir, config));
-    let store = store.await??;
-    let store = Arc::new(store);
+    let open = move || {
+        let store = Store::open_in(&dir, config.clone())?;
+        let clock = Clock::open(&dir, &store).context("the clock's file can not be written")?;
+        Ok((store, clock))
+    };
+    let opened = open_with_room(data_dir.path.clone(), open);
+    let (store, clock) = tokio::select! {
+        opened = opened => opened?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    let (store, clock) = (Arc::new(store), Arc::new(clock));
     let found = store.stats();
     if found.set_aside > 0 {
         tracing::error!(
@@ -91,9 +101,6 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     let stop_uplink = CancellationToken::new();
     let disk_failed = CancellationToken::new();
     let link = Arc::new(Link::default());
-    let clock =
-        Clock::open(&data_dir.path, &store).context("the clock's file can not be written")?;
-    let clock = Arc::new(clock);
     let stop_clock = CancellationToken::new();
     let ages = lanes.iter().filter_map(|lane| lane.age);
     let timing = clock

@@ -3,6 +3,7 @@
 import errno
 import os
 import subprocess
+from concurrent import futures
 
 import pytest
 from daemons import Edge, wait_until
@@ -55,6 +56,40 @@ def test_a_restart_on_a_full_file_system_comes_up_and_room_is_found_again(small,
         os.unlink(small / "something-else")
         wait_until("there is room", lambda: publish(edge, how).returncode == 0 and not edge.metrics()["towline_edge_disk_full"])
     edge.stop()
+
+
+def test_a_start_without_any_room_waits_for_it(small, tmp_path):
+    edge = Edge(tmp_path / "edge")
+    edge.data = small / "data"
+    edge.start()
+    assert publish(edge, "before").returncode == 0
+    edge.stop()
+    # What makes a start on a full file system possible is gone, too.
+    os.unlink(edge.data / "store" / "reserve")
+    fill(small)
+    with futures.ThreadPoolExecutor(1) as pool:
+        started = pool.submit(edge.start)
+        wait_until("it says so", lambda: "there is no room on the file system" in edge.log_tail())
+        assert not started.done(), "without room nothing can be taken"
+        os.unlink(small / "something-else")
+        started.result()
+    assert edge.metrics()["towline_edge_outbox_messages"] >= 1, "what was stored is there"
+    assert publish(edge, "after").returncode == 0
+    edge.stop()
+
+
+def test_it_can_be_stopped_while_it_waits_for_room(small, tmp_path):
+    edge = Edge(tmp_path / "edge")
+    edge.data = small / "data"
+    edge.start()
+    edge.stop()
+    os.unlink(edge.data / "store" / "reserve")
+    fill(small)
+    process = subprocess.Popen(edge.command(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert "there is no room on the file system" in process.stderr.readline()
+    process.terminate()
+    process.stderr.read()
+    assert process.wait(30) == 0
 
 
 def test_a_file_system_that_fills_up_while_it_runs_ends_nothing(small, tmp_path):

@@ -47,7 +47,7 @@ pub use progress::Progress;
 pub use recovery::OpenError;
 pub use segment::{FORMAT_VERSION, Producer};
 pub use sessions::{Checkpoint, Session, SessionError};
-pub use space::RESERVE;
+pub use space::{RESERVE, lacks_room};
 pub use stats::{LaneStats, Stats};
 pub use store::{LaneInfo, NewDelayed, NewMessage, OutboxRead, Store};
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, RealDisk};
 use crate::limits;
 
 pub(crate) struct Space {
@@ -18,6 +18,13 @@ pub(crate) struct Space {
 /// The name of the reserve in the store's directory.
 pub const RESERVE: &str = "reserve";
 const DRAFT: &str = "reserve.new";
+
+/// Has the file system of a data directory less room than a store may need to open?
+#[must_use]
+pub fn lacks_room(data_dir: &Path) -> bool {
+    let needed = limits::RESERVE as u64 + limits::LEDGER_ROOM;
+    RealDisk.room(data_dir).is_ok_and(|room| room < needed)
+}
 
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(
