@@ -49,7 +49,7 @@ pub struct Fan {
     /// Publishes no longer than this
     #[arg(long, default_value_t = 3600.0)]
     seconds: f64,
-    /// Publishers wait while so many messages are on their way to subscribers: the load that a broker takes without losing any
+    /// Publishers wait while so many messages are on their way to subscribers, of pairs each its share of it: the load that a broker takes without losing any
     #[arg(long, default_value_t = u64::MAX)]
     ahead: u64,
     /// Messages per second over all publishers; 0: as fast as they are taken
@@ -74,12 +74,25 @@ impl Fan {
         }
     }
 
-    /// What all subscribers together are to get of so many messages.
-    fn expected(&self, messages: u64) -> u64 {
+    /// How many subscribers get a message.
+    fn receivers(&self) -> u64 {
         match self.shape {
-            Shape::All => messages * u64::from(self.subscribers),
-            Shape::Pairs => messages,
+            Shape::All => u64::from(self.subscribers),
+            Shape::Pairs => 1,
         }
+    }
+
+    /// Those whose messages go to the same subscribers share a flow.
+    fn flows(&self) -> u32 {
+        match self.shape {
+            Shape::All => 1,
+            Shape::Pairs => self.publishers.max(self.subscribers),
+        }
+    }
+
+    /// Messages that may be on the way in one flow.
+    fn ahead_in_flow(&self) -> u64 {
+        (self.ahead / u64::from(self.flows().max(1))).max(1)
     }
 
     /// Messages that a publisher writes without looking around.
@@ -88,13 +101,18 @@ impl Fan {
     }
 }
 
-/// How far publishers and subscribers are.
-struct Progress {
+/// How far publishers and subscribers of one flow are.
+#[derive(Default)]
+struct Flow {
     sent: AtomicU64,
     received: AtomicU64,
     /// Expected, and given up.
     lost: AtomicU64,
     moved: Notify,
+}
+
+struct Progress {
+    flows: Vec<Flow>,
     latencies: Mutex<Histogram<u64>>,
 }
 
@@ -102,8 +120,25 @@ struct Progress {
 const LOST_AFTER: Duration = Duration::from_millis(500);
 
 impl Progress {
+    /// Of publisher or subscriber `n`.
+    fn flow(&self, n: u32) -> &Flow {
+        &self.flows[n as usize % self.flows.len()]
+    }
+
+    fn sent(&self) -> u64 {
+        let all = self.flows.iter();
+        all.map(|flow| flow.sent.load(Ordering::Relaxed)).sum()
+    }
+
+    fn received(&self) -> u64 {
+        let all = self.flows.iter();
+        all.map(|flow| flow.received.load(Ordering::Relaxed)).sum()
+    }
+}
+
+impl Flow {
     fn on_the_way(&self, options: &Fan) -> u64 {
-        let expected = options.expected(self.sent.load(Ordering::Relaxed));
+        let expected = options.receivers() * self.sent.load(Ordering::Relaxed);
         let done = self.received.load(Ordering::Relaxed) + self.lost.load(Ordering::Relaxed);
         expected.saturating_sub(done)
     }
@@ -114,7 +149,7 @@ impl Progress {
             let moved = self.moved.notified();
             let before = self.received.load(Ordering::Relaxed);
             let open = self.on_the_way(options);
-            if open < options.ahead {
+            if open < options.ahead_in_flow() {
                 return;
             }
             let late = tokio::time::timeout(LOST_AFTER, moved).await.is_err();
@@ -127,18 +162,17 @@ impl Progress {
 
 pub async fn fan(options: Arc<Fan>) -> Result<Value> {
     let progress = Arc::new(Progress {
-        sent: AtomicU64::new(0),
-        received: AtomicU64::new(0),
-        lost: AtomicU64::new(0),
-        moved: Notify::new(),
+        flows: (0..options.flows().max(1))
+            .map(|_| Flow::default())
+            .collect(),
         latencies: Mutex::new(histogram()?),
     });
-    let count = || progress.received.load(Ordering::Relaxed);
+    let count = || progress.received();
     let mut receivers = JoinSet::new();
     for n in 0..options.subscribers {
         let mut client = Client::connect(&options.to, &format!("fan-s{n}"), true).await?;
         client.subscribe(&options.topic(n), options.qos).await?;
-        receivers.spawn(take(client, progress.clone()));
+        receivers.spawn(take(client, n, progress.clone()));
     }
     let mut publishers = Vec::new();
     for n in 0..options.publishers {
@@ -155,8 +189,8 @@ pub async fn fan(options: Arc<Fan>) -> Result<Value> {
         clients.push(sent??);
     }
     let published = started.elapsed();
-    let sent = progress.sent.load(Ordering::Relaxed);
-    let expected = options.expected(sent);
+    let sent = progress.sent();
+    let expected = options.receivers() * sent;
     let mut last = (0, Instant::now());
     while count() < expected {
         let now = count();
@@ -210,7 +244,7 @@ impl Drop for Times {
     }
 }
 
-async fn take(mut client: Client, progress: Arc<Progress>) -> Result<()> {
+async fn take(mut client: Client, n: u32, progress: Arc<Progress>) -> Result<()> {
     let mut out = Vec::new();
     let mut times = Times(Vec::new(), progress.clone());
     loop {
@@ -236,8 +270,9 @@ async fn take(mut client: Client, progress: Arc<Progress>) -> Result<()> {
             }
             next = client.ready()?;
         }
-        progress.received.fetch_add(count, Ordering::Relaxed);
-        progress.moved.notify_waiters();
+        let flow = progress.flow(n);
+        flow.received.fetch_add(count, Ordering::Relaxed);
+        flow.moved.notify_waiters();
         if !out.is_empty() {
             client.stream.write_all(&out).await?;
             out.clear();
@@ -257,6 +292,7 @@ async fn send(
     let mine = options.messages / u64::from(options.publishers);
     let extra = u64::from(u64::from(n) < options.messages % u64::from(options.publishers));
     let topic = text(&options.topic(n));
+    let flow = progress.flow(n);
     let mut payload = vec![b'x'; options.size.max(8)];
     let (started, mut waiting, mut id) = (Instant::now(), 0usize, 0u16);
     let mut out = Vec::new();
@@ -270,7 +306,7 @@ async fn send(
             }
             if options.ahead != u64::MAX {
                 flush(&mut client, &mut out).await?;
-                progress.room(&options).await;
+                flow.room(&options).await;
             }
         }
         if options.rate > 0 {
@@ -285,7 +321,7 @@ async fn send(
                 tokio::time::sleep_until(due.into()).await;
             }
         }
-        progress.sent.fetch_add(1, Ordering::Relaxed);
+        flow.sent.fetch_add(1, Ordering::Relaxed);
         payload[..8].copy_from_slice(&now_ns().to_be_bytes());
         let first = 0x30 | options.qos << 1;
         if options.qos == 0 {
