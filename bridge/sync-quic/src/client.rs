@@ -17,6 +17,7 @@ use crate::Transport;
 use crate::carrier::{CONTROL_PRIORITY, Carrier, CloseOnDrop, Closed, RecvPipe, SendPipe};
 use crate::dial::{DialError, Dialled};
 use crate::outcome::{ConnectError, Event, Lost, SendError};
+use crate::quic::Client;
 use crate::wire::{ReadFrameError, WriteFrameError, read_frame, write_frame};
 
 /// Downlink frames read ahead of the caller.
@@ -66,7 +67,7 @@ pub(crate) async fn establish(
     };
     let Dialled {
         carrier,
-        endpoint,
+        client,
         candidate,
         resumed,
         guard,
@@ -90,10 +91,10 @@ pub(crate) async fn establish(
     let (down_tx, down_rx) = mpsc::channel(DOWN_READ_AHEAD);
     tokio::spawn(read_control(shared.clone(), recv, reader));
     tokio::spawn(read_downlink(shared.clone(), down_tx));
-    tokio::spawn(crate::silence::watch(shared.clone(), endpoint.clone()));
+    tokio::spawn(crate::silence::watch(shared.clone(), client.clone()));
     let guard = Arc::new(Guard {
         _close: guard,
-        _endpoint: endpoint,
+        _client: client,
     });
     let connection = Connection {
         shared: shared.clone(),
@@ -302,7 +303,7 @@ async fn read_downlink(shared: Arc<Shared>, down: mpsc::Sender<Downlink>) {
 /// Closes when the last handle is dropped.
 struct Guard {
     _close: CloseOnDrop,
-    _endpoint: Option<quinn::Endpoint>,
+    _client: Option<Arc<Client>>,
 }
 
 /// Says when a lane may send: what stands between the lanes and the transport.

@@ -19,6 +19,9 @@ use quinn_proto::RttEstimator;
 /// Packets of the first round (RFC 9002, 7.2), and the fewest ever.
 const FIRST: u64 = 10;
 const LEAST: u64 = 4;
+/// Packets of the first round after an outage, when a whole batch waits to be sent, of which nothing is seen before it is there: 29 kB are a
+/// quarter of a second on a link of 1 Mbit/s.
+const FIRST_AGAIN: u64 = 2 * FIRST;
 /// The window over what the link holds: always, and in the round in which a queue is to empty.
 const CRUISE: f64 = 1.3;
 const DRAIN: f64 = 0.8;
@@ -54,17 +57,12 @@ impl ControllerFactory for ByDelivery {
     }
 }
 
-/// Lets so many packets more be on their way, for a question into a silence; 0: no more than the window.
-pub(crate) fn let_pass(connection: &quinn::Connection, packets: u64) {
+/// Lets one packet pass whatever is on its way, for a question into a silence: all of it may be lost.
+pub(crate) fn let_pass(connection: &quinn::Connection) {
     // A copy, which shares this with the one in use.
     let control = connection.congestion_state().into_any();
     if let Ok(control) = control.downcast::<Delivery>() {
-        match packets {
-            0 => control.questions.store(0, Ordering::Relaxed),
-            more => {
-                control.questions.fetch_add(more, Ordering::Relaxed);
-            }
-        }
+        control.questions.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -94,7 +92,10 @@ struct Delivery {
     share: f64,
     /// Rounds in a row whose round trips are another link's.
     elsewhere: u32,
-    /// Packets that may be on their way beyond the window.
+    /// Bytes on their way, as far as it is told here: at the last acknowledgement, and what was sent or lost since.
+    in_flight: u64,
+    /// Packets that may pass whatever is on its way. More than one only while something that is not counted in `in_flight` (a probe
+    /// for larger packets) keeps the first one back.
     questions: Arc<AtomicU64>,
 }
 
@@ -139,6 +140,7 @@ impl Delivery {
             without_growth: 0,
             share: 1.0,
             elsewhere: 0,
+            in_flight: 0,
             questions: Arc::default(),
         }
     }
@@ -146,10 +148,13 @@ impl Delivery {
     /// The link is another one now; what is on its way still counts when it arrives.
     fn begin_anew(&mut self, now: Instant) {
         let moments = std::mem::take(&mut self.moments);
-        let delivered = self.delivered;
-        let questions = self.questions.clone();
-        *self = Delivery::new(now, self.mtu);
-        (self.moments, self.delivered, self.questions) = (moments, delivered, questions);
+        *self = Delivery {
+            moments,
+            delivered: self.delivered,
+            in_flight: self.in_flight,
+            questions: self.questions.clone(),
+            ..Delivery::new(now, self.mtu)
+        };
     }
 
     /// Bytes a second.
@@ -262,7 +267,9 @@ impl Delivery {
 }
 
 impl Controller for Delivery {
-    fn on_sent(&mut self, now: Instant, _bytes: u64, _last_packet_number: u64) {
+    fn on_sent(&mut self, now: Instant, bytes: u64, _last_packet_number: u64) {
+        self.in_flight += bytes;
+        self.questions.store(0, Ordering::Relaxed);
         let is_new = self.moments.back().is_none_or(|(last, _)| *last < now);
         if is_new {
             if self.moments.len() >= MOMENTS {
@@ -283,6 +290,16 @@ impl Controller for Delivery {
         self.handle_ack(now, sent, bytes, app_limited);
     }
 
+    fn on_end_acks(
+        &mut self,
+        _now: Instant,
+        in_flight: u64,
+        _app_limited: bool,
+        _largest_packet_num_acked: Option<u64>,
+    ) {
+        self.in_flight = in_flight;
+    }
+
     fn on_congestion_event(
         &mut self,
         now: Instant,
@@ -290,10 +307,12 @@ impl Controller for Delivery {
         is_persistent_congestion: bool,
         lost_bytes: u64,
     ) {
+        self.in_flight = self.in_flight.saturating_sub(lost_bytes);
         self.round.lost += lost_bytes;
         if is_persistent_congestion {
             // The link was gone: whatever comes back may be another one.
             self.begin_anew(now);
+            self.window = FIRST_AGAIN * self.mtu;
         }
     }
 
@@ -302,8 +321,12 @@ impl Controller for Delivery {
     }
 
     fn window(&self) -> u64 {
-        let questions = self.questions.load(Ordering::Relaxed) * self.mtu;
-        self.without_questions() + questions
+        let window = self.without_questions();
+        match self.questions.load(Ordering::Relaxed) {
+            0 => window,
+            // What is sent has to stay below the window.
+            packets => window.max(self.in_flight + packets * self.mtu + 1),
+        }
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
@@ -474,14 +497,38 @@ mod tests {
         }
     }
 
+    /// Whether a packet of full size may be sent now.
+    fn may_send(control: &Delivery, in_flight: u64) -> bool {
+        in_flight + MTU < control.window()
+    }
+
     #[test]
-    fn a_question_passes_a_full_window_even_when_it_begins_anew() {
+    fn a_question_passes_however_much_is_on_its_way_and_alone() {
         let began = Instant::now();
         let mut control = Delivery::new(began, MTU);
-        control.clone().questions.store(2, Ordering::Relaxed);
-        assert_eq!(control.window(), (FIRST + 2) * MTU);
-        control.begin_anew(began);
-        assert_eq!(control.window(), (FIRST + 2) * MTU);
+        let mut in_flight = 0;
+        while may_send(&control, in_flight) {
+            control.on_sent(began, MTU, 0);
+            in_flight += MTU;
+        }
+        // As after a window that has become smaller.
+        control.window = 2 * MTU;
+        let asks = control.clone();
+        for _ in 0..100 {
+            assert!(!may_send(&control, in_flight));
+            asks.questions.fetch_add(1, Ordering::Relaxed);
+            assert!(may_send(&control, in_flight));
+            // A second one beside it in the same transmission.
+            assert!(!may_send(&control, in_flight + MTU));
+            control.on_sent(began, MTU, 0);
+            in_flight += MTU;
+        }
+        // All of it is lost, and the first one that is heard of says how much is on its way.
+        control.on_congestion_event(began, began, true, in_flight);
+        control.on_end_acks(began, 0, false, None);
+        assert_eq!(control.window(), FIRST_AGAIN * MTU);
+        asks.questions.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(control.window(), FIRST_AGAIN * MTU);
     }
 
     #[test]
@@ -494,6 +541,6 @@ mod tests {
             control.handle_ack(sent + Duration::from_millis(50), sent, MTU, false);
         }
         control.on_congestion_event(began + Duration::from_secs(9), began, true, 10 * MTU);
-        assert_eq!(control.window(), FIRST * MTU);
+        assert_eq!(control.window(), FIRST_AGAIN * MTU);
     }
 }

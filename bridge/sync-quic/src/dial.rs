@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
@@ -15,6 +16,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::carrier::{Carrier, CloseOnDrop, Closed, RecvPipe, SendPipe, Transport, control};
 use crate::mux::{Mux, Peer};
+use crate::quic::Client;
 use crate::tls::ClientTls;
 use crate::wire::{WriteFrameError, write_frame};
 use crate::{CORE_NAME, CoreAddress, Timing, quic};
@@ -77,8 +79,8 @@ pub(crate) fn candidates(addresses: &[CoreAddress]) -> Vec<Candidate> {
 /// An established connection, on which nothing was said yet but what is in `control`.
 pub(crate) struct Dialled {
     pub(crate) carrier: Carrier,
-    /// QUIC's endpoint, which has to be kept as long as the connection.
-    pub(crate) endpoint: Option<quinn::Endpoint>,
+    /// QUIC's, which has to be kept as long as the connection.
+    pub(crate) client: Option<Arc<Client>>,
     pub(crate) candidate: Candidate,
     /// The control stream, when the first frame has been sent on it as early data.
     pub(crate) control: Option<(SendPipe, RecvPipe)>,
@@ -107,11 +109,7 @@ impl Dialled {
 
 /// What an attempt ends with: TLS's tasks are started for the winner only.
 enum Reached {
-    Quic(
-        quinn::Endpoint,
-        quinn::Connection,
-        Option<(SendPipe, RecvPipe)>,
-    ),
+    Quic(Client, quinn::Connection, Option<(SendPipe, RecvPipe)>),
     Tls(Box<TlsStream<TcpStream>>, SocketAddr),
 }
 
@@ -151,12 +149,12 @@ pub(crate) async fn race(
     };
     let (candidate, reached) = staggered(begin, step, count, one_host).await?;
     Ok(match reached {
-        Reached::Quic(endpoint, connection, control) => {
+        Reached::Quic(client, connection, control) => {
             let carrier = Carrier::Quic(connection);
             Dialled {
                 guard: CloseOnDrop(carrier.clone()),
                 carrier,
-                endpoint: Some(endpoint),
+                client: Some(Arc::new(client)),
                 candidate,
                 resumed: control.is_some(),
                 control,
@@ -178,7 +176,7 @@ pub(crate) async fn race(
             Dialled {
                 guard: CloseOnDrop(carrier.clone()),
                 carrier,
-                endpoint: None,
+                client: None,
                 candidate,
                 resumed: false,
                 control: None,
@@ -279,10 +277,11 @@ async fn attempt_quic(
         |error: &dyn std::fmt::Display| DialError::Unreachable(format!("{address}: {error}"));
     // QUIC does not hear that there is no way: it would try until its time is over.
     quic::local_address(address).map_err(|error| unreachable(&error))?;
-    let endpoint = quic::client_endpoint(address).map_err(|error| unreachable(&error))?;
+    let client = Client::new(address).map_err(|error| unreachable(&error))?;
     let mut config = quinn::ClientConfig::new(tls.quic);
     config.transport_config(quic::edge_transport(&timing, CORE_STREAMS));
-    let connecting = endpoint
+    let connecting = client
+        .endpoint
         .connect_with(config, address, CORE_NAME)
         .map_err(|error| unreachable(&error))?;
     let connecting = match early {
@@ -295,7 +294,7 @@ async fn attempt_quic(
                     return Err(quic::closed(reason).into());
                 }
                 let control = early.filter(|_| accepted);
-                return Ok(Reached::Quic(endpoint, connection, control));
+                return Ok(Reached::Quic(client, connection, control));
             }
             Err(connecting) => connecting,
         },
@@ -304,7 +303,7 @@ async fn attempt_quic(
     let connection = connecting
         .await
         .map_err(|error| DialError::from(quic::closed(error)))?;
-    Ok(Reached::Quic(endpoint, connection, None))
+    Ok(Reached::Quic(client, connection, None))
 }
 
 /// `None` = it has to be said again once the handshake is over.

@@ -5,10 +5,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sync::{Frame, Hello, Window};
+use tokio::time::Instant;
 
 use crate::client::{self, Connection, Events};
 use crate::dial::{Candidate, DialError, Dialled, candidates, race};
 use crate::enrol::shown;
+use crate::knock::knock;
 use crate::outcome::ConnectError;
 use crate::tls::{ClientTls, edge_config};
 use crate::{CoreAddress, Identity, IdentityError, Now, Timing, Transport, quic};
@@ -18,11 +20,20 @@ const FIRST_PROBE: Duration = Duration::from_secs(60);
 const LONGEST_PROBE: Duration = Duration::from_secs(30 * 60);
 /// Between two looks whether TLS gets through, while QUIC is silent.
 const NEXT_TLS_PROBE: Duration = Duration::from_secs(1);
-/// What QUIC has left to say something once TLS has got through: where the whole link was away both come back, and QUIC, which is asked
-/// anew each second, is the one to keep.
+/// What QUIC has left to say something once TLS has got through: where the whole link was away both come back, and QUIC is the one to keep.
 const LAST_WORD: Duration = Duration::from_secs(1);
 /// How often the kernel is asked which way it would send. Costs two calls and no packet.
 const LOOK: Duration = Duration::from_millis(500);
+/// An attempt to connect that takes longer than this has met silence: it is knocked beside it.
+const KNOCK_AFTER: Duration = Duration::from_secs(1);
+/// An attempt that takes longer has met a link that was away, and not UDP that does not get through.
+const SILENCE: Duration = Duration::from_secs(2);
+/// Between two knocks, for the first [`OFTEN`] of a silence, and then. A knock takes 52 bytes with the headers of IPv4: 10 kB a minute, then 3.
+const KNOCK: Duration = Duration::from_millis(300);
+const OFTEN: Duration = Duration::from_secs(10 * 60);
+const KNOCK_RARELY: Duration = Duration::from_secs(1);
+/// Where knocking says nothing new, the pause before it may.
+const NO_NEWS: Duration = Duration::from_secs(10);
 /// Stands for the rest of the world where no core's address is known yet (RFC 5737): nothing is sent to it.
 const ELSEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
 
@@ -32,6 +43,8 @@ pub struct Dialer {
     tls: ClientTls,
     timing: Timing,
     state: Mutex<State>,
+    /// Whether something waits for the core.
+    hurry: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -42,6 +55,10 @@ struct State {
     last_remote: Option<SocketAddr>,
     /// A connection that a probe has established, for the next [`Dialer::connect`].
     prepared: Option<Dialled>,
+    /// Since when nobody has answered, where that was asked by knocking.
+    silent_since: Option<Instant>,
+    /// A knock was answered and no connection came of it, as where only small packets get through: the next answer is no news.
+    in_vain: bool,
 }
 
 impl Dialer {
@@ -56,14 +73,22 @@ impl Dialer {
             tls: edge_config(identity, now)?,
             timing,
             state: Mutex::default(),
+            hurry: Box::new(|| false),
         })
+    }
+
+    /// Bytes are spent to find out soon that the core can be reached again, as long as `hurry` says so: something waits to be sent.
+    pub fn hurrying_while(mut self, hurry: impl Fn() -> bool + Send + Sync + 'static) -> Dialer {
+        self.hurry = Box::new(hurry);
+        self
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Connects, shows the certificate, says hello and waits for the welcome. Takes at most `timing.handshake`.
+    /// Connects, shows the certificate, says hello and waits for the welcome. Takes at most `timing.handshake`; where it turns out meanwhile
+    /// that a core is there again, that begins anew.
     ///
     /// `hello.version` and `hello.edge` have to be [`sync::VERSION`] and the identity's. The two halves may be used from different
     /// tasks; acknowledgements are read and the window is freed in the background, even when nobody asks for events.
@@ -72,44 +97,114 @@ impl Dialer {
         hello: Hello,
         window: Window,
     ) -> Result<(Connection, Events), ConnectError> {
-        let limit = self.timing.handshake;
-        match tokio::time::timeout(limit, self.handshake(hello, window)).await {
-            Ok(result) => result,
-            Err(_) => Err(ConnectError::Unreachable {
-                core: shown(&self.cores),
-                reason: format!("no answer within {limit:?}"),
-            }),
-        }
-    }
-
-    async fn handshake(
-        &self,
-        hello: Hello,
-        window: Window,
-    ) -> Result<(Connection, Events), ConnectError> {
         let first = Frame::Hello(hello);
         let prepared = self.state().prepared.take();
+        let mut end = Instant::now() + self.timing.handshake;
         let dialled = match prepared {
             Some(dialled) => dialled,
-            None => {
-                let (order, tls_was_last) = self.order();
-                race(&order, tls_was_last, &self.tls, &self.timing, Some(&first))
-                    .await
-                    .map_err(|error| self.failed(error))?
-            }
+            None => self.dial(&first, &mut end).await?,
         };
         let candidate = dialled.candidate.clone();
         let remote = dialled.carrier.remote();
-        let result = client::establish(dialled, first, window).await;
+        let established = client::establish(dialled, first, window);
+        let result = match tokio::time::timeout_at(end, established).await {
+            Ok(result) => result,
+            Err(_) => return Err(self.too_late()),
+        };
         if result.is_ok() {
             let mut state = self.state();
             state.last_good = Some(candidate);
             state.last_remote = Some(remote);
+            (state.silent_since, state.in_vain) = (None, false);
         }
         result.map_err(|error| match error {
             client::HandshakeError::Dial(error) => self.failed(error),
             client::HandshakeError::Connect(error) => error,
         })
+    }
+
+    /// By `end`, or later where the core turns out to be there again meanwhile: what was asked before that is on its way into nothing, and
+    /// will be asked again at times of its own.
+    async fn dial(&self, first: &Frame, end: &mut Instant) -> Result<Dialled, ConnectError> {
+        let began = Instant::now();
+        let once = |end: Instant| async move {
+            let (order, tls_was_last) = self.order();
+            let race = race(&order, tls_was_last, &self.tls, &self.timing, Some(first));
+            match tokio::time::timeout_at(end, race).await {
+                Ok(result) => result.map_err(|error| self.failed(error)),
+                Err(_) => Err(self.too_late()),
+            }
+        };
+        let back = async {
+            tokio::time::sleep(KNOCK_AFTER).await;
+            self.core_is_back().await;
+        };
+        let dialled = tokio::select! {
+            dialled = once(*end) => dialled,
+            () = back => {
+                *end = Instant::now() + self.timing.handshake;
+                once(*end).await
+            }
+        }?;
+        // After a silence it is chance which of the two asked first when the link was back.
+        let tls = dialled.carrier.transport() == Transport::Tls;
+        if tls && began.elapsed() >= SILENCE && self.last_was_quic() {
+            let mut order = self.order().0;
+            order.retain(|candidate| candidate.transport == Transport::Quic);
+            let quic = race(&order, false, &self.tls, &self.timing, Some(first));
+            if let Ok(Ok(quic)) = tokio::time::timeout(LAST_WORD, quic).await {
+                return Ok(quic);
+            }
+        }
+        Ok(dialled)
+    }
+
+    fn last_was_quic(&self) -> bool {
+        let state = self.state();
+        let last = state.last_good.as_ref();
+        last.is_some_and(|last| last.transport == Transport::Quic)
+    }
+
+    fn too_late(&self) -> ConnectError {
+        ConnectError::Unreachable {
+            core: shown(&self.cores),
+            reason: format!("no answer within {:?}", self.timing.handshake),
+        }
+    }
+
+    /// Returns when the core that was connected last answers to knocks, as far as something is in a hurry and that is news. Never returns
+    /// where there is no such core, or it was reached over TLS only. To be awaited beside an attempt, and the pause before one. Cancel-safe.
+    pub async fn core_is_back(&self) {
+        let remote = self.state().last_remote;
+        let Some(remote) = remote.filter(|_| self.last_was_quic()) else {
+            return std::future::pending().await;
+        };
+        loop {
+            let pause = {
+                let mut state = self.state();
+                let since = *state.silent_since.get_or_insert_with(Instant::now);
+                if since.elapsed() < OFTEN {
+                    KNOCK
+                } else {
+                    KNOCK_RARELY
+                }
+            };
+            let answered = match (self.hurry)() {
+                true => knock(remote, pause).await,
+                false => {
+                    tokio::time::sleep(LOOK).await;
+                    continue;
+                }
+            };
+            match answered {
+                Ok(true) if std::mem::replace(&mut self.state().in_vain, true) => {
+                    tokio::time::sleep(NO_NEWS).await;
+                }
+                Ok(true) => return,
+                Ok(false) => self.state().in_vain = false,
+                Err(_) => tokio::time::sleep(pause).await,
+            }
+        }
     }
 
     /// The last good one's host first. True = TLS was what got through there.

@@ -16,6 +16,7 @@ mod dialer;
 mod edge;
 mod enrol;
 mod identity;
+mod knock;
 mod listener;
 mod mux;
 mod mux_io;

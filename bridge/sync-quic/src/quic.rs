@@ -1,7 +1,7 @@
 //! QUIC's side: settings, endpoints, and its errors in this crate's words.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quinn::{IdleTimeout, TransportConfig, VarInt};
@@ -82,7 +82,7 @@ pub(crate) fn core_transport(timing: &Timing, edge_streams: u32) -> Arc<Transpor
     Arc::new(transport(timing, 1, edge_streams))
 }
 
-fn any_port(like: SocketAddr) -> SocketAddr {
+pub(crate) fn any_port(like: SocketAddr) -> SocketAddr {
     let ip: IpAddr = if like.is_ipv4() {
         Ipv4Addr::UNSPECIFIED.into()
     } else {
@@ -109,15 +109,50 @@ impl quinn::ConnectionIdGenerator for PlainIds {
     }
 }
 
-/// A client's endpoint that can reach `remote`.
-pub(crate) fn client_endpoint(remote: SocketAddr) -> std::io::Result<quinn::Endpoint> {
-    quinn::Endpoint::client(any_port(remote))
+type Socket = Arc<dyn quinn::AsyncUdpSocket>;
+
+fn socket(remote: SocketAddr) -> std::io::Result<Socket> {
+    quinn::Runtime::wrap_udp_socket(&quinn::TokioRuntime, UdpSocket::bind(any_port(remote))?)
 }
 
-/// Goes on from a new socket: the peer sees another address and the connection moves there (RFC 9000, 9). Sends a packet at
-/// once, without waiting for a timer that may have backed off during a silence.
-pub(crate) fn rebind(endpoint: &quinn::Endpoint, remote: SocketAddr) -> std::io::Result<()> {
-    endpoint.rebind(UdpSocket::bind(any_port(remote))?)
+/// What a client's connection is sent from.
+pub(crate) struct Client {
+    pub(crate) endpoint: quinn::Endpoint,
+    socket: Mutex<Socket>,
+}
+
+impl Client {
+    /// One that can reach `remote`.
+    pub(crate) fn new(remote: SocketAddr) -> std::io::Result<Client> {
+        let socket = socket(remote)?;
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(
+            quinn::EndpointConfig::default(),
+            None,
+            socket.clone(),
+            Arc::new(quinn::TokioRuntime),
+        )?;
+        Ok(Client {
+            endpoint,
+            socket: Mutex::new(socket),
+        })
+    }
+
+    /// Sends a packet at once that the peer acknowledges, without waiting for a timer that may have backed off during a silence.
+    /// quinn asks for one only where it goes on from a socket: from the one in use nothing else changes.
+    pub(crate) fn ask(&self) -> std::io::Result<()> {
+        self.endpoint.rebind_abstract(self.socket().clone())
+    }
+
+    /// The same from a new socket: the peer sees another address and the connection moves there (RFC 9000, 9).
+    pub(crate) fn ask_from_new_socket(&self, remote: SocketAddr) -> std::io::Result<()> {
+        let socket = socket(remote)?;
+        *self.socket() = socket.clone();
+        self.endpoint.rebind_abstract(socket)
+    }
+
+    fn socket(&self) -> MutexGuard<'_, Socket> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The address from which this machine would send to `remote` now. Nothing is sent. An error = there is no way to it.

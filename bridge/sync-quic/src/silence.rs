@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::carrier::Carrier;
 use crate::client::Shared;
 use crate::outcome::Lost;
+use crate::quic::Client;
 use crate::{congestion, quic};
 
 /// How often it is looked, and how often while the core is silent: what is written before its first word is noticed counts as old in a
@@ -17,35 +18,37 @@ const LOOK_IN_SILENCE: Duration = Duration::from_millis(50);
 /// Silence, while an answer is owed, after which the core is asked again, and again. The timers of QUIC double with each loss: after a
 /// minute without a link they would let another minute pass.
 const SILENCE: Duration = Duration::from_secs(1);
-/// Between two questions in a silence over QUIC, so that a link that is back is found soon. An answer reaches the socket of the question
-/// or the one after it: twice this is the longest round trip of a link that is found. It ends with the connection's idle timeout.
-const AGAIN: Duration = Duration::from_millis(300);
-/// From here on the pause is [`SILENCE`] again, in which an answer may take longer.
-const HURRY: Duration = Duration::from_secs(30);
-/// Packets that a question may take.
-const QUESTION_PACKETS: u64 = 2;
+/// Between two questions in a silence over QUIC (or half a round trip, where that is more), until the connection's idle timeout: a link that
+/// is back is found after this and a round trip. A question is one packet, of about 60 bytes or full of what waits to be sent.
+const AGAIN: Duration = Duration::from_millis(200);
+/// After so many questions the next one, and each so many later, comes from a new socket: what is between may keep the way of the old one
+/// for a network that is gone. Not more often, since a socket hears only what is answered before the second question from another one:
+/// with a new one each time, no link would be found whose round trip is longer than two questions take.
+const QUESTIONS_A_SOCKET: u32 = 10;
+const QUESTIONS_OF_THE_FIRST: u32 = 4;
 /// Silence, while an answer is owed and was asked for, after which a TLS connection is given up. TCP has timers that double as well,
 /// and no way to hurry them.
 const TLS_SILENCE: Duration = Duration::from_secs(10);
 
 /// Runs until the connection is over.
-pub(crate) async fn watch(shared: Arc<Shared>, endpoint: Option<quinn::Endpoint>) {
+pub(crate) async fn watch(shared: Arc<Shared>, client: Option<Arc<Client>>) {
     let over = {
         let carrier = shared.carrier.clone();
         async move { carrier.closed().await }
     };
     tokio::select! {
         _ = over => {}
-        () = look(&shared, endpoint.as_ref()) => {}
+        () = look(&shared, client.as_deref()) => {}
     }
 }
 
-async fn look(shared: &Shared, endpoint: Option<&quinn::Endpoint>) {
+async fn look(shared: &Shared, client: Option<&Client>) {
     let remote = shared.carrier.remote();
     let mut local = quic::local_address(remote).ok();
     let mut heard = shared.carrier.heard();
     let mut since = Instant::now();
     let mut asked = since;
+    let mut questions = 0;
     let mut pause = LOOK;
     loop {
         tokio::time::sleep(pause).await;
@@ -57,10 +60,8 @@ async fn look(shared: &Shared, endpoint: Option<&quinn::Endpoint>) {
         }
         let count = shared.carrier.heard();
         if count != heard || !shared.waits_for_core() {
-            if asked != since {
-                let_questions_pass(shared, 0);
-            }
             (heard, since, asked) = (count, now, now);
+            questions = 0;
         }
         let rtt = shared.carrier.rtt().unwrap_or_default();
         let patience = SILENCE.max(rtt * 3);
@@ -69,20 +70,27 @@ async fn look(shared: &Shared, endpoint: Option<&quinn::Endpoint>) {
             .silent
             .send_if_modified(|silent| std::mem::replace(silent, known) != known);
         pause = known.map_or(LOOK, |_| LOOK_IN_SILENCE);
-        let again = match endpoint {
-            Some(_) if asked != since && now - since < HURRY => AGAIN.max(rtt * 3 / 2),
+        let again = match client {
+            Some(_) if questions > 0 => AGAIN.max(rtt / 2),
             _ => patience,
         };
         let silent = now - asked >= again;
-        match (&shared.carrier, endpoint) {
-            (Carrier::Quic(_), Some(endpoint)) if moved || silent => {
+        match (&shared.carrier, client) {
+            (Carrier::Quic(connection), Some(client)) if moved || silent => {
                 if moved {
                     tracing::info!("the network has changed: the connection moves to it");
                 }
-                let_questions_pass(shared, QUESTION_PACKETS);
-                if let Err(error) = quic::rebind(endpoint, remote) {
+                congestion::let_pass(connection);
+                let next = questions % QUESTIONS_A_SOCKET == QUESTIONS_OF_THE_FIRST;
+                let done = if moved || next {
+                    client.ask_from_new_socket(remote)
+                } else {
+                    client.ask()
+                };
+                if let Err(error) = done {
                     tracing::debug!(%error, "no new socket");
                 }
+                questions += 1;
                 asked = now;
             }
             (Carrier::Tls(_), _) if moved => {
@@ -97,13 +105,5 @@ async fn look(shared: &Shared, endpoint: Option<&quinn::Endpoint>) {
             }
             _ => {}
         }
-    }
-}
-
-/// Lets so many packets more be on their way than the congestion control would, since all that is on its way may be lost, and the
-/// question would wait for it.
-fn let_questions_pass(shared: &Shared, packets: u64) {
-    if let Carrier::Quic(connection) = &shared.carrier {
-        congestion::let_pass(connection, packets);
     }
 }

@@ -67,7 +67,10 @@ impl Uplink {
             self.clock.certificates(),
             self.timing,
         ) {
-            Ok(dialer) => dialer,
+            Ok(dialer) => {
+                let store = self.store.clone();
+                dialer.hurrying_while(move || store.stats().outbox_messages > 0)
+            }
             Err(error) => {
                 self.link.set_down(error.to_string());
                 return std::future::pending().await;

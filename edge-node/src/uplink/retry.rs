@@ -39,8 +39,9 @@ impl Pauses {
         self.told = retry;
     }
 
-    /// Waits. A new way to the network ends the wait.
+    /// Waits. A new way to the network ends the wait, and so does a core that answers again after it has not.
     pub async fn wait(&mut self, after: After, dialer: &Dialer) {
+        let silence = matches!(after, After::Silence);
         let pause = self.pause(after, Instant::now(), rand::random());
         if pause.is_zero() {
             return;
@@ -48,6 +49,7 @@ impl Pauses {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = dialer.network_changed() => {}
+            () = dialer.core_is_back(), if silence => {}
         }
     }
 

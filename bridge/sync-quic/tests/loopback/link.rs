@@ -1,5 +1,7 @@
 //! Links that are cut, that let no UDP through, that change, and cores that come and go.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sync_quic::{CloseCode, Event, Lost, SendError, Timing, Transport, Window};
@@ -237,6 +239,167 @@ async fn an_edge_that_changes_networks_keeps_its_connection() {
     }
     remotes.dedup();
     assert_eq!(remotes.len(), 3, "the core has seen each address");
+}
+
+/// Long enough for all that is waited for on a machine that is slow.
+const PATIENT: Timing = Timing {
+    idle_timeout: Duration::from_secs(60),
+    ..TIMING
+};
+
+#[tokio::test]
+async fn a_silence_is_asked_into_steadily_and_at_a_low_price() {
+    let core = core();
+    let identity = core.enrol("e1").await.unwrap();
+    let link = Relay::to(&core.address).await;
+    let dialer = dialer(&format!("quic://{}", link.address), &identity, PATIENT);
+    let (edge, core_side) = tokio::join!(
+        dialer.connect(hello("e1"), Window::default()),
+        core.let_in()
+    );
+    let (edge, _events) = edge.unwrap();
+    let _core_side = core_side;
+    link.block_udp(true);
+    // More than the congestion window lets pass.
+    edge.send_batch(batch(1, 500_000)).await.unwrap();
+    edge.silence().wait_for(Option::is_some).await.unwrap();
+    link.take_sent();
+    // QUIC's own probes would be two at a time, 16 times in this time and far more than half of them in its first second.
+    let (mut sent, mut times) = (Vec::new(), 0);
+    let began = std::time::Instant::now();
+    while times < 40 {
+        assert!(
+            began.elapsed() < Duration::from_secs(40),
+            "{times}: {sent:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let now = link.take_sent();
+        times += usize::from(!now.is_empty());
+        sent.extend(now);
+    }
+    let took = began.elapsed();
+    // One packet each 0.2 s, and a pair for each of QUIC's own.
+    let most = took.as_millis() as usize / 200 + 2 + 2 * 8;
+    assert!(sent.len() <= most, "{took:?}: {}", sent.len());
+    let mut sockets: Vec<_> = sent.iter().map(|(socket, _)| *socket).collect();
+    sockets.dedup();
+    assert!((4..=6).contains(&sockets.len()), "{sockets:?}");
+}
+
+#[tokio::test]
+async fn a_link_that_comes_back_with_a_long_round_trip_is_found() {
+    let core = core();
+    let identity = core.enrol("e1").await.unwrap();
+    let link = Relay::to(&core.address).await;
+    let dialer = dialer(&format!("quic://{}", link.address), &identity, PATIENT);
+    let (edge, core_side) = tokio::join!(
+        dialer.connect(hello("e1"), Window::default()),
+        core.let_in()
+    );
+    let (edge, mut events) = edge.unwrap();
+    let (connection, mut batches) = (core_side.connection, core_side.lanes);
+    link.block_udp(true);
+    edge.send_batch(batch(1, 100)).await.unwrap();
+    edge.silence().wait_for(Option::is_some).await.unwrap();
+    link.delay_udp(Duration::from_millis(500));
+    link.block_udp(false);
+    // More than three questions later: each of them is answered after the next three.
+    let heard = tokio::time::timeout(Duration::from_secs(15), async {
+        connection.settle(0, batches.next().await.unwrap().frame.number());
+        events.next().await
+    });
+    assert_eq!(heard.await.unwrap(), Event::Ack { lane: 0, frame: 1 });
+}
+
+#[tokio::test]
+async fn who_is_in_a_hurry_knocks_until_the_core_is_back() {
+    let core = core();
+    let identity = core.enrol("e1").await.unwrap();
+    let link = Relay::to(&core.address).await;
+    let hurry = Arc::new(AtomicBool::new(false));
+    let dialer = dialer(&format!("quic://{}", link.address), &identity, TIMING);
+    let dialer = dialer.hurrying_while({
+        let hurry = hurry.clone();
+        move || hurry.load(Ordering::Relaxed)
+    });
+    let (edge, core_side) = tokio::join!(
+        dialer.connect(hello("e1"), Window::default()),
+        core.let_in()
+    );
+    link.block_udp(true);
+    drop((edge, core_side));
+    // Until the end of the connection is said.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    link.take_sent();
+    let a_while = Duration::from_secs(2);
+    // With nothing to send nothing is spent.
+    let nothing = tokio::time::timeout(a_while, dialer.core_is_back()).await;
+    assert!(nothing.is_err());
+    assert_eq!(link.take_sent(), []);
+
+    hurry.store(true, Ordering::Relaxed);
+    let nothing = tokio::time::timeout(a_while, dialer.core_is_back()).await;
+    assert!(nothing.is_err());
+    let knocks = link.take_sent();
+    assert!((1..=7).contains(&knocks.len()), "{knocks:?}");
+    assert!(knocks.iter().all(|(_, size)| *size <= 24), "{knocks:?}");
+
+    link.block_udp(false);
+    let patience = Duration::from_secs(30);
+    let back = tokio::time::timeout(patience, dialer.core_is_back()).await;
+    assert!(back.is_ok());
+    // No connection came of it: that it still answers is no news.
+    let nothing = tokio::time::timeout(a_while, dialer.core_is_back()).await;
+    assert!(nothing.is_err());
+    let (edge, _core_side) = tokio::join!(
+        dialer.connect(hello("e1"), Window::default()),
+        core.let_in()
+    );
+    edge.unwrap();
+    let back = tokio::time::timeout(patience, dialer.core_is_back()).await;
+    assert!(back.is_ok());
+}
+
+#[tokio::test]
+async fn after_a_silence_quic_is_taken_although_tls_is_there_first() {
+    let core = core();
+    let identity = core.enrol("e1").await.unwrap();
+    let link = Relay::to(&core.address).await;
+    let dialer = dialer(&link.address, &identity, PATIENT);
+    let (edge, core_side) = tokio::join!(
+        dialer.connect(hello("e1"), Window::default()),
+        core.let_in()
+    );
+    assert_eq!(edge.unwrap().0.transport(), Transport::Quic);
+    drop(core_side);
+    link.block_udp(true);
+    link.block_tcp(true);
+    let back = async {
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        // TLS needs nothing more than this.
+        link.block_tcp(false);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        link.block_udp(false);
+    };
+    let accept = async {
+        // The connection over TLS, and those that nobody waits for any more, say no hello.
+        let mut established = tokio::task::JoinSet::new();
+        loop {
+            tokio::select! {
+                pending = core.listener.accept() => {
+                    established.spawn(pending.unwrap().establish());
+                }
+                Some(ended) = established.join_next() => {
+                    if let Ok(Ok(sync_quic::Accepted::Edge(handshake))) = ended {
+                        return handshake.welcome(welcome()).await;
+                    }
+                }
+            }
+        }
+    };
+    let connecting = dialer.connect(hello("e1"), Window::default());
+    let (edge, (), _core_side) = tokio::join!(connecting, back, accept);
+    assert_eq!(edge.unwrap().0.transport(), Transport::Quic);
 }
 
 #[tokio::test]

@@ -18,8 +18,11 @@ pub struct Relay {
 struct State {
     core: Mutex<SocketAddr>,
     udp_blocked: AtomicBool,
+    tcp_blocked: AtomicBool,
     /// How long a datagram is on its way, in milliseconds.
     udp_delay: AtomicU64,
+    /// Who sent a datagram towards the core, and how large it was, whether it got through or not.
+    sent: Mutex<Vec<(SocketAddr, usize)>>,
     /// The sockets towards the core, by edge address.
     upstream: Mutex<HashMap<SocketAddr, (Arc<UdpSocket>, AbortHandle)>>,
 }
@@ -35,7 +38,9 @@ impl Relay {
         let state = Arc::new(State {
             core: Mutex::new(core.parse().unwrap()),
             udp_blocked: AtomicBool::new(false),
+            tcp_blocked: AtomicBool::new(false),
             udp_delay: AtomicU64::new(0),
+            sent: Mutex::default(),
             upstream: Mutex::default(),
         });
         let address = udp.local_addr().unwrap().to_string();
@@ -53,9 +58,19 @@ impl Relay {
         self.state.udp_blocked.store(blocked, Ordering::Relaxed);
     }
 
+    /// What connections say waits here meanwhile.
+    pub fn block_tcp(&self, blocked: bool) {
+        self.state.tcp_blocked.store(blocked, Ordering::Relaxed);
+    }
+
     pub fn delay_udp(&self, one_way: Duration) {
         let millis = u64::try_from(one_way.as_millis()).unwrap();
         self.state.udp_delay.store(millis, Ordering::Relaxed);
+    }
+
+    /// Who has sent a datagram towards the core since the last call, and how large it was, whether it got through or not.
+    pub fn take_sent(&self) -> Vec<(SocketAddr, usize)> {
+        std::mem::take(&mut *self.state.sent.lock().unwrap())
     }
 
     /// What comes now goes to another process.
@@ -76,6 +91,7 @@ async fn datagrams(state: Arc<State>, udp: Arc<UdpSocket>) {
     let mut buffer = vec![0; 65_536];
     loop {
         let (size, edge) = udp.recv_from(&mut buffer).await.unwrap();
+        state.sent.lock().unwrap().push((edge, size));
         if state.udp_blocked.load(Ordering::Relaxed) {
             continue;
         }
@@ -128,8 +144,12 @@ async fn connections(state: Arc<State>, tcp: TcpListener) {
     let mut open = JoinSet::new();
     loop {
         let (mut edge, _) = tcp.accept().await.unwrap();
-        let core = *state.core.lock().unwrap();
+        let state = state.clone();
         open.spawn(async move {
+            while state.tcp_blocked.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let core = *state.core.lock().unwrap();
             if let Ok(mut core) = TcpStream::connect(core).await {
                 // An end of either is the end.
                 let _ = tokio::io::copy_bidirectional(&mut edge, &mut core).await;
