@@ -10,20 +10,20 @@ use mqtt_broker::backend::{
     ReadError, SavedSession, StorageError, Taken,
 };
 use mqtt_broker::extra::RetainedLimits;
-use mqtt_broker::{Backend, MemoryShares, convert};
+use mqtt_broker::{Backend, Joins, MemoryShares, convert};
 use mqtt_codec::{PacketId, QoS, TopicFilter, TopicName};
 use store::{Checkpoint, Frame, From, Lane, LogId, PacketRef, Session, Store, View, WriteError};
 use tokio_util::sync::CancellationToken;
 
 use crate::outbox::Outbox;
-use crate::reducer;
+use crate::shares;
 
 pub struct EdgeBackend {
     pub store: Arc<Store>,
     pub outbox: Arc<Outbox>,
     /// Cancelled when the disk has failed and only a restart can tell what is on it.
     pub disk_failed: CancellationToken,
-    /// In memory: after a restart a group begins with what comes then.
+    /// In memory, and written by [`EdgeBackend::write_shares`].
     pub shares: MemoryShares,
     pub retained_limits: RetainedLimits,
 }
@@ -76,7 +76,16 @@ fn to_saved(session: Session) -> SavedSession {
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> StorageError {
+/// The other way round.
+pub fn to_stored(session: SavedSession) -> Session {
+    Session {
+        epoch: session.epoch,
+        checkpoints: to_checkpoints(&session.checkpoints),
+        bytes: session.bytes,
+    }
+}
+
+pub fn failed(error: impl std::fmt::Display) -> StorageError {
     StorageError(error.to_string())
 }
 
@@ -231,11 +240,8 @@ impl Backend for EdgeBackend {
         client: &ClientId,
         session: SavedSession,
     ) -> Result<(), StorageError> {
-        let session = Session {
-            epoch: session.epoch,
-            checkpoints: to_checkpoints(&session.checkpoints),
-            bytes: session.bytes,
-        };
+        self.write_shares(Some(client))?;
+        let session = to_stored(session);
         let saved = self.store.save_session(client.as_str(), session).await;
         saved.map_err(failed)
     }
@@ -248,7 +254,8 @@ impl Backend for EdgeBackend {
     async fn sessions(&self) -> Result<Vec<(ClientId, SavedSession)>, StorageError> {
         let sessions = self.store.sessions().map_err(failed)?;
         let named = sessions.into_iter();
-        let named = named.filter(|(client, _)| client != reducer::SESSION);
+        // Those of the reductions and of shared groups are no client's.
+        let named = named.filter(|(client, _)| !client.starts_with('\0'));
         Ok(named
             .map(|(client, session)| (ClientId::new(&client), to_saved(session)))
             .collect())
@@ -396,7 +403,16 @@ impl Backend for EdgeBackend {
         client: &ClientId,
         holds: Vec<(FeedId, Position)>,
     ) -> Result<(), StorageError> {
-        self.shares.join(self, share, client, holds)
+        let load = |name: &str| self.store.load_session(name).map_err(failed);
+        let joins = Joins {
+            client,
+            is_stored: load(client.as_str())?.is_some(),
+            holds,
+        };
+        let saved = || Ok(load(&shares::session(share))?.map(|saved| saved.bytes));
+        self.shares.join(self, share, joins, saved)?;
+        // From now on the store keeps what is there for it.
+        self.write_shares(None)
     }
 
     async fn shared_take(
@@ -436,12 +452,12 @@ impl Backend for EdgeBackend {
         share: &TopicFilter,
         client: &ClientId,
     ) -> Result<(), StorageError> {
-        self.shares.leave(share, client);
-        Ok(())
+        let end = || self.end_share(&shares::session(share));
+        self.shares.leave(share, client, end)
     }
 
     async fn shared_recovered(&self) -> Result<(), StorageError> {
-        Ok(())
+        self.end_strays()
     }
 }
 

@@ -21,6 +21,7 @@ mod query;
 mod reducer;
 mod room;
 mod rules;
+mod shares;
 mod uplink;
 mod users;
 mod watchdog;

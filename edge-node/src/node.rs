@@ -139,7 +139,10 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     let stop_delayed = CancellationToken::new();
     let delaying = {
         let stop = stop_delayed.clone();
-        tokio::spawn(async move { backend.publish_delayed(stop).await })
+        tokio::spawn(async move {
+            let delayed = backend.publish_delayed(stop.clone());
+            tokio::join!(delayed, backend.keep_shares(stop));
+        })
     };
     let stop_reductions = CancellationToken::new();
     let reducing =

@@ -16,7 +16,7 @@ use crate::outbox::Outbox;
 use crate::rules::{Output, Reducer, Rules};
 
 /// Under which name the state is kept among the sessions. No client is called so: client ids have no null character.
-pub const SESSION: &str = "\0reductions";
+const SESSION: &str = "\0reductions";
 
 pub struct Reductions {
     outbox: Arc<Outbox>,

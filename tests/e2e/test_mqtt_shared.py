@@ -8,7 +8,7 @@ import uuid
 
 import paho.mqtt.client as mqtt
 import pytest
-from daemons import Core
+from daemons import Core, Edge
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from test_mqtt import WITHIN, Client
@@ -122,51 +122,129 @@ def test_mosquitto_sub_is_a_member(port):
     assert [line for line in output.splitlines() if line.startswith("m")] == ["m0", "m1", "m2"]
 
 
-def test_a_persistent_group_survives_a_crash_of_the_core(tmp_path):
-    core = Core(tmp_path).start()
+@pytest.fixture(params=[Core, Edge], ids=["core", "edge"])
+def broker(request, tmp_path):
+    """One that can be stopped and killed."""
+    config = tmp_path / "towline.toml"
+    config.write_text('[[mqtt-rule]]\nfilter = "passing/#"\npersist = "never"\n')
+    broker = request.param(tmp_path, arguments=["--config", str(config)]).start()
+    yield broker
+    broker.kill()
+
+
+def restart(broker, how):
+    getattr(broker, how)()
+    broker.start()
+
+
+def publish(broker, topic, numbers, qos=1):
+    writer = Client(broker.port("mqtt"))
+    for number in numbers:
+        writer.publish(topic, str(number), qos=qos)
+    writer.close()
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_a_persistent_group_survives_a_restart(broker, how):
     name, topic = uuid.uuid4().hex, f"shared/{uuid.uuid4().hex}"
-    try:
-        members = [Member(core.port("mqtt"), f"{name}-{n}") for n in range(2)]
+    members = [Member(broker.port("mqtt"), f"{name}-{n}") for n in range(2)]
+    for member in members:
+        assert member.subscribe(f"$share/g/{topic}", 1)[0].value == 1
+        assert getattr(member.announced, "SharedSubscriptionAvailable", 1) == 1
+    writer = Client(broker.port("mqtt"))
+    done, unacknowledged = set(), {}
+    for number in range(40):
+        writer.publish(topic, str(number))
+    deadline = time.monotonic() + WITHIN
+    while len(done) + len(unacknowledged) < 40 and time.monotonic() < deadline:
         for member in members:
-            assert member.subscribe(f"$share/g/{topic}", 1)[0].value == 1
-            assert getattr(member.announced, "SharedSubscriptionAvailable", 1) == 1
-        writer = Client(core.port("mqtt"))
-        done, unacknowledged = set(), {}
-        for number in range(40):
-            writer.publish(topic, str(number))
-        deadline = time.monotonic() + WITHIN
-        while len(done) + len(unacknowledged) < 40 and time.monotonic() < deadline:
-            for member in members:
-                while not member.messages.empty():
-                    message = member.messages.get()
-                    number = int(message.payload)
-                    if number % 2:
-                        member.paho.ack(message.mid, message.qos)
-                        done.add(number)
-                    else:
-                        unacknowledged[number] = member
-            time.sleep(0.05)
-        assert len(done) + len(unacknowledged) == 40
-        time.sleep(2)  # sessions are saved, acknowledgements settled
-        for member in members:
-            member.paho.loop_stop()
-        writer.paho.loop_stop()
-        core.kill()
-        core.start()
-        writer = Client(core.port("mqtt"))
-        for number in range(40, 60):
-            writer.publish(topic, str(number))
-        again = [Member(core.port("mqtt"), f"{name}-{n}") for n in range(2)]
-        assert all(member.session_present for member in again)
-        got = [[(int(message.payload), message.dup) for message in member.drain()] for member in again]
-        numbers = sorted(number for of_member in got for number, _ in of_member)
-        assert numbers == sorted([*unacknowledged, *range(40, 60)]), "nothing is lost, nothing acknowledged comes again"
-        for member, of_member in zip(members, got):
-            own = {number for number, owner in unacknowledged.items() if owner is member}
-            assert {number for number, dup in of_member if dup} == own, "each gets its own again, with DUP"
-        writer.close()
-        for member in again:
-            member.paho.disconnect()
-            member.paho.loop_stop()
-    finally:
-        core.kill()
+            while not member.messages.empty():
+                message = member.messages.get()
+                number = int(message.payload)
+                if number % 2:
+                    member.paho.ack(message.mid, message.qos)
+                    done.add(number)
+                else:
+                    unacknowledged[number] = member
+        time.sleep(0.05)
+    assert len(done) + len(unacknowledged) == 40
+    time.sleep(3)  # sessions are saved, acknowledgements settled
+    for member in members:
+        member.paho.loop_stop()
+    writer.paho.loop_stop()
+    restart(broker, how)
+    publish(broker, topic, range(40, 60))
+    again = [Member(broker.port("mqtt"), f"{name}-{n}") for n in range(2)]
+    assert all(member.session_present for member in again)
+    got = [[(int(message.payload), message.dup) for message in member.drain()] for member in again]
+    numbers = sorted(number for of_member in got for number, _ in of_member)
+    assert numbers == sorted([*unacknowledged, *range(40, 60)]), "nothing is lost, nothing acknowledged comes again"
+    for member, of_member in zip(members, got):
+        own = {number for number, owner in unacknowledged.items() if owner is member}
+        assert {number for number, dup in of_member if dup} == own, "each gets its own again, with DUP"
+    for member in again:
+        member.paho.disconnect()
+        member.paho.loop_stop()
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_a_group_has_what_came_while_its_members_were_away(broker, how):
+    name, topic = uuid.uuid4().hex, f"shared/{uuid.uuid4().hex}"
+    share = f"$share/g/{topic}"
+    member = Member(broker.port("mqtt"), name)
+    assert member.subscribe(share, 2)[0].value == 2
+    publish(broker, topic, [0], qos=2)
+    assert member.take().payload == b"0"
+    member.die()
+    publish(broker, topic, range(1, 20), qos=2)
+    restart(broker, how)
+    publish(broker, topic, range(20, 40), qos=2)
+    restart(broker, how)
+    member = Member(broker.port("mqtt"), name)
+    assert member.session_present
+    other = Member(broker.port("mqtt"), f"{name}-other", stays=False)
+    other.subscribe(share, 2)
+    got = [int(message.payload) for message in [*member.drain(), *other.drain()]]
+    assert sorted(got) == list(range(1, 40))
+    publish(broker, topic, range(40, 60), qos=2)
+    other.paho.disconnect()
+    other.paho.loop_stop()
+    member.drain()
+    # Nobody waits for what is written about the group now and then.
+    publish(broker, topic, range(60, 80), qos=2)
+    got = [int(member.take().payload) for _ in range(20)]
+    assert sorted(got) == list(range(60, 80))
+    member.paho.loop_stop()
+    restart(broker, how)
+    member = Member(broker.port("mqtt"), name)
+    assert member.drain() == [], "QoS 2 that was released"
+    # With the last member's session the group ends.
+    member.paho.disconnect()
+    member.paho.loop_stop()
+    member = Client(broker.port("mqtt"), name)
+    member.close()
+    publish(broker, topic, ["nobody"])
+    restart(broker, how)
+    member = Member(broker.port("mqtt"), name)
+    assert not member.session_present
+    member.subscribe(share, 2)
+    assert member.drain() == []
+    member.paho.disconnect()
+    member.paho.loop_stop()
+
+
+def test_what_a_dead_member_had_and_is_not_stored_goes_to_the_others(broker):
+    topic = f"passing/{uuid.uuid4().hex}"
+    dying = Member(broker.port("mqtt"), uuid.uuid4().hex)
+    dying.subscribe(f"$share/g/{topic}", 1)
+    publish(broker, topic, range(10))
+    for number in range(10):
+        dying.take(ack=number % 2 == 0)
+    other = Client(broker.port("mqtt"))
+    other.subscribe(f"$share/g/{topic}", 1)
+    other.nothing_more()
+    time.sleep(0.5)
+    dying.die()
+    assert [int(other.next().payload) for _ in range(5)] == [1, 3, 5, 7, 9]
+    other.nothing_more()
+    other.close()

@@ -393,7 +393,7 @@ async fn read_again<B: Backend>(
                 Err(ReadError::Storage(error)) => Err(error),
             }
         }
-        Source::Nowhere => Ok(None),
+        Source::Nowhere(_) => Ok(None),
         Source::Retained(topic) => {
             let Ok(filter) = TopicFilter::new(topic.as_str()) else {
                 tracing::error!(%packet_id, %topic, "a retained message in flight has no valid topic");

@@ -297,7 +297,7 @@ pub trait Backend: Send + Sync + 'static {
 
     // Shared subscriptions (MQTT 5 section 4.8.2). A group is named by the whole filter `$share/{ShareName}/{filter}`, which is a valid one
     // (`TopicFilter::share`). It exists as long as it has a member, connected or not, and gives each message that is acknowledged after it
-    // began to exactly one of them. `crate::MemoryShares` is all of this over the feeds, for hosts that may forget it at a restart.
+    // began to exactly one of them. `crate::MemoryShares` is all of this over the feeds, for hosts that have a place for where a group is.
 
     /// Makes the client a member; the first member makes the group, which begins with what is acknowledged after this call. Of
     /// what the group has given out, the client has exactly `holds`: nobody else gets that, and anything else it had goes to others.

@@ -256,9 +256,9 @@ impl<B: Backend> Delivery<B> {
                 self.unstored.pop_front();
                 continue;
             };
-            let offer = match batch.share() {
+            let offer = match batch.group() {
                 None => session.offer_unstored(message, now_ms),
-                Some(share) => session.offer_unstored_shared(share, message, now_ms),
+                Some(group) => session.offer_unstored_shared(&group.share, message, now_ms),
             };
             if offer == Offer::Full {
                 self.window_full = true;
@@ -333,12 +333,11 @@ impl<B: Backend> Delivery<B> {
         self.buffered.max(self.held) < limits::MAX_FEED_BUFFER
     }
 
-    /// Nothing comes any more. Gives how many messages are lost by that: those that are stored nowhere.
-    pub fn leave(&mut self) -> u64 {
+    /// Nothing comes any more. Gives what came, is stored nowhere, and was not offered.
+    pub fn leave(&mut self) -> Vec<Batch> {
         self.subscriber.leave();
-        let mail = self.subscriber.mailbox().take();
-        let lost = self.unstored.drain(..).chain(mail.batches);
-        lost.map(|batch| batch.len() as u64).sum()
+        let mail = self.subscriber.mailbox().close();
+        self.unstored.drain(..).chain(mail.batches).collect()
     }
 
     /// Begins the reads and the wait that are due.

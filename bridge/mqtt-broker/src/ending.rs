@@ -7,6 +7,7 @@ use crate::deadlines::{publish_will, save};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::output::write_some;
+use crate::passing::Passing;
 use crate::shared;
 use mqtt_codec::{Packet, ReasonCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -18,8 +19,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         tracing::debug!(%client, ?end, "connection ends");
         let lost = self.delivery.settle(&mut self.session);
         self.lost(lost);
-        let unstored = self.delivery.leave();
-        Metrics::add(&self.broker.metrics.unstored_dropped, unstored);
+        self.give_back();
         if let Some(mut passing) = self.passing.take() {
             passing.settle(&self.broker.metrics).await;
         }
@@ -59,6 +59,32 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         self.note_waiting(false, false);
         self.broker.note_end(&client);
         Metrics::sub(&self.broker.metrics.connections, 1);
+    }
+
+    /// What is stored nowhere and the client did not get: what a group gave goes to its other members, and everything else is lost. So nobody
+    /// waits for the session to end: that a message goes to another at once is allowed (section 4.8.2).
+    fn give_back(&mut self) {
+        let metrics = &self.broker.metrics;
+        let ends = self.broker.shutdown.is_cancelled();
+        let groups = &self.broker.hub.unstored.groups;
+        let new_passing = || Box::new(Passing::new(None));
+        let left = self.delivery.leave();
+        for (share, message) in self.session.take_unstored_shared() {
+            // It may have got it: where nobody else is there, nothing is known to be lost.
+            if let Some(group) = groups.get(&share).filter(|_| !ends) {
+                let passing = self.passing.get_or_insert_with(new_passing);
+                passing.give_back(&group, &[message], metrics);
+            }
+        }
+        for batch in left {
+            match batch.group() {
+                Some(group) if !ends => {
+                    let passing = self.passing.get_or_insert_with(new_passing);
+                    passing.give_back(group, batch.rest(), metrics);
+                }
+                _ => Metrics::add(&metrics.unstored_dropped, batch.len() as u64),
+            }
+        }
     }
 
     async fn settle(&mut self) -> Result<(), StorageError> {

@@ -46,7 +46,7 @@ pub use broker::Broker;
 pub use clients::{ConnectedClient, SubscriptionInfo};
 pub use extra::Extra;
 pub use inspect::StoredSession;
-pub use memory_shares::MemoryShares;
+pub use memory_shares::{Joins, MemoryShares};
 pub use metrics::Metrics;
 pub use mqtt_session::Limits;
 pub use turns::{Turn, Turns};

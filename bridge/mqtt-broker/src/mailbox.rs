@@ -3,8 +3,8 @@
 use crate::backend::{FeedId, Position};
 use crate::given::Given;
 use crate::limits;
+use crate::unstored_groups::Group;
 use futures_util::task::AtomicWaker;
-use mqtt_codec::TopicFilter;
 use mqtt_session::SharedMessage;
 use parking_lot::Mutex;
 use std::hash::{Hash, Hasher};
@@ -31,17 +31,17 @@ pub(crate) struct Batch {
     /// So many of them are done with.
     taken: usize,
     /// Given to a member of this group.
-    share: Option<TopicFilter>,
+    group: Option<Arc<Group>>,
     cost: usize,
 }
 
 impl Batch {
-    pub fn new(messages: Arc<[Arc<SharedMessage>]>, share: Option<TopicFilter>) -> Batch {
+    pub fn new(messages: Arc<[Arc<SharedMessage>]>, group: Option<Arc<Group>>) -> Batch {
         Batch {
             cost: messages.iter().map(|message| cost(message)).sum(),
             messages,
             taken: 0,
-            share,
+            group,
         }
     }
 
@@ -54,8 +54,13 @@ impl Batch {
         self.cost
     }
 
-    pub fn share(&self) -> Option<&TopicFilter> {
-        self.share.as_ref()
+    pub fn group(&self) -> Option<&Arc<Group>> {
+        self.group.as_ref()
+    }
+
+    /// Those that are not done with.
+    pub fn rest(&self) -> &[Arc<SharedMessage>] {
+        self.messages.get(self.taken..).unwrap_or_default()
     }
 
     pub fn first(&self) -> Option<&Arc<SharedMessage>> {
@@ -69,9 +74,9 @@ impl Batch {
 
     /// `None` = nothing is left.
     pub fn filter(&self, keep: impl Fn(&SharedMessage) -> bool) -> Option<Batch> {
-        let rest = self.messages.get(self.taken..).unwrap_or_default().iter();
+        let rest = self.rest().iter();
         let kept: Arc<[_]> = rest.filter(|message| keep(message)).cloned().collect();
-        (!kept.is_empty()).then(|| Batch::new(kept, self.share.clone()))
+        (!kept.is_empty()).then(|| Batch::new(kept, self.group.clone()))
     }
 }
 
@@ -79,7 +84,8 @@ impl Batch {
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub batch: Batch,
-    pub full: Full,
+    /// `None` = there is no owner any more.
+    pub full: Option<Full>,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +103,8 @@ struct Inside {
     lost: u64,
     /// The positions have moved although nothing matched.
     progress: bool,
+    /// The owner is gone.
+    closed: bool,
     /// Followers and publishers that wait for room.
     waiting: Vec<Arc<Notify>>,
 }
@@ -249,6 +257,9 @@ impl Mailbox {
     /// Puts a batch in as a whole, if there is any room; otherwise `waiting` is notified when there is, or when the owner is blocked.
     pub fn put_batch(&self, batch: Batch, waiting: &Arc<Notify>) -> Result<(), Refusal> {
         let mut inside = self.inside.lock();
+        if inside.closed {
+            return Err(Refusal { batch, full: None });
+        }
         if inside.has_room() {
             inside.bytes += batch.cost();
             inside.in_batches += batch.len();
@@ -258,11 +269,11 @@ impl Mailbox {
             return Ok(());
         }
         inside.tell(waiting);
-        let full = if self.is_blocked() {
+        let full = Some(if self.is_blocked() {
             Full::Blocked
         } else {
             Full::ForNow
-        };
+        });
         Err(Refusal { batch, full })
     }
 
@@ -391,6 +402,12 @@ impl Mailbox {
         } else {
             Poll::Pending
         }
+    }
+
+    /// Takes everything out, for the last time: no batch comes in any more.
+    pub fn close(&self) -> Mail {
+        self.inside.lock().closed = true;
+        self.take()
     }
 
     /// Takes everything out.

@@ -1,11 +1,17 @@
-//! Shared groups over a backend's feeds, in memory. After a restart a group begins with what comes then; what stored sessions have in
-//! flight of it stays theirs.
+//! Shared groups over a backend's feeds, in memory. Of a group with a member whose session is stored the host writes where it is, see
+//! [`MemoryShares::write`]: after a restart it goes on from there, and what stored sessions have in flight of it stays theirs.
+//!
+//! What is written may be older than what members have acknowledged: those messages are given again. It is never older than a stored session of
+//! a member, since the groups are written first. So a QoS 2 message that a member has, or had, goes to nobody else: while it was dealt out, the session
+//! tells; when the session does not tell any more, the group was written without it.
 
 use crate::backend::{
-    Backend, ClientId, FeedId, Position, ReadError, SharedMessage, StorageError, Taken,
+    Backend, ClientId, FeedId, Position, ReadError, SavedSession, SharedMessage, StorageError,
+    Taken,
 };
 use crate::limits;
 use crate::turns::Turns;
+use bytes::{Buf, BufMut, Bytes};
 use mqtt_codec::TopicFilter;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -18,10 +24,22 @@ type Place = (FeedId, Position);
 #[derive(Default)]
 pub struct MemoryShares {
     groups: Mutex<HashMap<TopicFilter, Arc<Group>>>,
+    /// A group is not where it was written.
+    moved: Arc<Notify>,
+}
+
+/// Who becomes a member of a group.
+pub struct Joins<'a> {
+    pub client: &'a ClientId,
+    /// There is a stored session of it.
+    pub is_stored: bool,
+    pub holds: Vec<(FeedId, Position)>,
 }
 
 struct Group {
+    share: TopicFilter,
     filter: TopicFilter,
+    moved: Arc<Notify>,
     state: Mutex<State>,
     /// Something was put back.
     changed: Notify,
@@ -31,15 +49,89 @@ struct Group {
 
 #[derive(Default)]
 struct State {
-    members: BTreeSet<ClientId>,
+    /// Is the session of the member stored?
+    members: BTreeMap<ClientId, bool>,
     generation: u64,
     next: BTreeMap<FeedId, Position>,
+    /// What is ready below it came back: it was dealt out before, or before a restart.
+    dealt: BTreeMap<FeedId, Position>,
+    /// Since it was written.
+    moved: bool,
     /// `None`: to be read again, it was in flight before a restart.
     ready: BTreeMap<Place, Option<Arc<SharedMessage>>>,
     held: BTreeMap<Place, (ClientId, Option<Arc<SharedMessage>>)>,
 }
 
+/// Of what is written.
+const VERSION: u8 = 1;
+/// Of the feeds: no host counts as far, so they are looked for again.
+const UNKNOWN: u64 = u64::MAX;
+
 impl State {
+    fn begun<B: Backend>(backend: &B, filter: &TopicFilter) -> State {
+        State {
+            generation: backend.feeds_generation(),
+            next: backend.feeds_for(filter).into_iter().collect(),
+            ..State::default()
+        }
+    }
+
+    /// As a session: where the group goes on to deal out, and what before that is not settled.
+    fn to_saved(&self) -> SavedSession {
+        let next = self.next.iter();
+        let mut feeds: BTreeMap<FeedId, (Position, Vec<Position>)> =
+            next.map(|(feed, at)| (*feed, (*at, Vec::new()))).collect();
+        for (feed, at) in self.held.keys().chain(self.ready.keys()) {
+            let Some((next, left)) = feeds.get_mut(feed) else {
+                continue; // the feed is gone
+            };
+            let was_dealt = self.dealt.get(feed).is_some_and(|dealt| at < dealt);
+            if was_dealt || self.held.contains_key(&(*feed, *at)) {
+                left.push(*at);
+            } else {
+                *next = (*next).min(*at);
+            }
+        }
+        let (mut bytes, mut checkpoints) = (vec![VERSION], Vec::new());
+        for (feed, (next, left)) in feeds {
+            bytes.put_u64(feed.stream);
+            bytes.put_u32(feed.partition);
+            bytes.put_u64(next.0);
+            bytes.put_u32(left.len() as u32);
+            left.iter().for_each(|at| bytes.put_u64(at.0));
+            checkpoints.push((feed, left.into_iter().min().unwrap_or(next).min(next)));
+        }
+        SavedSession {
+            epoch: 0,
+            checkpoints,
+            bytes: bytes.into(),
+        }
+    }
+
+    fn from_saved(mut bytes: Bytes) -> Option<State> {
+        let mut state = State {
+            generation: UNKNOWN,
+            ..State::default()
+        };
+        if bytes.try_get_u8().ok()? != VERSION {
+            return None;
+        }
+        while bytes.has_remaining() {
+            let feed = FeedId {
+                stream: bytes.try_get_u64().ok()?,
+                partition: bytes.try_get_u32().ok()?,
+            };
+            let next = Position(bytes.try_get_u64().ok()?);
+            state.next.insert(feed, next);
+            state.dealt.insert(feed, next);
+            for _ in 0..bytes.try_get_u32().ok()? {
+                let at = Position(bytes.try_get_u64().ok()?);
+                state.ready.insert((feed, at), None);
+            }
+        }
+        Some(state)
+    }
+
     /// Puts back what the client has and `back` says.
     fn put_back(&mut self, client: &ClientId, back: impl Fn(&Place) -> bool) {
         let places: Vec<Place> = self
@@ -61,36 +153,71 @@ impl MemoryShares {
         self.groups.lock().get(share).cloned()
     }
 
+    /// Resolves when there is something for [`MemoryShares::write`]. Cancel-safe.
+    pub async fn moved(&self) {
+        self.moved.notified().await;
+    }
+
+    /// Writes where the groups are that have moved. The last argument of `write`: is this to be there after a restart? A host calls it now and then, and
+    /// before it stores the session of a client, `stored`: what it writes then must not be missing where the session is found.
+    pub fn write(
+        &self,
+        stored: Option<&ClientId>,
+        mut write: impl FnMut(&TopicFilter, SavedSession, bool) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let groups: Vec<_> = self.groups.lock().values().cloned().collect();
+        for group in groups {
+            let mut state = group.state.lock();
+            let member = stored.and_then(|client| state.members.get_mut(client));
+            let is_new = member.is_some_and(|stored| !std::mem::replace(stored, true));
+            // One without members has ended.
+            if (is_new || state.moved) && !state.members.is_empty() {
+                let kept = state.members.values().any(|stored| *stored);
+                write(&group.share, state.to_saved(), kept)?;
+                state.moved = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// `saved`: what was written of it before a restart.
     pub fn join<B: Backend>(
         &self,
         backend: &B,
         share: &TopicFilter,
-        client: &ClientId,
-        holds: Vec<Place>,
+        joins: Joins<'_>,
+        saved: impl FnOnce() -> Result<Option<Bytes>, StorageError>,
     ) -> Result<(), StorageError> {
         let Some((_, filter)) = share.share() else {
             return Err(StorageError(format!("{share} is no shared subscription")));
         };
-        let group = {
-            let mut groups = self.groups.lock();
-            let group = groups.entry(share.clone()).or_insert_with(|| {
-                let state = State {
-                    generation: backend.feeds_generation(),
-                    next: backend.feeds_for(&filter).into_iter().collect(),
-                    ..State::default()
-                };
-                Arc::new(Group {
+        let mut groups = self.groups.lock();
+        let group = match groups.get(share) {
+            Some(group) => group.clone(),
+            None => {
+                let state = saved()?.map(|saved| State::from_saved(saved).ok_or(()));
+                if let Some(Err(())) = state {
+                    tracing::error!(%share, "where the group was can not be read: it begins anew");
+                }
+                let state = state.and_then(Result::ok);
+                let state = state.unwrap_or_else(|| State::begun(backend, &filter));
+                let group = Arc::new(Group {
+                    share: share.clone(),
                     filter,
+                    moved: self.moved.clone(),
                     state: Mutex::new(state),
                     changed: Notify::new(),
                     turns: Turns::default(),
-                })
-            });
-            group.clone()
+                });
+                groups.insert(share.clone(), group.clone());
+                group
+            }
         };
         let mut state = group.state.lock();
-        state.members.insert(client.clone());
-        let holds: BTreeSet<Place> = holds.into_iter().collect();
+        drop(groups);
+        let client = joins.client;
+        *state.members.entry(client.clone()).or_default() |= joins.is_stored;
+        let holds: BTreeSet<Place> = joins.holds.into_iter().collect();
         state.put_back(client, |place| !holds.contains(place));
         for place in holds {
             if !state.held.contains_key(&place) {
@@ -98,6 +225,7 @@ impl MemoryShares {
                 state.held.insert(place, (client.clone(), message));
             }
         }
+        group.has_moved(&mut state);
         drop(state);
         group.changed.notify_waiters();
         Ok(())
@@ -142,6 +270,7 @@ impl MemoryShares {
                 .is_some_and(|(holder, _)| holder == client)
             {
                 state.held.remove(place);
+                group.has_moved(&mut state);
             }
         }
     }
@@ -155,22 +284,41 @@ impl MemoryShares {
         group.changed.notify_waiters();
     }
 
-    pub fn leave(&self, share: &TopicFilter, client: &ClientId) {
+    /// `end`: what was written of the group goes, its last member has left.
+    pub fn leave(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+        end: impl FnOnce() -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
         let mut groups = self.groups.lock();
         let Some(group) = groups.get(share) else {
-            return;
+            return Ok(());
         };
         let mut state = group.state.lock();
         state.members.remove(client);
-        let empty = state.members.is_empty();
-        drop(state);
-        if empty {
-            groups.remove(share);
+        if !state.members.is_empty() {
+            group.has_moved(&mut state);
+            return Ok(());
         }
+        drop(state);
+        groups.remove(share);
+        // Still locked: one that begins now is another.
+        end()
+    }
+
+    pub fn is_there(&self, share: &TopicFilter) -> bool {
+        self.groups.lock().contains_key(share)
     }
 }
 
 impl Group {
+    fn has_moved(&self, state: &mut State) {
+        if !std::mem::replace(&mut state.moved, true) {
+            self.moved.notify_one();
+        }
+    }
+
     fn hand_out(&self, client: &ClientId, max_messages: usize, max_bytes: usize) -> Vec<Taken> {
         let mut state = self.state.lock();
         // Those who wait share what is there, as if it were dealt out one by one.
@@ -189,7 +337,12 @@ impl Group {
             state
                 .held
                 .insert((feed, at), (client.clone(), Some(message.clone())));
+            let dealt = state.dealt.entry(feed).or_insert(at);
+            *dealt = (*dealt).max(Position(at.0.saturating_add(1)));
             taken.push(Taken { feed, at, message });
+        }
+        if !taken.is_empty() {
+            self.has_moved(&mut state);
         }
         taken
     }
@@ -220,7 +373,10 @@ impl Group {
             if let Some(slot) = state.ready.get_mut(&place) {
                 match message {
                     Some(message) => *slot = Some(message),
-                    None => drop(state.ready.remove(&place)),
+                    None => {
+                        state.ready.remove(&place);
+                        self.has_moved(&mut state);
+                    }
                 }
             }
         }
@@ -255,7 +411,10 @@ impl Group {
                                 .ready
                                 .insert((*feed, at), Some(Arc::new(message.into())));
                         }
-                        state.next.insert(*feed, read.next.max(*from));
+                        if read.next > *from {
+                            state.next.insert(*feed, read.next);
+                            self.has_moved(&mut state);
+                        }
                     }
                     Err(ReadError::Gone) => drop(state.next.remove(feed)),
                     Err(error) => return Err(error),

@@ -6,7 +6,8 @@ use crate::limits;
 use crate::mailbox::{Batch, Full, Mailbox, Refusal};
 use crate::metrics::Metrics;
 use crate::unstored::{Retained, Route};
-use mqtt_codec::{QoS, TopicFilter, TopicName};
+use crate::unstored_groups::Group;
+use mqtt_codec::{QoS, TopicName};
 use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
@@ -84,7 +85,7 @@ impl Passing {
         let run = std::mem::take(&mut self.run);
         for group in &route.groups {
             for (mailbox, messages) in group.deal(&run) {
-                self.put(&mailbox, messages.into(), Some(&group.share), metrics);
+                self.put(&mailbox, messages.into(), Some(group), metrics);
             }
         }
         if !route.mailboxes.is_empty() {
@@ -99,28 +100,54 @@ impl Passing {
         &mut self,
         mailbox: &Arc<Mailbox>,
         messages: Arc<[Arc<SharedMessage>]>,
-        share: Option<&TopicFilter>,
+        group: Option<&Arc<Group>>,
         metrics: &Metrics,
     ) {
-        let batch = Batch::new(messages, share.cloned());
-        // Behind what waits already, if something does.
+        let was_idle = self.waiting.is_empty();
+        self.put_behind(mailbox, Batch::new(messages, group.cloned()), metrics);
+        if was_idle && !self.waiting.is_empty() {
+            self.until = Instant::now() + limits::ROOM_WAIT;
+        }
+    }
+
+    /// Behind what waits already, if something does.
+    fn put_behind(&mut self, mailbox: &Arc<Mailbox>, batch: Batch, metrics: &Metrics) {
         let mut waiting = self.waiting.iter();
         if waiting.any(|one| one.mailbox.id() == mailbox.id()) {
             self.waiting.push(Waiting {
                 mailbox: mailbox.clone(),
                 batch,
             });
-            return;
+        } else {
+            self.try_put(mailbox, batch, metrics);
         }
-        let was_idle = self.waiting.is_empty();
-        self.try_put(mailbox, batch, metrics);
-        if was_idle && !self.waiting.is_empty() {
-            self.until = Instant::now() + limits::ROOM_WAIT;
+    }
+
+    /// What a member of a group was given and did not get, to the others.
+    pub fn give_back(
+        &mut self,
+        group: &Arc<Group>,
+        messages: &[Arc<SharedMessage>],
+        metrics: &Metrics,
+    ) {
+        let dealt = group.deal(messages);
+        if dealt.is_empty() {
+            Metrics::add(&metrics.unstored_dropped, messages.len() as u64);
+        }
+        for (mailbox, messages) in dealt {
+            self.put(&mailbox, messages.into(), Some(group), metrics);
         }
     }
 
     fn try_put(&mut self, mailbox: &Arc<Mailbox>, batch: Batch, metrics: &Metrics) {
         let Err(Refusal { batch, full }) = mailbox.put_batch(batch, &self.room) else {
+            return;
+        };
+        let Some(full) = full else {
+            // Its owner has left the group before.
+            if let Some(group) = batch.group() {
+                self.give_back(group, batch.rest(), metrics);
+            }
             return;
         };
         let all = batch.len();
@@ -163,20 +190,9 @@ impl Passing {
 
     /// Puts what fits now.
     pub fn retry(&mut self, metrics: &Metrics) {
-        let mut full: Vec<u64> = Vec::new();
-        let mut later = Vec::new();
         for Waiting { mailbox, batch } in std::mem::take(&mut self.waiting) {
-            if full.contains(&mailbox.id()) {
-                later.push(Waiting { mailbox, batch });
-                continue;
-            }
-            self.try_put(&mailbox, batch, metrics);
-            if let Some(again) = self.waiting.pop() {
-                full.push(mailbox.id());
-                later.push(again);
-            }
+            self.put_behind(&mailbox, batch, metrics);
         }
-        self.waiting = later;
     }
 
     /// It has waited long enough: who did not make room is not waited for again before it does.

@@ -108,6 +108,10 @@ impl Groups {
         Ok(())
     }
 
+    pub fn get(&self, share: &TopicFilter) -> Option<Arc<Group>> {
+        self.all.lock().get(share).cloned()
+    }
+
     pub fn leave(&self, share: &TopicFilter, mailbox: &Arc<Mailbox>) {
         let mut all = self.all.lock();
         let Some(group) = all.get(share).cloned() else {

@@ -1,6 +1,6 @@
 //! PUBREC: the client has a QoS 2 message and keeps its packet id (section 4.3.3).
 
-use crate::in_flight::{Awaiting, Source};
+use crate::in_flight::Awaiting;
 use crate::{Delivery, Session};
 use mqtt_codec::{Ack, ReasonCode};
 
@@ -14,7 +14,7 @@ impl Session {
             }
             Some(entry) if entry.awaiting != Awaiting::PubAck => {
                 // What was never stored has nothing that a save could keep.
-                let stored = entry.source != Source::Nowhere;
+                let stored = entry.source.is_stored();
                 let first = stored && entry.awaiting == Awaiting::PubRec;
                 entry.awaiting = Awaiting::PubComp;
                 entry.message = None;

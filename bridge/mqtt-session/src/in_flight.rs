@@ -1,7 +1,7 @@
 //! QoS 1 and 2 messages on their way to the client (section 4.3), in the order they were first sent.
 
 use crate::{FeedId, Position, SharedMessage, SharedPlace};
-use mqtt_codec::{PacketId, QoS, TopicName};
+use mqtt_codec::{PacketId, QoS, TopicFilter, TopicName};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -22,17 +22,21 @@ pub enum Source {
     Retained(TopicName),
     /// Given by a shared group: the group gives it to nobody else as long as it is here.
     Shared(SharedPlace),
-    /// Nowhere: it was never stored. With its connection it is gone.
-    Nowhere,
+    /// Nowhere: it was never stored. With its connection it is gone, or given to another member of the group that gave it.
+    Nowhere(Option<TopicFilter>),
 }
 
 impl Source {
+    pub fn is_stored(&self) -> bool {
+        !matches!(self, Source::Nowhere(_))
+    }
+
     /// Where in the feeds it is; a retained message is in none, and neither is one that was never stored.
     pub fn place(&self) -> Option<(FeedId, Position)> {
         match self {
             Source::Feed(feed, at) => Some((*feed, *at)),
             Source::Shared(place) => Some((place.feed, place.at)),
-            Source::Retained(_) | Source::Nowhere => None,
+            Source::Retained(_) | Source::Nowhere(_) => None,
         }
     }
 }

@@ -123,7 +123,7 @@ impl Session {
             self.connection.dropped += 1; // as if it had been sent [MQTT-3.1.2-25]
             return Offer::Passed;
         }
-        let stored = source != Source::Nowhere;
+        let stored = source.is_stored();
         if qos != QoS::AtMostOnce {
             let packet_id = self.in_flight.allocate();
             publish.packet_id = Some(packet_id);
@@ -187,7 +187,7 @@ impl Session {
             return Offer::Passed;
         };
         let retain = matched.retain_as_published && message.retain;
-        self.send(message, matched, retain, Source::Nowhere, now_ms)
+        self.send(message, matched, retain, Source::Nowhere(None), now_ms)
     }
 
     /// Messages in flight that must be read again before they can be sent again: after a restart.

@@ -120,7 +120,26 @@ impl Session {
         };
         let (options, matched) = (subscription.options, subscription.matched());
         let retain = options.retain_as_published && message.retain;
-        self.send(message, matched, retain, Source::Nowhere, now_ms)
+        let source = Source::Nowhere(Some(share.clone()));
+        self.send(message, matched, retain, source, now_ms)
+    }
+
+    /// The connection is over: what groups gave that is not stored and the client has not acknowledged, for their other members. Only QoS 1: nobody
+    /// else may get what is QoS 2 and was sent [MQTT-4.8.2-5].
+    pub fn take_unstored_shared(&mut self) -> Vec<(TopicFilter, Arc<SharedMessage>)> {
+        let mut taken = Vec::new();
+        self.in_flight.entries.retain_mut(|entry| {
+            let Source::Nowhere(Some(share)) = &entry.source else {
+                return true;
+            };
+            if entry.qos != QoS::AtLeastOnce {
+                return true;
+            }
+            let message = entry.message.take();
+            taken.extend(message.map(|message| (share.clone(), message)));
+            false
+        });
+        taken
     }
 
     fn settle(&mut self, place: SharedPlace) {

@@ -138,7 +138,7 @@ impl Session {
                     out.put_u8(2);
                     put_shared_place(&mut out, place);
                 }
-                Source::Nowhere => out.put_u8(3),
+                Source::Nowhere(_) => out.put_u8(3),
             }
         }
         match &self.will {
@@ -288,7 +288,7 @@ fn get_in_flight(from: &mut Bytes) -> Result<InFlight, StateError> {
             Source::Retained(topic)
         }
         2 => Source::Shared(get_shared_place(from)?),
-        3 => Source::Nowhere,
+        3 => Source::Nowhere(None),
         _ => return Err(StateError::Damaged("the source of a message in flight")),
     };
     Ok(InFlight {

@@ -163,6 +163,25 @@ impl Sessions {
         Ok(())
     }
 
+    /// Deletes what is saved, if something is. What is held while it is there stays.
+    pub fn unsave(&self, ledger: &dyn Ledger, client: &str) -> Result<(), LedgerError> {
+        let mut holds = self.holds.lock();
+        let Some(hold) = holds.get_mut(client) else {
+            return Ok(());
+        };
+        if hold.epoch.take().is_some() {
+            hold.saved.clear();
+            if hold.live.is_empty() {
+                holds.remove(client);
+            }
+            ledger.apply(vec![Change::Delete {
+                table: Table::Session,
+                key: client.as_bytes().to_vec(),
+            }])?;
+        }
+        Ok(())
+    }
+
     /// The ledger's part is the caller's: the packet ids go in the same step.
     pub fn forget(&self, client: &str) {
         self.holds.lock().remove(client);

@@ -12,6 +12,7 @@ mod memory;
 mod publishing;
 mod sessions;
 mod shared;
+mod shared_restarts;
 mod subscribing;
 mod unstored;
 mod wills;

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use mqtt_broker::backend::*;
-use mqtt_broker::{MemoryShares, convert};
+use mqtt_broker::{Joins, MemoryShares, convert};
 use mqtt_codec::{PacketId, QoS, TopicFilter};
 use record::{Record, StreamName};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -30,6 +30,7 @@ struct State {
     streams: Vec<(StreamName, Vec<Record>)>,
     retained: BTreeMap<String, Bytes>,
     sessions: BTreeMap<ClientId, SavedSession>,
+    groups: BTreeMap<TopicFilter, SavedSession>,
     unreleased: BTreeMap<ClientId, BTreeSet<PacketId>>,
 }
 
@@ -40,7 +41,7 @@ pub struct Memory {
     clock: watch::Sender<Option<ClockSet>>,
     /// What the clock was off by, when that is known: for what was read before.
     off: Arc<AtomicI64>,
-    shares: MemoryShares,
+    shares: Mutex<Arc<MemoryShares>>,
     /// QoS 0 is answered when it was accepted, and is readable when it was committed, as on the edge.
     pub answers_early: AtomicBool,
     /// Session saves: what durability costs.
@@ -57,7 +58,7 @@ impl Memory {
             started: Instant::now(),
             clock: watch::Sender::new(None),
             off: Arc::default(),
-            shares: MemoryShares::default(),
+            shares: Mutex::default(),
             answers_early: Default::default(),
             saves: Default::default(),
             messages_read: Default::default(),
@@ -148,6 +149,34 @@ impl Memory {
             to_ms,
             add_ms,
         }));
+    }
+
+    fn shares(&self) -> Arc<MemoryShares> {
+        self.shares.lock().expect("the lock").clone()
+    }
+
+    /// What a host does now and then; `stored`: before it saves that session.
+    pub fn write_shares(&self, stored: Option<&ClientId>) {
+        let write = |share: &TopicFilter, saved, kept| {
+            let mut state = self.state();
+            match kept {
+                true => drop(state.groups.insert(share.clone(), saved)),
+                false => drop(state.groups.remove(share)),
+            }
+            Ok(())
+        };
+        self.shares().write(stored, write).expect("written");
+    }
+
+    /// The process is gone: of shared groups there is what was written.
+    #[allow(dead_code)]
+    pub fn forget_shares(&self) {
+        *self.shares.lock().expect("the lock") = Arc::default();
+    }
+
+    #[allow(dead_code)]
+    pub fn stored_groups(&self) -> usize {
+        self.state().groups.len()
     }
 
     #[allow(dead_code)]
@@ -260,6 +289,7 @@ impl Backend for Memory {
         client: &ClientId,
         session: SavedSession,
     ) -> Result<(), StorageError> {
+        self.write_shares(Some(client));
         tokio::task::yield_now().await;
         self.saves
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -402,7 +432,16 @@ impl Backend for Memory {
         client: &ClientId,
         holds: Vec<(FeedId, Position)>,
     ) -> Result<(), StorageError> {
-        self.shares.join(self, share, client, holds)
+        let joins = Joins {
+            client,
+            is_stored: self.state().sessions.contains_key(client),
+            holds,
+        };
+        let saved = || {
+            let state = self.state();
+            Ok(state.groups.get(share).map(|saved| saved.bytes.clone()))
+        };
+        self.shares().join(self, share, joins, saved)
     }
 
     async fn shared_take(
@@ -412,7 +451,7 @@ impl Backend for Memory {
         max_messages: usize,
         max_bytes: usize,
     ) -> Result<Vec<Taken>, ReadError> {
-        self.shares
+        self.shares()
             .take(self, share, client, max_messages, max_bytes)
             .await
     }
@@ -423,7 +462,7 @@ impl Backend for Memory {
         client: &ClientId,
         places: Vec<(FeedId, Position)>,
     ) -> Result<(), StorageError> {
-        self.shares.settle(share, client, &places);
+        self.shares().settle(share, client, &places);
         Ok(())
     }
 
@@ -433,7 +472,7 @@ impl Backend for Memory {
         client: &ClientId,
         places: Option<Vec<(FeedId, Position)>>,
     ) -> Result<(), StorageError> {
-        self.shares.release(share, client, places.as_deref());
+        self.shares().release(share, client, places.as_deref());
         Ok(())
     }
 
@@ -442,11 +481,17 @@ impl Backend for Memory {
         share: &TopicFilter,
         client: &ClientId,
     ) -> Result<(), StorageError> {
-        self.shares.leave(share, client);
-        Ok(())
+        let end = || {
+            self.state().groups.remove(share);
+            Ok(())
+        };
+        self.shares().leave(share, client, end)
     }
 
     async fn shared_recovered(&self) -> Result<(), StorageError> {
+        let shares = self.shares();
+        let groups = &mut self.state().groups;
+        groups.retain(|share, _| shares.is_there(share));
         Ok(())
     }
 }

@@ -26,7 +26,7 @@ fn receive_maximum(id: &str, maximum: u16) -> Connect {
 }
 
 /// Stays for an hour.
-fn staying(id: &str) -> Connect {
+pub fn staying(id: &str) -> Connect {
     let properties = Properties {
         session_expiry_interval: Some(3600),
         ..Properties::default()
@@ -362,6 +362,7 @@ async fn a_broker_that_is_killed_loses_nothing_and_repeats_no_qos_2() {
     tokio::time::sleep(std::time::Duration::from_secs(2)).await; // the session is saved
     member.kill_server_side().await;
     sender.kill_server_side().await;
+    memory.forget_shares();
     let server = Server::over(memory, Limits::default()).await;
     let mut other = server.clean("other").await;
     other.subscribe("$share/g/one", 1).await;

@@ -239,6 +239,79 @@ async fn a_group_gets_each_message_once_and_goes_on_without_a_member() {
     members[0].nothing().await;
 }
 
+/// One member had everything; what becomes of it when its connection breaks.
+async fn given_back(persistent: bool) -> (Vec<(String, u8)>, u64) {
+    let server = server().await;
+    let properties = Properties {
+        receive_maximum: Some(2),
+        session_expiry_interval: persistent.then_some(3600),
+        ..Properties::default()
+    };
+    let dying = Connect {
+        properties,
+        ..v5("dying")
+    };
+    let (mut dying, _) = server.connect(dying).await;
+    dying.subscribe("$share/g/live/#", 2).await;
+    let mut publisher = server.clean("p").await;
+    for (n, qos) in [1, 2, 1, 2, 0].into_iter().enumerate() {
+        publisher.publish("live/t", &n.to_string(), qos).await;
+    }
+    for n in 0..2 {
+        let sent = dying.receive_publish().await;
+        assert_eq!(sent.payload, n.to_string());
+    }
+    dying.nothing().await;
+    let mut other = server.clean("other").await;
+    other.subscribe("$share/g/live/#", 2).await;
+    other.nothing().await;
+    dying.vanish().await;
+    let mut got = Vec::new();
+    for _ in 0..4 {
+        let publish = other.receive_publish().await;
+        assert!(!publish.dup, "it was never sent to this client");
+        let text = String::from_utf8_lossy(&publish.payload).into_owned();
+        got.push((text, publish.qos as u8));
+    }
+    other.nothing().await;
+    (got, dropped(&server))
+}
+
+/// QoS 1 that was not acknowledged, and all that was not sent; not QoS 2 that was sent.
+#[tokio::test(start_paused = true)]
+async fn what_a_member_of_a_group_did_not_get_goes_to_another_4_8_2_5() {
+    for persistent in [false, true] {
+        let (mut got, dropped) = given_back(persistent).await;
+        got.sort();
+        let expected = [("0", 1), ("2", 1), ("3", 2), ("4", 0)];
+        assert_eq!(got, expected.map(|(text, qos)| (text.to_owned(), qos)));
+        assert_eq!(dropped, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_last_member_of_a_group_was_not_sent_is_counted() {
+    let server = server().await;
+    let properties = Properties {
+        receive_maximum: Some(1),
+        ..Properties::default()
+    };
+    let last = Connect {
+        properties,
+        ..v5("last")
+    };
+    let (mut last, _) = server.connect(last).await;
+    last.subscribe("$share/g/live/#", 1).await;
+    let mut publisher = server.clean("p").await;
+    for n in 0..3 {
+        publisher.publish("live/t", &n.to_string(), 1).await;
+    }
+    last.receive_publish().await;
+    last.nothing().await;
+    last.vanish().await;
+    assert_eq!(dropped(&server), 2);
+}
+
 /// Its client takes nothing: QoS 0 is dropped at once, QoS 1 holds the publisher back for a second, once.
 #[tokio::test(start_paused = true)]
 async fn a_subscriber_that_takes_nothing_costs_its_buffer_and_a_second() {

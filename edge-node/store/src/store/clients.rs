@@ -17,6 +17,17 @@ impl Store {
         Ok(self.keeper.flush().await?)
     }
 
+    /// Saves a session, or deletes it, without waiting: soon durable, and before any session that is saved after this.
+    pub fn note_session(&self, client: &str, session: Option<Session>) -> Result<(), SessionError> {
+        let (sessions, ledger) = (&self.inner.sessions, &*self.inner.ledger);
+        match session {
+            Some(session) => sessions.save(ledger, client, session)?,
+            None => sessions.unsave(ledger, client)?,
+        }
+        self.keeper.touch();
+        Ok(())
+    }
+
     /// Forgets a session and the unreleased packet ids of the client; resolves when that is durable.
     pub async fn delete_session(&self, client: &str) -> Result<(), LedgerError> {
         let mut rows = vec![Change::Delete {

@@ -20,6 +20,8 @@ use crate::tasks::Tasks;
 pub const CLIENT: &str = "client";
 /// The one that reads commands.
 pub const SESSION: &str = "session";
+/// Kept as one of them, and before what is saved of that: as where a shared group is whose member it is.
+pub const GROUP: &str = "\0group";
 /// The core's stream of commands.
 const COMMANDS: u64 = 9;
 
@@ -342,6 +344,14 @@ impl Edge {
             }],
             bytes: Bytes::from_static(b"s"),
         };
+        let group = &mut self.model.borrow_mut().group;
+        *group = position.max(*group);
+        let mut noted = session.clone();
+        noted.checkpoints[0].position = *group;
+        if life.store.note_session(GROUP, Some(noted)).is_err() || self.rng.random_bool(0.3) {
+            life.saving.set(false);
+            return;
+        }
         self.model.borrow_mut().session.push(Some(position));
         let (store, model, saving) = (life.store.clone(), self.model.clone(), life.saving.clone());
         life.tasks.spawn("session", async move {

@@ -63,6 +63,8 @@ pub struct Model {
     pub delayed: BTreeMap<u64, Delayed>,
     /// Positions of the session's checkpoint that may be stored. Empty: there is none.
     pub session: Vec<Option<u64>>,
+    /// The group's checkpoint: may be stored, and is not before that of the session.
+    pub group: u64,
     /// Commands that were acknowledged to the core, from 0 on.
     pub commands: u64,
     /// The ledger was lost, or a sync failed: what only the ledger has may be gone.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use store::{From, LogId, Store};
 
 use super::Edge;
-use super::life::{CLIENT, Life, SESSION, Stop};
+use super::life::{CLIENT, GROUP, Life, SESSION, Stop};
 use super::model::{self, NAME};
 
 impl Edge {
@@ -58,18 +58,27 @@ impl Edge {
         let packets = packets.map_err(|error| Stop::Wrong(error.to_string()))?;
         model.check_packets(&packets).map_err(Stop::Wrong)?;
 
-        let session = store.load_session(SESSION);
-        let session = session.map_err(|error| Stop::Wrong(error.to_string()))?;
-        let at = session.and_then(|session| Some(session.checkpoints.first()?.position));
+        let saved = |name: &str| -> Result<Option<u64>, Stop> {
+            let session = store.load_session(name);
+            let session = session.map_err(|error| Stop::Wrong(error.to_string()))?;
+            Ok(session.and_then(|session| Some(session.checkpoints.first()?.position)))
+        };
+        let (at, group) = (saved(SESSION)?, saved(GROUP)?);
         if !model.session.contains(&at) && !model.ledger_lost {
             let may = &model.session;
             return Err(Stop::Wrong(format!(
                 "the session is at {at:?}, it should be at {may:?}"
             )));
         }
+        if (group < at || group > Some(model.group)) && !model.ledger_lost {
+            let may = model.group;
+            return Err(Stop::Wrong(format!(
+                "the group is at {group:?}, it should be at {at:?} to {may}"
+            )));
+        }
         model.session = vec![at];
         drop(model);
-        self.look_at_commands(life, at)
+        self.look_at_commands(life, at.or(group))
     }
 
     /// Commands are there once, in order, from where the session is.
