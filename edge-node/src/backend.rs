@@ -247,6 +247,8 @@ impl Backend for EdgeBackend {
     }
 
     async fn delete_session(&self, client: &ClientId) -> Result<(), StorageError> {
+        // What nobody else may get is settled: only the session knew.
+        self.write_shares(None)?;
         let deleted = self.store.delete_session(client.as_str()).await;
         deleted.map_err(failed)
     }

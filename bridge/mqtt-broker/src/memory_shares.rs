@@ -159,7 +159,7 @@ impl MemoryShares {
     }
 
     /// Writes where the groups are that have moved. The last argument of `write`: is this to be there after a restart? A host calls it now and then, and
-    /// before it stores the session of a client, `stored`: what it writes then must not be missing where the session is found.
+    /// before it stores the session of a client, `stored`, or deletes one: what it writes then must not be missing where that is found.
     pub fn write(
         &self,
         stored: Option<&ClientId>,

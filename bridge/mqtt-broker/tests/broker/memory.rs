@@ -304,6 +304,7 @@ impl Backend for Memory {
     }
 
     async fn delete_session(&self, client: &ClientId) -> Result<(), StorageError> {
+        self.write_shares(None);
         let mut state = self.state();
         state.sessions.remove(client);
         state.unreleased.remove(client);

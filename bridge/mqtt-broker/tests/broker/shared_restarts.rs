@@ -114,6 +114,29 @@ async fn a_group_is_written_as_long_as_a_stored_session_is_its_member() {
     assert_eq!(server.memory.stored_groups(), 0, "it has expired");
 }
 
+/// That it was sent, only the session knew.
+#[tokio::test(start_paused = true)]
+async fn qos_2_of_a_session_that_ended_goes_to_nobody_else_after_a_crash_4_8_2_5() {
+    let server = server(&Arc::new(Memory::new())).await;
+    let (mut member, _) = server.connect(staying("m")).await;
+    member.subscribe("$share/g/t", 2).await;
+    let mut sender = server.clean("s").await;
+    sender.publish("t", "sent", 2).await;
+    member.receive_publish().await;
+    let (mut other, _) = server.connect(staying("other")).await;
+    other.subscribe("$share/g/t", 2).await;
+    member.vanish().await;
+    let member = server.clean("m").await;
+    let memory = kill(server, vec![member, other, sender]).await;
+    let server = self::server(&memory).await;
+    let (mut other, connack) = server.connect(staying("other")).await;
+    assert!(connack.session_present);
+    other.nothing().await;
+    let mut sender = server.clean("s").await;
+    sender.publish("t", "next", 2).await;
+    assert_eq!(other.take().await, "next");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_group_that_ended_begins_anew_also_after_a_restart() {
     let server = server(&Arc::new(Memory::new())).await;
