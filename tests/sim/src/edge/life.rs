@@ -344,10 +344,10 @@ impl Edge {
             }],
             bytes: Bytes::from_static(b"s"),
         };
-        let group = &mut self.model.borrow_mut().group;
-        *group = position.max(*group);
+        let group = position.max(self.model.borrow().group);
+        self.model.borrow_mut().group = group;
         let mut noted = session.clone();
-        noted.checkpoints[0].position = *group;
+        noted.checkpoints[0].position = group;
         if life.store.note_session(GROUP, Some(noted)).is_err() || self.rng.random_bool(0.3) {
             life.saving.set(false);
             return;
