@@ -40,10 +40,15 @@ cache=${TOWLINE_ARM_CACHE:-$target_dir/arm-toolchain}
 locked install_zig
 export PATH="$cache/zig/bin:$PATH" CARGO_ZIGBUILD_CACHE_DIR="$cache/zigbuild" ZIG_GLOBAL_CACHE_DIR="$cache/zig-cache"
 
+# Of zstd: not its ways to compress that belong to levels above the one that batches and the link have (3, and so `dfast` at any size), and not
+# everything twice, for processors with BMI2 and without. No panic passes through C, so nothing has to know how to unwind it.
+C_FLAGS="$(printf -- '-DZSTD_EXCLUDE_%s_BLOCK_COMPRESSOR ' GREEDY LAZY LAZY2 BTLAZY2 BTOPT BTULTRA)-DDYNAMIC_BMI2=0 -fno-asynchronous-unwind-tables"
+
 # Flags for every target: panics name `crates/...` and `rust/...`, not folders of this machine.
 flags() {
     local target value="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=crates --remap-path-prefix=$cache/debian-rust/usr/src=rust $1"
     for target in "${@:2}"; do
+        export "CFLAGS_${target//-/_}=$C_FLAGS"
         target=${target^^}
         export "CARGO_TARGET_${target//-/_}_RUSTFLAGS=$value"
     done
@@ -51,7 +56,7 @@ flags() {
 
 # All targets of one run are built by one compiler, side by side.
 build() {
-    local std=${TOWLINE_ARM_STD:-} arguments=(--locked --profile edge -p edge-node) target
+    local std=${TOWLINE_ARM_STD:-} arguments=(--locked --profile edge -p edge-node --features without-trace) target
     for target in "$@"; do
         arguments+=(--target "$target")
     done
