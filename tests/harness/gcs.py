@@ -20,6 +20,8 @@ import uuid
 import xml.etree.ElementTree
 from xml.sax.saxutils import escape
 
+from ports import free_port
+
 BUCKET = "cold"
 MIN_PART_BYTES = 5 << 20
 TOKEN_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"
@@ -55,8 +57,7 @@ class GoogleServer:
         key = json.loads(self.account.read_text())["private_key"]
         modulus = subprocess.run(["openssl", "rsa", "-noout", "-modulus"], input=key, check=True, capture_output=True, text=True).stdout
         self.modulus = int(modulus.split("=")[1], 16)
-        with socket.create_server(("127.0.0.1", port)) as free:
-            self.port = free.getsockname()[1]
+        self.port = port or free_port()
         self.lock = threading.Lock()
         self.objects, self.uploads, self.generation, self.tokens = {}, {}, 1000, set()
         self.page, self.fault, self.faults, self.requests = 1000, lambda line: None, 0, []

@@ -22,8 +22,12 @@ const DRAFT: &str = "reserve.new";
 /// Has the file system of a data directory less room than a store may need to open?
 #[must_use]
 pub fn lacks_room(data_dir: &Path) -> bool {
+    lacks_room_on(&RealDisk, data_dir)
+}
+
+fn lacks_room_on(disk: &dyn Disk, dir: &Path) -> bool {
     let needed = limits::RESERVE as u64 + limits::LEDGER_ROOM;
-    RealDisk.room(data_dir).is_ok_and(|room| room < needed)
+    disk.room(dir).is_ok_and(|room| room < needed)
 }
 
 pub(crate) fn is_full(error: &io::Error) -> bool {
@@ -86,9 +90,7 @@ impl Space {
 
     /// Makes the reserve again, if the file system was full and is not any more.
     pub fn try_again(&self) {
-        let needed = limits::RESERVE as u64 + limits::LEDGER_ROOM;
-        let room = self.disk.room(&self.dir);
-        if !self.is_full() || room.is_ok_and(|room| room < needed) {
+        if !self.is_full() || lacks_room_on(&*self.disk, &self.dir) {
             return;
         }
         match self.make() {

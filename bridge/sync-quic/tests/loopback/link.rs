@@ -252,9 +252,9 @@ async fn a_silence_is_asked_into_steadily_and_at_a_low_price() {
     let core = core();
     let identity = core.enrol("e1").await.unwrap();
     let link = Relay::to(&core.address).await;
-    let dialer = dialer(&format!("quic://{}", link.address), &identity, PATIENT);
+    let quic = format!("quic://{}", link.address);
     let (edge, core_side) = tokio::join!(
-        dialer.connect(hello("e1"), Window::default()),
+        connect(&quic, &identity, Window::default(), PATIENT),
         core.let_in()
     );
     let (edge, _events) = edge.unwrap();
@@ -291,9 +291,9 @@ async fn a_link_that_comes_back_with_a_long_round_trip_is_found() {
     let core = core();
     let identity = core.enrol("e1").await.unwrap();
     let link = Relay::to(&core.address).await;
-    let dialer = dialer(&format!("quic://{}", link.address), &identity, PATIENT);
+    let quic = format!("quic://{}", link.address);
     let (edge, core_side) = tokio::join!(
-        dialer.connect(hello("e1"), Window::default()),
+        connect(&quic, &identity, Window::default(), PATIENT),
         core.let_in()
     );
     let (edge, mut events) = edge.unwrap();
