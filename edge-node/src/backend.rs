@@ -9,7 +9,7 @@ use mqtt_broker::backend::{
     ClientId, ClockSet, Expiry, FeedId, FeedRead, Message, Position, Publish, PublishError,
     ReadError, SavedSession, StorageError, Taken,
 };
-use mqtt_broker::extra::RetainedLimits;
+use mqtt_broker::extra::{RetainedPlace, RetainedRoom};
 use mqtt_broker::{Backend, Joins, MemoryShares, convert};
 use mqtt_codec::{PacketId, QoS, TopicFilter, TopicName};
 use store::{Checkpoint, Frame, From, Lane, LogId, PacketRef, Session, Store, View, WriteError};
@@ -25,7 +25,7 @@ pub struct EdgeBackend {
     pub disk_failed: CancellationToken,
     /// In memory, and written by [`EdgeBackend::write_shares`].
     pub shares: MemoryShares,
-    pub retained_limits: RetainedLimits,
+    pub retained_room: RetainedRoom,
 }
 
 /// The logs are the feeds, whatever the filter: those of the lanes by their numbers, and the inbox.
@@ -141,15 +141,11 @@ impl EdgeBackend {
         }
     }
 
-    pub fn check_retained(&self, message: &Message) -> Result<(), PublishError> {
+    pub fn retained_place(&self, message: &Message) -> Result<RetainedPlace<'_>, PublishError> {
         let count = || self.store.retained_len();
         // A ledger that can not be read says so to whoever writes to it.
-        let is_known = || {
-            self.store
-                .is_retained(message.topic.as_str())
-                .unwrap_or(false)
-        };
-        self.retained_limits.check(message, count, is_known)
+        let is_known = |topic: &TopicName| self.store.is_retained(topic.as_str()).unwrap_or(false);
+        self.retained_room.take(message, count, is_known)
     }
 
     pub fn refused(&self, error: WriteError) -> PublishError {
@@ -190,7 +186,7 @@ impl Backend for EdgeBackend {
         publish: Publish,
         exactly_once: Option<(ClientId, PacketId)>,
     ) -> Result<(), PublishError> {
-        self.check_retained(&publish.message)?;
+        let _place = self.retained_place(&publish.message)?;
         let message = self.outbox.message(&publish, exactly_once)?;
         let written = match publish.message.qos {
             QoS::AtMostOnce => self.store.publish_unacknowledged(message).await,

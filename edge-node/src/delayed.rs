@@ -22,7 +22,7 @@ impl EdgeBackend {
         delay_ms: i64,
         exactly_once: Option<(ClientId, PacketId)>,
     ) -> Result<(), PublishError> {
-        self.check_retained(&publish.message)?;
+        let _place = self.retained_place(&publish.message)?;
         later::check_count(self.store.delayed_len())?;
         // As if it were published now: what can not be stored is refused now, and this is the lane that its packet id goes with.
         let NewMessage { lane, packet, .. } = self.outbox.message(&publish, exactly_once)?;
@@ -70,8 +70,13 @@ impl Later for EdgeBackend {
         })
     }
 
-    async fn publish_due(&self, key: &DelayedKey, publish: Publish) -> Result<(), PublishError> {
-        self.check_retained(&publish.message)?;
+    async fn publish_due(
+        &self,
+        key: &DelayedKey,
+        mut publish: Publish,
+    ) -> Result<(), PublishError> {
+        let place = self.retained_place(&publish.message);
+        let _place = later::or_not_retained(place, &mut publish.message);
         let message = NewMessage {
             delayed: Some(*key),
             ..self.outbox.message(&publish, None)?

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
-use mqtt_broker::{Broker, WEBSOCKET};
+use anyhow::{Context, Error, Result, bail};
+use mqtt_broker::Broker;
+use mqtt_broker::extra::RetainedRoom;
 use parking_lot::Mutex;
 use quota::Quotas;
 use settings::Listen;
@@ -41,6 +42,7 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     }
 
     let mqtt_options = mqtt_options::options(&settings)?;
+    let websocket = settings.mqtt.websocket().map_err(Error::msg)?;
     let lanes = lanes::lanes(&settings.lane, settings.outbox_size)?;
     let anonymous = anonymous(&settings).await?;
     let quotas = Quotas::new(quota::quotas(&settings.quota)?);
@@ -126,7 +128,7 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
         outbox,
         disk_failed: disk_failed.clone(),
         shares: mqtt_broker::MemoryShares::default(),
-        retained_limits: mqtt_options.retained,
+        retained_room: RetainedRoom::new(mqtt_options.retained),
     });
     let broker = Broker::start_extended(
         backend.clone(),
@@ -165,8 +167,8 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     for (listener, tls, websocket) in [
         (mqtt, None, None),
         (mqtts, tls.clone(), None),
-        (ws, None, Some(WEBSOCKET)),
-        (wss, tls.clone(), Some(WEBSOCKET)),
+        (ws, None, Some(websocket.clone())),
+        (wss, tls.clone(), Some(websocket)),
     ] {
         if let Some(listener) = listener {
             let layers = Layers {

@@ -55,6 +55,22 @@ def test_retained_messages_above_the_limits_are_refused_after_a_crash_too(limite
     reader.close()
 
 
+def test_a_delayed_message_that_is_one_too_many_when_it_is_due_is_published_and_not_retained(limited):
+    name = uuid.uuid4().hex
+    reader = Client(limited.port("mqtt"))
+    reader.subscribe(f"kept/{name}/later", 1)
+    assert mosquitto_pub(limited, "-r", "-t", f"$delayed/2/kept/{name}/later", "-m", "late").returncode == 0
+    for number in (1, 2, 3):
+        assert mosquitto_pub(limited, "-r", "-t", f"kept/{name}/{number}", "-m", "x").returncode == 0
+    assert reader.next().payload == b"late"
+    assert limited.metrics()["towline_edge_mqtt_retained"] == 3
+    new = Client(limited.port("mqtt"))
+    new.subscribe(f"kept/{name}/later", 1)
+    new.nothing_more()
+    new.close()
+    reader.close()
+
+
 def connack(edge):
     """Reason code and properties."""
     seen, there = [], threading.Event()

@@ -230,7 +230,8 @@ def test_certificates_are_replaced_while_it_runs(tmp_path):
     core = Core(tmp_path / "core", [*listeners("mqtt-tls", "mqtt-quic"), *authority.flags()]).start()
     port, context = core.port("mqtt-tls"), authority.context()
     with tls(port, context) as staying:
-        staying.sendall(hello())
+        # Nobody else's id: those of others are random and hexadecimal.
+        staying.sendall(hello("z"))
         assert staying.recv(4) == CONNACK
         certificate(tmp_path, "server", authority.ca, serial="2")
         core.process.send_signal(signal.SIGHUP)
@@ -324,12 +325,12 @@ def frame(opcode, payload, last=True):
 
 
 @contextlib.contextmanager
-def upgraded(port, path="/mqtt", protocol="mqtt", first=b""):
+def upgraded(port, path="/mqtt", protocol="mqtt", first=b"", more=""):
     """A socket behind the answer to a request, and the answer."""
     key = base64.b64encode(os.urandom(16)).decode()
     offered = f"Sec-WebSocket-Protocol: {protocol}\r\n" if protocol else ""
     request = (f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-               f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{offered}\r\n")
+               f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{offered}{more}\r\n")
     with socket.create_connection(("127.0.0.1", port), timeout=WITHIN) as stream:
         stream.sendall(first + request.encode())
         answer = b""
@@ -361,6 +362,16 @@ def test_websocket_requests_that_are_refused(core):
     for path, protocol, status in (("/", "mqtt", 404), ("/mqtt", None, 400), ("/mqtt", "chat", 400)):
         with upgraded(port, path, protocol) as (_, answer):
             assert answer.startswith(f"HTTP/1.1 {status} "), answer
+
+
+@pytest.mark.parametrize("daemon, name", [(Core, "mqtt-ws"), (Edge, "ws")], ids=["core", "edge"])
+def test_only_pages_of_the_origins_that_are_allowed_connect(tmp_path, daemon, name):
+    broker = daemon(tmp_path, arguments=[*listeners(name), "--mqtt-ws-origins", "https://a.example http://b.example:8080"]).start()
+    origins = {"https://a.example": 101, "http://b.example:8080": 101, "http://b.example": 403, "https://evil.example": 403, None: 101}
+    for origin, status in origins.items():
+        with upgraded(broker.port(name), more=f"Origin: {origin}\r\n" if origin else "") as (_, answer):
+            assert answer.startswith(f"HTTP/1.1 {status} "), (origin, answer)
+    broker.stop()
 
 
 def test_packets_split_at_every_byte_and_packets_that_share_frames(core):

@@ -43,17 +43,22 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 self.write(&Packet::Disconnect(aside::goodbye(close)));
             }
         }
-        if !matches!(end, End::Lost) {
+        let listens = !matches!(end, End::Lost);
+        if listens {
             let _ = tokio::time::timeout(limits::LAST_WORDS, async {
                 while !self.output.is_empty() {
                     write_some(&mut self.writer, &mut self.output, false, &self.mailbox).await?;
                 }
-                self.writer.shutdown().await
+                std::io::Result::Ok(())
             })
             .await;
         }
         if let Err(error) = self.settle().await {
             tracing::error!(%client, %error, "the session could not be saved at the end of its connection");
+        }
+        if listens {
+            // Not before: who has said DISCONNECT and sees the connection closed knows that its will is gone, whatever becomes of this process.
+            let _ = tokio::time::timeout(limits::LAST_WORDS, self.writer.shutdown()).await;
         }
         self.broker.backend.progress(&client, &[]);
         self.note_waiting(false, false);

@@ -49,6 +49,16 @@ pub fn check_count(waiting: usize) -> Result<(), PublishError> {
     Err(PublishError::QuotaExceeded(text))
 }
 
+/// A retained message that is one too many when it is due was acknowledged: it is published, and not retained.
+pub fn or_not_retained<P>(place: Result<P, PublishError>, message: &mut Message) -> Option<P> {
+    place
+        .inspect_err(|error| {
+            tracing::warn!(topic = %message.topic, %error, "a delayed message is published and not retained");
+            message.retain = false;
+        })
+        .ok()
+}
+
 /// One whose time has come.
 #[derive(Debug)]
 pub struct Due<K> {

@@ -55,6 +55,7 @@ pub use turns::{Turn, Turns};
 pub const WEBSOCKET: transport::Offer = transport::Offer {
     path: "/mqtt",
     protocol: "mqtt",
+    origins: Vec::new(),
 };
 
 /// What clients ask TLS for where it matters (QUIC).

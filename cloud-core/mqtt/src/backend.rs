@@ -12,7 +12,7 @@ use mqtt_broker::backend::{
     StorageError, Taken,
 };
 use mqtt_broker::convert;
-use mqtt_broker::extra::RetainedLimits;
+use mqtt_broker::extra::{RetainedLimits, RetainedPlace, RetainedRoom};
 use mqtt_broker::later::{self, DueNow, Later};
 use mqtt_codec::{PacketId, TopicFilter, TopicName};
 use record::{Namespace, NewRecord, StreamName, stream_for_topic};
@@ -35,7 +35,7 @@ pub struct CoreBackend {
     feeds: Feeds,
     shares: Shares,
     delayed: Delayed,
-    retained_limits: RetainedLimits,
+    retained_room: RetainedRoom,
 }
 
 impl CoreBackend {
@@ -48,15 +48,15 @@ impl CoreBackend {
             feeds: Feeds::new(ctx.kernel.clone(), namespace.clone(), metrics.clone()),
             shares: Shares::new(ctx.kernel.clone(), namespace.clone()),
             delayed: Delayed::new(ctx.kernel.clone(), ctx.now_ms(), namespace.clone()),
-            retained_limits: RetainedLimits::default(),
+            retained_room: RetainedRoom::default(),
             namespace,
             ctx,
         })
     }
 
-    pub fn with_retained_limits(self, retained_limits: RetainedLimits) -> CoreBackend {
+    pub fn with_retained_limits(self, limits: RetainedLimits) -> CoreBackend {
         CoreBackend {
-            retained_limits,
+            retained_room: RetainedRoom::new(limits),
             ..self
         }
     }
@@ -67,21 +67,19 @@ impl CoreBackend {
         until.run_until_cancelled(later::run(&*self)).await;
     }
 
-    fn check_retained(&self, publish: &Publish, topic: &str) -> Result<(), PublishError> {
+    fn retained_place(&self, message: &Message) -> Result<RetainedPlace<'_>, PublishError> {
         let kernel = &self.ctx.kernel;
         let count = || kernel.table_len(retained_layout::TABLE);
-        let is_known = || {
-            let key = retained_layout::key(&self.namespace, topic);
+        let is_known = |topic: &TopicName| {
+            let key = retained_layout::key(&self.namespace, topic.as_str());
             kernel.table_get(retained_layout::TABLE, &key).is_some()
         };
-        self.retained_limits
-            .check(&publish.message, count, is_known)
+        self.retained_room.take(message, count, is_known)
     }
 
     /// `with_it` goes into the same write.
     async fn store(&self, publish: Publish, with_it: Vec<Command>) -> Result<(), PublishError> {
         let topic = publish.message.topic.as_str();
-        self.check_retained(&publish, topic)?;
         let record = convert::new_record(&publish, self.ctx.now_ms());
         let mut with_it = with_it;
         if publish.message.retain {
@@ -137,6 +135,7 @@ impl Backend for CoreBackend {
         publish: Publish,
         exactly_once: Option<(ClientId, PacketId)>,
     ) -> Result<(), PublishError> {
+        let _place = self.retained_place(&publish.message)?;
         let packet = exactly_once.map(|(client, id)| self.sessions.remember(&client, id));
         self.store(publish, packet.into_iter().collect()).await
     }
@@ -214,11 +213,10 @@ impl Backend for CoreBackend {
         delay_ms: i64,
         exactly_once: Option<(ClientId, PacketId)>,
     ) -> Result<(), PublishError> {
-        let topic = publish.message.topic.as_str();
         let now_ms = self.ctx.now_ms();
         let record = convert::new_record(&publish, now_ms);
         self.publisher.check_size(&record)?;
-        self.check_retained(&publish, topic)?;
+        let _place = self.retained_place(&publish.message)?;
         let packet = exactly_once.map(|(client, id)| self.sessions.remember(&client, id));
         let due_ms = now_ms.saturating_add(delay_ms);
         self.delayed.put(&publish, due_ms, packet).await
@@ -354,7 +352,9 @@ impl Later for CoreBackend {
         Ok(self.delayed.due(now_ms))
     }
 
-    async fn publish_due(&self, key: &Bytes, publish: Publish) -> Result<(), PublishError> {
+    async fn publish_due(&self, key: &Bytes, mut publish: Publish) -> Result<(), PublishError> {
+        let place = self.retained_place(&publish.message);
+        let _place = later::or_not_retained(place, &mut publish.message);
         self.store(publish, vec![Delayed::take(key)]).await
     }
 

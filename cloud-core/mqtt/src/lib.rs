@@ -19,7 +19,7 @@ mod start;
 mod tables;
 
 pub use backend::CoreBackend;
+pub use mqtt_broker::ALPN;
 pub use mqtt_broker::extra::RetainedLimits;
-pub use mqtt_broker::{ALPN, WEBSOCKET};
 pub use options::{Mqtt, MqttOptions};
 pub use start::start;

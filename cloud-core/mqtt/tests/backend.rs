@@ -451,3 +451,48 @@ async fn retained_messages_above_the_limits_are_refused() {
     }
     assert_eq!(backend.retained_count(), Some(2));
 }
+
+#[tokio::test]
+async fn of_many_retained_messages_at_a_time_as_many_are_taken_as_there_may_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let ctx = open(dir.path());
+    let limits = mqtt::RetainedLimits {
+        messages: 10,
+        ..Default::default()
+    };
+    let backend = backend(&ctx).with_retained_limits(limits);
+    // Half of them to the topic of another.
+    let publishes =
+        (0..100u32).map(|n| backend.publish(retained(&format!("many/{}", n / 2), "x"), None));
+    let results = futures_util::future::join_all(publishes).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 20);
+    assert_eq!(backend.retained_count(), Some(10));
+}
+
+#[tokio::test]
+async fn a_delayed_message_that_is_one_too_many_when_it_is_due_is_published_and_not_retained() {
+    let dir = tempfile::tempdir().unwrap();
+    let ctx = open(dir.path());
+    let limits = mqtt::RetainedLimits {
+        messages: 1,
+        ..Default::default()
+    };
+    let backend = Arc::new(backend(&ctx).with_retained_limits(limits));
+    let later = backend.publish_later(retained("d/later", "x"), 0, None);
+    later.await.unwrap();
+    backend.publish(retained("d/now", "y"), None).await.unwrap();
+    let one_more = backend.publish_later(retained("d/more", "z"), 0, None);
+    assert!(one_more.await.is_err());
+    let run = tokio::spawn(backend.clone().publish_delayed());
+    while ctx.kernel.table_len("mqtt.delayed") > 0 {
+        tokio::task::yield_now().await;
+    }
+    let mut published = payloads(&backend, "d/#").await;
+    published.sort();
+    assert_eq!(published, ["x", "y"]);
+    let kept = backend.retained(&filter("d/#")).await.unwrap();
+    assert_eq!(kept.len(), 1);
+    assert_eq!(kept[0].topic.as_str(), "d/now");
+    ctx.shutdown.cancel();
+    run.await.unwrap();
+}

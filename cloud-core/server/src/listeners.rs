@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
 use cloud_sync::TlsListen;
 use frontend::{Anonymous, Identity, Listener, QuicListener};
 use settings::Listen;
@@ -48,9 +48,10 @@ impl Listeners {
             .await?;
         mqtt.tcp("mqtt-tls", &settings.listen_mqtt_tls, over_tls.clone())
             .await?;
-        let ws = over(&plain, mqtt::WEBSOCKET);
+        let offer = settings.mqtt.websocket().map_err(Error::msg)?;
+        let ws = over(&plain, offer.clone());
         mqtt.tcp("mqtt-ws", &settings.listen_mqtt_ws, ws).await?;
-        let wss = over(&over_tls, mqtt::WEBSOCKET);
+        let wss = over(&over_tls, offer);
         mqtt.tcp("mqtt-wss", &settings.listen_mqtt_wss, wss).await?;
         if let Some(tls) = tls {
             mqtt.quic("mqtt-quic", &settings.listen_mqtt_quic, tls, mqtt::ALPN)

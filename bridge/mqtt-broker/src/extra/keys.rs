@@ -5,10 +5,12 @@ use super::settings::{
     rewrites,
 };
 use super::{Extra, Flapping, Rates, Redirect, RetainedLimits};
+use crate::WEBSOCKET;
 use mqtt_codec::QoS;
 use mqtt_session::Limits;
 use settings::{Rate, Size, settings};
 use std::time::Duration;
+use transport::Offer;
 
 settings! {
     /// Which of them there are, and their defaults.
@@ -33,6 +35,8 @@ settings! {
         pub mqtt_redirect_moved: bool = "false";
         /// Response Information for MQTT clients that ask for it; %c is the client id, %u the user
         pub mqtt_response_topic: Option<String>;
+        /// Origins of the web pages that may connect over WebSocket, separated by spaces; none: all pages
+        pub mqtt_ws_origins: Option<String>;
         /// How often `$SYS` topics are published to clients that subscribe to them; 0s: never
         pub mqtt_sys_interval: Duration = "10s";
         /// New MQTT connections a second; none: as many as come
@@ -76,6 +80,16 @@ impl MqttSettings {
             limits: self.limits()?,
             retained: self.retained(max_retained)?,
             extra: self.extra()?,
+        })
+    }
+
+    /// What is offered to WebSockets.
+    pub fn websocket(&self) -> Result<Offer, String> {
+        let origins = self.mqtt_ws_origins.iter();
+        let origins = origins.flat_map(|all| all.split_whitespace());
+        Ok(Offer {
+            origins: origins.map(origin).collect::<Result<_, _>>()?,
+            ..WEBSOCKET
         })
     }
 
@@ -146,6 +160,19 @@ impl MqttSettings {
     }
 }
 
+/// As browsers write it (RFC 6454): what is written otherwise would let nobody in.
+fn origin(text: &str) -> Result<String, String> {
+    let host = text.split_once("://").map(|(_, host)| host);
+    let is_origin =
+        host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '@', '*', ',']));
+    if is_origin || text == "null" {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "--mqtt-ws-origins: {text:?} is no origin; expected https://host, http://host:port or null, without a path"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,6 +189,7 @@ mod tests {
             mqtt_redirect: None,
             mqtt_redirect_moved: false,
             mqtt_response_topic: None,
+            mqtt_ws_origins: None,
             mqtt_sys_interval: Duration::ZERO,
             mqtt_connection_rate: None,
             mqtt_message_rate: None,
@@ -222,11 +250,37 @@ mod tests {
     }
 
     #[test]
+    fn origins_are_a_list_and_what_no_browser_sends_is_refused() {
+        let of = |text: &str| {
+            let keys = MqttSettings {
+                mqtt_ws_origins: Some(text.to_owned()),
+                ..keys()
+            };
+            keys.websocket().map(|offer| offer.origins)
+        };
+        let two = of(" https://a.example  http://localhost:3000 ").unwrap();
+        assert_eq!(two, ["https://a.example", "http://localhost:3000"]);
+        assert_eq!(of("null").unwrap(), ["null"]);
+        for wrong in [
+            "a.example",
+            "https://a.example/",
+            "https://*.a.example",
+            "*",
+            "https://",
+            "https://a.example, https://b.example",
+        ] {
+            let error = of(wrong).unwrap_err();
+            assert!(error.contains("--mqtt-ws-origins"), "{error}");
+        }
+    }
+
+    #[test]
     fn what_is_not_given_is_no_limit() {
         let meaning = keys().meaning(10).unwrap();
         assert_eq!(meaning.limits.max_session_expiry, u32::MAX);
         assert_eq!(meaning.retained.bytes, usize::MAX);
         assert_eq!(meaning.extra.sys_interval, None);
         assert_eq!(meaning.extra.redirect, None);
+        assert!(keys().websocket().unwrap().origins.is_empty());
     }
 }

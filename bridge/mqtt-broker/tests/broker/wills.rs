@@ -1,5 +1,6 @@
 use crate::client::*;
 use mqtt_codec::*;
+use mqtt_session::{ClientId, Session};
 use std::time::Duration;
 
 #[tokio::test(start_paused = true)]
@@ -55,6 +56,22 @@ fn lasting(id: &str, expiry: u32, delay: u32) -> Connect {
         will: will("will/x", delay),
         ..v5(id)
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_connection_tells_that_the_will_is_gone_for_good() {
+    let server = Server::start().await;
+    let (mut client, _) = server.connect(lasting("a", 60, 5)).await;
+    client
+        .send(Packet::Disconnect(Disconnect::new(
+            ReasonCode::NORMAL_DISCONNECTION,
+        )))
+        .await;
+    assert_eq!(client.receive().await, None);
+    // What a process that dies now leaves behind.
+    let saved = server.memory.stored_session("a").expect("it is stored");
+    let session = Session::from_bytes(ClientId::new("a"), saved.bytes).unwrap();
+    assert!(!session.has_will());
 }
 
 #[tokio::test(start_paused = true)]

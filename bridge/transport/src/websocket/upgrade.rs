@@ -13,12 +13,15 @@ use super::WebSocket;
 use crate::limits;
 
 /// What a listener offers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Offer {
     /// The only path there is; a query behind it is passed over.
     pub path: &'static str,
     /// The sub-protocol that clients must ask for.
     pub protocol: &'static str,
+    /// Whose pages may connect: a browser says in the request where the page is from (section 10.2). None: any. Who sends no `Origin` is no
+    /// browser, and could send any.
+    pub origins: Vec<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +121,9 @@ fn judge(head: &[u8], offer: &Offer) -> Result<String, UpgradeError> {
     if !has("sec-websocket-version", "13") {
         return Err(refused(426, "the version of WebSocket is 13"));
     }
+    if let Some(origin) = stranger(&request, offer) {
+        return Err(refused(403, format!("pages of {origin:?} may not connect")));
+    }
     // Names of sub-protocols are case-sensitive (section 4.2.2).
     if !values(&request, "sec-websocket-protocol").any(|value| value == offer.protocol) {
         return Err(refused(
@@ -141,6 +147,15 @@ fn accept_key(key: &str) -> String {
     hash.update(key.as_bytes());
     hash.update(GUID);
     STANDARD.encode(hash.finish())
+}
+
+/// Where the client's page is from, if that is nowhere it may be from.
+fn stranger<'a>(request: &'a httparse::Request<'_, '_>, offer: &Offer) -> Option<&'a str> {
+    let allowed = |origin: &str| {
+        let mut origins = offer.origins.iter();
+        offer.origins.is_empty() || origins.any(|allowed| allowed.eq_ignore_ascii_case(origin))
+    };
+    values(request, "origin").find(|origin| !allowed(origin))
 }
 
 /// The values of all headers of that name, which may be lists.
@@ -178,6 +193,7 @@ fn refusal(error: &UpgradeError, offer: &Offer) -> Option<String> {
         UpgradeError::Refused { status, reason } => (*status, reason.as_str()),
     };
     let (phrase, more) = match status {
+        403 => ("Forbidden", ""),
         404 => ("Not Found", ""),
         405 => ("Method Not Allowed", "Allow: GET\r\n"),
         426 => (
@@ -209,6 +225,7 @@ mod tests {
     const OFFER: Offer = Offer {
         path: "/mqtt",
         protocol: "mqtt",
+        origins: Vec::new(),
     };
 
     #[test]
@@ -295,6 +312,44 @@ mod tests {
             if status == 101 {
                 assert!(answer.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
                 assert!(answer.contains("Sec-WebSocket-Protocol: mqtt\r\n"));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn pages_from_elsewhere_are_refused_where_it_is_said_whose_may_connect() {
+        let only = ["https://a.example", "http://localhost:3000", "null"];
+        for (origin, allowed) in [
+            ("", true),
+            ("Origin: https://a.example\r\n", true),
+            ("origin: HTTPS://A.example\r\n", true),
+            ("Origin: http://localhost:3000\r\n", true),
+            ("Origin: null\r\n", true),
+            ("Origin: http://a.example\r\n", false),
+            ("Origin: https://a.example:8443\r\n", false),
+            ("Origin: https://a.example.evil.example\r\n", false),
+            ("Origin: http://localhost\r\n", false),
+            (
+                "Origin: https://a.example\r\nOrigin: https://b.example\r\n",
+                false,
+            ),
+            ("Origin: \r\n", false),
+        ] {
+            for origins in [only.map(str::to_owned).to_vec(), Vec::new()] {
+                let expected = if allowed || origins.is_empty() {
+                    101
+                } else {
+                    403
+                };
+                let offer = Offer { origins, ..OFFER };
+                let (near, mut far) = tokio::io::duplex(64 * 1024);
+                let head = request("GET /mqtt HTTP/1.1", "", origin);
+                far.write_all(head.as_bytes()).await.unwrap();
+                drop(accept(near, &offer).await);
+                let mut answer = String::new();
+                far.read_to_string(&mut answer).await.unwrap();
+                let status = format!("HTTP/1.1 {expected} ");
+                assert!(answer.starts_with(&status), "{origin}: {answer}");
             }
         }
     }

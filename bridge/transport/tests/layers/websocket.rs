@@ -4,9 +4,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use transport::websocket::accept;
 use transport::{Offer, WebSocket, limits};
 
-const OFFER: Offer = Offer {
+static OFFER: Offer = Offer {
     path: "/mqtt",
     protocol: "mqtt",
+    origins: Vec::new(),
 };
 const REQUEST: &str = "GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n";
