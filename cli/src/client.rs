@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use admin_api::{
     AclRule, AclRules, AclVerdict, AlterStream, AlterUser, ApiError, CheckAcl, CreateAclRule,
-    CreateStream, CreateToken, CreateUser, Credentials, Edge, Edges, Fleet, Gap, Gaps, MqttBan,
-    MqttBans, MqttClient, MqttClients, MqttRetainedMessages, MqttSession, MqttSessions,
+    CreateStream, CreateToken, CreateUser, Credentials, Edge, Edges, Fleet, Gaps, GapsPage,
+    MqttBan, MqttBans, MqttClient, MqttClients, MqttRetainedMessages, MqttSession, MqttSessions,
     MqttSlowSubscriber, MqttSlowSubscribers, MqttSubscription, MqttSubscriptions, Node, Nodes,
     Partition, Partitions, Peeked, Queue, Sealed, StartVerification, Storage, Stream, Streams,
     Token, User, Users, Verification, paths,
@@ -75,10 +75,18 @@ impl Admin {
         Ok(self.get::<Edges>(paths::EDGES.to_owned()).await?.edges)
     }
 
-    /// What an edge could not deliver and never will.
-    pub async fn gaps(&self, edge: &str) -> Result<Vec<Gap>> {
-        let path = format!("{}/{}/gaps", paths::EDGES, encoded(edge));
-        Ok(self.get::<Gaps>(path).await?.gaps)
+    /// What an edge could not deliver and never will: the newest of it.
+    pub async fn gaps(&self, edge: &str) -> Result<Gaps> {
+        self.get(format!("{}/{}/gaps", paths::EDGES, encoded(edge)))
+            .await
+    }
+
+    /// The next page of all of it; `after`: what the page before has as `next`.
+    pub async fn gaps_page(&self, edge: &str, after: Option<&str>) -> Result<GapsPage> {
+        let after = after.map_or(String::new(), |place| format!("?after={}", encoded(place)));
+        let edge = encoded(edge);
+        self.get(format!("{}/{edge}/gaps/all{after}", paths::EDGES))
+            .await
     }
 
     /// Asks an edge how it is; what it said last when it is not connected.

@@ -1,14 +1,17 @@
 //! `towline describe edge|stream NAME`.
 
-use admin_api::{EdgeLane, FencingEvent, Gap, Partition};
+use admin_api::{EdgeLane, FencingEvent, Gap, GapTotals, Partition};
 use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
 
 use crate::client::Admin;
 use crate::get::state;
-use crate::output::{self, Output, Row, ago, or_dash, pairs, size, utc};
+use crate::output::{self, Output, Pages, Row, ago, or_dash, pairs, plural, size, utc};
 use crate::queue;
+
+/// Gaps in the description of an edge.
+const NEWEST_GAPS: usize = 20;
 
 /// Show everything that is known of one thing.
 #[derive(Subcommand)]
@@ -16,6 +19,12 @@ pub enum Describe {
     /// An edge: its link, its certificate, its lanes and what waits in them, gaps, and copies of it that were refused.
     Edge {
         name: String,
+        /// Every gap that stream _gaps has of it, the oldest first, instead of the description.
+        #[arg(long)]
+        gaps: bool,
+        /// How to print the gaps.
+        #[arg(short, long, value_enum, default_value_t = Output::Table, requires = "gaps")]
+        output: Output,
         /// Everything, for scripts.
         #[arg(long)]
         json: bool,
@@ -27,7 +36,13 @@ pub enum Describe {
 impl Describe {
     pub async fn run(self, admin: &Admin) -> Result<()> {
         match self {
-            Describe::Edge { name, json } => edge(admin, &name, json).await,
+            Describe::Edge {
+                name,
+                gaps: true,
+                output,
+                json,
+            } => all_gaps(admin, &name, if json { Output::Json } else { output }).await,
+            Describe::Edge { name, json, .. } => edge(admin, &name, json).await,
             Describe::Stream { name } => stream(admin, &name).await,
         }
     }
@@ -38,8 +53,8 @@ async fn edge(admin: &Admin, name: &str, json: bool) -> Result<()> {
     let asked = admin.queue(name).await?;
     let gaps = admin.gaps(name).await?;
     if json {
-        let all = serde_json::json!({ "edge": asked.edge, "gaps": gaps, "live": asked.status,
-            "live_ms": asked.asked_ms, "stale": asked.stale });
+        let all = serde_json::json!({ "edge": asked.edge, "gaps": gaps.gaps, "gap_totals": gaps.totals,
+            "live": asked.status, "live_ms": asked.asked_ms, "stale": asked.stale });
         println!("{}", serde_json::to_string_pretty(&all)?);
         return Ok(());
     }
@@ -70,9 +85,27 @@ async fn edge(admin: &Admin, name: &str, json: bool) -> Result<()> {
         output::print(&edge.fenced, Output::Table)?;
         println!("If one of them is to go on instead, enrol it again with a new token.");
     }
-    if !gaps.is_empty() {
-        println!("Gaps (entries that will never come; all of them are in stream _gaps):");
-        output::print(&gaps, Output::Table)?;
+    if !gaps.gaps.is_empty() {
+        let GapTotals {
+            ranges,
+            records,
+            bytes,
+        } = gaps.totals;
+        let (ranges, records) = (plural(ranges, "range"), plural(records, "message"));
+        println!(
+            "Gaps (entries that will never come): {ranges}, {records}, {}",
+            size(bytes)
+        );
+        let mut newest = gaps.gaps;
+        newest.sort_by_key(|gap| gap.received_ms);
+        newest.drain(..newest.len().saturating_sub(NEWEST_GAPS));
+        if (newest.len() as u64) < gaps.totals.ranges {
+            println!(
+                "The newest {}; `towline describe edge {name} --gaps` shows all:",
+                newest.len()
+            );
+        }
+        output::print(&newest, Output::Table)?;
     }
     match (&asked.status, &asked.stale) {
         (Some(status), stale) => {
@@ -89,6 +122,33 @@ async fn edge(admin: &Admin, name: &str, json: bool) -> Result<()> {
         }
         (None, None) => Ok(()),
     }
+}
+
+/// From the stream, a page at a time.
+async fn all_gaps(admin: &Admin, name: &str, output: Output) -> Result<()> {
+    let mut pages = Pages::<Gap>::new(output);
+    let (mut after, mut gone, mut damaged) = (None, 0, 0);
+    loop {
+        let page = admin.gaps_page(name, after.as_deref()).await?;
+        print!("{}", pages.add(&page.gaps)?);
+        gone += page.gone;
+        damaged += page.damaged;
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    print!("{}", pages.end());
+    // Beside the list, which may be read by a script.
+    let told = |count, what: &str| {
+        if count > 0 {
+            let records = plural(count, "record");
+            eprintln!("towline: {records} of stream _gaps {what}, of this edge or of others");
+        }
+    };
+    told(gone, "went by its retention or were deleted");
+    told(damaged, "cannot be read: they are damaged");
+    Ok(())
 }
 
 impl Row for EdgeLane {
@@ -141,7 +201,7 @@ impl Row for Gap {
     const COLUMNS: &'static [&'static str] = &[
         "LANE", "FIRST", "LAST", "HEARD", "REASON", "MESSAGES", "FROM", "TO",
     ];
-    const WIDE: &'static [&'static str] = &[];
+    const WIDE: &'static [&'static str] = &["BYTES", "HEARD AT", "PRODUCER"];
 
     fn cells(&self) -> Vec<String> {
         let field = |name: &str| match &self.report[name] {
@@ -159,6 +219,9 @@ impl Row for Gap {
             field("records"),
             time("first_time_ms"),
             time("last_time_ms"),
+            field("bytes"),
+            utc(self.received_ms),
+            self.producer_id.to_string(),
         ]
     }
 }

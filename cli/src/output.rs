@@ -1,5 +1,7 @@
 //! `-o table|wide|json|yaml`: one way to print a list for all commands.
 
+use std::marker::PhantomData;
+
 use anyhow::Result;
 use clap::ValueEnum;
 use serde::Serialize;
@@ -34,41 +36,88 @@ pub fn print<T: Row>(rows: &[T], output: Output) -> Result<()> {
 
 /// A list in the wanted form.
 pub fn render<T: Row>(rows: &[T], output: Output) -> Result<String> {
-    Ok(match output {
-        Output::Json => serde_json::to_string_pretty(rows)? + "\n",
-        Output::Yaml => serde_yaml_ng::to_string(rows)?,
-        Output::Table => table(T::COLUMNS.to_vec(), rows),
-        Output::Wide => table([T::COLUMNS, T::WIDE].concat(), rows),
-    })
+    let mut pages = Pages::new(output);
+    Ok(pages.add(rows)? + &pages.end())
 }
 
-fn table<T: Row>(columns: Vec<&str>, rows: &[T]) -> String {
-    let mut lines: Vec<Vec<String>> = vec![columns.iter().map(|c| (*c).to_owned()).collect()];
-    for row in rows {
-        let mut cells = row.cells();
-        cells.truncate(columns.len());
-        lines.push(cells);
+/// A list that comes in pages, of which one at a time is in memory.
+pub struct Pages<T> {
+    output: Output,
+    /// Of the columns of a table so far. Empty: nothing was printed yet.
+    widths: Vec<usize>,
+    begun: bool,
+    rows: PhantomData<T>,
+}
+
+impl<T: Row> Pages<T> {
+    pub fn new(output: Output) -> Pages<T> {
+        Pages {
+            output,
+            widths: Vec::new(),
+            begun: false,
+            rows: PhantomData,
+        }
     }
-    let widths: Vec<usize> = (0..columns.len())
-        .map(|column| {
-            lines
-                .iter()
-                .map(|line| line[column].chars().count())
-                .max()
-                .unwrap_or(0)
+
+    /// The text of the next page.
+    pub fn add(&mut self, rows: &[T]) -> Result<String> {
+        if rows.is_empty() {
+            return Ok(String::new());
+        }
+        let is_first = !std::mem::replace(&mut self.begun, true);
+        Ok(match self.output {
+            Output::Json => {
+                // Without the end of the list, which may go on.
+                let list = serde_json::to_string_pretty(rows)?;
+                let list = list.trim_end_matches(']').trim_end();
+                match is_first {
+                    true => list.to_owned(),
+                    false => format!(",{}", list.trim_start_matches('[')),
+                }
+            }
+            Output::Yaml => serde_yaml_ng::to_string(rows)?,
+            Output::Table | Output::Wide => self.lines(rows, is_first),
         })
-        .collect();
-    let mut text = String::new();
-    for line in lines {
-        let padded: Vec<String> = line
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        text.push_str(padded.join("  ").trim_end());
-        text.push('\n');
     }
-    text
+
+    /// What follows the last page.
+    pub fn end(mut self) -> String {
+        match (self.output, self.begun) {
+            (Output::Json, true) => "\n]\n".to_owned(),
+            (Output::Json | Output::Yaml, false) => "[]\n".to_owned(),
+            (Output::Table | Output::Wide, false) => self.lines(&[], true),
+            (_, true) => String::new(),
+        }
+    }
+
+    /// Columns are as wide as they are on this page, and not narrower than on the one before.
+    fn lines(&mut self, rows: &[T], head: bool) -> String {
+        let columns = match self.output {
+            Output::Wide => [T::COLUMNS, T::WIDE].concat(),
+            _ => T::COLUMNS.to_vec(),
+        };
+        let mut lines = Vec::new();
+        if head {
+            lines.push(columns.iter().map(|c| (*c).to_owned()).collect());
+        }
+        lines.extend(rows.iter().map(T::cells));
+        self.widths.resize(columns.len(), 0);
+        for line in &lines {
+            for (width, cell) in self.widths.iter_mut().zip(line) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        let mut text = String::new();
+        for line in lines {
+            let padded = line.iter().zip(&self.widths);
+            let padded: Vec<String> = padded
+                .map(|(cell, width)| format!("{cell:<width$}"))
+                .collect();
+            text.push_str(padded.join("  ").trim_end());
+            text.push('\n');
+        }
+        text
+    }
 }
 
 /// Milliseconds since 1970 as "12s ago", or "-".
@@ -200,6 +249,20 @@ mod tests {
             render(&things[..1], Output::Yaml).unwrap(),
             "- name: a\n  size: 1\n"
         );
+    }
+
+    #[test]
+    fn a_list_in_pages_is_the_list() {
+        let thing = |name, size| Thing { name, size };
+        let all = [thing("]", 1), thing("longer", 22), thing("c", 3)];
+        for output in [Output::Table, Output::Wide, Output::Json, Output::Yaml] {
+            let mut pages = Pages::new(output);
+            let mut text = pages.add(&[]).unwrap();
+            for page in [&all[..2], &[], &all[2..]] {
+                text += &pages.add(page).unwrap();
+            }
+            assert_eq!(text + &pages.end(), render(&all, output).unwrap());
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@ import json
 import time
 import uuid
 
+import confluent_kafka
+import confluent_kafka.admin
 import paho.mqtt.client as mqtt
 import pytest
 from daemons import Core, Edge, Link, wait_until
@@ -232,3 +234,71 @@ def test_a_bad_token_is_said_clearly_and_the_edge_lives(core, tmp_path, kind):
     device.close()
     assert edge.name not in [e["name"] for e in core.cli_json("get", "edges")]
     edge.stop()
+
+
+def damage_on_disk(edge, payloads):
+    """Flips a bit in each of the messages in the outbox of an edge that is stopped."""
+    files = {path: bytearray(path.read_bytes()) for path in (edge.data / "store" / "outbox").rglob("*") if path.is_file()}
+    for payload in payloads:
+        (at,) = [(data, data.find(payload)) for data in files.values() if payload in data]
+        at[0][at[1]] ^= 1
+    for path, data in files.items():
+        path.write_bytes(data)
+
+
+@pytest.mark.every_edge
+def test_every_range_that_is_missing_is_shown(tmp_path):
+    """More of them than the core keeps beside the stream, and those of another edge in the same stream."""
+    core = Core(tmp_path / "core").start()
+    link = Link(core.address("sync"))
+    missing = {"edge-1": range(1, 601, 2), "edge-10": range(1, 7, 2)}
+    edges = [Edge(tmp_path / name, link.address, core.token(), name=name).start() for name in missing]
+    for edge in edges:
+        edge.wait_connected()
+    link.cut()
+    for edge in edges:
+        device = Client(edge.port("mqtt"))
+        # One by one, so that each is an entry of its own.
+        for n in range(missing[edge.name].stop + 10):
+            device.publish("ranges/a", f"{edge.name} {n:04}.")
+        device.close()
+        edge.stop()
+        damage_on_disk(edge, [f"{edge.name} {n:04}.".encode() for n in missing[edge.name]])
+        edge.start()
+    link.restore()
+    for edge in edges:
+        edge.wait_connected(60)
+        edge.wait_drained()
+    there = {value.decode() for value in read_stream(core, "ranges", 610 - 300 + 17 - 3)}
+    assert there == {f"{name} {n:04}." for name in missing for n in range(missing[name].stop + 10) if n not in missing[name]}
+
+    def every_gap(name):
+        gaps = core.cli_json("describe", "edge", name, "--gaps")
+        assert {(gap["name"], gap["report"]["reason"], gap["report"]["records"]) for gap in gaps} == {("data", "damaged", 1)}
+        assert [gap["received_ms"] for gap in gaps] == sorted(gap["received_ms"] for gap in gaps)
+        return [gap["first"] for gap in gaps]
+
+    firsts = every_gap("edge-1")
+    assert firsts == list(range(firsts[0], firsts[0] + 600, 2))
+    assert len(every_gap("edge-10")) == 3
+    table = core.cli("describe", "edge", "edge-1", "--gaps").stdout.splitlines()
+    assert table[0].startswith("LANE") and len(table) == 301, table[:3]
+    described = core.cli("describe", "edge", "edge-1").stdout
+    assert "Gaps (entries that will never come): 300 ranges, 300 messages" in described, described
+    assert "The newest 20; `towline describe edge edge-1 --gaps` shows all" in described
+    assert described.count("damaged") == 20
+    assert "--gaps" not in core.cli("describe", "edge", "edge-10").stdout
+    everything = json.loads(core.cli("describe", "edge", "edge-1", "--json").stdout)
+    assert (len(everything["gaps"]), everything["gap_totals"]["ranges"]) == (256, 300)
+
+    # What somebody deletes from the stream is not shown any more, and that is said.
+    kafka = confluent_kafka.admin.AdminClient({"bootstrap.servers": core.address("kafka")})
+    gaps = confluent_kafka.TopicPartition("_gaps", 0, 100)
+    for future in kafka.delete_records([gaps]).values():
+        future.result(30)
+    left = [core.cli("describe", "edge", name, "--gaps", "-o", "json") for name in missing]
+    assert sum(len(json.loads(done.stdout)) for done in left) == 203
+    assert all("100 records of stream _gaps" in done.stderr for done in left), left[0].stderr
+    for edge in edges:
+        edge.stop()
+    core.stop()

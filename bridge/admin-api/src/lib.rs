@@ -12,6 +12,7 @@
 //! | `GET /v1/edges[?selector=site=a,env!=test]` | | [`Edges`] |
 //! | `GET /v1/edges/{name}` | | [`Edge`] |
 //! | `GET /v1/edges/{name}/gaps` | | [`Gaps`] |
+//! | `GET /v1/edges/{name}/gaps/all[?after=PLACE]` | | [`GapsPage`] |
 //! | `GET /v1/edges/{name}/queue` | | [`Queue`]: asks the edge, which takes about a second |
 //! | `GET /v1/edges/{name}/queue/peek[?lane=NAME&count=N]` | | [`Peeked`]; 503 when the edge is not connected |
 //! | `GET /v1/fleet[?selector=...&live=N]` | | [`Fleet`]; asks the first N connected edges |
@@ -75,8 +76,8 @@ pub use mqtt::{
 };
 pub use node::{Node, Nodes};
 pub use queue::{
-    EdgeLane, FencingEvent, Fleet, FleetEdge, Gap, Gaps, Peek, Peeked, PeekedMessage, Queue,
-    QueueLane, QueueLink, QueueStatus, Wear,
+    EdgeLane, FencingEvent, Fleet, FleetEdge, Gap, GapTotals, Gaps, GapsPage, Peek, Peeked,
+    PeekedMessage, Queue, QueueLane, QueueLink, QueueStatus, Wear,
 };
 pub use selector::{Selector, SelectorError};
 pub use status::{EdgeCounts, Status};

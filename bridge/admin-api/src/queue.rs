@@ -181,6 +181,9 @@ pub struct FencingEvent {
 pub struct Gap {
     pub lane: u8,
     pub name: String,
+    /// A replaced disk has another one, and numbers its entries from the beginning again.
+    #[serde(default)]
+    pub producer_id: i64,
     pub first: u64,
     pub last: u64,
     pub received_ms: i64,
@@ -201,8 +204,35 @@ pub struct EdgeLane {
     pub last_frame: Option<u64>,
 }
 
-/// Reply to `GET /v1/edges/{name}/gaps`, by lane and place.
+/// Reply to `GET /v1/edges/{name}/gaps`: the newest, by lane and place.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Gaps {
     pub gaps: Vec<Gap>,
+    #[serde(default)]
+    pub totals: GapTotals,
+}
+
+/// Of all gaps that an edge ever reported, also of those that are not listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GapTotals {
+    pub ranges: u64,
+    /// Messages in them, as far as the edge knew.
+    pub records: u64,
+    pub bytes: u64,
+}
+
+/// Reply to `GET /v1/edges/{name}/gaps/all`: a page of every gap that stream `_gaps` has of the edge, in the order in which the core heard of them.
+/// A page may be empty and not be the last.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GapsPage {
+    pub gaps: Vec<Gap>,
+    /// What to ask the next page with, as `after`; none: that was all.
+    #[serde(default)]
+    pub next: Option<String>,
+    /// Records that this page would have come to, and that are not in the stream any more: of this edge or of others.
+    #[serde(default)]
+    pub gone: u64,
+    /// The same of records that are damaged.
+    #[serde(default)]
+    pub damaged: u64,
 }

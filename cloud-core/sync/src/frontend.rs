@@ -11,7 +11,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::authority::{Authority, AuthorityError};
 use crate::dictionaries::Dictionaries;
-use crate::handle_gap::{self, Gap};
+use crate::gap_reports::{self, GapsError, GapsPage};
+use crate::handle_gap::{self, Gap, GapTotals};
 use crate::metrics::Metrics;
 use crate::pacing::Pacing;
 use crate::queries::QueryError;
@@ -71,6 +72,21 @@ impl SyncFrontend {
     /// Ranges of the edge's lanes that will never come, by lane and place; the newest of them where there are many.
     pub fn edge_gaps(&self, name: &str) -> Vec<Gap> {
         handle_gap::gaps(&self.sync.ctx, name)
+    }
+
+    /// Of all gaps that the edge ever reported.
+    pub fn edge_gap_totals(&self, name: &str) -> GapTotals {
+        handle_gap::totals(&self.sync.ctx, name)
+    }
+
+    /// The next page of every gap that stream `_gaps` has of the edge. `after`: what the page before gave as its `next`.
+    pub async fn edge_gaps_page(
+        &self,
+        name: &str,
+        after: Option<&str>,
+    ) -> Result<GapsPage, GapsError> {
+        let namespace = self.sync.registry.namespace();
+        gap_reports::page(&self.sync.ctx, namespace, name, after).await
     }
 
     /// Asks an edge for its `status`; the answer is kept as the last known one.

@@ -3,7 +3,9 @@
 
 use frontend::Context;
 use kernel::{Command, Entry, Outcome, SequenceRule};
-use record::{BatchBuilder, NewRecord, StreamAddress, StreamName, partition_for_key};
+use record::{
+    AddressError, BatchBuilder, Namespace, NewRecord, StreamAddress, StreamName, partition_for_key,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sync_quic::{GapFrame, Hello, RefuseCode};
@@ -15,8 +17,10 @@ use crate::time::now_ms;
 
 /// The kernel table. Key: `EDGE/LANE/FIRST`, numbers with leading zeros. Value: JSON of [`Gap`].
 const TABLE: &str = "sync.gaps";
+/// The kernel table of what all gaps of an edge make up. Key: `EDGE`. Value: JSON of [`GapTotals`].
+const TOTALS: &str = "sync.gap_totals";
 /// The stream of all reports, keyed `EDGE/LANE`.
-pub(crate) const STREAM: &str = "_gaps";
+const STREAM: &str = "_gaps";
 
 /// Entries of an edge's lane that will never come.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +38,61 @@ pub struct Gap {
     pub received_ms: i64,
     /// What the edge says: what became of what.
     pub report: Value,
+}
+
+/// Of all gaps that an edge ever reported, also of those whose rows and records are gone.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GapTotals {
+    pub ranges: u64,
+    /// Messages in them, as far as the edge knew.
+    pub records: u64,
+    pub bytes: u64,
+}
+
+impl GapTotals {
+    fn of(gap: &Gap) -> GapTotals {
+        let count = |name: &str| gap.report[name].as_u64().unwrap_or(0);
+        GapTotals {
+            ranges: 1,
+            records: count("records"),
+            bytes: count("bytes"),
+        }
+    }
+
+    fn and(self, more: GapTotals) -> GapTotals {
+        GapTotals {
+            ranges: self.ranges.saturating_add(more.ranges),
+            records: self.records.saturating_add(more.records),
+            bytes: self.bytes.saturating_add(more.bytes),
+        }
+    }
+
+    fn without(self, less: GapTotals) -> GapTotals {
+        GapTotals {
+            ranges: self.ranges.saturating_sub(less.ranges),
+            records: self.records.saturating_sub(less.records),
+            bytes: self.bytes.saturating_sub(less.bytes),
+        }
+    }
+}
+
+pub(crate) fn totals(ctx: &Context, edge: &str) -> GapTotals {
+    let row = ctx.kernel.table_get(TOTALS, edge.as_bytes());
+    let known = row.and_then(|row| serde_json::from_slice(&row).ok());
+    // The gaps of a log that was written before there were totals.
+    known.unwrap_or_else(|| {
+        let kept = gaps(ctx, edge);
+        let each = kept.iter().map(GapTotals::of);
+        each.fold(GapTotals::default(), GapTotals::and)
+    })
+}
+
+/// The stream of all reports, in a namespace.
+pub(crate) fn reports(namespace: &Namespace) -> Result<StreamAddress, AddressError> {
+    Ok(StreamAddress::new(
+        namespace.clone(),
+        StreamName::new(STREAM)?,
+    ))
 }
 
 /// The gaps that are kept of an edge, by lane and place.
@@ -75,13 +134,13 @@ pub(crate) async fn handle<'a>(served: Served<'a>, frame: &GapFrame) -> Result<W
         }
     }
     let known = sync.ctx.kernel.table_get(TABLE, key.as_bytes());
-    let known = known.and_then(|row| serde_json::from_slice::<Gap>(&row).ok());
+    let known = known
+        .and_then(|row| serde_json::from_slice::<Gap>(&row).ok())
+        .filter(|known| known.producer_id == gap.producer_id);
     // The same first entry and a later last one: the gap has grown before the edge heard that it is known.
-    let is_new =
-        known.is_none_or(|known| known.last < gap.last || known.producer_id != gap.producer_id);
-    if is_new {
+    if known.as_ref().is_none_or(|known| known.last < gap.last) {
         tracing::warn!(edge = %hello.edge, lane = %gap.name, first = gap.first, last = gap.last, report = %gap.report, "entries of an edge will never come");
-        report(served, &mut entry, &gap, key).await?;
+        report(served, &mut entry, &gap, key, known.as_ref()).await?;
     }
     let write = sync.ctx.kernel.write(entry);
     let result = match write.await {
@@ -120,18 +179,22 @@ fn read(hello: &Hello, frame: &GapFrame) -> Gap {
     }
 }
 
-/// Adds the row and the record of a gap to an entry.
+/// Adds the row and the record of a gap to an entry. `known`: the same gap before it has grown.
 async fn report(
     served: Served<'_>,
     entry: &mut Entry,
     gap: &Gap,
     key: String,
+    known: Option<&Gap>,
 ) -> Result<(), Refusal> {
     let Served { sync, hello, .. } = served;
     let unavailable = |error: &dyn std::fmt::Display| Refusal::new(RefuseCode::Unavailable, error);
     let json = serde_json::to_vec(gap).map_err(|error| unavailable(&error))?;
-    let name = StreamName::new(STREAM).map_err(|error| unavailable(&error))?;
-    let address = StreamAddress::new(sync.registry.namespace().clone(), name);
+    let before = known.map(GapTotals::of).unwrap_or_default();
+    let totals = totals(&sync.ctx, &hello.edge).without(before);
+    let totals = serde_json::to_vec(&totals.and(GapTotals::of(gap)));
+    let totals = totals.map_err(|error| unavailable(&error))?;
+    let address = reports(sync.registry.namespace()).map_err(|error| unavailable(&error))?;
     // Made even where clients may not make streams: it is the core's own.
     let stream = sync
         .ctx
@@ -162,10 +225,12 @@ async fn report(
         batch,
         rule: SequenceRule::None,
     });
-    let rows = sync
+    let mut rows = sync
         .ctx
         .kernel
         .table_scan(TABLE, format!("{}/", hello.edge).as_bytes());
+    // The row that is replaced makes its own room.
+    rows.retain(|(row, _)| *row != key.as_bytes());
     let over = (rows.len() + 1).saturating_sub(limits::MAX_GAPS_KEPT);
     if over > 0 {
         let mut by_age: Vec<(i64, _)> = rows
@@ -187,6 +252,11 @@ async fn report(
         table: TABLE.into(),
         key: key.into(),
         value: json.into(),
+    });
+    entry.push(Command::TablePut {
+        table: TOTALS.into(),
+        key: hello.edge.clone().into(),
+        value: totals.into(),
     });
     Ok(())
 }

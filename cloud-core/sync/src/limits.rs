@@ -10,6 +10,10 @@ pub const MAX_RETIRED_IDS: usize = 64;
 pub const MAX_FENCING_EVENTS: usize = 16;
 /// Gaps kept with an edge in table `sync.gaps`; the oldest is forgotten first. Stream `_gaps` has all of them.
 pub const MAX_GAPS_KEPT: usize = 256;
+/// Bytes of stream `_gaps` looked through for one page of an edge's gaps, over all partitions.
+pub const GAPS_READ_BYTES: usize = 1024 * 1024;
+/// The same of each partition, at least.
+pub const GAPS_READ_OF_EACH: usize = 16 * 1024;
 /// Hellos between arrival and answer; more are asked to come back later.
 pub const MAX_HELLOS_WAITING: usize = 512;
 /// Edges connected at once; more are asked to come back later.

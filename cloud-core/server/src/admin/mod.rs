@@ -100,6 +100,10 @@ fn router(admin: Arc<Admin>) -> Router {
             get(queues::gaps),
         )
         .route(
+            &format!("{}/{{name}}/gaps/all", paths::EDGES),
+            get(queues::all_gaps),
+        )
+        .route(
             &format!("{}/{{name}}/queue", paths::EDGES),
             get(queues::queue),
         )

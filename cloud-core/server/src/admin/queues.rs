@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use admin_api::{Fleet, FleetEdge, Gap, Gaps, Peek, Peeked, Queue, QueueStatus, Selector};
+use admin_api::{
+    Fleet, FleetEdge, Gap, GapTotals, Gaps, GapsPage, Peek, Peeked, Queue, QueueStatus, Selector,
+};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use cloud_sync::{QueryError, SyncFrontend};
+use cloud_sync::{GapsError, QueryError, SyncFrontend};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
@@ -28,16 +30,53 @@ pub async fn gaps(
 ) -> Result<Json<Gaps>, Refusal> {
     let sync = sync(&admin)?;
     find(sync, &name)?;
-    let gaps = sync.edge_gaps(&name).into_iter().map(|gap| Gap {
+    let totals = sync.edge_gap_totals(&name);
+    Ok(Json(Gaps {
+        gaps: sync.edge_gaps(&name).into_iter().map(gap).collect(),
+        totals: GapTotals {
+            ranges: totals.ranges,
+            records: totals.records,
+            bytes: totals.bytes,
+        },
+    }))
+}
+
+fn gap(gap: cloud_sync::Gap) -> Gap {
+    Gap {
         lane: gap.lane,
         name: gap.name,
+        producer_id: gap.producer_id,
         first: gap.first,
         last: gap.last,
         received_ms: gap.received_ms,
         report: gap.report,
-    });
-    Ok(Json(Gaps {
-        gaps: gaps.collect(),
+    }
+}
+
+#[derive(Deserialize)]
+pub struct GapsQuery {
+    after: Option<String>,
+}
+
+/// `GET /v1/edges/{name}/gaps/all`
+pub async fn all_gaps(
+    State(admin): State<Arc<Admin>>,
+    Path(name): Path<String>,
+    query: Result<Query<GapsQuery>, QueryRejection>,
+) -> Result<Json<GapsPage>, Refusal> {
+    let Query(GapsQuery { after }) = query?;
+    let sync = sync(&admin)?;
+    find(sync, &name)?;
+    let page = sync.edge_gaps_page(&name, after.as_deref()).await;
+    let page = page.map_err(|error| match &error {
+        GapsError::Place => Refusal::invalid(error.to_string(), "begin again without `after`"),
+        GapsError::Read(_) => Refusal::unavailable(error.to_string(), "try again"),
+    })?;
+    Ok(Json(GapsPage {
+        gaps: page.gaps.into_iter().map(gap).collect(),
+        next: page.next,
+        gone: page.gone,
+        damaged: page.damaged,
     }))
 }
 

@@ -1,5 +1,8 @@
 //! Entries that will never come: said once, readable by everybody, and nothing after them waits.
 
+use cloud_sync::{Gap, GapsError};
+use kernel::{SequenceRule, StreamSpec};
+use record::{BatchBuilder, partition_for_key};
 use serde_json::{Value, json};
 use sync_quic::{BatchFrame, Connection, Event, Events, GapFrame, Hello, RefuseCode};
 
@@ -160,6 +163,114 @@ async fn what_a_gap_may_not_say_and_what_it_may() {
         (9, 9, "0")
     );
     assert_eq!(kept[0].report["report"], "lost \u{1F4A5}");
+    core.stop().await;
+}
+
+/// Every gap of the edge that the stream has, page by page, with the number of pages and of the records that are gone.
+async fn every_gap(core: &Core, edge: &str) -> (Vec<Gap>, usize, u64) {
+    let (mut gaps, mut pages, mut gone) = (Vec::new(), 0, 0);
+    let mut after = None;
+    loop {
+        let page = core.sync.edge_gaps_page(edge, after.as_deref()).await;
+        let page = page.unwrap();
+        assert_eq!(page.damaged, 0);
+        gaps.extend(page.gaps);
+        pages += 1;
+        gone += page.gone;
+        match page.next {
+            Some(next) => assert_ne!(after.replace(next), after),
+            None => return (gaps, pages, gone),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_gap_of_an_edge_is_in_pages_of_the_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    let core = Core::start(dir.path(), "127.0.0.1:0").await;
+    // Of each partition little is read for a page.
+    let spec = StreamSpec {
+        partitions: 100,
+        ..StreamSpec::default()
+    };
+    let reports = address("_gaps");
+    let made = core.ctx.kernel.create_stream(&reports, spec).await;
+    let stream = made.unwrap();
+    let of_edge = |name: &'static str, producer_id| {
+        let core = &core;
+        async move {
+            let identity = core.enrol(name).await;
+            let lanes = vec![lane(0, "bulk"), lane(3, "alarms")];
+            let hello = Hello {
+                lanes,
+                ..hello(producer_id, 0, 9)
+            };
+            let connected = connect_as(&core.address(), &identity, hello).await;
+            connected.unwrap()
+        }
+    };
+    // The name of one begins with that of the other.
+    let (one, mut events) = of_edge("e1", PRODUCER).await;
+    let (other, mut of_other) = of_edge("e10", PRODUCER + 0x100).await;
+    for n in 1..=300 {
+        one.send_gap(gap(2 * n, 2 * n + 1, 0, &[])).await.unwrap();
+        acknowledged(&mut events, 0, 2 * n).await;
+        if n % 50 == 0 {
+            let alarm = GapFrame {
+                lane: 3,
+                producer_id: PRODUCER + 3,
+                ..gap(n, n + 1, 0, &[])
+            };
+            one.send_gap(alarm).await.unwrap();
+            acknowledged(&mut events, 3, n).await;
+            let theirs = GapFrame {
+                producer_id: PRODUCER + 0x100,
+                ..gap(n, n + 1, 0, &[])
+            };
+            other.send_gap(theirs).await.unwrap();
+            acknowledged(&mut of_other, 0, n).await;
+        }
+    }
+    // Clients can write there.
+    let bulk = stream
+        .id
+        .partition(partition_for_key(Some(b"e1/bulk"), stream.partitions));
+    for odd in [record("e1/bulk", b"not JSON"), record("e1/bulk", b"{}")] {
+        let batch = BatchBuilder::new().with(&odd);
+        let appended = core.ctx.kernel.append(bulk, batch, SequenceRule::None);
+        appended.await.unwrap();
+    }
+
+    let (gaps, pages, gone) = every_gap(&core, "e1").await;
+    assert!(pages > 3, "{pages} pages");
+    assert_eq!(gone, 0);
+    let of_lane = |gaps: &[Gap], name: &str| -> Vec<u64> {
+        let of_lane = gaps.iter().filter(|gap| gap.name == name);
+        of_lane.map(|gap| gap.first).collect()
+    };
+    let all: Vec<u64> = (1..=300).map(|n| 2 * n).collect();
+    assert_eq!(of_lane(&gaps, "bulk"), all);
+    assert_eq!(of_lane(&gaps, "alarms"), [50, 100, 150, 200, 250, 300]);
+    assert!(gaps.is_sorted_by_key(|gap| gap.received_ms));
+    assert_eq!(every_gap(&core, "e10").await.0.len(), 6);
+    assert_eq!(every_gap(&core, "e").await.0.len(), 0);
+    // A few are kept, all are counted, each once, however often it is told.
+    one.send_gap(gap(600, 701, 0, &[])).await.unwrap();
+    acknowledged(&mut events, 0, 700).await;
+    assert_eq!(core.sync.edge_gaps("e1").len(), 256);
+    let totals = core.sync.edge_gap_totals("e1");
+    assert_eq!((totals.ranges, totals.records), (306, 3 * 306));
+
+    // What retention takes is said.
+    core.ctx.kernel.trim(bulk, 100).await.unwrap();
+    let (left, _, gone) = every_gap(&core, "e1").await;
+    assert_eq!((left.len(), gone), (207, 100));
+    assert_eq!(core.sync.edge_gap_totals("e1"), totals);
+    let of_another = format!("{}:1", stream.id.0 + 1);
+    for place in ["", "x", &of_another] {
+        let refused = core.sync.edge_gaps_page("e1", Some(place)).await;
+        assert!(matches!(refused, Err(GapsError::Place)), "{place}");
+    }
     core.stop().await;
 }
 
