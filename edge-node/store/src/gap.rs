@@ -1,6 +1,6 @@
 //! A hole in a lane, and what the core is told of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -220,6 +220,13 @@ impl Gaps {
             gap.first_time = before.first_time;
             gap.records += before.records;
             gap.bytes += before.bytes;
+            // A gap may say nothing of streams that have nothing missing in it. What the earlier one says of them holds until a new epoch begins.
+            if (before.producer_id, before.epoch) == (gap.producer_id, gap.epoch) {
+                let named: HashSet<&StreamName> = gap.sequences.iter().map(|(s, _)| s).collect();
+                let others = before.sequences.iter().filter(|(s, _)| !named.contains(s));
+                let others: Vec<_> = others.cloned().collect();
+                gap.sequences.extend(others);
+            }
         }
         tracing::warn!(
             lane = lane.0,

@@ -274,6 +274,41 @@ async fn a_refused_batch_is_a_gap_in_its_place() {
     }
 }
 
+/// One gap for both, after which both streams go on where they do.
+#[tokio::test]
+async fn refused_batches_of_two_streams_that_follow_one_another_are_one_gap() {
+    for place in Place::both() {
+        let store = place.open();
+        publish_one_by_one(&store, 0..10).await;
+        let all = frames(&store, OUTBOX).await;
+        assert_ne!(all[5].stream, all[6].stream);
+        store.quarantine(&all[5]).unwrap();
+        store.quarantine(&all[6]).unwrap();
+        let mut core = Core::default();
+        core.drain(&store).await;
+        assert_eq!(core.gaps.len(), 1, "{:?}", core.gaps);
+        assert_eq!((core.missing(), core.values.len()), (2, 8));
+    }
+}
+
+/// A gap that the core may know as it was is not made larger: what follows it is told by itself.
+#[tokio::test]
+async fn what_follows_a_gap_that_was_told_is_another() {
+    for place in Place::both() {
+        let store = place.open();
+        publish_one_by_one(&store, 0..10).await;
+        let all = frames(&store, OUTBOX).await;
+        store.quarantine(&all[0]).unwrap();
+        let start = store.uplink(Lane::DEFAULT);
+        let told = store.read_outbox(Lane::DEFAULT, start, 1000).await.unwrap();
+        store.quarantine(&all[1]).unwrap();
+        let mut core = Core::default();
+        core.drain(&store).await;
+        assert_eq!(core.gaps.len(), 2, "{:?}", core.gaps);
+        assert_eq!(told.gap.as_ref(), core.gaps.first());
+    }
+}
+
 #[tokio::test]
 async fn what_is_too_old_goes_but_not_while_its_time_is_not_known() {
     let (place, _, _) = Place::simulated();
