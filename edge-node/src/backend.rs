@@ -435,6 +435,15 @@ impl Backend for EdgeBackend {
         Ok(())
     }
 
+    async fn shared_flush(&self, share: &TopicFilter) -> Result<(), StorageError> {
+        // A group that goes with the process gives nothing to anybody after it.
+        if !self.shares.is_kept(share) {
+            return Ok(());
+        }
+        self.write_shares(None)?;
+        self.store.flush_sessions().await.map_err(failed)
+    }
+
     async fn shared_release(
         &self,
         share: &TopicFilter,

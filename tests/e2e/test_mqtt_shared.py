@@ -24,6 +24,8 @@ class Member:
         self.paho.on_connect = self._on_connect
         self.paho.on_message = lambda _c, _u, message: self.messages.put(message)
         self.paho.on_subscribe = lambda _c, _u, _mid, codes, _p: self.subscribed.put(codes)
+        self.unsubscribed = queue.Queue()
+        self.paho.on_unsubscribe = lambda _c, _u, _mid, codes, _p: self.unsubscribed.put(codes)
         properties = Properties(PacketTypes.CONNECT)
         if stays:
             properties.SessionExpiryInterval = 3600
@@ -38,6 +40,10 @@ class Member:
     def subscribe(self, topic, qos):
         self.paho.subscribe(topic, qos)
         return self.subscribed.get(timeout=WITHIN)
+
+    def unsubscribe(self, topic):
+        self.paho.unsubscribe(topic)
+        self.unsubscribed.get(timeout=WITHIN)
 
     def take(self, ack=True):
         message = self.messages.get(timeout=WITHIN)
@@ -231,6 +237,39 @@ def test_a_group_has_what_came_while_its_members_were_away(broker, how):
     assert member.drain() == []
     member.paho.disconnect()
     member.paho.loop_stop()
+
+
+def test_what_was_sent_at_qos_2_goes_to_nobody_else_after_a_crash(broker):
+    """Of a member whose session is not stored, and of one that has left the group [MQTT-4.8.2-5]."""
+    name, topic = uuid.uuid4().hex, f"shared/{uuid.uuid4().hex}"
+    share = f"$share/g/{topic}"
+    away = Member(broker.port("mqtt"), f"{name}-away")
+    away.subscribe(share, 2)
+    away.die()
+    passing = Member(broker.port("mqtt"), f"{name}-passing", stays=False)
+    passing.subscribe(share, 2)
+    publish(broker, topic, range(5), qos=2)
+    assert [int(passing.take(ack=False).payload) for _ in range(5)] == list(range(5))
+    passing.die()
+    leaver = Member(broker.port("mqtt"), f"{name}-leaver")
+    leaver.subscribe(share, 2)
+    publish(broker, topic, range(5, 10), qos=2)
+    assert [int(leaver.take(ack=False).payload) for _ in range(5)] == list(range(5, 10))
+    leaver.unsubscribe(share)
+    passing = Member(broker.port("mqtt"), f"{name}-passing", stays=False)
+    passing.subscribe(share, 2)
+    publish(broker, topic, range(10, 15), qos=2)
+    assert [int(passing.take(ack=False).payload) for _ in range(5)] == list(range(10, 15))
+    for member in [passing, leaver]:
+        member.paho.loop_stop()
+    restart(broker, "kill")
+    away = Member(broker.port("mqtt"), f"{name}-away")
+    assert away.session_present
+    assert away.drain() == []
+    publish(broker, topic, ["after"], qos=2)
+    assert away.take().payload == b"after"
+    away.paho.disconnect()
+    away.paho.loop_stop()
 
 
 def test_what_a_dead_member_had_and_is_not_stored_goes_to_the_others(broker):

@@ -320,13 +320,23 @@ pub trait Backend: Send + Sync + 'static {
         max_bytes: usize,
     ) -> impl Future<Output = Result<Vec<Taken>, ReadError>> + Send;
 
-    /// The client is done with these: nobody gets them any more. Resolves when that is durable. What the client does not have is ignored.
+    /// The client is done with these: nobody gets them any more. Resolves when that is durable, or, of a host that has
+    /// [`Backend::shared_flush`], will be before a session is saved or deleted after it. What the client does not have is ignored.
     fn shared_settle(
         &self,
         share: &TopicFilter,
         client: &ClientId,
         places: Vec<(FeedId, Position)>,
     ) -> impl Future<Output = Result<(), StorageError>> + Send;
+
+    /// Resolves when what was settled of the group before this call is durable: of a host whose [`Backend::shared_settle`] does not wait for that.
+    fn shared_flush(
+        &self,
+        share: &TopicFilter,
+    ) -> impl Future<Output = Result<(), StorageError>> + Send {
+        let _ = share;
+        std::future::ready(Ok(()))
+    }
 
     /// Gives these back, at once, to their old places; `None` = all that the client has.
     fn shared_release(

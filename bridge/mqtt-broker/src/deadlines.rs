@@ -174,6 +174,7 @@ async fn due<B: Backend>(
 /// Sessions found at start: schedules their wills and ends. Those whose client was connected when the process died count as
 /// disconnected from now on.
 pub(crate) async fn recover<B: Backend>(broker: &Arc<Broker<B>>) -> Result<(), StorageError> {
+    let mut left = Vec::new();
     for (client, saved) in broker.backend.sessions().await? {
         match Session::from_bytes(client.clone(), saved.bytes) {
             Ok(mut session) => {
@@ -181,6 +182,10 @@ pub(crate) async fn recover<B: Backend>(broker: &Arc<Broker<B>>) -> Result<(), S
                     save(broker, &mut session).await?;
                 }
                 shared::join_again(&*broker.backend, &session).await?;
+                let left_behind = shared::left_behind(&session);
+                if !left_behind.is_empty() {
+                    left.push((client.clone(), left_behind));
+                }
                 for filter in session.exclusive() {
                     broker.exclusives.take(filter, &client);
                 }
@@ -191,6 +196,9 @@ pub(crate) async fn recover<B: Backend>(broker: &Arc<Broker<B>>) -> Result<(), S
                 tracing::error!(%client, %error, "a stored session can not be read; it is replaced when the client connects")
             }
         }
+    }
+    for (client, left_behind) in left {
+        shared::keep_left_behind(&*broker.backend, &client, left_behind).await?;
     }
     broker.backend.shared_recovered().await
 }

@@ -3,7 +3,8 @@
 //!
 //! What is written may be older than what members have acknowledged: those messages are given again. It is never older than a stored session of
 //! a member, since the groups are written first. So a QoS 2 message that a member has, or had, goes to nobody else: while it was dealt out, the session
-//! tells; when the session does not tell any more, the group was written without it.
+//! tells; when the session does not tell any more, the group was written without it. Before it is sent to a member whose session is not stored, the group
+//! is written without it as well.
 
 use crate::backend::{
     Backend, ClientId, FeedId, Position, ReadError, SavedSession, SharedMessage, StorageError,
@@ -74,6 +75,11 @@ impl State {
             next: backend.feeds_for(filter).into_iter().collect(),
             ..State::default()
         }
+    }
+
+    /// Is it to be there after a restart?
+    fn is_kept(&self) -> bool {
+        self.members.values().any(|stored| *stored)
     }
 
     /// As a session: where the group goes on to deal out, and what before that is not settled.
@@ -172,8 +178,7 @@ impl MemoryShares {
             let is_new = member.is_some_and(|stored| !std::mem::replace(stored, true));
             // One without members has ended.
             if (is_new || state.moved) && !state.members.is_empty() {
-                let kept = state.members.values().any(|stored| *stored);
-                write(&group.share, state.to_saved(), kept)?;
+                write(&group.share, state.to_saved(), state.is_kept())?;
                 state.moved = false;
             }
         }
@@ -305,6 +310,12 @@ impl MemoryShares {
         groups.remove(share);
         // Still locked: one that begins now is another.
         end()
+    }
+
+    /// Is it there after a restart?
+    pub fn is_kept(&self, share: &TopicFilter) -> bool {
+        let group = self.group(share);
+        group.is_some_and(|group| group.state.lock().is_kept())
     }
 
     pub fn is_there(&self, share: &TopicFilter) -> bool {

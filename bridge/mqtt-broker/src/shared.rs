@@ -9,7 +9,7 @@ use crate::limits;
 use crate::running::Running;
 use futures_util::future::BoxFuture;
 use mqtt_codec::{QoS, TopicFilter};
-use mqtt_session::{Offer, Session, SharedPlace};
+use mqtt_session::{Offer, Session, SharedPlace, ToSettle};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -119,10 +119,10 @@ impl<B: Backend> SharedDelivery<B> {
     pub fn begin(&mut self, session: &mut Session, can_send: bool) {
         if !self.settling {
             // One at a time: what is done with meanwhile goes together.
-            let places = session.begin_settling();
-            if !places.is_empty() {
+            let to_settle = session.begin_settling();
+            if !to_settle.places.is_empty() {
                 self.settling = true;
-                self.work.push(self.settle(places));
+                self.work.push(self.settle(to_settle));
             }
         }
         let room = session.send_room();
@@ -149,16 +149,20 @@ impl<B: Backend> SharedDelivery<B> {
         }
     }
 
-    fn settle(&self, places: Vec<SharedPlace>) -> BoxFuture<'static, Done> {
+    fn settle(&self, to_settle: ToSettle) -> BoxFuture<'static, Done> {
         let (backend, client) = (self.backend.clone(), self.client.clone());
+        let ToSettle { places, is_awaited } = to_settle;
         Box::pin(async move {
-            let mut result = Ok(());
-            for (share, of_share) in by_share(&places) {
-                result = backend.shared_settle(&share, &client, of_share).await;
-                if result.is_err() {
-                    break;
+            let settle = async {
+                for (share, of_share) in by_share(&places) {
+                    backend.shared_settle(&share, &client, of_share).await?;
+                    if is_awaited {
+                        backend.shared_flush(&share).await?;
+                    }
                 }
-            }
+                Ok(())
+            };
+            let result = settle.await;
             Done::Settled { places, result }
         })
     }
@@ -220,7 +224,7 @@ impl<B: Backend> SharedDelivery<B> {
             self.done(done, session)?;
         }
         let left = session.begin_settling();
-        if !left.is_empty() {
+        if !left.places.is_empty() {
             let done = self.settle(left).await;
             self.done(done, session)?;
         }
@@ -246,6 +250,30 @@ pub(crate) async fn join_again<B: Backend>(
         backend
             .shared_join(share, session.client_id(), holds)
             .await?;
+    }
+    Ok(())
+}
+
+/// What a session has of groups that it has left: sent before, and still its client's to acknowledge.
+pub(crate) fn left_behind(session: &Session) -> Vec<(TopicFilter, Vec<(FeedId, Position)>)> {
+    let shares = session.shares().into_iter();
+    let left = shares.filter(|share| !session.is_member(share));
+    left.map(|share| {
+        let holds = session.holds(&share);
+        (share, holds)
+    })
+    .collect()
+}
+
+/// Nobody else gets that after a restart, either. To be called when all members are there again: a group without any ends here.
+pub(crate) async fn keep_left_behind<B: Backend>(
+    backend: &B,
+    client: &ClientId,
+    left: Vec<(TopicFilter, Vec<(FeedId, Position)>)>,
+) -> Result<(), StorageError> {
+    for (share, holds) in left {
+        backend.shared_join(&share, client, holds).await?;
+        backend.shared_leave(&share, client).await?;
     }
     Ok(())
 }

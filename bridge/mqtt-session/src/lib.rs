@@ -39,7 +39,7 @@ pub use limits::Limits;
 pub use message::{ClientId, Expiry, Message, MessageProperties};
 pub use outbound::Offer;
 pub use session::{PendingWill, Session};
-pub use shared::{SharedPlace, SharedSubscription};
+pub use shared::{SharedPlace, SharedSubscription, ToSettle};
 pub use shared_message::SharedMessage;
 pub use state_bytes::StateError;
 pub use subscriptions::{Match, Subscription, Subscriptions};

@@ -1,6 +1,7 @@
 //! Messages to the client: matched, given a packet id, sent, and sent again after a reconnect [MQTT-4.4.0-1].
 
 use crate::in_flight::{Awaiting, InFlight, Source};
+use crate::session::After;
 use crate::subscriptions::Match;
 use crate::{Delivery, FeedId, Message, OutgoingPublish, Position, Session, SharedMessage};
 use mqtt_codec::{PacketId, QoS, ReasonCode, TopicFilter};
@@ -123,6 +124,17 @@ impl Session {
             self.connection.dropped += 1; // as if it had been sent [MQTT-3.1.2-25]
             return Offer::Passed;
         }
+        let (source, after) = match source {
+            // This session is never saved, so nothing will say that the message was sent: its group has to know, durably, before that [MQTT-4.8.2-5].
+            Source::Shared(place) if qos == QoS::ExactlyOnce && !self.is_persistent() => {
+                self.settle(place, true);
+                (Source::Nowhere(None), After::Settling)
+            }
+            source if source.is_stored() && qos == QoS::ExactlyOnce && self.is_persistent() => {
+                (source, After::Save)
+            }
+            source => (source, After::Nothing),
+        };
         let stored = source.is_stored();
         if qos != QoS::AtMostOnce {
             let packet_id = self.in_flight.allocate();
@@ -144,10 +156,7 @@ impl Session {
             self.connection.dirty |= stored;
         }
         self.put_alias(&mut publish, now_ms);
-        self.deliver(
-            Delivery::Publish(publish),
-            stored && qos == QoS::ExactlyOnce,
-        );
+        self.deliver_after(after, Delivery::Publish(publish));
         Offer::Sent
     }
 

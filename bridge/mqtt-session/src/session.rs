@@ -78,17 +78,30 @@ pub(crate) struct Connection {
     pub next_delivery: u64,
     /// Deliveries below this number are covered by a saved snapshot.
     pub saved_deliveries: u64,
+    /// Deliveries below this number are covered by what the groups are being told, and by what they know durably.
+    pub settling_deliveries: u64,
+    pub settled_deliveries: u64,
     pub dirty: bool,
     /// Messages that were too large for the client or gone when they had to be sent again.
     pub dropped: u64,
     pub gate: Gate,
 }
 
-/// A delivery with its number; `after_save` = it may leave only when the session was saved after it was made.
+/// What has to be durable before a delivery may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    Nothing,
+    /// The session as it was when the delivery was made, or later.
+    Save,
+    /// That its group gives the message to nobody else.
+    Settling,
+}
+
+/// A delivery with its number.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     pub number: u64,
-    pub after_save: bool,
+    pub after: After,
     pub delivery: Delivery,
 }
 
@@ -111,6 +124,8 @@ impl Connection {
             deliveries: VecDeque::new(),
             next_delivery: 0,
             saved_deliveries: 0,
+            settling_deliveries: 0,
+            settled_deliveries: 0,
             dirty: false,
             dropped: 0,
             gate: Gate::default(),
@@ -203,24 +218,36 @@ impl Session {
         }
     }
 
-    /// PUBLISH and PUBREL to the client. `None` also when the next one has to wait for a save: see [`Session::wants_save`].
+    /// PUBLISH and PUBREL to the client. `None` also when the next one has to wait for a save, see [`Session::wants_save`], or for its group,
+    /// see [`Session::begin_settling`].
     pub fn poll_delivery(&mut self) -> Option<Delivery> {
-        let front = self.connection.deliveries.front()?;
-        if front.after_save && front.number >= self.connection.saved_deliveries {
+        if self.next_waits_for() != After::Nothing {
             return None;
         }
-        self.connection
-            .deliveries
-            .pop_front()
-            .map(|waiting| waiting.delivery)
+        let next = self.connection.deliveries.pop_front();
+        next.map(|waiting| waiting.delivery)
     }
 
     /// Is the next delivery held back until the session is saved? QoS 2 of a persistent session: its packet id must
     /// be on disk before the PUBLISH, and PUBREC before the PUBREL, or a kill in between would repeat the message.
     pub fn wants_save(&self) -> bool {
-        self.connection.deliveries.front().is_some_and(|delivery| {
-            delivery.after_save && delivery.number >= self.connection.saved_deliveries
-        })
+        self.next_waits_for() == After::Save
+    }
+
+    fn next_waits_for(&self) -> After {
+        let Some(next) = self.connection.deliveries.front() else {
+            return After::Nothing;
+        };
+        let done = match next.after {
+            After::Nothing => return After::Nothing,
+            After::Save => self.connection.saved_deliveries,
+            After::Settling => self.connection.settled_deliveries,
+        };
+        if next.number < done {
+            After::Nothing
+        } else {
+            next.after
+        }
     }
 
     /// Bytes of the largest packet the client takes.
@@ -239,12 +266,19 @@ impl Session {
     }
 
     pub(crate) fn deliver(&mut self, delivery: Delivery, exactly_once: bool) {
+        let after = match exactly_once && self.is_persistent() {
+            true => After::Save,
+            false => After::Nothing,
+        };
+        self.deliver_after(after, delivery);
+    }
+
+    pub(crate) fn deliver_after(&mut self, after: After, delivery: Delivery) {
         let number = self.connection.next_delivery;
         self.connection.next_delivery += 1;
-        let after_save = exactly_once && self.is_persistent();
         self.connection.deliveries.push_back(Waiting {
             number,
-            after_save,
+            after,
             delivery,
         });
     }

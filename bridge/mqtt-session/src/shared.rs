@@ -36,12 +36,22 @@ pub struct SharedPlace {
     pub at: Position,
 }
 
-/// The client is done with it.
+/// The client is done with it, or nobody else may get it.
 #[derive(Debug)]
 pub(crate) struct Settling {
     pub place: SharedPlace,
+    /// The client is sent it only after that.
+    pub awaited: bool,
     /// The host is telling the group.
     pub begun: bool,
+}
+
+/// What the groups are to be told that nobody is to get any more.
+#[derive(Debug, Default)]
+pub struct ToSettle {
+    pub places: Vec<SharedPlace>,
+    /// Messages wait for it: it has to be durable.
+    pub is_awaited: bool,
 }
 
 impl Session {
@@ -93,7 +103,7 @@ impl Session {
         };
         let (options, matched) = (subscription.options, subscription.matched());
         if message.is_expired(now_ms) {
-            self.settle(place.clone());
+            self.settle(place.clone(), false);
             return Offer::Passed;
         }
         let retain = options.retain_as_published && message.retain;
@@ -102,7 +112,7 @@ impl Session {
         let offer = self.send(message, matched, retain, source, now_ms);
         // QoS 0 is done with when it is handed over.
         if offer == Offer::Passed || (offer == Offer::Sent && qos == QoS::AtMostOnce) {
-            self.settle(place.clone());
+            self.settle(place.clone(), false);
         }
         offer
     }
@@ -142,9 +152,12 @@ impl Session {
         taken
     }
 
-    fn settle(&mut self, place: SharedPlace) {
-        let begun = false;
-        self.settling.push_back(Settling { place, begun });
+    pub(crate) fn settle(&mut self, place: SharedPlace, awaited: bool) {
+        self.settling.push_back(Settling {
+            place,
+            awaited,
+            begun: false,
+        });
     }
 
     /// A delivery has ended, in whatever way: also a refusal by the client ends it for all members [MQTT-4.8.2-6].
@@ -152,23 +165,26 @@ impl Session {
         if let Some(entry) = self.in_flight.remove(packet_id)
             && let Source::Shared(place) = entry.source
         {
-            self.settle(place);
+            self.settle(place, false);
         }
     }
 
-    /// What the client is done with and the groups are to be told of, durably; then call [`Session::settled`]. Until then a saved session
-    /// remembers it: a crash in between gives it to nobody again.
-    pub fn begin_settling(&mut self) -> Vec<SharedPlace> {
-        let new = self.settling.iter_mut().filter(|settling| !settling.begun);
-        new.map(|settling| {
+    /// What the client is done with and the groups are to be told of, durably; then call [`Session::settled`], before this is called again. Until then
+    /// a saved session remembers it: a crash in between gives it to nobody again. Of a session that is not saved also what is QoS 2 and about to be sent.
+    pub fn begin_settling(&mut self) -> ToSettle {
+        let mut to_settle = ToSettle::default();
+        for settling in self.settling.iter_mut().filter(|settling| !settling.begun) {
             settling.begun = true;
-            settling.place.clone()
-        })
-        .collect()
+            to_settle.is_awaited |= settling.awaited;
+            to_settle.places.push(settling.place.clone());
+        }
+        self.connection.settling_deliveries = self.connection.next_delivery;
+        to_settle
     }
 
     /// The groups know it durably.
     pub fn settled(&mut self, places: &[SharedPlace]) {
+        self.connection.settled_deliveries = self.connection.settling_deliveries;
         let places: BTreeSet<&SharedPlace> = places.iter().collect();
         self.settling
             .retain(|settling| !(settling.begun && places.contains(&settling.place)));

@@ -2,7 +2,7 @@
 
 use crate::in_flight::{Awaiting, InFlight, Source};
 use crate::session::PendingWill;
-use crate::shared::{Settling, SharedSubscription};
+use crate::shared::SharedSubscription;
 use crate::subscriptions::Subscription;
 use crate::{ClientId, FeedId, Message, Position, Session, SharedPlace};
 use bytes::{Buf, BufMut, Bytes, BytesMut, TryGetError};
@@ -246,8 +246,7 @@ impl Session {
         }
         for _ in 0..from.try_get_u32()? {
             let place = get_shared_place(from)?;
-            let begun = false;
-            self.settling.push_back(Settling { place, begun });
+            self.settle(place, false);
         }
         for _ in 0..from.try_get_u32()? {
             self.exclusive.insert(get_filter(from)?);

@@ -367,6 +367,44 @@ async fn a_group_goes_on_after_a_restart_and_what_a_stored_session_has_goes_to_n
 }
 
 #[tokio::test]
+async fn what_a_session_has_of_a_group_that_it_has_left_goes_to_nobody_else_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (ClientId::new("a"), ClientId::new("b"));
+    let share = filter("$share/g/t/+");
+    let held: Vec<_>;
+    {
+        let ctx = open(dir.path());
+        let backend = backend(&ctx);
+        backend.shared_join(&share, &a, vec![]).await.unwrap();
+        backend.shared_join(&share, &b, vec![]).await.unwrap();
+        for n in 0..4 {
+            backend
+                .publish(publish("t/1", n.to_string()), None)
+                .await
+                .unwrap();
+        }
+        let taken = backend.shared_take(&share, &a, 2, 1024).await.unwrap();
+        held = taken.iter().map(|m| (m.feed, m.at)).collect();
+        backend.shared_leave(&share, &a).await.unwrap();
+        ctx.kernel.shutdown().await;
+    }
+    let ctx = open(dir.path());
+    let backend = backend(&ctx);
+    backend.shared_join(&share, &b, vec![]).await.unwrap();
+    // As the broker does when all members are there.
+    backend.shared_join(&share, &a, held.clone()).await.unwrap();
+    backend.shared_leave(&share, &a).await.unwrap();
+    backend.shared_recovered().await.unwrap();
+    assert_eq!(taken(&backend, "$share/g/t/+", &b, 100).await, ["2", "3"]);
+    backend
+        .shared_settle(&share, &a, held[..1].to_vec())
+        .await
+        .unwrap();
+    backend.shared_release(&share, &a, None).await.unwrap();
+    assert_eq!(taken(&backend, "$share/g/t/+", &b, 100).await, ["1"]);
+}
+
+#[tokio::test]
 async fn a_group_whose_members_did_not_come_back_is_gone_and_a_new_stream_is_read_from_its_beginning()
  {
     let dir = tempfile::tempdir().unwrap();

@@ -467,6 +467,11 @@ impl Backend for Memory {
         Ok(())
     }
 
+    async fn shared_flush(&self, _: &TopicFilter) -> Result<(), StorageError> {
+        self.write_shares(None);
+        Ok(())
+    }
+
     async fn shared_release(
         &self,
         share: &TopicFilter,

@@ -28,6 +28,11 @@ impl Store {
         Ok(())
     }
 
+    /// Resolves when the sessions that were saved or noted before are durable.
+    pub async fn flush_sessions(&self) -> Result<(), LedgerError> {
+        self.keeper.flush().await
+    }
+
     /// Forgets a session and the unreleased packet ids of the client; resolves when that is durable.
     pub async fn delete_session(&self, client: &str) -> Result<(), LedgerError> {
         let mut rows = vec![Change::Delete {
