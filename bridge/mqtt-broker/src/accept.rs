@@ -5,7 +5,7 @@ use crate::aside;
 use crate::authenticate::{self, Enhanced, Refused, Wire};
 use crate::backend::{Backend, ClientId, ReadError, StorageError};
 use crate::broker::Broker;
-use crate::deadlines::{publish_will, save};
+use crate::deadlines::{self, Rest, publish_will, save};
 use crate::extra::fill;
 use crate::fit::Fit;
 use crate::limits;
@@ -254,14 +254,19 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
     if let Some(session) = &mut stored {
         // What is due and not done yet: the will's delay or the session itself can be over.
         let ended = session.handle_deadline(backend.now_ms());
-        Box::pin(publish_will(broker, &client, ended.will)).await;
-        if !ended.keep || connect.clean_start {
+        let keep = ended.keep;
+        if !keep || connect.clean_start {
             Box::pin(shared::session_ended(&**backend, session))
                 .await
                 .map_err(unavailable)?;
             broker.forget(session);
         }
-        if !ended.keep {
+        if !keep || ended.will.is_some() {
+            Box::pin(deadlines::settle(broker, session, ended))
+                .await
+                .map_err(unavailable)?;
+        }
+        if !keep {
             stored = None;
         }
     }
@@ -289,8 +294,8 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
         tag,
         broker.limits,
     );
-    if ended_will.is_some() {
-        Box::pin(publish_will(broker, &client, ended_will)).await;
+    if let Some(will) = ended_will {
+        Box::pin(publish_will(broker, &client, will, Rest::Nothing)).await;
     }
     if wants_response_information {
         let template = broker.extra.response_topic.as_deref();

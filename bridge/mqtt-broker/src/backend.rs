@@ -167,6 +167,24 @@ pub trait Backend: Send + Sync + 'static {
         futures_util::future::join_all(each)
     }
 
+    /// Publishes the will of a session that is stored, and saves the session without it, or deletes it (`None`). A host that does both in one write
+    /// publishes no will twice: after a crash in between, a session whose will has been published would still have it.
+    fn publish_will(
+        &self,
+        will: Publish,
+        session: Option<SavedSession>,
+    ) -> impl Future<Output = Result<(), PublishError>> + Send {
+        async move {
+            let client = will.publisher.clone();
+            self.publish(will, None).await?;
+            let settled = match session {
+                Some(session) => self.save_session(&client, session).await,
+                None => self.delete_session(&client).await,
+            };
+            settled.map_err(|error| PublishError::Unavailable(error.to_string()))
+        }
+    }
+
     /// Takes a message that is to be published after `delay_ms`. Resolves when that is durable: it survives a restart, and is published
     /// once. `exactly_once` as in [`Backend::publish`]. A host without this refuses; one that has it is [`crate::later::Later`].
     fn publish_later(

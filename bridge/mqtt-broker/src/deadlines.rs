@@ -10,7 +10,7 @@ use crate::passing::Passing;
 use crate::shared;
 use crate::unstored::Route;
 use futures_util::FutureExt;
-use mqtt_session::{PendingWill, Session};
+use mqtt_session::{Ended, PendingWill, Session};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -158,14 +158,13 @@ async fn due<B: Backend>(
     let mut session = Session::from_bytes(client.clone(), saved.bytes)
         .map_err(|e| StorageError(e.to_string()))?;
     let ended = session.handle_deadline(broker.backend.now_ms());
-    publish_will(broker, client, ended.will).await;
     if ended.keep {
-        save(broker, &mut session).await?;
+        settle(broker, &mut session, ended).await?;
         broker.deadlines.add(&session);
     } else {
         shared::session_ended(&*broker.backend, &session).await?;
         broker.forget(&session);
-        broker.backend.delete_session(client).await?;
+        settle(broker, &mut session, ended).await?;
         Metrics::sub(&broker.metrics.persistent_sessions, 1);
     }
     Ok(())
@@ -203,16 +202,22 @@ pub(crate) async fn recover<B: Backend>(broker: &Arc<Broker<B>>) -> Result<(), S
     broker.backend.shared_recovered().await
 }
 
-pub(crate) async fn save<B: Backend>(
-    broker: &Broker<B>,
-    session: &mut Session,
-) -> Result<(), StorageError> {
+/// What is to be saved, and the mark to give to [`Session::saved`] then.
+pub(crate) fn snapshot(session: &mut Session) -> (SavedSession, u64) {
     let (bytes, mark) = session.snapshot();
     let saved = SavedSession {
         epoch: session.epoch(),
         checkpoints: session.checkpoints(),
         bytes,
     };
+    (saved, mark)
+}
+
+pub(crate) async fn save<B: Backend>(
+    broker: &Broker<B>,
+    session: &mut Session,
+) -> Result<(), StorageError> {
+    let (saved, mark) = snapshot(session);
     broker
         .backend
         .save_session(session.client_id(), saved)
@@ -221,15 +226,51 @@ pub(crate) async fn save<B: Backend>(
     Ok(())
 }
 
+/// Of a session that is stored: publishes its will, and saves what is left of it, or deletes it.
+pub(crate) async fn settle<B: Backend>(
+    broker: &Broker<B>,
+    session: &mut Session,
+    ended: Ended,
+) -> Result<(), StorageError> {
+    let client = session.client_id().clone();
+    if let Some(will) = ended.will {
+        let (saved, mark) = snapshot(session);
+        let rest = if ended.keep {
+            Rest::Save(saved)
+        } else {
+            Rest::Delete
+        };
+        if publish_will(broker, &client, will, rest).await {
+            session.saved(mark);
+            return Ok(());
+        }
+    }
+    if ended.keep {
+        save(broker, session).await
+    } else {
+        broker.backend.delete_session(&client).await
+    }
+}
+
+/// What becomes of a session together with its will.
+pub(crate) enum Rest {
+    /// It is not stored, or that is done already.
+    Nothing,
+    Save(SavedSession),
+    Delete,
+}
+
+/// Whether the will was published and `rest` done with it.
 pub(crate) async fn publish_will<B: Backend>(
     broker: &Broker<B>,
     client: &ClientId,
-    will: Option<PendingWill>,
-) {
-    let Some(will) = will else { return };
+    will: PendingWill,
+    rest: Rest,
+) -> bool {
     let now_ms = broker.backend.now_ms();
     let mut message = will.into_message(now_ms);
     by_clock(&*broker.backend, &mut message, now_ms);
+    let mut together = false;
     let published = match broker.hub.unstored_route(&message.topic) {
         Some(route) => pass_on(broker, message, route).await,
         None => {
@@ -240,14 +281,23 @@ pub(crate) async fn publish_will<B: Backend>(
                 message,
                 publisher: client.clone(),
             };
-            broker.backend.publish(publish, None).await
+            together = !matches!(rest, Rest::Nothing);
+            match rest {
+                Rest::Nothing => broker.backend.publish(publish, None).await,
+                Rest::Save(session) => broker.backend.publish_will(publish, Some(session)).await,
+                Rest::Delete => broker.backend.publish_will(publish, None).await,
+            }
         }
     };
     match published {
-        Ok(()) => Metrics::add(&broker.metrics.wills_published, 1),
+        Ok(()) => {
+            Metrics::add(&broker.metrics.wills_published, 1);
+            together
+        }
         Err(error) => {
             Metrics::add(&broker.metrics.refused, 1);
             tracing::warn!(%client, %error, "the will was not stored");
+            false
         }
     }
 }

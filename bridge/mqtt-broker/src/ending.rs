@@ -3,7 +3,7 @@
 use crate::aside;
 use crate::backend::{Backend, StorageError};
 use crate::connection::{Connection, End};
-use crate::deadlines::{publish_will, save};
+use crate::deadlines::{self, Rest, publish_will};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::output::write_some;
@@ -100,9 +100,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         let ended = self
             .session
             .handle_connection_end(self.broker.backend.now_ms());
-        publish_will(&self.broker, self.session.client_id(), ended.will).await;
         if ended.keep {
-            save(&self.broker, &mut self.session).await?;
+            deadlines::settle(&self.broker, &mut self.session, ended).await?;
             self.broker.deadlines.add(&self.session);
             let ids = std::mem::take(&mut self.unstored_ids);
             let unstored = &self.broker.hub.unstored;
@@ -114,10 +113,10 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             shared::session_ended(&*self.broker.backend, &self.session).await?;
             self.broker.forget(&self.session);
             if self.stored || self.session.has_unreleased() {
-                self.broker
-                    .backend
-                    .delete_session(self.session.client_id())
-                    .await?;
+                deadlines::settle(&self.broker, &mut self.session, ended).await?;
+            } else if let Some(will) = ended.will {
+                let client = self.session.client_id();
+                publish_will(&self.broker, client, will, Rest::Nothing).await;
             }
             if self.stored {
                 Metrics::sub(&self.broker.metrics.persistent_sessions, 1);

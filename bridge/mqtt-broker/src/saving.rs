@@ -1,8 +1,8 @@
 //! The session of a connection, kept while it goes on.
 
-use crate::backend::{Backend, SavedSession, StorageError};
+use crate::backend::{Backend, StorageError};
 use crate::connection::Connection;
-use crate::deadlines::save;
+use crate::deadlines::{save, snapshot};
 use futures_util::future::BoxFuture;
 use std::future::pending;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,12 +19,7 @@ pub(crate) async fn next_saved(saving: &mut Option<Saving>) -> (u64, Result<(), 
 
 impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     pub(crate) fn begin_save(&mut self) {
-        let (bytes, mark) = self.session.snapshot();
-        let saved = SavedSession {
-            epoch: self.session.epoch(),
-            checkpoints: self.session.checkpoints(),
-            bytes,
-        };
+        let (saved, mark) = snapshot(&mut self.session);
         let (broker, client) = (self.broker.clone(), self.session.client_id().clone());
         self.saving = Some(Box::pin(async move {
             (mark, broker.backend.save_session(&client, saved).await)

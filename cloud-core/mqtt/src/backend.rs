@@ -207,6 +207,19 @@ impl Backend for CoreBackend {
         results
     }
 
+    async fn publish_will(
+        &self,
+        will: Publish,
+        session: Option<SavedSession>,
+    ) -> Result<(), PublishError> {
+        let _place = self.retained_place(&will.message)?;
+        let client = will.publisher.clone();
+        let settling = self.sessions.settling(&client, session.as_ref()).await;
+        let (_one_at_a_time, entry) =
+            settling.map_err(|error| PublishError::Unavailable(error.to_string()))?;
+        self.store(will, entry.commands).await
+    }
+
     async fn publish_later(
         &self,
         publish: Publish,

@@ -2,11 +2,12 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use bytes::Bytes;
 use kernel::{Command, Entry, Kernel};
 use mqtt_broker::backend::{ClientId, SavedSession, StorageError};
 use mqtt_codec::PacketId;
 use record::Namespace;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{limits, tables};
 
@@ -52,7 +53,29 @@ impl Sessions {
         client: &ClientId,
         session: &SavedSession,
     ) -> Result<(), StorageError> {
-        let _one_at_a_time = self.lock(client).lock().await;
+        let (_one_at_a_time, entry) = self.settling(client, Some(session)).await?;
+        self.write(entry).await
+    }
+
+    pub async fn delete(&self, client: &ClientId) -> Result<(), StorageError> {
+        let (_one_at_a_time, entry) = self.settling(client, None).await?;
+        if entry.commands.is_empty() {
+            return Ok(());
+        }
+        self.write(entry).await
+    }
+
+    /// What saves the session, or deletes it (`None`). Until the guard is dropped nobody else writes it.
+    pub async fn settling(
+        &self,
+        client: &ClientId,
+        session: Option<&SavedSession>,
+    ) -> Result<(MutexGuard<'_, ()>, Entry), StorageError> {
+        let one_at_a_time = self.lock(client).lock().await;
+        let key = tables::session_key(&self.namespace, client);
+        let Some(session) = session else {
+            return Ok((one_at_a_time, self.deletion(client, key)));
+        };
         if let Some(stored) = self.load(client)?
             && stored.epoch > session.epoch
         {
@@ -61,15 +84,12 @@ impl Sessions {
                 session.epoch, stored.epoch
             )));
         }
-        let key = tables::session_key(&self.namespace, client);
-        self.write(Entry::new().put(tables::SESSIONS, key, tables::encode_session(session)))
-            .await
+        let entry = Entry::new().put(tables::SESSIONS, key, tables::encode_session(session));
+        Ok((one_at_a_time, entry))
     }
 
-    pub async fn delete(&self, client: &ClientId) -> Result<(), StorageError> {
-        let _one_at_a_time = self.lock(client).lock().await;
+    fn deletion(&self, client: &ClientId, key: Bytes) -> Entry {
         let mut entry = Entry::new();
-        let key = tables::session_key(&self.namespace, client);
         if self.kernel.table_get(tables::SESSIONS, &key).is_some() {
             entry = entry.delete(tables::SESSIONS, key);
         }
@@ -79,10 +99,7 @@ impl Sessions {
                 tables::unreleased_key(&self.namespace, client, id),
             );
         }
-        if entry.commands.is_empty() {
-            return Ok(());
-        }
-        self.write(entry).await
+        entry
     }
 
     /// Sessions that cannot be read are left out, and said: they concern one client, not the start of the broker.
@@ -105,7 +122,7 @@ impl Sessions {
         Command::TablePut {
             table: tables::UNRELEASED.into(),
             key: tables::unreleased_key(&self.namespace, client, packet_id),
-            value: bytes::Bytes::from_static(&[tables::VERSION]),
+            value: Bytes::from_static(&[tables::VERSION]),
         }
     }
 

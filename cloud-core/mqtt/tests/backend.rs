@@ -466,6 +466,46 @@ async fn a_delayed_message_survives_a_restart_and_is_published_once() {
 }
 
 #[tokio::test]
+async fn a_will_is_published_and_its_session_settled_in_one_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let ctx = open(dir.path());
+    let backend = backend(&ctx);
+    let client = ClientId::new("p");
+    let session = SavedSession {
+        epoch: 3,
+        checkpoints: vec![],
+        bytes: Bytes::from_static(b"without its will"),
+    };
+    // The stream is there.
+    backend
+        .publish(publish("w/x", "before"), None)
+        .await
+        .unwrap();
+    let entries = ctx.kernel.stats().entries;
+    let saved = backend.publish_will(publish("w/x", "kept"), Some(session.clone()));
+    saved.await.unwrap();
+    assert_eq!(ctx.kernel.stats().entries, entries + 1);
+    let stored = backend.load_session(&client).await.unwrap();
+    assert_eq!(stored, Some(session.clone()));
+    // Neither is done without the other.
+    let too_large = publish("w/x", vec![0; ctx.limits.message_bytes + 1]);
+    backend.publish_will(too_large, None).await.unwrap_err();
+    let older = SavedSession {
+        epoch: 2,
+        ..session.clone()
+    };
+    let stale = backend.publish_will(publish("w/x", "stale"), Some(older));
+    stale.await.unwrap_err();
+    let stored = backend.load_session(&client).await.unwrap();
+    assert_eq!(stored, Some(session));
+    let ended = backend.publish_will(publish("w/x", "ended"), None);
+    ended.await.unwrap();
+    assert_eq!(ctx.kernel.stats().entries, entries + 2);
+    assert_eq!(backend.load_session(&client).await.unwrap(), None);
+    assert_eq!(payloads(&backend, "w/#").await, ["before", "kept", "ended"]);
+}
+
+#[tokio::test]
 async fn retained_messages_above_the_limits_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let ctx = open(dir.path());
