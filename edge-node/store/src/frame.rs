@@ -150,6 +150,8 @@ pub(crate) enum Damage {
     Kind,
     #[error("malformed entry")]
     Malformed,
+    #[error("the disk can not read it")]
+    Unreadable,
 }
 
 impl From<Short> for Damage {

@@ -20,6 +20,8 @@ pub const PENDING_TARGET: usize = 2 * 1024 * 1024;
 pub const TAIL: usize = 2 * 1024 * 1024;
 /// One read of a segment file.
 pub const READ_CHUNK: usize = 128 * 1024;
+/// Where the disk can not read, reading goes on behind the next multiple of this: a page, which is what the system reads.
+pub const UNREADABLE: u64 = 4096;
 /// Places in segments that are remembered, so that a reader goes on where it stopped (a number of places).
 pub const READ_HINTS: usize = 32;
 /// Streams that one edge writes to (a number of streams): each costs a line in the header of every segment.

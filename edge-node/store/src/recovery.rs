@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, is_of_the_medium};
 use crate::frame::{Entry, Lane};
 use crate::log::{End, LogId, Segment};
 use crate::segment::{
@@ -103,16 +103,20 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path, kind: u8) -> Result<Survey, Op
                     reason: HeaderError::Newer(version).to_string(),
                 });
             }
-            Err(HeaderError::Io(error)) if is_of_the_medium(&error) => {
-                tracing::error!(segment = %what, %error, "the disk can not read a segment: it is left out");
-                survey.set_aside += 1;
+            Err(HeaderError::Io(error)) if !is_of_the_medium(&error) => {
+                return Err(io_error(&what)(error));
             }
-            Err(HeaderError::Io(error)) => return Err(io_error(&what)(error)),
-            Err(error @ (HeaderError::Torn | HeaderError::Damaged)) => {
+            Err(error) => {
                 survey.set_aside += 1;
-                if let Some((number, segment, state, file)) =
-                    salvage(disk, &path, &survey).map_err(io_error(&what))?
-                {
+                let salvaged = match salvage(disk, &path, &survey) {
+                    // Not even its length can be read.
+                    Err(error) if is_of_the_medium(&error) => {
+                        tracing::error!(segment = %what, %error, "the disk can not read a segment: it is left out");
+                        continue;
+                    }
+                    salvaged => salvaged.map_err(io_error(&what))?,
+                };
+                if let Some((number, segment, state, file)) = salvaged {
                     tracing::error!(segment = %what, %error, "a segment is read without its header");
                     survey.segments.insert(number, segment);
                     survey.producers.push(state.producer);
@@ -191,14 +195,6 @@ fn salvage(disk: &dyn Disk, path: &Path, survey: &Survey) -> io::Result<Option<S
         len,
     };
     Ok(Some((number, segment, state, file)))
-}
-
-/// Whether the error belongs to this file's place on the disk, so that trying again would not help (EIO, EBADMSG, EUCLEAN).
-pub(crate) fn is_of_the_medium(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EIO | libc::EBADMSG | libc::EUCLEAN)
-    )
 }
 
 /// The incarnation after all that are known: of the ledger, and of each log, oldest first. Its id is `fresh_id` where there is none yet or

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use record::StreamName;
 
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, is_of_the_medium};
 use crate::frame::{Damage, Entry, Lane, MIN_BODY, PREFIX};
 use crate::limits;
 use crate::log::End;
@@ -216,14 +216,23 @@ pub(crate) fn read_header(file: &dyn DiskFile, kind: u8) -> Result<(LogState, u6
 
 /// Reads until the buffer is full or the file ends.
 fn read_full(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    match read_most(file, buffer, offset) {
+        (done, None) => Ok(done),
+        (_, Some(error)) => Err(error),
+    }
+}
+
+/// Reads until the buffer is full, the file ends, or the rest can not be read.
+fn read_most(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> (usize, Option<io::Error>) {
     let mut done = 0;
     while done < buffer.len() {
-        match file.read_at(&mut buffer[done..], offset + done as u64)? {
-            0 => break,
-            n => done += n,
+        match file.read_at(&mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(error) => return (done, Some(error)),
         }
     }
-    Ok(done)
+    (done, None)
 }
 
 /// Reads the entries of a segment one after the other.
@@ -317,17 +326,24 @@ impl SegmentReader {
     /// Looks for the next whole entry behind damage, from the byte after the place of the damage on. False: there is none.
     pub fn resync(&mut self) -> Result<bool, ReadEntryError> {
         let lowest = self.expected.unwrap_or(0);
+        let mut step = 1;
         loop {
             // One byte further; what was read already stays.
-            if self.buffer.is_empty() && !self.fill(1)? {
-                return Ok(false);
-            }
-            let _ = self.buffer.split_to(1);
-            self.offset += 1;
-            if !self.fill(PREFIX + MIN_BODY)? {
-                self.offset = self.end;
-                self.buffer.clear();
-                return Ok(false);
+            let _ = self.buffer.split_to(step.min(self.buffer.len()));
+            self.offset += step as u64;
+            match self.fill(PREFIX + MIN_BODY) {
+                Ok(true) => step = 1,
+                Ok(false) => {
+                    self.offset = self.end;
+                    self.buffer.clear();
+                    return Ok(false);
+                }
+                Err(ReadEntryError::Damage(_)) => {
+                    self.pass_unreadable();
+                    step = 0;
+                    continue;
+                }
+                Err(error) => return Err(error),
             }
             let (len, crc) = (self.word(0) as usize, self.word(4));
             let kind = self.buffer.get(PREFIX).copied().unwrap_or(0);
@@ -339,7 +355,7 @@ impl SegmentReader {
                 && (MIN_BODY..=limits::MAX_ENTRY).contains(&len)
                 && len as u64 <= left
                 && number >= lowest
-                && self.fill(PREFIX + len)?
+                && self.fill_readable(PREFIX + len)?
                 && crc32c::crc32c(&self.buffer[PREFIX..PREFIX + len]) == crc
             {
                 // The numbers begin anew from here.
@@ -354,7 +370,22 @@ impl SegmentReader {
         bytes.map_or(0, u32::from_be_bytes)
     }
 
-    /// Makes the buffer hold `len` bytes; false when the file ends before that.
+    /// Goes to where the disk may be able to read again.
+    fn pass_unreadable(&mut self) {
+        let broken = self.offset + self.buffer.len() as u64;
+        self.offset = (broken / limits::UNREADABLE + 1) * limits::UNREADABLE;
+        self.buffer.clear();
+    }
+
+    /// Like [`SegmentReader::fill`]; false also when the disk can not read so much.
+    fn fill_readable(&mut self, len: usize) -> Result<bool, ReadEntryError> {
+        match self.fill(len) {
+            Err(ReadEntryError::Damage(_)) => Ok(false),
+            result => result,
+        }
+    }
+
+    /// Makes the buffer hold `len` bytes; false when the file ends before that. What the disk can not read is damage.
     fn fill(&mut self, len: usize) -> Result<bool, ReadEntryError> {
         if self.buffer.len() >= len {
             return Ok(true);
@@ -365,11 +396,15 @@ impl SegmentReader {
         let want = usize::try_from(left).unwrap_or(usize::MAX).min(want);
         self.buffer.resize(have + want, 0);
         let place = self.offset + have as u64;
-        let got = read_full(&*self.file, &mut self.buffer[have..], place);
-        self.buffer
-            .truncate(have + got.as_ref().copied().unwrap_or(0));
-        got.map_err(ReadEntryError::Io)?;
-        Ok(self.buffer.len() >= len)
+        let (got, error) = read_most(&*self.file, &mut self.buffer[have..], place);
+        self.buffer.truncate(have + got);
+        match error {
+            // Of what was asked for, the beginning may be all that is needed.
+            _ if self.buffer.len() >= len => Ok(true),
+            None => Ok(false),
+            Some(error) if is_of_the_medium(&error) => Err(Damage::Unreadable.into()),
+            Some(error) => Err(ReadEntryError::Io(error)),
+        }
     }
 }
 

@@ -30,6 +30,14 @@ pub trait Disk: Send + Sync + 'static {
     fn room(&self, dir: &Path) -> io::Result<u64>;
 }
 
+/// Whether the error belongs to this file's place on the disk, so that trying again would not help (EIO, EBADMSG, EUCLEAN).
+pub(crate) fn is_of_the_medium(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EIO | libc::EBADMSG | libc::EUCLEAN)
+    )
+}
+
 /// An open file. One writer, any number of readers.
 pub trait DiskFile: Send + Sync {
     /// Writes at the end. After an error a part of it may stand there: [`DiskFile::truncate`] before going on.

@@ -30,6 +30,8 @@ struct State {
     /// Bytes that may still be written; `None` = without end.
     room: Option<u64>,
     syncs_fail: bool,
+    /// Sectors that can not be read, by their first byte.
+    broken: Vec<(PathBuf, u64)>,
 }
 
 /// See the module. Clones share one disk.
@@ -38,9 +40,13 @@ pub struct SimulatedDisk(Arc<Mutex<State>>);
 
 struct SimulatedFile {
     inode: Inode,
+    path: PathBuf,
     generation: u64,
     state: Arc<Mutex<State>>,
 }
+
+/// Bytes of a sector that can not be read.
+const SECTOR: u64 = 4096;
 
 /// A small generator, so that a seed means the same run for ever.
 struct Random(u64);
@@ -136,9 +142,16 @@ impl SimulatedDisk {
         }
     }
 
-    fn handle(&self, inode: Inode, generation: u64) -> Arc<dyn DiskFile> {
+    /// From now on the sector that holds a byte can not be read.
+    pub fn break_sector(&self, path: &Path, byte: u64) {
+        let first = byte - byte % SECTOR;
+        self.0.lock().broken.push((path.to_owned(), first));
+    }
+
+    fn handle(&self, path: &Path, inode: Inode, generation: u64) -> Arc<dyn DiskFile> {
         Arc::new(SimulatedFile {
             inode,
+            path: path.to_owned(),
             generation,
             state: self.0.clone(),
         })
@@ -157,13 +170,13 @@ impl Disk for SimulatedDisk {
         }
         let inode = Inode::default();
         state.names.insert(path.to_owned(), inode.clone());
-        Ok(self.handle(inode, state.generation))
+        Ok(self.handle(path, inode, state.generation))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let state = self.0.lock();
         let inode = state.names.get(path).ok_or_else(|| not_found(path))?;
-        Ok(self.handle(inode.clone(), state.generation))
+        Ok(self.handle(path, inode.clone(), state.generation))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -266,10 +279,19 @@ impl DiskFile for SimulatedFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let _state = self.alive()?;
+        let state = self.alive()?;
         let content = self.inode.lock();
         let from = (offset as usize).min(content.visible.len());
-        let taken = buffer.len().min(content.visible.len() - from);
+        let mut taken = buffer.len().min(content.visible.len() - from);
+        let broken = state.broken.iter().filter(|(path, _)| *path == self.path);
+        for (_, first) in broken {
+            if (*first..first + SECTOR).contains(&offset) {
+                return Err(io::Error::from_raw_os_error(libc::EIO));
+            }
+            if *first > offset {
+                taken = taken.min((first - offset) as usize);
+            }
+        }
         buffer[..taken].copy_from_slice(&content.visible[from..from + taken]);
         Ok(taken)
     }

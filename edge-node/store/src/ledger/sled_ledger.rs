@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -108,24 +109,20 @@ impl SledLedger {
             .cache_capacity(CACHE)
             // Flushed by us, with a sync of our own: sled's flush is not durable on Linux.
             .flush_every_ms(None);
-        // sled panics on some kinds of damage instead of returning an error.
-        let open = std::panic::AssertUnwindSafe(|| config.open());
-        let opened = std::panic::catch_unwind(open).map_err(|_| {
-            NotOpened::Damaged(LedgerError(
-                "sled panicked while it read its file, which is damaged".into(),
-            ))
-        })?;
-        let db = opened.map_err(NotOpened::from)?;
-        let last = db
-            .scan_prefix([PIECES])
-            .next_back()
-            .transpose()
-            .map_err(NotOpened::from)?;
+        let db = reading(|| config.open())?;
+        let (is_new, last) = match reading(|| read_all(&db)) {
+            Ok(read) => read,
+            Err(error) => {
+                // It writes when it is closed, which may be as impossible.
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
+                return Err(error);
+            }
+        };
         let next = last
-            .and_then(|(key, _)| Some(u64::from_be_bytes(key.get(1..9)?.try_into().ok()?) + 1))
+            .and_then(|key| Some(u64::from_be_bytes(key.get(1..9)?.try_into().ok()?) + 1))
             .unwrap_or(0);
         let ledger = SledLedger {
-            is_new: db.is_empty(),
+            is_new,
             db,
             dir: dir.to_owned(),
             next_piece: AtomicU64::new(next),
@@ -164,6 +161,27 @@ impl SledLedger {
         }
         Ok(())
     }
+}
+
+/// sled panics on some kinds of damage instead of returning an error.
+fn reading<T>(read: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, NotOpened> {
+    let read = catch_unwind(AssertUnwindSafe(read)).map_err(|_| {
+        let reason = "sled panicked while it read its file, which is damaged";
+        NotOpened::Damaged(LedgerError(reason.into()))
+    })?;
+    read.map_err(NotOpened::from)
+}
+
+/// Reads every row: damage that sled meets only where it reads is found while the ledger can still be set aside, and not at each start anew.
+/// Gives whether there is none, and the last key of the pieces.
+fn read_all(db: &sled::Db) -> Result<(bool, Option<sled::IVec>), sled::Error> {
+    let mut is_new = true;
+    for row in db.iter() {
+        row?;
+        is_new = false;
+    }
+    let last = db.scan_prefix([PIECES]).next_back().transpose()?;
+    Ok((is_new, last.map(|(key, _)| key)))
 }
 
 fn free_name(dir: &Path) -> Result<PathBuf, LedgerError> {
@@ -273,6 +291,89 @@ mod tests {
         };
         ledger.apply(vec![put]).unwrap();
         ledger.flush().unwrap();
+    }
+
+    /// Bits flip, sectors are lost, the file is cut off: the ledger opens, is set aside where it must be, and never has a row that nobody wrote.
+    #[test]
+    fn one_that_is_damaged_anywhere_opens_or_is_set_aside() {
+        let given = std::env::var("TOWLINE_SEED");
+        let given = given.ok().and_then(|seed| seed.parse().ok());
+        let seed: u64 = given.unwrap_or_else(|| u64::from(std::process::id()) << 20);
+        println!("TOWLINE_SEED={seed}");
+        let dir = tempfile::tempdir().unwrap();
+        let whole = dir.path().join("whole");
+        let ledger = SledLedger::open(&whole).unwrap();
+        let row = |n: usize| {
+            // Some are in pieces, which makes it large.
+            let length = if n.is_multiple_of(50) {
+                20_000
+            } else {
+                n % 300
+            };
+            (format!("key {n}").into_bytes(), vec![n as u8; length])
+        };
+        // Again and again, so that it is as large and as mixed as after days.
+        for n in 0..4000 {
+            let (key, value) = row(n % 400);
+            let table = Table::Retained;
+            let put = Change::Put { table, key, value };
+            ledger.apply(vec![put]).unwrap();
+            if n % 40 == 0 {
+                ledger.flush().unwrap();
+            }
+        }
+        ledger.flush().unwrap();
+        drop(ledger);
+        let bytes = std::fs::read(whole.join("db")).unwrap();
+        let mut set_aside = 0;
+        for run in 0..60 {
+            let mut chance = seed.wrapping_add(run).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            let mut below = |n: usize| {
+                chance ^= chance << 13;
+                chance ^= chance >> 7;
+                chance ^= chance << 17;
+                (chance >> 11) as usize % n
+            };
+            let mut damaged = bytes.clone();
+            let at = below(damaged.len());
+            let end = damaged.len().min(at + [512, 4096, 65_536][below(3)]);
+            match below(6) {
+                0 => damaged[at..end].fill(0),
+                1 => damaged.truncate(at),
+                2 => damaged[at] ^= 1 << below(8),
+                // What sled has made at first: the root of its tree.
+                3 | 4 => damaged[below(2000)] ^= 1 << below(8),
+                _ => (0..64).for_each(|_| damaged[below(bytes.len())] ^= 1 << below(8)),
+            }
+            let place = dir.path().join(format!("run-{run}"));
+            std::fs::create_dir(&place).unwrap();
+            std::fs::copy(whole.join("conf"), place.join("conf")).unwrap();
+            std::fs::write(place.join("db"), damaged).unwrap();
+            let ledger = SledLedger::open(&place);
+            let ledger =
+                ledger.unwrap_or_else(|error| panic!("TOWLINE_SEED={seed}, run {run}: {error}"));
+            set_aside += u32::from(ledger.set_aside.is_some());
+            // Pieces of what was in pieces may be missing: what is kept so is checked by who reads it.
+            for n in (0..400).filter(|n| n % 50 != 0) {
+                let (key, value) = row(n);
+                let found = ledger.get(Table::Retained, &key).unwrap();
+                let is_right = found.is_none_or(|found| found == value);
+                assert!(
+                    is_right,
+                    "TOWLINE_SEED={seed}, run {run}: row {n} is another one"
+                );
+            }
+            put(&ledger);
+            drop(ledger);
+            // Some damage is met only now.
+            let found = SledLedger::open(&place).unwrap();
+            let is_there = found.contains(Table::Session, b"key").unwrap();
+            assert!(
+                is_there || found.set_aside.is_some(),
+                "TOWLINE_SEED={seed}, run {run}"
+            );
+        }
+        assert!(set_aside > 0, "nothing was damaged enough");
     }
 
     #[test]

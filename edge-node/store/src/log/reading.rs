@@ -8,7 +8,6 @@ use super::{End, FrameRead, From, Hint, Hole, Log, Segment};
 use crate::evict::dropped_in;
 use crate::frame::{Entry, Frame};
 use crate::limits;
-use crate::recovery::is_of_the_medium;
 use crate::segment::{ReadEntryError, SegmentReader};
 
 struct Place {
@@ -109,9 +108,7 @@ impl Log {
                 let entry = match place.reader.next() {
                     Ok(Some(entry)) => entry,
                     Ok(None) => break,
-                    Err(ReadEntryError::Io(error)) if !is_of_the_medium(&error) => {
-                        return Err(error);
-                    }
+                    Err(ReadEntryError::Io(error)) => return Err(error),
                     Err(error) => {
                         damage = Some(error);
                         if matches!(place.reader.resync(), Ok(true)) {

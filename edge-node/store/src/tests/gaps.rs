@@ -206,6 +206,47 @@ async fn a_segment_with_a_damaged_header_is_read_all_the_same() {
     assert_eq!(store.producer().epoch, 1);
 }
 
+/// Wherever the disk can not read any more, in the newest segment and in headers too: the store opens, the rest of it is read, and what is missing is said.
+#[tokio::test]
+async fn a_sector_that_can_not_be_read_costs_what_is_in_it() {
+    let seed = seed();
+    println!("TOWLINE_SEED={seed}");
+    for run in 0..60u64 {
+        let (place, disk, _) = Place::simulated();
+        let large = |config: &mut Config| config.segment_bytes = 20_000;
+        let store = place.open_with(large);
+        publish_one_by_one(&store, 0..400).await;
+        drop(store);
+        let dir = place.dir.join("outbox/data");
+        let mut names = disk.list(&dir).unwrap();
+        names.sort();
+        // The newest that something is in, or any.
+        let random = seed.wrapping_add(run).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+        let which = match run % 3 {
+            0 => names.len() - 1,
+            _ => random as usize % names.len(),
+        };
+        let path = dir.join(&names[which]);
+        let len = disk.open(&path).unwrap().len().unwrap();
+        disk.break_sector(&path, (random >> 8) % len);
+        let store = place.open_with(large);
+        let mut core = Core::default();
+        core.drain(&store).await;
+        let whole = (core.values.len() as u64, core.missing());
+        assert_eq!(
+            whole.0 + whole.1,
+            400,
+            "TOWLINE_SEED={seed}, run {run}: {whole:?} {:?}",
+            core.gaps
+        );
+        // An entry is more than 100 bytes.
+        assert!(whole.1 <= 42, "TOWLINE_SEED={seed}, run {run}: {whole:?}");
+        store.publish(message("s", "k", "after")).await.unwrap();
+        core.drain(&store).await;
+        assert_eq!(core.values.last().unwrap(), "after");
+    }
+}
+
 #[tokio::test]
 async fn a_missing_segment_is_a_gap_with_the_number_of_its_messages() {
     let (place, disk, ledger) = Place::simulated();
