@@ -3,7 +3,7 @@
 //! A lane says how many bytes it wants to send, and is granted a piece at a time:
 //! * what is of a higher rank goes first, always;
 //! * among lanes of one rank the one that was served least goes next;
-//! * a token bucket for each lane, one for the link and one for what the core asks bound the bytes a second;
+//! * a token bucket for each lane (or for some of them together), one for the link and one for what the core asks bound the bytes a second;
 //! * a window bounds what is on its way and not acknowledged. It follows what the link carries, so that it never holds a fast link up and
 //!   little waits in front of a slow one. What is of a lower rank takes no room from what is of a higher one.
 
@@ -20,6 +20,8 @@ pub struct LaneShare {
     pub rank: u8,
     /// Most bytes a second.
     pub rate: Option<u64>,
+    /// Lanes that have the same here keep to that rate together: the highest rank is first in line for it.
+    pub rate_of: u8,
 }
 
 /// What may be done now.
@@ -62,7 +64,8 @@ struct Lane {
     rank: u8,
     /// How many ranks are higher.
     ranks_above: usize,
-    bucket: Option<Bucket>,
+    /// Which of the buckets is its own.
+    bucket: Option<u8>,
     /// Bytes, counted so that a lane that was silent has no claim to what it did not use.
     served: u64,
     want: Option<Want>,
@@ -73,6 +76,8 @@ struct Lane {
 #[derive(Debug)]
 pub struct Scheduler {
     lanes: BTreeMap<u8, Lane>,
+    /// Of lanes, by [`LaneShare::rate_of`].
+    buckets: BTreeMap<u8, Bucket>,
     link: Option<Bucket>,
     pace: Option<Bucket>,
     frames: usize,
@@ -93,11 +98,17 @@ impl Scheduler {
     ) -> Scheduler {
         let shares: Vec<LaneShare> = lanes.into_iter().collect();
         let ranks: BTreeSet<u8> = shares.iter().map(|share| share.rank).collect();
-        let lanes = shares.into_iter().map(|share| {
+        let rates = shares
+            .iter()
+            .filter_map(|share| Some((share.rate_of, share.rate?)));
+        let buckets = rates
+            .map(|(of, rate)| (of, Bucket::new(rate, now)))
+            .collect();
+        let lanes = shares.iter().map(|share| {
             let lane = Lane {
                 rank: share.rank,
                 ranks_above: ranks.iter().filter(|rank| **rank > share.rank).count(),
-                bucket: share.rate.map(|rate| Bucket::new(rate, now)),
+                bucket: share.rate.map(|_| share.rate_of),
                 served: 0,
                 want: None,
                 in_flight: 0,
@@ -106,6 +117,7 @@ impl Scheduler {
         });
         Scheduler {
             lanes: lanes.collect(),
+            buckets,
             link: link_rate.map(|rate| Bucket::new(rate, now)),
             pace: None,
             frames: 0,
@@ -146,18 +158,17 @@ impl Scheduler {
     /// Grants one piece. To be called until it grants no more.
     pub fn poll(&mut self, now: Duration) -> Next {
         let shared = [&mut self.link, &mut self.pace].into_iter().flatten();
-        let own = self.lanes.values_mut();
-        for bucket in shared.chain(own.filter_map(|lane| lane.bucket.as_mut())) {
+        for bucket in shared.chain(self.buckets.values_mut()) {
             bucket.fill(now);
         }
         let mut wait: Option<Duration> = None;
         let mut best: Option<(u8, &Lane, Want, usize)> = None;
         for (number, lane) in &self.lanes {
-            let Some(want) = lane.want else {
+            let Some(want) = lane.want.filter(|_| !self.is_behind(lane)) else {
                 continue;
             };
             let mut most = want.bytes.min(limits::QUANTUM);
-            if let Some(bucket) = &lane.bucket {
+            if let Some(bucket) = lane.bucket.and_then(|of| self.buckets.get(&of)) {
                 let least = most.min(limits::LEAST_PIECE);
                 if let Some(ready) = bucket.ready(least, now) {
                     wait = Some(wait.map_or(ready, |wait| wait.min(ready)));
@@ -194,7 +205,7 @@ impl Scheduler {
         }
         let mut ticket = None;
         if let Some(lane) = self.lanes.get_mut(&number) {
-            if let Some(bucket) = &mut lane.bucket {
+            if let Some(bucket) = lane.bucket.and_then(|of| self.buckets.get_mut(&of)) {
                 bucket.take(most);
             }
             lane.served += most as u64;
@@ -245,6 +256,13 @@ impl Scheduler {
         let carried = 2.0 * self.rate.most() * awaited.as_secs_f64() + 2.0 * self.largest.most();
         // Of a float that is too large the largest number is made.
         (carried as usize).clamp(limits::LEAST_WINDOW, limits::DEFAULT_WINDOW)
+    }
+
+    /// Whether something of a higher rank waits for the same bucket: in small pieces it would never be full enough for that.
+    fn is_behind(&self, lane: &Lane) -> bool {
+        let waiting = self.lanes.values().filter(|other| other.want.is_some());
+        let mut above = waiting.filter(|other| other.rank > lane.rank);
+        lane.bucket.is_some() && above.any(|other| other.bucket == lane.bucket)
     }
 
     /// Whether a frame may begin.

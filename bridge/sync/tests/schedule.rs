@@ -12,6 +12,7 @@ fn lane(number: u8, rank: u8) -> LaneShare {
         number,
         rank,
         rate: None,
+        rate_of: number,
     }
 }
 
@@ -180,6 +181,34 @@ fn one_frame_larger_than_everything_is_sent() {
     assert!(link.sent[&0] > size as u64);
 }
 
+/// As the two halves of a lane where what is fresh goes first.
+#[test]
+fn two_lanes_keep_to_one_rate_and_the_higher_rank_has_it_first() {
+    let half = |number, rank| LaneShare {
+        rate: Some(50_000),
+        rate_of: 0,
+        ..lane(number, rank)
+    };
+    // Small frames of the lower rank leave nothing that a large one of the higher would wait for in vain.
+    for sizes in [(10_000, 10_000), (60_000, 100)] {
+        let shares = [(half(0, 3), sizes.0), (half(1, 2), sizes.1)];
+        let mut link = Link::new(&shares, None, 1e7, Duration::from_millis(20));
+        link.run(Duration::from_secs(20));
+        let sent = |lane: u8| link.sent.get(&lane).copied().unwrap_or(0);
+        let both = sent(0) + sent(1);
+        assert!((1_000_000..1_020_000).contains(&both), "{:?}", link.sent);
+        assert!(sent(0) > 980_000, "{:?}", link.sent);
+    }
+    // With nothing fresh the other half has all of it.
+    let mut scheduler = Scheduler::new([half(0, 3), half(1, 2)], None, Duration::ZERO);
+    scheduler.want(1, 1000, Some(1000));
+    let granted = scheduler.poll(Duration::ZERO);
+    assert!(
+        matches!(granted, Next::Send(Grant { lane: 1, .. })),
+        "{granted:?}"
+    );
+}
+
 #[test]
 fn the_core_sets_the_pace_and_lifts_it() {
     let mut link = Link::new(&[(lane(0, 1), 10_000)], None, 1e7, Duration::ZERO);
@@ -202,7 +231,7 @@ proptest! {
         link_rate in 5_000u64..2_000_000,
         size in 50usize..300_000,
     ) {
-        let capped = LaneShare { number: 0, rank: 5, rate: Some(rate) };
+        let capped = LaneShare { number: 0, rank: 5, rate: Some(rate), rate_of: 0 };
         let shares = [(capped, size), (lane(1, 1), size)];
         let mut link = Link::new(&shares, Some(link_rate), 1e8, Duration::from_millis(20));
         link.run(Duration::from_secs(30));

@@ -1,5 +1,8 @@
 //! How the logs of the outbox are sent: one lane of the connection each.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use store::{Lane, Store};
 use sync::schedule::LaneShare;
 use sync_quic::LaneInfo;
@@ -16,13 +19,20 @@ pub struct LanePlan {
     /// Its place in line: the priority, and the live half of a fresh-first lane before everything else of it.
     pub rank: u8,
     pub rate: Option<u64>,
+    /// The log that has the rate together with this one: of a fresh-first lane the live half.
+    pub rate_of: Lane,
     pub link_compression: bool,
 }
 
 /// Those of the configuration, and those that are not in it any more as long as something is in them.
 pub fn plan(store: &Store, configured: &[lanes::Lane]) -> Vec<LanePlan> {
     let mut plans = Vec::new();
-    for (info, stats) in store.lane_stats() {
+    let found = store.lane_stats();
+    let numbers: HashMap<Arc<str>, Lane> = found
+        .iter()
+        .map(|(info, _)| (info.name.clone(), info.lane))
+        .collect();
+    for (info, stats) in found {
         let named = lanes::of_log(configured, &info.name);
         if named.is_none()
             && stats.messages == 0
@@ -38,6 +48,9 @@ pub fn plan(store: &Store, configured: &[lanes::Lane]) -> Vec<LanePlan> {
             priority,
             rank: priority * 2 + u8::from(is_live),
             rate: named.and_then(|lane| lane.rate),
+            rate_of: named
+                .and_then(|lane| numbers.get(&*lane.name).copied())
+                .unwrap_or(info.lane),
             link_compression: named.is_some_and(|lane| lane.link_compression),
         });
     }
@@ -66,6 +79,7 @@ impl LanePlan {
             number: self.lane.0,
             rank: self.rank,
             rate: self.rate,
+            rate_of: self.rate_of.0,
         }
     }
 }

@@ -72,13 +72,15 @@ impl Pauses {
                 let since = silent_since.unwrap_or(now);
                 self.silent_since = Some(since);
                 let silent = now.duration_since(since);
-                spread(if silent < limits::SILENCE_SHORT {
+                let rarely = spread(if silent < limits::SILENCE_SHORT {
                     limits::MIN_RETRY
                 } else if silent < limits::SILENCE_LONG {
                     limits::MAX_RETRY
                 } else {
                     limits::RARE_RETRY
-                })
+                });
+                // Of a large fleet, all of which asks the core that was away.
+                rarely.max(told)
             }
         }
     }
@@ -106,6 +108,26 @@ mod tests {
         );
         assert_eq!(pauses.pause(After::Busy, now, 0.0), Duration::from_secs(3));
         assert_eq!(pauses.pause(After::Now, now, 0.5), Duration::ZERO);
+    }
+
+    /// Also after an outage that was longer than the time over which they were to come back.
+    #[test]
+    fn a_fleet_that_met_silence_comes_back_over_the_time_that_the_core_said() {
+        let mut pauses = Pauses::new();
+        let began = Instant::now();
+        let spread_ms = 40_000;
+        pauses.hear(Retry {
+            floor_ms: 250,
+            spread_ms,
+        });
+        let mut seconds = std::collections::BTreeMap::<u64, u32>::new();
+        for edge in 0..10_000 {
+            let now = began + Duration::from_secs(60);
+            let pause = pauses.pause(After::Silence, now, f64::from(edge) / 10_000.0);
+            *seconds.entry(pause.as_secs()).or_default() += 1;
+        }
+        assert!(seconds.len() >= 40, "{seconds:?}");
+        assert!(seconds.values().all(|edges| *edges <= 300), "{seconds:?}");
     }
 
     #[test]
