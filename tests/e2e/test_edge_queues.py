@@ -124,6 +124,25 @@ def test_what_did_not_fit_is_reported_and_nothing_else_is_missing(tmp_path, evic
         assert (queue(site)["bulk"]["evicted"], queue(site)["alarms"]["evicted"]) == (len(missing), 0)
 
 
+def test_what_is_too_old_goes_and_is_reported(tmp_path):
+    with Site(tmp_path, config=lanes('age = "2s"'), arguments=["--keep-alive", "1s"]) as site:
+        # Nothing is too old for an edge that does not know the time.
+        site.edge.wait_connected()
+        site.net.shape(dead=True)
+        # What is on its way may come all the same.
+        wait_until("the connection is given up", lambda: site.edge.metrics()["towline_edge_link_up"] == 0)
+        all_of(site, "bulk/a", 50, 100)
+        all_of(site, "alarms/a", 5, 10)
+        wait_until("they are gone from the disk", lambda: site.edge.metrics()["towline_edge_gaps"] == 1)
+        site.net.shape()
+        site.edge.wait_drained()
+        reports = wait_until("all of it is reported", lambda: all_gaps(site, 50))
+        assert {(report["name"], report["report"]["reason"]) for report in reports} == {("bulk", "evicted-age")}
+        assert len(read_stream(site.core, "alarms", 5)) == 5
+        described = json.loads(site.core.cli("describe", "edge", site.edge.name, "--json").stdout)
+        assert sum(gap["report"]["records"] for gap in described["gaps"]) == 50
+
+
 def test_a_batch_that_the_core_will_never_take_blocks_nothing(tmp_path):
     with Site(tmp_path, config=lanes(), core=["--auto-create-streams=false"]) as site:
         site.edge.wait_connected()

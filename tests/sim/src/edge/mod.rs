@@ -99,7 +99,7 @@ impl Edge {
         made.map_err(|error| error.to_string())?;
         let runtime = Builder::new_current_thread().build();
         Ok(Edge {
-            model: Rc::new(RefCell::new(Model::new(plan.lanes.len()))),
+            model: Rc::new(RefCell::new(Model::new(&plan))),
             rng,
             plan,
             trace,

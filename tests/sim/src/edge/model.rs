@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use record::StreamName;
-use store::{Frame, Gap, GapReason, LogId, Producer, WriteError};
+use store::{Eviction, Frame, Gap, GapReason, LaneConfig, LogId, Producer, WriteError};
 
 use super::core::{Core, covers};
 use super::delayed::Delayed;
+use super::plan::{Plan, UNBOUNDED};
 
 /// The header that says which message a record is.
 pub const NAME: &str = "n";
@@ -73,21 +74,32 @@ pub struct Model {
     pub failure: Option<String>,
     /// What is wrong, where it could not be said at once.
     pub wrong: Option<String>,
+    /// The core never takes some messages.
+    has_poison: bool,
+    /// The edge is enrolled again now and then.
+    enrols: bool,
 }
 
 /// One lane.
-#[derive(Default)]
 pub struct LaneModel {
+    bounds: LaneConfig,
     pub core: Core,
     /// Something on its disk was damaged.
     pub damaged: bool,
 }
 
 impl Model {
-    pub fn new(lanes: usize) -> Model {
+    pub fn new(plan: &Plan) -> Model {
+        let lane = |bounds: &LaneConfig| LaneModel {
+            bounds: bounds.clone(),
+            core: Core::default(),
+            damaged: false,
+        };
         Model {
-            lanes: (0..lanes).map(|_| LaneModel::default()).collect(),
+            lanes: plan.lanes.iter().map(lane).collect(),
             session: vec![None],
+            has_poison: plan.poison > 0.0,
+            enrols: plan.enrols,
             ..Model::default()
         }
     }
@@ -244,19 +256,37 @@ impl Model {
         Ok(())
     }
 
-    /// Whether a gap may have such a reason.
+    /// Whether a gap may have such a reason. Else a store that lets go of what it should keep, and says so, would pass.
     pub fn check_gap(&self, lane: usize, gap: &Gap) -> Result<(), String> {
+        let LaneModel {
+            bounds, damaged, ..
+        } = &self.lanes[lane];
+        let is_bounded = bounds.max_bytes < UNBOUNDED;
         let because = match gap.reason {
-            GapReason::Damaged | GapReason::Lost => self.ledger_lost || self.lanes[lane].damaged,
-            GapReason::EvictedBytes
-            | GapReason::EvictedAge
-            | GapReason::Refused
-            | GapReason::Fenced => true,
+            GapReason::Damaged | GapReason::Lost => self.ledger_lost || *damaged,
+            GapReason::EvictedBytes => match bounds.eviction {
+                Eviction::Oldest => is_bounded,
+                // What was not taken. What was taken stays.
+                Eviction::Newest => is_bounded && (*damaged || !self.has_entry_in(lane, gap)),
+                Eviction::Reject => false,
+            },
+            GapReason::EvictedAge => bounds.max_age.is_some(),
+            GapReason::Refused => self.has_poison,
+            GapReason::Fenced => self.enrols,
         };
         if because {
             return Ok(());
         }
         Err(format!("a gap for no reason: {gap:?}"))
+    }
+
+    fn has_entry_in(&self, lane: usize, gap: &Gap) -> bool {
+        let of_lane = self
+            .messages
+            .values()
+            .filter(|message| message.lane == lane);
+        let mut stored = of_lane.filter_map(|message| message.at);
+        stored.any(|at| (gap.first..gap.next.number).contains(&at))
     }
 
     /// Compares the retained messages: by key, which message.

@@ -6,6 +6,9 @@ use rand::{RngExt, rngs::StdRng};
 use record::Compression;
 use store::{Config, Eviction, LaneConfig};
 
+/// Bytes that no lane of a run ever has.
+pub const UNBOUNDED: u64 = 1 << 30;
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -44,7 +47,7 @@ impl Plan {
             let compression = [Compression::None, Compression::Lz4, Compression::Zstd];
             LaneConfig {
                 max_bytes: if rng.random_bool(0.5) {
-                    1 << 30
+                    UNBOUNDED
                 } else {
                     rng.random_range(4_000..20_000)
                 },
