@@ -43,11 +43,12 @@ fn protocol(error: impl ToString) -> HandshakeError {
     ConnectError::Protocol(error.to_string()).into()
 }
 
-/// Says hello and waits for the welcome.
+/// Says hello and waits for the welcome. `keep_alive`: after so long without a word of the core this side sends a sign of life.
 pub(crate) async fn establish(
     mut dialled: Dialled,
     hello: Frame,
     window: Window,
+    keep_alive: Duration,
 ) -> Result<(Connection, Events), HandshakeError> {
     let (send, mut recv) = match dialled.say(&hello).await {
         Ok(control) => control,
@@ -91,7 +92,11 @@ pub(crate) async fn establish(
     let (down_tx, down_rx) = mpsc::channel(DOWN_READ_AHEAD);
     tokio::spawn(read_control(shared.clone(), recv, reader));
     tokio::spawn(read_downlink(shared.clone(), down_tx));
-    tokio::spawn(crate::silence::watch(shared.clone(), client.clone()));
+    tokio::spawn(crate::silence::watch(
+        shared.clone(),
+        client.clone(),
+        keep_alive,
+    ));
     let guard = Arc::new(Guard {
         _close: guard,
         _client: client,
@@ -178,7 +183,7 @@ impl Shared {
         self.end(closed.into());
     }
 
-    /// Whether an answer of the core is owed.
+    /// Whether an acknowledgement of the core is owed.
     pub(crate) fn waits_for_core(&self) -> bool {
         self.sender().in_flight_frames() > 0
     }

@@ -106,7 +106,7 @@ impl Dialer {
         };
         let candidate = dialled.candidate.clone();
         let remote = dialled.carrier.remote();
-        let established = client::establish(dialled, first, window);
+        let established = client::establish(dialled, first, window, self.timing.keep_alive);
         let result = match tokio::time::timeout_at(end, established).await {
             Ok(result) => result,
             Err(_) => return Err(self.too_late()),

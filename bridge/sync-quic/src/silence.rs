@@ -30,24 +30,25 @@ const QUESTIONS_OF_THE_FIRST: u32 = 4;
 /// and no way to hurry them.
 const TLS_SILENCE: Duration = Duration::from_secs(10);
 
-/// Runs until the connection is over.
-pub(crate) async fn watch(shared: Arc<Shared>, client: Option<Arc<Client>>) {
+/// Runs until the connection is over. `keep_alive`: so long after the last word of the core a sign of life is sent, which it answers.
+pub(crate) async fn watch(shared: Arc<Shared>, client: Option<Arc<Client>>, keep_alive: Duration) {
     let over = {
         let carrier = shared.carrier.clone();
         async move { carrier.closed().await }
     };
     tokio::select! {
         _ = over => {}
-        () = look(&shared, client.as_deref()) => {}
+        () = look(&shared, client.as_deref(), keep_alive) => {}
     }
 }
 
-async fn look(shared: &Shared, client: Option<&Client>) {
+async fn look(shared: &Shared, client: Option<&Client>, keep_alive: Duration) {
     let remote = shared.carrier.remote();
     let mut local = quic::local_address(remote).ok();
     let mut heard = shared.carrier.heard();
-    let mut since = Instant::now();
-    let mut asked = since;
+    let mut heard_at = Instant::now();
+    let mut since = heard_at;
+    let mut asked = heard_at;
     let mut questions = 0;
     let mut pause = LOOK;
     loop {
@@ -59,8 +60,13 @@ async fn look(shared: &Shared, client: Option<&Client>) {
             local = here;
         }
         let count = shared.carrier.heard();
-        if count != heard || !shared.waits_for_core() {
-            (heard, since, asked) = (count, now, now);
+        if count != heard {
+            (heard, heard_at) = (count, now);
+        }
+        // By then a sign of life is on its way.
+        let is_owed = shared.waits_for_core() || now - heard_at >= keep_alive;
+        if heard_at == now || !is_owed {
+            (since, asked) = (now, now);
             questions = 0;
         }
         let rtt = shared.carrier.rtt().unwrap_or_default();

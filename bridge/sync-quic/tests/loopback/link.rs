@@ -100,11 +100,22 @@ async fn without_udp_it_goes_over_tls_and_comes_back_to_quic() {
 
 #[tokio::test]
 async fn udp_that_stops_getting_through_makes_way_for_tls() {
+    make_way_for_tls(false).await;
+}
+
+/// Its next sign of life is not answered. That the connection itself ends would take much longer.
+#[tokio::test]
+async fn an_idle_edge_notices_by_its_sign_of_life_that_udp_stopped_getting_through() {
+    make_way_for_tls(true).await;
+}
+
+async fn make_way_for_tls(idle: bool) {
     let core = core();
     let identity = core.enrol("e1").await.unwrap();
     let link = Relay::to(&core.address).await;
     let timing = Timing {
-        idle_timeout: Duration::from_secs(20),
+        keep_alive: Duration::from_secs(if idle { 1 } else { 300 }),
+        idle_timeout: Duration::from_secs(1000),
         ..TIMING
     };
     let dialer = dialer(&link.address, &identity, timing);
@@ -115,12 +126,13 @@ async fn udp_that_stops_getting_through_makes_way_for_tls() {
     let (edge, _events) = edge.unwrap();
     assert_eq!(edge.transport(), Transport::Quic);
     link.block_udp(true);
-    // With nothing to say nothing is missed.
-    let idle = Duration::from_millis(500);
-    let nothing = tokio::time::timeout(idle, dialer.tls_instead(&edge));
-    assert!(nothing.await.is_err());
-
-    edge.send_batch(batch(1, 100)).await.unwrap();
+    if !idle {
+        // With nothing to say nothing is missed.
+        let while_idle = Duration::from_millis(500);
+        let nothing = tokio::time::timeout(while_idle, dialer.tls_instead(&edge));
+        assert!(nothing.await.is_err());
+        edge.send_batch(batch(1, 100)).await.unwrap();
+    }
     let accepting = tokio::spawn({
         let listener = core.listener.clone();
         async move {
