@@ -34,7 +34,14 @@ impl Default for BatchBuilder {
 impl BatchBuilder {
     #[must_use]
     pub fn new() -> BatchBuilder {
-        let mut buffer = BytesMut::with_capacity(1024);
+        Self::with_room(1024 - HEADER_LEN)
+    }
+
+    /// For records of so many bytes in all ([`NewRecord::max_encoded_len`]): they are not copied again while the batch grows, which it may beyond that.
+    #[must_use]
+    pub fn with_room(bytes: usize) -> BatchBuilder {
+        let all = HEADER_LEN.saturating_add(bytes).min(limits::MAX_BATCH_LEN);
+        let mut buffer = BytesMut::with_capacity(all);
         buffer.put_bytes(0, HEADER_LEN);
         BatchBuilder {
             buffer,
@@ -216,5 +223,45 @@ fn put_nullable(out: &mut BytesMut, field: Option<&[u8]>) {
             varint::put(out, bytes.len() as i64);
             out.put_slice(bytes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Compression;
+    use bytes::Bytes;
+
+    #[test]
+    fn with_room_nothing_is_copied_again() {
+        let field = |len: usize| Some(Bytes::from(vec![7; len]));
+        let records: Vec<NewRecord> = [0, 1, 63, 64, 300, 20_000, 70_000]
+            .into_iter()
+            .flat_map(|len| {
+                let header = Header {
+                    name: Bytes::from(vec![b'h'; len % 200]),
+                    value: field(len % 300),
+                };
+                let with = |key, value, headers: Vec<Header>| NewRecord {
+                    timestamp: i64::try_from(len).expect("a length") * 1_000_000,
+                    key,
+                    value,
+                    headers,
+                };
+                [
+                    with(None, field(len), Vec::new()),
+                    with(field(len % 100), None, vec![header.clone(), header]),
+                ]
+            })
+            .collect();
+        let room = records.iter().map(NewRecord::max_encoded_len).sum();
+        let mut builder = BatchBuilder::with_room(room).compression(Compression::None);
+        let place = builder.buffer.as_ptr();
+        for record in &records {
+            let before = builder.len();
+            builder.push(record).expect("there is room");
+            assert!(builder.len() - before <= record.max_encoded_len());
+        }
+        assert_eq!(builder.buffer.as_ptr(), place);
     }
 }

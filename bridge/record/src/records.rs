@@ -27,6 +27,23 @@ pub struct NewRecord {
     pub headers: Vec<Header>,
 }
 
+/// A number of 32 bits and of 64 bits as varint, at most.
+const MAX_VARINT: usize = 5;
+const MAX_VARLONG: usize = 10;
+
+impl NewRecord {
+    /// Bytes that it takes in a batch, uncompressed, at most.
+    #[must_use]
+    pub fn max_encoded_len(&self) -> usize {
+        let field = |bytes: Option<&Bytes>| MAX_VARINT + bytes.map_or(0, Bytes::len);
+        let headers = self.headers.iter();
+        let headers = headers.map(|h| MAX_VARINT + h.name.len() + field(h.value.as_ref()));
+        // Length, attributes, timestamp, offset, and how many headers there are.
+        let head = 3 * MAX_VARINT + 1 + MAX_VARLONG;
+        head + field(self.key.as_ref()) + field(self.value.as_ref()) + headers.sum::<usize>()
+    }
+}
+
 impl From<Record> for NewRecord {
     fn from(record: Record) -> NewRecord {
         let Record {

@@ -165,30 +165,45 @@ impl Shared {
     }
 }
 
+/// Records of one partition, and what they take in a batch.
+#[derive(Default)]
+struct Part<'a> {
+    records: Vec<&'a NewRecord>,
+    bytes: usize,
+}
+
 /// One batch a partition (more where one gets too large), in the order of publishing, and what goes with the messages.
 fn entry(stream: &Stream, group: &mut [Pending]) -> Result<Entry, BuildError> {
-    let mut builders: HashMap<u32, BatchBuilder> = HashMap::new();
+    let mut parts: HashMap<u32, Part> = HashMap::new();
+    for record in group.iter().flat_map(|pending| &pending.records) {
+        let partition = partition_for_key(record.key.as_deref(), stream.partitions);
+        let part = parts.entry(partition).or_default();
+        part.bytes += record.max_encoded_len();
+        part.records.push(record);
+    }
     let mut entry = Entry::new();
-    let mut with_it = Vec::new();
-    for pending in group {
-        for record in &pending.records {
-            let partition = partition_for_key(record.key.as_deref(), stream.partitions);
-            let builder = builders.entry(partition).or_default();
+    for (partition, part) in parts {
+        let mut builder = BatchBuilder::with_room(part.bytes);
+        for record in part.records {
             match builder.push(record) {
                 Ok(()) => {}
                 Err(_) if !builder.is_empty() => {
-                    push(&mut entry, stream, partition, mem::take(builder).build()?);
+                    push(
+                        &mut entry,
+                        stream,
+                        partition,
+                        mem::take(&mut builder).build()?,
+                    );
                     builder.push(record)?;
                 }
                 Err(error) => return Err(error),
             }
         }
-        with_it.append(&mut pending.with_it);
-    }
-    for (partition, builder) in builders {
         push(&mut entry, stream, partition, builder.build()?);
     }
-    entry.commands.append(&mut with_it);
+    for pending in group {
+        entry.commands.append(&mut pending.with_it);
+    }
     Ok(entry)
 }
 
