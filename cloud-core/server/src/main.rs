@@ -1,6 +1,7 @@
 //! `towline-core`: one log, readable and writable through MQTT, Kafka and AMQP, with edges attached by sync.
 
 mod admin;
+mod allocator;
 mod cluster_id;
 mod cold;
 mod config;
@@ -44,6 +45,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    allocator::keep_some_free_memory();
     let args = Args::parse();
     let result = match args.command {
         Some(Command::Restore(restore)) => restore.run(),
