@@ -20,6 +20,10 @@ LARGE = ('[[lane]]\nname = "data"\nsize = "8GiB"\n',)
 LINGER = 3
 COMPRESSED = (f'[[lane]]\nname = "data"\nlink-compression = true\nlinger = "{LINGER}s"\n',)
 
+LONG_LINK = {"rtt_ms": 200, "loss": 0.02, "mbit": 40}
+# Bytes that a site may send before it knows that the link is there: two handshakes, and questions.
+QUESTIONS = 6_000
+
 
 class Load:
     """The load generator, in a process of its own."""
@@ -152,10 +156,10 @@ def outage(system, options):
 def drain(system, options):
     """A backlog goes up as fast as it can, while new messages come in."""
     result = {}
-    mbit = 40
+    mbit = LONG_LINK["mbit"]
     for where, shape, count in (
         ("loopback", {}, options.scale(1_000_000)),
-        (f"{mbit} Mbit/s, 200 ms, 2 % loss", {"rtt_ms": 200, "loss": 0.02, "mbit": mbit}, options.scale(1_000_000)),
+        (f"{mbit} Mbit/s, 200 ms, 2 % loss", LONG_LINK, options.scale(1_000_000)),
     ):
         system.start(FRESH)
         system.net.shape(dead=True)
@@ -194,6 +198,42 @@ def drain(system, options):
             result[where]["of the link, with all headers"] = of_link(on_link)
         system.stop()
     return result
+
+
+def back(system, options):
+    """How soon a backlog goes up after an outage, over a long link; an edge's connection does not outlive the longer outage (80 s of silence)."""
+    result = {}
+    per_turn = 20_000
+    for seconds, turns in ((20, 5), (100, 3)):
+        if options.quick:
+            turns = 1
+        system.start(LARGE)
+        system.net.shape(**LONG_LINK)
+        begins, firsts = [], []
+        for turn in range(turns):
+            system.net.shape(dead=True)
+            over = time.monotonic() + seconds
+            sent = publish(system, options, per_turn, "--clients", 16, "--window", 64, "--first", 100 * (turn + 1)).result()
+            reader = receive(system, options, max(sent["acknowledged"], 1), "--patience", seconds + 60, "--within", seconds + options.give)
+            time.sleep(max(over - time.monotonic(), 0))
+            before = system.net.sent_bytes()
+            begun = time.time_ns()
+            system.net.shape(**LONG_LINK)
+            begins.append(seconds_until(lambda before=before: system.net.sent_bytes() - before > QUESTIONS, begun))
+            got = reader.result()
+            firsts.append(f"{(got['first_ns'] - begun) / 1e9:.2f}" if got["received"] else "never")
+        system.net.shape()
+        result[f"{seconds} s without a link"] = {"sends after s": begins, "first message after s": firsts}
+        system.stop()
+    return result
+
+
+def seconds_until(true, begun_ns, within=60):
+    while time.time_ns() < begun_ns + within * 1e9:
+        if true():
+            return f"{(time.time_ns() - begun_ns) / 1e9:.2f}"
+        time.sleep(0.005)
+    return "never"
 
 
 def alarm(system, options):
@@ -253,4 +293,4 @@ def ready(system, options):
     return {"empty": shown(empty), "messages": kept, "with them": shown(full)}
 
 
-ALL = {"ingest": ingest, "outage": outage, "drain": drain, "alarm": alarm, "wire": wire, "ready": ready}
+ALL = {"ingest": ingest, "outage": outage, "drain": drain, "back": back, "alarm": alarm, "wire": wire, "ready": ready}

@@ -26,7 +26,7 @@ def flat(value, path=()):
     """Path and value of everything that is not a table of its own; a latency is one value."""
     if isinstance(value, dict) and "p99_us" in value:
         shown = " / ".join(f"{value[key] / 1000:.1f}" for key in ("p50_us", "p99_us", "p999_us") if key in value)
-        yield path, shown + " ms"
+        yield path, shown + " ms" if value["p99_us"] else "none came"
     elif isinstance(value, dict):
         for key, inner in value.items():
             yield from flat(inner, (*path, key))
@@ -103,7 +103,9 @@ def main():
                 finally:
                     net.shape()
                     one.stop()
-                results["systems"][one.name] = one.version + (", a tenth of the load" if options.quick else "")
+                if one.version:
+                    # Not of one that has no such figure, and was not started for it.
+                    results["systems"][one.name] = one.version + (", a tenth of the load" if options.quick else "")
                 results["figures"].setdefault(name, {})[one.name] = figure
     if options.merge and os.path.exists(options.json):
         results = merged(json.loads(pathlib.Path(options.json).read_text()), results)
