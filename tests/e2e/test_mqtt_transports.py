@@ -25,14 +25,15 @@ from certificates import certificate
 from daemons import Core, Edge, wait_until
 
 WITHIN = 30
-CONNECT = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01"
 CONNACK = b"\x20\x02\x00\x00"
 EVERYTHING = ("mqtt-tls", "mqtt-ws", "mqtt-wss", "mqtt-quic", "kafka-tls", "amqps")
 
 
-def hello(client_id=None):
-    """CONNECT of MQTT 3.1.1 with an id of one letter."""
-    return CONNECT + (client_id or uuid.uuid4().hex)[:1].encode()
+def hello():
+    """CONNECT of MQTT 3.1.1 with an id that nobody else has: a second connection with it would end the first."""
+    client_id = uuid.uuid4().hex[:23].encode()
+    body = b"\x00\x04MQTT\x04\x02\x00\x3c" + struct.pack(">H", len(client_id)) + client_id
+    return bytes([0x10, len(body)]) + body
 
 
 class Authority:
@@ -231,7 +232,7 @@ def test_certificates_are_replaced_while_it_runs(tmp_path):
     port, context = core.port("mqtt-tls"), authority.context()
     with tls(port, context) as staying:
         # Nobody else's id: those of others are random and hexadecimal.
-        staying.sendall(hello("z"))
+        staying.sendall(hello())
         assert staying.recv(4) == CONNACK
         certificate(tmp_path, "server", authority.ca, serial="2")
         core.process.send_signal(signal.SIGHUP)
