@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use credentials::{draft_of, write_private};
+use store::{Recognised, recognise};
 
 /// Marks a directory as an edge's and holds the number of its layout.
 const MARKER: &str = "towline-edge.format";
@@ -36,9 +37,10 @@ pub enum DataDirError {
     )]
     Newer { dir: PathBuf, found: u64 },
     #[error(
-        "{path} is damaged: it should hold the number {FORMAT}. Restore it, everything else may be whole"
+        "the data directory {dir} has no {MARKER} that can be read, and its segments have format {found}, this version reads up to {}: it was written by a newer towline-edge; use that version or a later one",
+        store::FORMAT_VERSION
     )]
-    Damaged { path: PathBuf },
+    NewerSegments { dir: PathBuf, found: u16 },
 }
 
 /// A data directory that is ours until this is dropped.
@@ -51,6 +53,8 @@ pub struct DataDir {
 
 impl DataDir {
     /// Opens the directory, or makes it (mode 0700). Nothing is changed in one that is refused.
+    ///
+    /// A marker that the flash lost or damaged keeps no edge from starting: what is in the directory says whose it is.
     pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
         let io = |what, path: &Path| {
             let path = path.to_owned();
@@ -70,7 +74,9 @@ impl DataDir {
                 .map_err(io("sync", parent))?;
         }
         let marker = path.join(MARKER);
-        if !marker.exists() {
+        let missing = !marker.exists();
+        let known = missing && is_known(&path)?;
+        if missing && !known {
             refuse_foreign(&path)?;
         }
         let lock_path = path.join(LOCK);
@@ -85,21 +91,54 @@ impl DataDir {
             Err(TryLockError::WouldBlock) => return Err(DataDirError::Locked(path)),
             Err(TryLockError::Error(error)) => return Err(io("lock", &lock_path)(error)),
         }
-        match fs::read_to_string(&marker) {
-            Ok(text) => match text.trim().parse::<u64>() {
-                Ok(found) if found == u64::from(FORMAT) => {}
-                Ok(found) if found > u64::from(FORMAT) => {
-                    return Err(DataDirError::Newer { dir: path, found });
-                }
-                _ => return Err(DataDirError::Damaged { path: marker }),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                write_private(&marker, format!("{FORMAT}\n").as_bytes())
-                    .map_err(io("write", &marker))?;
+        let text = match fs::read(&marker) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !known => {
+                write_marker(&marker).map_err(io("write", &marker))?;
+                return Ok(DataDir { path, _lock: lock });
             }
-            Err(error) => return Err(io("read", &marker)(error)),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(io("read", &marker)(error));
+            }
+            Err(_) => Vec::new(),
+        };
+        let number = std::str::from_utf8(&text).map(|text| text.trim().parse::<u64>());
+        match number {
+            Ok(Ok(found)) if found == u64::from(FORMAT) => {}
+            Ok(Ok(found)) if found > u64::from(FORMAT) => {
+                return Err(DataDirError::Newer { dir: path, found });
+            }
+            _ => {
+                // Its name says whose directory it is; of which format that is, what is stored.
+                if !known && let Recognised::Newer(found) = recognise(&path) {
+                    return Err(DataDirError::NewerSegments { dir: path, found });
+                }
+                tracing::warn!(marker = %marker.display(), missing, "the marker of the data directory was lost or damaged: it is restored");
+                // Without it the next start does the same.
+                if let Err(error) = write_marker(&marker) {
+                    tracing::warn!(marker = %marker.display(), %error, "the marker can not be written");
+                }
+            }
         }
         Ok(DataDir { path, _lock: lock })
+    }
+}
+
+fn write_marker(marker: &Path) -> io::Result<()> {
+    write_private(marker, format!("{FORMAT}\n").as_bytes())
+}
+
+/// Whether a directory without a marker is a towline-edge's all the same, by what is stored in it.
+fn is_known(dir: &Path) -> Result<bool, DataDirError> {
+    match recognise(dir) {
+        Recognised::Ours => Ok(true),
+        Recognised::Newer(found) => Err(DataDirError::NewerSegments {
+            dir: dir.to_owned(),
+            found,
+        }),
+        // Segments by name only, beside a ledger of sled: nobody else has both.
+        Recognised::Unreadable => Ok(dir.join("ledger/conf").exists()),
+        Recognised::Nothing => Ok(false),
     }
 }
 
@@ -127,6 +166,7 @@ fn refuse_foreign(dir: &Path) -> Result<(), DataDirError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use store::{Config, Store};
 
     #[test]
     fn opens_again_when_it_is_free_and_not_while_it_is_in_use() {
@@ -151,20 +191,69 @@ mod tests {
     #[test]
     fn newer_and_damaged_markers_are_told_apart() {
         let root = tempfile::tempdir().unwrap();
+        let marker = root.path().join(MARKER);
         for (text, newer) in [
-            ("2", true),
-            ("999\n", true),
-            ("", false),
-            ("x1", false),
-            ("0", false),
+            (&b"2"[..], true),
+            (b"999\n", true),
+            (b"", false),
+            (b"x1", false),
+            (b"0", false),
+            (b"\xff1\n", false),
         ] {
-            fs::write(root.path().join(MARKER), text).unwrap();
-            let error = DataDir::open(root.path()).unwrap_err();
-            assert_eq!(
-                matches!(error, DataDirError::Newer { .. }),
-                newer,
-                "{text:?}: {error}"
-            );
+            fs::write(&marker, text).unwrap();
+            let opened = DataDir::open(root.path());
+            let refused = matches!(opened, Err(DataDirError::Newer { .. }));
+            assert_eq!(refused, newer, "{text:?}: {opened:?}");
+            assert_eq!(opened.is_err(), newer, "{text:?}: {opened:?}");
+            let left = fs::read(&marker).unwrap();
+            assert_eq!(left, if newer { text } else { b"1\n" });
         }
+    }
+
+    #[test]
+    fn a_lost_marker_is_restored_where_there_is_a_store_of_this_format() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path();
+        let marker = path.join(MARKER);
+        drop(DataDir::open(path).unwrap());
+        Store::open_in(path, Config::new(1)).unwrap().close();
+        fs::remove_file(&marker).unwrap();
+        drop(DataDir::open(path).unwrap());
+        assert_eq!(fs::read(&marker).unwrap(), b"1\n");
+
+        // Without a header that can be read, the ledger beside the segments says it.
+        let segments: Vec<_> = segments(&path.join("store"));
+        for segment in &segments {
+            fs::write(segment, "damaged").unwrap();
+        }
+        fs::remove_file(&marker).unwrap();
+        drop(DataDir::open(path).unwrap());
+
+        // A newer program's is refused, whatever became of the marker.
+        let newer = [&b"TOWLSEG\n"[..], &9_u16.to_be_bytes(), &[0; 64]].concat();
+        fs::write(&segments[0], newer).unwrap();
+        fs::write(&marker, "").unwrap();
+        for _ in 0..2 {
+            let error = DataDir::open(path).unwrap_err();
+            assert!(error.to_string().contains("format 9"), "{error}");
+            let _ = fs::remove_file(&marker);
+        }
+        assert!(!marker.exists());
+        fs::remove_dir_all(path.join("store")).unwrap();
+        let error = DataDir::open(path).unwrap_err();
+        assert!(matches!(error, DataDirError::Foreign { .. }), "{error}");
+    }
+
+    fn segments(dir: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(segments(&path));
+            } else if path.extension().is_some_and(|end| end == "seg") {
+                found.push(path);
+            }
+        }
+        found
     }
 }

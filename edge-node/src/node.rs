@@ -21,6 +21,7 @@ use crate::backend::EdgeBackend;
 use crate::clock::Clock;
 use crate::config::EdgeSettings;
 use crate::data_dir::DataDir;
+use crate::identity::Found;
 use crate::lineage::Lineage;
 use crate::link::Link;
 use crate::listener::Devices;
@@ -49,7 +50,8 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     let guard = Guard::new(&settings.user, &settings.acl, anonymous)?.with_quotas(quotas.clone());
     let tls = tls_files(&settings)?.map(Tls::open).transpose()?;
     let data_dir = DataDir::open(&settings.data_dir)?;
-    let name = edge_name(&settings, &data_dir)?;
+    let enrolment = identity::load(&data_dir.path);
+    let name = edge_name(&settings, &enrolment);
     let rules = Arc::new(Rules::new(&settings.rule, &lanes, &name)?);
     let dir = data_dir.path.clone();
     let config = Config {
@@ -59,7 +61,7 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     };
     // A mistyped token is said at once; one that the core refuses is a state of the link.
     if let Some(token) = &settings.token
-        && identity::load(&data_dir.path)?.is_none()
+        && enrolment == Found::Nothing
     {
         sync_quic::Token::parse(token).context("the value of --token is not a token")?;
     }
@@ -197,6 +199,7 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
                 token: settings.token.clone(),
                 name,
                 dir: data_dir.path.clone(),
+                enrolment,
                 store: store.clone(),
                 link: link.clone(),
                 clock: clock.clone(),
@@ -302,11 +305,12 @@ async fn anonymous(settings: &EdgeSettings) -> Result<bool> {
 }
 
 /// The name that the core knows this edge by, or will.
-fn edge_name(settings: &EdgeSettings, data_dir: &DataDir) -> Result<String> {
-    Ok(match identity::load(&data_dir.path)? {
-        Some(enrolled) => enrolled.identity.edge,
-        None => settings.name.clone().unwrap_or_else(identity::default_name),
-    })
+fn edge_name(settings: &EdgeSettings, enrolment: &Found) -> String {
+    match enrolment {
+        Found::Enrolled(enrolled) => enrolled.identity.edge.clone(),
+        // As at a first start: a name in a file that is damaged may be another by one bit.
+        _ => settings.name.clone().unwrap_or_else(identity::default_name),
+    }
 }
 
 fn tls_files(settings: &EdgeSettings) -> Result<Option<TlsFiles>> {

@@ -34,6 +34,11 @@ pub enum IdentityError {
 }
 
 impl Identity {
+    /// Whether it can be used at all: its parts can be read, and the key is the certificate's.
+    pub fn check(&self) -> Result<(), IdentityError> {
+        crate::tls::edge_config(self, crate::tls::system_now()).map(drop)
+    }
+
     pub(crate) fn certificate(&self) -> Result<CertificateDer<'static>, IdentityError> {
         CertificateDer::from_pem_slice(self.certificate_pem.as_bytes())
             .map_err(|_| IdentityError::Pem("the certificate"))

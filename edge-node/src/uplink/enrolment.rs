@@ -9,7 +9,7 @@ use credentials::write_private;
 use sync_quic::{EnrolError, EnrolRefusal, Identity, Token};
 
 use super::Uplink;
-use crate::identity::{self, Enrolled};
+use crate::identity::{self, Enrolled, Found};
 use crate::limits;
 use crate::lineage::Lineage;
 
@@ -21,31 +21,41 @@ pub const FENCED_HINT: &str = "; data is still taken and kept. To go on with thi
 
 /// The identity to connect with. `None` = there is none, which only an operator can change.
 pub async fn identity(uplink: &Uplink) -> Option<Identity> {
-    let stored = match identity::load(&uplink.dir) {
-        Ok(stored) => stored,
-        Err(error) => {
-            uplink.link.set_down(format!("{error:#}"));
+    let fenced = fs::read(uplink.dir.join(FENCED)).ok();
+    let stored = match &uplink.enrolment {
+        Found::Enrolled(stored) => stored,
+        Found::Forbidden(reason) => {
+            uplink.link.set_down(reason.clone());
             return None;
         }
-    };
-    let fenced = fs::read(uplink.dir.join(FENCED)).ok();
-    let Some(stored) = stored else {
-        return enrol(uplink).await;
+        Found::Nothing | Found::Damaged(_) => {
+            let identity = enrol(uplink).await?;
+            return match fenced {
+                // Whose it was is gone, that it is a copy is not.
+                Some(_) => anew(uplink, identity).await,
+                None => Some(identity),
+            };
+        }
     };
     if stored.identity.edge != uplink.name {
         tracing::debug!(enrolled = %stored.identity.edge, given = %uplink.name, "the name was settled at the enrolment");
     }
     let Some(fenced) = fenced else {
-        return Some(stored.identity);
+        return Some(stored.identity.clone());
     };
     let identity = if fenced != identity::fingerprint(&stored.identity).into_bytes() {
         // It was enrolled again, and then stopped before it was done.
-        stored.identity
-    } else if is_new(uplink, &stored) {
+        stored.identity.clone()
+    } else if is_new(uplink, stored) {
         enrol(uplink).await?
     } else {
-        return Some(stored.identity);
+        return Some(stored.identity.clone());
     };
+    anew(uplink, identity).await
+}
+
+/// The identity of a copy that was enrolled again, when what it must not send is set aside.
+async fn anew(uplink: &Uplink, identity: Identity) -> Option<Identity> {
     match begin_anew(uplink).await {
         Ok(()) => Some(identity),
         Err(error) => {
@@ -93,16 +103,21 @@ pub fn forget_fenced(dir: &Path) {
 
 async fn enrol(uplink: &Uplink) -> Option<Identity> {
     let link = &uplink.link;
+    let not_enrolled = match &uplink.enrolment {
+        Found::Damaged(reason) => format!("{reason}; not enrolled"),
+        _ => "not enrolled".into(),
+    };
     let Some(text) = &uplink.token else {
-        link.set_down(
-            "not enrolled: give a token with --token (make one with `towline token create`)".into(),
-        );
+        let what = "give a token with --token (make one with `towline token create`)";
+        link.set_down(format!("{not_enrolled}: {what}"));
         return None;
     };
     let token = match Token::parse(text) {
         Ok(token) => token,
         Err(error) => {
-            link.set_down(format!("the token can not be used: {error}"));
+            link.set_down(format!(
+                "{not_enrolled}: the token can not be used: {error}"
+            ));
             return None;
         }
     };
@@ -125,7 +140,7 @@ async fn enrol(uplink: &Uplink) -> Option<Identity> {
             },
             Err(error) => error,
         };
-        link.set_down(format!("not enrolled: {error}"));
+        link.set_down(format!("{not_enrolled}: {error}"));
         let soon = matches!(
             error,
             EnrolError::Resolve { .. }

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub use dictionaries::Dictionaries;
 
 use crate::clock::Clock;
+use crate::identity::Found;
 use crate::lineage::{self, Lineage};
 use crate::link::Link;
 use crate::{lanes, query};
@@ -34,6 +35,8 @@ pub struct Uplink {
     pub token: Option<String>,
     pub name: String,
     pub dir: PathBuf,
+    /// What was found of an earlier enrolment.
+    pub enrolment: Found,
     pub store: Arc<Store>,
     pub link: Arc<Link>,
     pub clock: Arc<Clock>,

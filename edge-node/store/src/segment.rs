@@ -25,6 +25,8 @@ use crate::wire::{Reader, Short, put_text};
 pub const FORMAT_VERSION: u16 = 2;
 const MAGIC: &[u8; 8] = b"TOWLSEG\n";
 const FIXED: usize = 19;
+/// Where the kind stands in it.
+pub(crate) const KIND_AT: u64 = 10;
 /// Where the checksum stands in it.
 const CRC: usize = 15;
 /// A producer that took nobody's place.
@@ -152,6 +154,15 @@ pub(crate) fn encode_header(kind: u8, state: &LogState) -> Vec<u8> {
     out.extend_from_slice(&crc.to_be_bytes());
     out.extend_from_slice(&s);
     out
+}
+
+/// The version that a header names which can not be read otherwise, if it is a newer one.
+pub(crate) fn looks_newer(file: &dyn DiskFile) -> Option<u16> {
+    let mut start = [0; MAGIC.len() + 2];
+    let whole = read_full(file, &mut start, 0).is_ok_and(|len| len == start.len());
+    let version = start.strip_prefix(MAGIC)?.try_into().ok();
+    let version = u16::from_be_bytes(version?);
+    (whole && version > FORMAT_VERSION).then_some(version)
 }
 
 /// The state at the beginning of a segment, and where its entries begin.

@@ -1,0 +1,117 @@
+"""Small files of an edge's data directory that the flash lost or damaged: the edge comes up and takes data, whatever it is."""
+
+import os
+import random
+import stat
+import urllib.request
+
+import pytest
+from daemons import Edge, Link, wait_until
+from log import read_stream
+from test_mqtt import Client
+
+SEED = int(os.environ.get("TOWLINE_SEED") or random.SystemRandom().randrange(1 << 32))
+
+
+def link_state(edge):
+    with urllib.request.urlopen(f"http://{edge.address('admin')}/readyz", timeout=10) as reply:
+        assert reply.status == 200
+        return reply.read().decode()
+
+
+def publish(edge, stream, numbers):
+    """QoS 1: returns when all are acknowledged."""
+    device = Client(edge.port("mqtt"))
+    for n in numbers:
+        device.publish(f"{stream}/a", str(n))
+    device.close()
+
+
+def flipped(whole, rng):
+    damaged = bytearray(whole)
+    for at in rng.sample(range(len(whole)), min(16, len(whole))):
+        damaged[at] ^= rng.randrange(1, 256)
+    return bytes(damaged)
+
+
+def damage(path, kind, rng):
+    whole = path.read_bytes()
+    if kind == "missing":
+        path.unlink()
+        return
+    new = {"flipped": flipped(whole, rng), "empty": b"", "truncated": whole[: rng.randrange(1, len(whole))]}[kind]
+    print(f"{path.name}: {kind}, TOWLINE_SEED={SEED}")
+    path.write_bytes(new)
+
+
+@pytest.mark.parametrize("kind", ["flipped", "empty", "truncated"])
+def test_a_damaged_identity_ends_the_link_and_nothing_else(core, tmp_path, kind):
+    rng = random.Random(f"{SEED}/identity/{kind}")
+    stream = "identity-" + kind
+    link = Link(core.address("sync"))
+    edge = Edge(tmp_path / "edge", link.address, core.token(), name=f"edge-{kind}").start()
+    edge.wait_connected()
+    link.cut()
+    publish(edge, stream, range(20))
+    edge.stop()
+    link.restore()
+    damage(edge.data / "identity.json", kind, rng)
+
+    # The token that it has is used, or there is none: both are said beside the damage, at each start, and devices are served.
+    used = edge.token
+    for first, edge.token in ((20, None), (40, None), (60, used)):
+        edge.start()
+        wait_until("the reason is said", lambda: "not enrolled" in link_state(edge))
+        said = link_state(edge)
+        assert "identity.json is damaged" in said and "identity.json.broken" in said and "enrol again" in said, said
+        publish(edge, stream, range(first, first + 20))
+        if first == 60:
+            wait_until("the core refuses the token", lambda: "refused the enrolment" in link_state(edge))
+            assert "identity.json is damaged" in link_state(edge)
+        edge.stop()
+    assert "ERROR" in edge.log.read_text() and "devices are served without the core" in edge.log.read_text()
+    broken = edge.data / "identity.json.broken"
+    assert stat.S_IMODE(broken.stat().st_mode) == 0o600
+    assert not (edge.data / "identity.json").exists()
+
+    edge.token = core.token()
+    edge.start()
+    edge.wait_connected()
+    edge.wait_drained()
+    assert read_stream(core, stream, 80) == [str(n).encode() for n in range(80)]
+    assert not broken.exists()
+    edge.stop()
+    link.close()
+
+
+@pytest.mark.parametrize("kind", ["flipped", "empty", "missing"])
+def test_a_damaged_marker_is_restored(core, tmp_path, kind):
+    rng = random.Random(f"{SEED}/marker/{kind}")
+    stream = "marker-" + kind
+    edge = Edge(tmp_path / "edge", core.address("sync"), core.token(), name=f"edge-m-{kind}").start()
+    edge.wait_connected()
+    edge.kill()
+    # Stored while the core is not to be had.
+    edge.core = "127.0.0.1:1"
+    edge.start()
+    publish(edge, stream, range(20))
+    edge.kill()
+    marker = edge.data / "towline-edge.format"
+    damage(marker, kind, rng)
+    while kind == "flipped" and marker.read_bytes().strip().isdigit():
+        # A number again: a greater one is a newer version's, and refused.
+        damage(marker, kind, rng)
+    edge.core = core.address("sync")
+    edge.start()
+    publish(edge, stream, range(20, 40))
+    edge.wait_connected()
+    edge.wait_drained()
+    assert read_stream(core, stream, 40) == [str(n).encode() for n in range(40)]
+    assert marker.read_text() == "1\n"
+    assert "the marker of the data directory was lost or damaged" in edge.log.read_text()
+    edge.stop()
+
+    marker.write_text("2\n")
+    with pytest.raises(AssertionError, match="newer towline-edge"):
+        edge.start()
+    assert marker.read_text() == "2\n"
