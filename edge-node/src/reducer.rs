@@ -6,7 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use store::{Checkpoint, From, Lane, LogId, Session, Store, WriteError};
+use futures_util::future::maybe_done;
+use futures_util::poll;
+use store::{Checkpoint, From, Lane, LogId, NewMessage, Session, Store, WriteError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -212,29 +214,7 @@ impl Reductions {
             .filter_map(|output| self.outbox.reduced(output, self.blind))
             .collect();
         self.changed |= !messages.is_empty();
-        // All at once, so that they share a sync; each takes its place in its log in this order.
-        let stored = messages
-            .iter()
-            .map(|message| self.store.publish(message.clone()));
-        let stored = futures_util::future::join_all(stored).await;
-        for (message, mut result) in messages.into_iter().zip(stored) {
-            while matches!(
-                result,
-                Err(WriteError::Full(_) | WriteError::DiskFull | WriteError::TooFast)
-            ) {
-                tokio::select! {
-                    () = tokio::time::sleep(limits::REDUCTION_RETRY) => {}
-                    () = stop.cancelled() => return false,
-                }
-                result = self.store.publish(message.clone()).await;
-            }
-            match result {
-                Ok(()) | Err(WriteError::Dropped(_)) => {}
-                Err(WriteError::Failed(_) | WriteError::Closed) => return false,
-                Err(error) => tracing::error!(%error, "a reduced message can not be stored"),
-            }
-        }
-        true
+        in_order(&self.store, &messages, stop).await
     }
 
     async fn save(&mut self) {
@@ -262,6 +242,67 @@ impl Reductions {
     }
 }
 
+/// Stores messages, many at a time so that they share a sync. What comes behind one that is refused for now waits with it: it may be of the same topic,
+/// and smaller. `false`: stopped, or the disk failed.
+async fn in_order(store: &Store, mut messages: &[NewMessage], stop: &CancellationToken) -> bool {
+    while !messages.is_empty() {
+        // Each takes its place in its log, or is refused, when it is first asked.
+        let mut asked = Vec::new();
+        for message in messages {
+            let mut stored = Box::pin(maybe_done(store.publish(message.clone())));
+            let _ = poll!(stored.as_mut());
+            let refused = stored
+                .as_mut()
+                .output_mut()
+                .is_some_and(|it| is_for_now(it));
+            if refused {
+                break;
+            }
+            asked.push(stored);
+        }
+        let (taken, left) = messages.split_at(asked.len());
+        let refused = !left.is_empty();
+        for (message, mut stored) in taken.iter().zip(asked) {
+            stored.as_mut().await;
+            let Some(mut result) = stored.as_mut().take_output() else {
+                continue;
+            };
+            // The file system was found full behind its place.
+            while is_for_now(&result) {
+                if !pause(stop).await {
+                    return false;
+                }
+                result = store.publish(message.clone()).await;
+            }
+            match result {
+                Ok(()) | Err(WriteError::Dropped(_)) => {}
+                Err(WriteError::Failed(_) | WriteError::Closed) => return false,
+                Err(error) => tracing::error!(%error, "a reduced message can not be stored"),
+            }
+        }
+        messages = left;
+        if refused && !pause(stop).await {
+            return false;
+        }
+    }
+    true
+}
+
+fn is_for_now(result: &Result<(), WriteError>) -> bool {
+    matches!(
+        result,
+        Err(WriteError::Full(_) | WriteError::DiskFull | WriteError::TooFast)
+    )
+}
+
+/// Until it may be asked again. `false`: stopped.
+async fn pause(stop: &CancellationToken) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep(limits::REDUCTION_RETRY) => true,
+        () = stop.cancelled() => false,
+    }
+}
+
 /// The cursor, 8 bytes, and the state of the reducer.
 struct Saved<'a> {
     cursor: u64,
@@ -277,5 +318,60 @@ impl<'a> Saved<'a> {
         let (cursor, state) = bytes.split_first_chunk()?;
         let cursor = u64::from_be_bytes(*cursor);
         Some(Saved { cursor, state })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use record::NewRecord;
+    use store::{Config, LaneConfig};
+
+    /// Sizes of payloads.
+    fn message(lane: Lane, size: usize) -> NewMessage {
+        NewMessage {
+            lane,
+            stream: record::stream_for_topic("a/b"),
+            record: NewRecord {
+                value: Some(vec![b'x'; size].into()),
+                ..NewRecord::default()
+            },
+            retained: false,
+            packet: None,
+            blind: None,
+            view: None,
+            delayed: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_overtakes_what_a_full_lane_refuses() {
+        let dir = tempfile::tempdir().unwrap();
+        let lane = LaneConfig {
+            max_bytes: 20_000,
+            ..LaneConfig::new("data")
+        };
+        let config = Config {
+            lanes: vec![lane],
+            ..Config::new(1)
+        };
+        let store = Store::open_in(dir.path(), config).unwrap();
+        let lane = store.lane("data").unwrap();
+        let end = || store.end(LogId::Outbox(lane)).position;
+        let begin = end();
+        let stop = CancellationToken::new();
+        let sizes = [10, 30_000, 10, 10];
+        let messages = sizes.map(|size| message(lane, size));
+        let stopped = async {
+            tokio::time::sleep(limits::REDUCTION_RETRY * 2).await;
+            stop.cancel();
+        };
+        let (stored, ()) = tokio::join!(in_order(&store, &messages, &stop), stopped);
+        assert!(!stored, "it waits until it is stopped");
+        assert_eq!(end() - begin, 1, "the first, and none behind the large one");
+        let small = sizes.map(|_| message(lane, 10));
+        assert!(in_order(&store, &small, &CancellationToken::new()).await);
+        assert_eq!(end() - begin, 5);
+        store.close();
     }
 }
