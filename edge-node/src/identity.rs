@@ -103,7 +103,7 @@ pub fn load(dir: &Path) -> Found {
 
 fn damaged(path: &Path, reason: &str) -> String {
     format!(
-        "the identity {} is damaged ({reason}) and set aside as {BROKEN}: enrol again with a new token",
+        "the identity {} is damaged ({reason}) and set aside as {BROKEN}: enrol again with a token",
         path.display()
     )
 }

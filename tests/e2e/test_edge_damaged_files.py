@@ -3,6 +3,7 @@
 import os
 import random
 import stat
+import time
 import urllib.request
 
 import pytest
@@ -57,9 +58,10 @@ def test_a_damaged_identity_ends_the_link_and_nothing_else(core, tmp_path, kind)
     link.restore()
     damage(edge.data / "identity.json", kind, rng)
 
-    # The token that it has is used, or there is none: both are said beside the damage, at each start, and devices are served.
-    used = edge.token
-    for first, edge.token in ((20, None), (40, None), (60, used)):
+    # There is no token, or one that has expired: both are said beside the damage, at each start, and devices are served.
+    former, expired = edge.token, core.token("--ttl", "1s")
+    time.sleep(2.5)
+    for first, edge.token in ((20, None), (40, None), (60, expired)):
         edge.start()
         wait_until("the reason is said", lambda: "not enrolled" in link_state(edge))
         said = link_state(edge)
@@ -74,7 +76,8 @@ def test_a_damaged_identity_ends_the_link_and_nothing_else(core, tmp_path, kind)
     assert stat.S_IMODE(broken.stat().st_mode) == 0o600
     assert not (edge.data / "identity.json").exists()
 
-    edge.token = core.token()
+    # A token that is still configured and has not expired does.
+    edge.token = former
     edge.start()
     edge.wait_connected()
     edge.wait_drained()
