@@ -1,6 +1,7 @@
 //! PUBREC: the client has a QoS 2 message and keeps its packet id (section 4.3.3).
 
 use crate::in_flight::Awaiting;
+use crate::session::After;
 use crate::{Delivery, Session};
 use mqtt_codec::{Ack, ReasonCode};
 
@@ -20,12 +21,12 @@ impl Session {
                 entry.message = None;
                 entry.sent = true;
                 self.connection.dirty |= first;
-                self.deliver(pubrel(ack, ReasonCode::SUCCESS), first);
+                self.deliver(self.after_save(first), pubrel(ack, ReasonCode::SUCCESS));
             }
             _ if ack.reason_code.is_error() => {}
             _ => {
                 let code = ReasonCode::PACKET_IDENTIFIER_NOT_FOUND;
-                self.deliver(pubrel(ack, code), false);
+                self.deliver(After::Nothing, pubrel(ack, code));
             }
         }
     }

@@ -130,10 +130,10 @@ impl Session {
                 self.settle(place, true);
                 (Source::Nowhere(None), After::Settling)
             }
-            source if source.is_stored() && qos == QoS::ExactlyOnce && self.is_persistent() => {
-                (source, After::Save)
+            source => {
+                let after = self.after_save(source.is_stored() && qos == QoS::ExactlyOnce);
+                (source, after)
             }
-            source => (source, After::Nothing),
         };
         let stored = source.is_stored();
         if qos != QoS::AtMostOnce {
@@ -156,7 +156,7 @@ impl Session {
             self.connection.dirty |= stored;
         }
         self.put_alias(&mut publish, now_ms);
-        self.deliver_after(after, Delivery::Publish(publish));
+        self.deliver(after, Delivery::Publish(publish));
         Offer::Sent
     }
 
@@ -257,7 +257,7 @@ impl Session {
         }
         // All of this was saved when the earlier connection ended, or it was read from there.
         for delivery in deliveries {
-            self.deliver(delivery, false);
+            self.deliver(After::Nothing, delivery);
         }
     }
 }

@@ -265,15 +265,15 @@ impl Session {
         self.connection.deliveries.len()
     }
 
-    pub(crate) fn deliver(&mut self, delivery: Delivery, exactly_once: bool) {
-        let after = match exactly_once && self.is_persistent() {
+    /// What a delivery waits for whose repetition after a crash would be a second message. A session that is not persistent is not saved.
+    pub(crate) fn after_save(&self, exactly_once: bool) -> After {
+        match exactly_once && self.is_persistent() {
             true => After::Save,
             false => After::Nothing,
-        };
-        self.deliver_after(after, delivery);
+        }
     }
 
-    pub(crate) fn deliver_after(&mut self, after: After, delivery: Delivery) {
+    pub(crate) fn deliver(&mut self, after: After, delivery: Delivery) {
         let number = self.connection.next_delivery;
         self.connection.next_delivery += 1;
         self.connection.deliveries.push_back(Waiting {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::disk::{Disk, RealDisk};
+use crate::log::is_segment;
 use crate::segment::{HeaderError, KIND_AT, looks_newer, read_header};
 
 /// What the segments say.
@@ -29,11 +30,12 @@ pub fn recognise(data_dir: &Path) -> Recognised {
         let lanes = RealDisk.list_dirs(&dir).unwrap_or_default();
         dirs.extend(lanes.iter().map(|lane| dir.join(lane)));
         for name in RealDisk.list(&dir).unwrap_or_default() {
-            if !name.ends_with(".seg") {
+            let path = dir.join(name);
+            if !is_segment(&path) {
                 continue;
             }
             found = Recognised::Unreadable;
-            let Ok(file) = RealDisk.open(&dir.join(&name)) else {
+            let Ok(file) = RealDisk.open(&path) else {
                 continue;
             };
             let mut kind = [0];
@@ -69,7 +71,7 @@ mod tests {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
                     dirs.push(path);
-                } else if path.extension().is_some_and(|end| end == "seg") {
+                } else if is_segment(&path) {
                     found.push(path);
                 }
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile, is_of_the_medium};
 use crate::frame::{Entry, Lane};
-use crate::log::{End, LogId, Segment};
+use crate::log::{End, LogId, Segment, is_segment};
 use crate::segment::{
     HeaderError, LogState, Producer, ReadEntryError, SegmentReader, Stamp, read_header,
 };
@@ -71,7 +71,7 @@ pub(crate) fn survey(disk: &dyn Disk, dir: &Path, kind: u8) -> Result<Survey, Op
             // Never had a name that counts.
             disk.remove(&path).map_err(io_error(&what))?;
         }
-        if path.extension().is_none_or(|end| end != "seg") {
+        if !is_segment(&path) {
             continue;
         }
         let read = disk
