@@ -252,7 +252,12 @@ impl Session<'_> {
             waiting,
         ));
         loop {
-            match events.next().await {
+            let event = events.next().await;
+            if !matches!(event, Event::Closed(_)) {
+                // At once, where `follow_silence` hears of it at the next look: what is written from now on is live.
+                self.uplink.link.set_silent(false);
+            }
+            match event {
                 Event::Ack { lane, frame } => {
                     if self.settle(Lane(lane), frame) {
                         return Ended::Again;
