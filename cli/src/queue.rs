@@ -241,7 +241,31 @@ impl Row for PeekedMessage {
 
 #[cfg(test)]
 mod tests {
+    use admin_api::Wear;
+
     use super::*;
+
+    #[test]
+    fn wear_is_told_by_byte_and_after_an_hour_by_day() {
+        let mut status = QueueStatus {
+            wear: Wear {
+                written_bytes: 3_000_000,
+                payload_bytes: 2_000_000,
+            },
+            uptime_seconds: 3599,
+            ..QueueStatus::default()
+        };
+        let so_far = format!(
+            "{} written, 1.50 bytes for each of payload",
+            size(3_000_000)
+        );
+        assert_eq!(wear(&status), so_far, "too early to say more");
+        status.uptime_seconds = 7200;
+        let a_day = size(36_000_000);
+        assert_eq!(wear(&status), format!("{so_far}, {a_day} a day"));
+        status.wear.payload_bytes = 0;
+        assert_eq!(wear(&status), format!("{} written", size(3_000_000)));
+    }
 
     #[test]
     fn a_payload_cannot_steer_the_terminal() {
