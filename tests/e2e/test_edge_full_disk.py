@@ -40,6 +40,7 @@ def publish(edge, text):
     return mosquitto("pub", edge.port("mqtt"), "-V", "5", "-q", "1", "-t", "room/one", "-m", text)
 
 
+@pytest.mark.on_arm
 def test_a_restart_on_a_full_file_system_comes_up_and_room_is_found_again(small, tmp_path):
     edge = Edge(tmp_path / "edge")
     edge.data = small / "data"
@@ -58,6 +59,7 @@ def test_a_restart_on_a_full_file_system_comes_up_and_room_is_found_again(small,
     edge.stop()
 
 
+@pytest.mark.on_arm
 def test_a_start_without_any_room_waits_for_it(small, tmp_path):
     edge = Edge(tmp_path / "edge")
     edge.data = small / "data"
@@ -92,6 +94,7 @@ def test_it_can_be_stopped_while_it_waits_for_room(small, tmp_path):
     assert process.wait(30) == 0
 
 
+@pytest.mark.on_arm
 def test_a_file_system_that_fills_up_while_it_runs_ends_nothing(small, tmp_path):
     edge = Edge(tmp_path / "edge")
     edge.data = small / "data"

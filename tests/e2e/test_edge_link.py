@@ -69,6 +69,7 @@ def without_udp(tmp_path_factory):
         yield site
 
 
+@pytest.mark.on_arm
 def test_where_no_udp_gets_through_the_edge_takes_tls(without_udp):
     publisher = Publisher(0, without_udp.edge.address("mqtt"), ["tls/a"], count=1000, window=100)
     publisher.finish(30)
@@ -147,6 +148,7 @@ class Faults:
         self.site.net.shape()
 
 
+@pytest.mark.on_arm
 @pytest.mark.timeout(MESSAGES // 200 + 300)
 def test_whatever_happens_every_message_comes_once_and_in_order(tmp_path):
     print(f"seed: TOWLINE_SEED={SEED}")
@@ -183,6 +185,7 @@ def counted(publisher, stream):
     return sum(topics[n % len(topics)] == stream and n not in publisher.unknown for n in range(publisher.sent))
 
 
+@pytest.mark.on_arm
 def test_a_connection_follows_the_edge_to_another_address(tmp_path):
     with Site(tmp_path) as site:
         site.edge.wait_connected()
@@ -215,6 +218,7 @@ def test_a_link_with_nothing_to_say_costs_little(tmp_path):
         assert site.edge.metrics()["towline_edge_link_connections_total"] == 1
 
 
+@pytest.mark.on_arm
 def test_udp_that_stops_getting_through_costs_seconds(tmp_path):
     with Site(tmp_path) as site:
         site.edge.wait_link("quic://", 30)
@@ -228,6 +232,7 @@ def test_udp_that_stops_getting_through_costs_seconds(tmp_path):
 
 
 # Last: it waits for what began with the first.
+@pytest.mark.on_arm
 @pytest.mark.timeout(200)
 def test_where_udp_gets_through_again_the_edge_comes_back_to_quic(without_udp):
     without_udp.edge.wait_link("quic://", 150)

@@ -94,6 +94,7 @@ def test_devices_talk_to_each_other(tmp_path, version):
     edge.stop()
 
 
+@pytest.mark.on_arm
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_retained_messages_and_sessions_survive(tmp_path, end):
     edge = Edge(tmp_path).start()
@@ -263,6 +264,7 @@ def test_an_edge_open_to_everybody_does_not_start_by_accident(tmp_path):
 # TLS.
 
 
+@pytest.mark.on_arm
 def test_tls_with_and_without_client_certificates(tmp_path):
     ca = certificate(tmp_path, "ca")
     crt, key = certificate(tmp_path, "server", ca)
@@ -365,6 +367,7 @@ def read_keyed(core, stream, count, within=30.0):
     return records
 
 
+@pytest.mark.on_arm
 def test_rules_decide_what_the_core_gets_and_local_readers_get_all(core, tmp_path):
     edge = configured(tmp_path, RULES, core.address("sync"), core.token()).start()
     edge.wait_connected()
@@ -421,6 +424,7 @@ def test_rules_decide_what_the_core_gets_and_local_readers_get_all(core, tmp_pat
     edge.stop()
 
 
+@pytest.mark.on_arm
 def test_what_stays_on_the_edge_and_what_waits_survive_a_kill(tmp_path):
     core = Core(tmp_path / "core").start()
     edge = configured(tmp_path / "edge", RULES, core.address("sync"), core.token()).start()
@@ -492,6 +496,7 @@ def test_a_full_lane_says_so(tmp_path):
     edge.stop()
 
 
+@pytest.mark.on_arm
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
 def test_a_full_file_system_is_a_state(tmp_path):
     folder = tmp_path / "small"

@@ -73,6 +73,7 @@ def queue(site):
     return {lane["name"]: lane for lane in status["status"]["lanes"]}
 
 
+@pytest.mark.on_arm
 def test_fresh_messages_pass_beside_the_backlog_of_their_lane(tmp_path):
     with Site(tmp_path, {"dead": True}, lanes()) as site:
         backlog = all_of(site, "live/a", 1000, 4096)
@@ -89,7 +90,7 @@ def test_fresh_messages_pass_beside_the_backlog_of_their_lane(tmp_path):
         reader.close()
 
 
-@pytest.mark.parametrize("evict", ["oldest", "newest"])
+@pytest.mark.parametrize("evict", [pytest.param("oldest", marks=pytest.mark.on_arm), "newest"])
 def test_what_did_not_fit_is_reported_and_nothing_else_is_missing(tmp_path, evict):
     count = 600
     with Site(tmp_path, {"dead": True}, lanes(f'size = "16MiB"\nevict = "{evict}"')) as site:
@@ -143,6 +144,7 @@ def test_what_is_too_old_goes_and_is_reported(tmp_path):
         assert sum(gap["report"]["records"] for gap in described["gaps"]) == 50
 
 
+@pytest.mark.on_arm
 def test_a_batch_that_the_core_will_never_take_blocks_nothing(tmp_path):
     with Site(tmp_path, config=lanes(), core=["--auto-create-streams=false"]) as site:
         site.edge.wait_connected()
@@ -194,6 +196,7 @@ def test_an_operator_sees_what_waits(tmp_path):
         site.net.shape()
 
 
+@pytest.mark.on_arm
 def test_commands_that_expire_during_an_outage_are_not_carried_out(tmp_path):
     with Site(tmp_path, config=lanes()) as site:
         site.edge.wait_connected()

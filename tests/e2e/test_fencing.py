@@ -37,6 +37,7 @@ def publish(edge, topic, *payloads):
     device.close()
 
 
+@pytest.mark.on_arm
 def test_of_two_copies_exactly_one_is_let_in(fenced_core, tmp_path):
     stream = "f" + uuid.uuid4().hex[:8]
     original = Edge(tmp_path / "original", fenced_core.address("sync"), fenced_core.token()).start()

@@ -18,7 +18,7 @@ PUBLISHERS = 64
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("victim", ["edge", "core", "both", "link"])
+@pytest.mark.parametrize("victim", [pytest.param("edge", marks=pytest.mark.on_arm), "core", "both", "link"])
 def test_kills(tmp_path, victim):
     moments = random.Random(f"{SEED}/{victim}")
     print(f"seed: TOWLINE_SEED={SEED}")
