@@ -254,15 +254,13 @@ pub(crate) struct Log {
     writer: Mutex<Hand<Writer>>,
 }
 
-const SEGMENT: &str = "seg";
-
 pub(crate) fn segment_name(first_number: u64) -> String {
-    format!("{first_number:020}.{SEGMENT}")
+    format!("{first_number:020}.seg")
 }
 
 /// Whether a file is a segment, by its name.
 pub(crate) fn is_segment(path: &Path) -> bool {
-    path.extension().is_some_and(|end| end == SEGMENT)
+    path.extension().is_some_and(|end| end == "seg")
 }
 
 impl End {
