@@ -211,7 +211,13 @@ fn render(state: &State) -> String {
             "set_aside_segments",
             gauge,
             store.set_aside,
-            "Segments, and the ledger, set aside at the start since they could not be read",
+            "Segments, the ledger, and values of it, set aside at the start since they could not be read",
+        ),
+        (
+            "damaged_values_total",
+            counter,
+            store.damaged_values,
+            "Values of the ledger found damaged, and passed over, while they were read",
         ),
         (
             "lagging_sessions_total",

@@ -14,7 +14,10 @@ const MARKER: &str = "towline-edge.format";
 const LOCK: &str = "towline-edge.lock";
 /// What a file system puts into its root by itself.
 const LOST_AND_FOUND: &str = "lost+found";
-const FORMAT: u32 = 1;
+/// 2: the values of the ledger have checksums.
+const FORMAT: u32 = 2;
+/// The format before, which is read: what is written from now on has them, and the rest when it is written again.
+const WITHOUT_CHECKSUMS: u64 = 1;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
@@ -105,6 +108,10 @@ impl DataDir {
         let number = std::str::from_utf8(&text).map(|text| text.trim().parse::<u64>());
         match number {
             Ok(Ok(found)) if found == u64::from(FORMAT) => {}
+            Ok(Ok(WITHOUT_CHECKSUMS)) => {
+                // Before there is something in it that an older version does not read.
+                write_marker(&marker).map_err(io("write", &marker))?;
+            }
             Ok(Ok(found)) if found > u64::from(FORMAT) => {
                 return Err(DataDirError::Newer { dir: path, found });
             }
@@ -193,7 +200,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let marker = root.path().join(MARKER);
         for (text, newer) in [
-            (&b"2"[..], true),
+            (&b"3"[..], true),
+            (b"1\n", false),
             (b"999\n", true),
             (b"", false),
             (b"x1", false),
@@ -206,7 +214,7 @@ mod tests {
             assert_eq!(refused, newer, "{text:?}: {opened:?}");
             assert_eq!(opened.is_err(), newer, "{text:?}: {opened:?}");
             let left = fs::read(&marker).unwrap();
-            assert_eq!(left, if newer { text } else { b"1\n" });
+            assert_eq!(left, if newer { text } else { b"2\n" });
         }
     }
 
@@ -219,7 +227,7 @@ mod tests {
         Store::open_in(path, Config::new(1)).unwrap().close();
         fs::remove_file(&marker).unwrap();
         drop(DataDir::open(path).unwrap());
-        assert_eq!(fs::read(&marker).unwrap(), b"1\n");
+        assert_eq!(fs::read(&marker).unwrap(), b"2\n");
 
         // Without a header that can be read, the ledger beside the segments says it.
         let segments: Vec<_> = segments(&path.join("store"));

@@ -110,11 +110,11 @@ def test_a_damaged_marker_is_restored(core, tmp_path, kind):
     edge.wait_connected()
     edge.wait_drained()
     assert read_stream(core, stream, 40) == [str(n).encode() for n in range(40)]
-    assert marker.read_text() == "1\n"
+    assert marker.read_text() == "2\n"
     assert "the marker of the data directory was lost or damaged" in edge.log.read_text()
     edge.stop()
 
-    marker.write_text("2\n")
+    marker.write_text("3\n")
     with pytest.raises(AssertionError, match="newer towline-edge"):
         edge.start()
-    assert marker.read_text() == "2\n"
+    assert marker.read_text() == "3\n"

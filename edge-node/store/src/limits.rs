@@ -40,6 +40,12 @@ pub const MAX_LANE_NAME: usize = 64;
 pub const MAX_CLIENT_ID: usize = 65_535;
 /// A ledger value above this is kept in pieces of this size: sled puts larger ones to files that it never gives back.
 pub const LEDGER_PIECE: usize = 8 * 1024;
+/// What is written to a ledger between two flushes when much of it is written at once.
+pub const LEDGER_REWRITE: usize = 256 * 1024;
+/// Free room on the file system with which values that were written before there were checksums are written again.
+pub const LEDGER_REWRITE_ROOM: u64 = 256 * 1024 * 1024;
+/// What is left free on the file system when a damaged ledger is copied before it is opened.
+pub const LEDGER_COPY_ROOM: u64 = 32 * 1024 * 1024;
 /// What waits to be published later, all together: it lies in the ledger.
 pub const MAX_DELAYED: u64 = 32 * 1024 * 1024;
 /// Of it, what is read at a time when it is due, or one message.

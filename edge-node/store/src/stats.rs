@@ -18,8 +18,10 @@ pub struct Stats {
     pub damaged: u64,
     /// Bytes of incomplete writes that were cut off when the store was opened.
     pub cut: u64,
-    /// Segments that were set aside when the store was opened.
+    /// Segments, values of the ledger, and ledgers that were set aside when the store was opened.
     pub set_aside: u64,
+    /// Values of the ledger whose checksum was wrong when they were read since then.
+    pub damaged_values: u64,
     /// Ranges of which the core does not know yet that they are missing.
     pub gaps: u64,
     /// The file system is full: messages are refused until there is room again.

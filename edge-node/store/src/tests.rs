@@ -454,22 +454,48 @@ async fn a_newer_format_is_refused() {
 }
 
 #[test]
-fn a_broken_sled_is_set_aside_and_a_new_one_begun() {
+fn a_broken_sled_is_set_aside_and_a_new_one_has_what_could_be_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ledger");
+    let put = |ledger: &SledLedger, table, key: &[u8], value: &[u8]| {
+        let (key, value) = (key.to_vec(), value.to_vec());
+        ledger
+            .apply(vec![Change::Put { table, key, value }])
+            .unwrap();
+        ledger.flush().unwrap();
+    };
     let ledger = SledLedger::open(&path).unwrap();
-    ledger
-        .apply(vec![Change::Put {
-            table: Table::Cursor,
-            key: b"k".to_vec(),
-            value: b"v".to_vec(),
-        }])
-        .unwrap();
-    ledger.flush().unwrap();
+    let large = vec![7; 50_000];
+    put(&ledger, Table::Session, b"client", &large);
+    put(&ledger, Table::Cursor, b"uplink/0", b"v");
+    // What the segments tell better.
+    put(&ledger, Table::Cursor, b"applied/0", b"v");
+    put(&ledger, Table::Unreleased, b"client", b"");
     drop(ledger);
-    std::fs::write(path.join("conf"), b"not a sled").unwrap();
-    let ledger = SledLedger::open(&path).unwrap();
-    assert!(ledger.is_new() && ledger.set_aside.as_deref().is_some_and(Path::exists));
+    for damaged in ["conf", "db"] {
+        // Of the file nothing is left, and of what says how to read it nothing is needed.
+        std::fs::write(path.join(damaged), b"not a sled").unwrap();
+        let ledger = SledLedger::open(&path).unwrap();
+        assert!(ledger.set_aside.as_deref().is_some_and(Path::exists) || damaged == "db");
+        let get = |table, key: &[u8]| ledger.get(table, key).unwrap();
+        let is_there = damaged == "conf";
+        assert_eq!(ledger.is_new(), !is_there);
+        assert_eq!(
+            get(Table::Session, b"client").is_some_and(|value| value == large),
+            is_there
+        );
+        assert_eq!(get(Table::Cursor, b"uplink/0").is_some(), is_there);
+        assert_eq!(get(Table::Cursor, b"applied/0"), None);
+        assert_eq!(get(Table::Unreleased, b"client"), None);
+        drop(ledger);
+        let names = std::fs::read_dir(dir.path()).unwrap();
+        let names: Vec<_> = names.map(|name| name.unwrap().file_name()).collect();
+        let known = |name: &std::ffi::OsString| {
+            let name = name.to_string_lossy();
+            *name == *"ledger" || name.starts_with("ledger.broken-")
+        };
+        assert!(names.iter().all(known), "{names:?}");
+    }
 }
 
 fn seed() -> u64 {

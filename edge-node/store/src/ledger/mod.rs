@@ -4,7 +4,9 @@
 #[cfg(any(test, feature = "simulated-disk"))]
 mod memory;
 mod one_failure;
+mod salvage;
 mod sled_ledger;
+mod value;
 
 use bytes::Bytes;
 
@@ -79,4 +81,8 @@ pub trait Ledger: Send + Sync + 'static {
     fn flush(&self) -> Result<(), LedgerError>;
     /// Whether this is an empty ledger, made because there was none that could be opened.
     fn is_new(&self) -> bool;
+    /// Values that were found damaged since it was opened, and passed over.
+    fn damaged(&self) -> u64 {
+        0
+    }
 }

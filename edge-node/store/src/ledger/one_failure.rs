@@ -78,4 +78,8 @@ impl Ledger for OneFailure {
     fn is_new(&self) -> bool {
         self.ledger.is_new()
     }
+
+    fn damaged(&self) -> u64 {
+        self.ledger.damaged()
+    }
 }

@@ -1,7 +1,9 @@
 //! The ledger on sled 0.34.7.
 
-use std::fs::File;
-use std::io::ErrorKind;
+use std::collections::HashMap;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,23 +11,31 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::salvage::{Salvage, is_regular};
+use super::value::{self, Stored, Whole, checksum};
 use super::{Change, Ledger, LedgerError, Table};
 use crate::limits;
 
 /// Pieces of large values: not a [`Table`], since nobody but this file names it.
 const PIECES: u8 = 255;
-const INLINE: u8 = 0;
-const IN_PIECES: u8 = 1;
 /// What sled may keep in memory. It keeps more than that: the rows are few.
 const CACHE: u64 = 1024 * 1024;
+/// The file of values that were set aside, in a directory of their own.
+const VALUES: &str = "values";
 
 pub struct SledLedger {
     db: sled::Db,
     dir: PathBuf,
     is_new: bool,
     next_piece: AtomicU64,
-    /// Set aside at this opening because it did not open.
+    /// Rows that were written before there were checksums.
+    is_unchecked: bool,
+    /// Values whose checksum was wrong when they were read.
+    damaged: AtomicU64,
+    /// Set aside at this opening because it did not open. What could be read in it is in this one.
     pub set_aside: Option<PathBuf>,
+    /// Values that were set aside at this opening because their checksums were wrong.
+    pub values_set_aside: u32,
 }
 
 /// Why sled does not open.
@@ -83,24 +93,62 @@ impl SledLedger {
 
     /// Waits so long for somebody who has it open.
     fn open_within(dir: &Path, patience: Duration) -> Result<SledLedger, LedgerError> {
+        let fresh = beside(dir, ".new");
+        if fresh.exists() {
+            if dir.exists() {
+                remove_dir(&fresh)?;
+            } else {
+                // It was whole before the damaged one was moved away.
+                std::fs::rename(&fresh, dir).map_err(failed)?;
+            }
+        }
+        let before = beside(dir, ".before");
+        if let Err(error) = keep_copy(dir, &before) {
+            tracing::warn!(%error, "the ledger can not be copied before it is opened");
+        }
+        match Self::wait_and_open(dir, patience) {
+            Ok(ledger) => {
+                remove_dir(&before)?;
+                Ok(ledger)
+            }
+            Err(NotOpened::Refused(error) | NotOpened::Locked(error)) => Err(error),
+            Err(NotOpened::Damaged(error)) => {
+                let aside = free_name(dir)?;
+                tracing::error!(%error, set_aside = %aside.display(), "the ledger does not open; it is set aside");
+                let is_kept = before.join("db").exists();
+                match salvage(if is_kept { &before } else { dir }, &fresh) {
+                    Ok((taken, left)) => {
+                        tracing::warn!(
+                            taken,
+                            left,
+                            "values were salvaged from the ledger that does not open; what else was in it is rebuilt from the segments"
+                        );
+                        std::fs::rename(dir, &aside).map_err(failed)?;
+                        std::fs::rename(&fresh, dir).map_err(failed)?;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "nothing can be salvaged from it; it is rebuilt from the segments");
+                        remove_dir(&fresh)?;
+                        std::fs::rename(dir, &aside).map_err(failed)?;
+                    }
+                }
+                remove_dir(&before)?;
+                let opened = Self::wait_and_open(dir, limits::LEDGER_LOCK);
+                let mut ledger = opened.map_err(NotOpened::into_error)?;
+                ledger.set_aside = Some(aside);
+                Ok(ledger)
+            }
+        }
+    }
+
+    fn wait_and_open(dir: &Path, patience: Duration) -> Result<SledLedger, NotOpened> {
         let end = Instant::now() + patience;
         let mut opened = Self::try_open(dir);
         while matches!(opened, Err(NotOpened::Locked(_))) && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
             opened = Self::try_open(dir);
         }
-        match opened {
-            Ok(ledger) => Ok(ledger),
-            Err(NotOpened::Refused(error) | NotOpened::Locked(error)) => Err(error),
-            Err(NotOpened::Damaged(error)) => {
-                let aside = free_name(dir)?;
-                tracing::error!(%error, set_aside = %aside.display(), "the ledger does not open; it is rebuilt from the segments");
-                std::fs::rename(dir, &aside).map_err(failed)?;
-                let mut ledger = Self::try_open(dir).map_err(NotOpened::into_error)?;
-                ledger.set_aside = Some(aside);
-                Ok(ledger)
-            }
-        }
+        opened
     }
 
     fn try_open(dir: &Path) -> Result<SledLedger, NotOpened> {
@@ -110,7 +158,7 @@ impl SledLedger {
             // Flushed by us, with a sync of our own: sled's flush is not durable on Linux.
             .flush_every_ms(None);
         let db = reading(|| config.open())?;
-        let (is_new, last) = match reading(|| read_all(&db)) {
+        let contents = match reading(|| read_all(&db)) {
             Ok(read) => read,
             Err(error) => {
                 // It writes when it is closed, which may be as impossible.
@@ -118,44 +166,181 @@ impl SledLedger {
                 return Err(error);
             }
         };
-        let next = last
-            .and_then(|key| Some(u64::from_be_bytes(key.get(1..9)?.try_into().ok()?) + 1))
-            .unwrap_or(0);
-        let ledger = SledLedger {
-            is_new,
+        let mut ledger = SledLedger {
+            is_new: contents.is_new,
             db,
             dir: dir.to_owned(),
-            next_piece: AtomicU64::new(next),
+            next_piece: AtomicU64::new(contents.next_piece),
+            is_unchecked: contents.is_unchecked,
+            damaged: AtomicU64::new(0),
             set_aside: None,
+            values_set_aside: 0,
         };
         // sled makes its files at open: their names must survive as well as their contents.
-        let sync = |dir: &Path| File::open(dir).and_then(|dir| dir.sync_all());
         let refused = |error| NotOpened::Refused(failed(error));
-        sync(dir).map_err(refused)?;
-        if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
-            sync(parent).map_err(refused)?;
+        for made in [&dir.join("conf"), dir] {
+            File::open(made)
+                .and_then(|made| made.sync_all())
+                .map_err(refused)?;
+        }
+        ledger.sync_parent().map_err(refused)?;
+        // Reads pass over those that can not be set aside.
+        if let Err(error) = ledger.set_values_aside(&contents.damaged) {
+            tracing::error!(%error, "damaged values of the ledger can not be set aside");
         }
         Ok(ledger)
     }
 
-    fn read_value(&self, stored: &[u8]) -> Result<Bytes, LedgerError> {
-        match stored.split_first() {
-            Some((&INLINE, value)) => Ok(Bytes::copy_from_slice(value)),
-            Some((&IN_PIECES, id)) => {
+    /// `None` = damaged. It is set aside at the next start, which finds it as well.
+    fn read_value(&self, key: &[u8], stored: &[u8]) -> Result<Option<Bytes>, LedgerError> {
+        let found = match Stored::read(key, stored) {
+            Some(Stored::Here { sum, value }) => sum
+                .is_none_or(|sum| sum == checksum(key, value))
+                .then(|| Bytes::copy_from_slice(value)),
+            Some(Stored::InPieces { id, whole }) => {
                 let mut value = Vec::new();
-                for piece in self.db.scan_prefix(piece_prefix(id)) {
+                for piece in self.db.scan_prefix(piece_prefix(&id)) {
                     value.extend_from_slice(&piece.map_err(failed)?.1);
                 }
-                Ok(value.into())
+                whole
+                    .is_none_or(|whole| whole == Whole::of(key, &value))
+                    .then(|| value.into())
             }
-            _ => Err(LedgerError("a value without its tag".into())),
+            None => None,
+        };
+        if found.is_none() {
+            self.damaged.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(key = %key.escape_ascii(), "a value of the ledger is damaged: it is passed over");
+        }
+        Ok(found)
+    }
+
+    /// Takes values whose checksums are wrong out of the ledger, to a file of their own: durable when this returns.
+    ///
+    /// Under a name that does not count yet, until they are out of the ledger: after a power cut in between they are set aside once.
+    fn set_values_aside(&mut self, keys: &[sled::IVec]) -> Result<(), LedgerError> {
+        let draft = beside(&self.dir, ".broken.new");
+        if keys.is_empty() {
+            if draft.exists() {
+                let aside = free_name(&self.dir)?;
+                std::fs::rename(&draft, &aside).map_err(failed)?;
+                self.sync_parent().map_err(failed)?;
+            }
+            return Ok(());
+        }
+        let count = keys.len() as u32;
+        let mut bytes = count.to_be_bytes().to_vec();
+        let mut batch = sled::Batch::default();
+        for key in keys {
+            let row = self.db.get(key).map_err(failed)?.unwrap_or_default();
+            let mut stored = row.to_vec();
+            if let Some(Stored::InPieces { id, .. }) = Stored::read(key, &row) {
+                for piece in self.db.scan_prefix(piece_prefix(&id)) {
+                    let (key, piece) = piece.map_err(failed)?;
+                    stored.extend_from_slice(&piece);
+                    batch.remove(key);
+                }
+            }
+            for part in [&key[..], &stored] {
+                bytes.extend_from_slice(&(part.len() as u32).to_be_bytes());
+                bytes.extend_from_slice(part);
+            }
+            batch.remove(key);
+            tracing::error!(key = %key.escape_ascii(), "a value of the ledger is damaged: it is set aside");
+        }
+        let write = || {
+            if draft.exists() {
+                std::fs::remove_dir_all(&draft)?;
+            }
+            DirBuilder::new().mode(0o700).create(&draft)?;
+            let mut file = OpenOptions::new();
+            let file = file.write(true).create_new(true).mode(0o600);
+            let mut file = file.open(draft.join(VALUES))?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            File::open(&draft)?.sync_all()?;
+            self.sync_parent()
+        };
+        write().map_err(failed)?;
+        self.db.apply_batch(batch).map_err(failed)?;
+        self.flush()?;
+        let aside = free_name(&self.dir)?;
+        std::fs::rename(&draft, &aside).map_err(failed)?;
+        self.sync_parent().map_err(failed)?;
+        self.values_set_aside = count;
+        Ok(())
+    }
+
+    /// Writes what was written before there were checksums again.
+    pub(crate) fn add_checksums(&mut self) -> Result<(), LedgerError> {
+        if !self.is_unchecked {
+            return Ok(());
+        }
+        let mut changes = Vec::new();
+        let mut bytes = 0;
+        for row in self.db.range(..[PIECES]) {
+            let (key, stored) = row.map_err(failed)?;
+            let is_checked = match Stored::read(&key, &stored) {
+                Some(Stored::Here { sum, .. }) => sum.is_some(),
+                Some(Stored::InPieces { whole, .. }) => whole.is_some(),
+                None => true,
+            };
+            if is_checked {
+                continue;
+            }
+            if let Some(value) = self.read_value(&key, &stored)? {
+                bytes += key.len() + value.len();
+                changes.push((key, value));
+            }
+            if bytes > limits::LEDGER_REWRITE {
+                self.put(std::mem::take(&mut changes))?;
+                bytes = 0;
+            }
+        }
+        self.put(changes)?;
+        self.is_unchecked = false;
+        tracing::info!("the values of the ledger have checksums now");
+        Ok(())
+    }
+
+    fn put(&self, rows: Vec<(sled::IVec, Bytes)>) -> Result<(), LedgerError> {
+        let mut batch = sled::Batch::default();
+        for (key, value) in rows {
+            self.delete_pieces(&key, &mut batch)?;
+            self.insert(key.to_vec(), &value, &mut batch);
+        }
+        self.db.apply_batch(batch).map_err(failed)?;
+        self.flush()
+    }
+
+    fn insert(&self, key: Vec<u8>, value: &[u8], batch: &mut sled::Batch) {
+        if value.len() <= limits::LEDGER_PIECE {
+            let row = value::here(&key, value);
+            batch.insert(key, row);
+            return;
+        }
+        let id = self.next_piece.fetch_add(1, Ordering::Relaxed);
+        let id = id.to_be_bytes();
+        for (n, piece) in value.chunks(limits::LEDGER_PIECE).enumerate() {
+            let place = (n as u32).to_be_bytes();
+            batch.insert([&piece_prefix(&id)[..], &place].concat(), piece);
+        }
+        let row = value::in_pieces(&key, value, id);
+        batch.insert(key, row);
+    }
+
+    fn sync_parent(&self) -> std::io::Result<()> {
+        match self.dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+            Some(parent) => File::open(parent)?.sync_all(),
+            None => Ok(()),
         }
     }
 
     fn delete_pieces(&self, key: &[u8], batch: &mut sled::Batch) -> Result<(), LedgerError> {
         let old = self.db.get(key).map_err(failed)?;
-        if let Some((&IN_PIECES, id)) = old.as_deref().and_then(<[u8]>::split_first) {
-            for piece in self.db.scan_prefix(piece_prefix(id)).keys() {
+        let old = old.as_deref().and_then(|old| Stored::read(key, old));
+        if let Some(Stored::InPieces { id, .. }) = old {
+            for piece in self.db.scan_prefix(piece_prefix(&id)).keys() {
                 batch.remove(piece.map_err(failed)?);
             }
         }
@@ -172,25 +357,148 @@ fn reading<T>(read: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, NotOpe
     read.map_err(NotOpened::from)
 }
 
-/// Reads every row: damage that sled meets only where it reads is found while the ledger can still be set aside, and not at each start anew.
-/// Gives whether there is none, and the last key of the pieces.
-fn read_all(db: &sled::Db) -> Result<(bool, Option<sled::IVec>), sled::Error> {
-    let mut is_new = true;
-    for row in db.iter() {
-        row?;
-        is_new = false;
+fn remove_dir(dir: &Path) -> Result<(), LedgerError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(error)),
+        _ => Ok(()),
     }
-    let last = db.scan_prefix([PIECES]).next_back().transpose()?;
-    Ok((is_new, last.map(|(key, _)| key)))
+}
+
+/// Keeps a copy of a file that is not as sled leaves it when nothing happens to it: sled overwrites what it takes for the end of its log, also where
+/// it does not open after that.
+fn keep_copy(dir: &Path, copy: &Path) -> std::io::Result<()> {
+    let (from, to) = (dir.join("db"), copy.join("db"));
+    // One that is there already is of an opening that did not come to its end.
+    if !from.exists() || to.exists() || is_regular(dir)? {
+        return Ok(());
+    }
+    let room = rustix::fs::statvfs(dir)?;
+    let room = room.f_bavail.saturating_mul(room.f_frsize);
+    if room < std::fs::metadata(&from)?.len() + limits::LEDGER_COPY_ROOM {
+        return Err(ErrorKind::StorageFull.into());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(copy)?;
+    let draft = copy.join("db.new");
+    std::fs::copy(from, &draft)?;
+    File::open(&draft)?.sync_all()?;
+    std::fs::rename(draft, to)?;
+    File::open(copy)?.sync_all()
+}
+
+/// Makes a ledger in `fresh` of what can be read in the one in `dir`: durable when this returns. Gives how many values that are, and how
+/// many are not whole.
+fn salvage(dir: &Path, fresh: &Path) -> Result<(usize, usize), LedgerError> {
+    let found = Salvage::read(dir).map_err(failed)?;
+    let ledger = SledLedger::try_open(fresh).map_err(NotOpened::into_error)?;
+    let (mut taken, mut left) = (0, 0);
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    let salvaged = found.keys(b"").filter(|(key, _)| is_salvaged(key));
+    for (key, place) in salvaged {
+        let row = found.value(place).map_err(failed)?;
+        let value = match Stored::read(key, &row) {
+            Some(Stored::Here { sum, value }) if sum == Some(checksum(key, value)) => {
+                Some(Bytes::copy_from_slice(value))
+            }
+            Some(Stored::InPieces { id, whole }) => {
+                let mut value = Vec::new();
+                for (_, place) in found.keys(&piece_prefix(&id)) {
+                    value.extend(found.value(place).map_err(failed)?);
+                }
+                (whole == Some(Whole::of(key, &value))).then(|| value.into())
+            }
+            _ => None,
+        };
+        let Some(value) = value else {
+            left += 1;
+            continue;
+        };
+        taken += 1;
+        bytes += key.len() + value.len();
+        rows.push((sled::IVec::from(key), value));
+        if bytes > limits::LEDGER_REWRITE {
+            ledger.put(std::mem::take(&mut rows))?;
+            bytes = 0;
+        }
+    }
+    ledger.put(rows)?;
+    Ok((taken, left))
+}
+
+/// What is taken from a ledger that does not open, where an older state of a row may stand for the newest: all that the segments do not tell better.
+fn is_salvaged(key: &[u8]) -> bool {
+    const UNRELEASED: u8 = Table::Unreleased as u8;
+    const CURSOR: u8 = Table::Cursor as u8;
+    match key.split_first() {
+        // One that was released since would cost the next message that has it; those that count are in the newest segments.
+        Some((&UNRELEASED, _)) => false,
+        // All segments are read again.
+        Some((&CURSOR, key)) => !key.starts_with(b"applied/"),
+        Some((table, _)) => (Table::Identity as u8..=Table::Delayed as u8).contains(table),
+        None => false,
+    }
+}
+
+struct Contents {
+    is_new: bool,
+    next_piece: u64,
+    is_unchecked: bool,
+    /// Keys of values whose checksums are wrong.
+    damaged: Vec<sled::IVec>,
+}
+
+/// Reads every row: damage that sled meets only where it reads is found while the ledger can still be set aside, and not at each start anew.
+/// What is in pieces is put together as it comes by: the pieces stand behind all else.
+fn read_all(db: &sled::Db) -> Result<Contents, sled::Error> {
+    let mut contents = Contents {
+        is_new: true,
+        next_piece: 0,
+        is_unchecked: false,
+        damaged: Vec::new(),
+    };
+    let mut large = HashMap::new();
+    for row in db.iter() {
+        let (key, stored) = row?;
+        contents.is_new = false;
+        if key.first() == Some(&PIECES) {
+            let id: Option<[u8; 8]> = key.get(1..9).and_then(|id| id.try_into().ok());
+            let Some(id) = id else { continue };
+            contents.next_piece = u64::from_be_bytes(id).saturating_add(1);
+            if let Some((_, _, found)) = large.get_mut(&id) {
+                let Whole { len, sum } = found;
+                *len = len.saturating_add(stored.len() as u32);
+                *sum = crc32c::crc32c_append(*sum, &stored);
+            }
+            continue;
+        }
+        match Stored::read(&key, &stored) {
+            Some(Stored::Here { sum: None, .. }) => contents.is_unchecked = true,
+            Some(Stored::Here { sum, value }) if sum == Some(checksum(&key, value)) => {}
+            Some(Stored::InPieces { whole: None, .. }) => contents.is_unchecked = true,
+            Some(Stored::InPieces { id, whole }) => {
+                let found = Whole::of(&key, b"");
+                if let Some((key, ..)) = large.insert(id, (key, whole, found)) {
+                    // Two of them cannot both be what was written.
+                    contents.damaged.push(key);
+                }
+            }
+            _ => contents.damaged.push(key),
+        }
+    }
+    let large = large.into_values();
+    let damaged = large.filter(|(_, whole, found)| *whole != Some(*found));
+    contents.damaged.extend(damaged.map(|(key, ..)| key));
+    Ok(contents)
+}
+
+fn beside(dir: &Path, ending: &str) -> PathBuf {
+    let mut name = dir.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
 }
 
 fn free_name(dir: &Path) -> Result<PathBuf, LedgerError> {
     (0..u32::MAX)
-        .map(|n| {
-            let mut name = dir.as_os_str().to_owned();
-            name.push(format!(".broken-{n}"));
-            PathBuf::from(name)
-        })
+        .map(|n| beside(dir, &format!(".broken-{n}")))
         .find(|path| !path.exists())
         .ok_or_else(|| LedgerError("no free name to set the broken ledger aside".into()))
 }
@@ -205,8 +513,11 @@ fn full_key(table: Table, key: &[u8]) -> Vec<u8> {
 
 impl Ledger for SledLedger {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, LedgerError> {
-        let stored = self.db.get(full_key(table, key)).map_err(failed)?;
-        stored.map(|stored| self.read_value(&stored)).transpose()
+        let key = full_key(table, key);
+        match self.db.get(&key).map_err(failed)? {
+            Some(stored) => self.read_value(&key, &stored),
+            None => Ok(None),
+        }
     }
 
     fn scan(
@@ -217,7 +528,9 @@ impl Ledger for SledLedger {
     ) -> Result<(), LedgerError> {
         for row in self.db.scan_prefix(full_key(table, prefix)) {
             let (key, stored) = row.map_err(failed)?;
-            let value = self.read_value(&stored)?;
+            let Some(value) = self.read_value(&key, &stored)? else {
+                continue;
+            };
             if !visit(key.get(1..).unwrap_or_default(), value) {
                 break;
             }
@@ -242,19 +555,7 @@ impl Ledger for SledLedger {
                 Change::Put { table, key, value } => {
                     let key = full_key(table, &key);
                     self.delete_pieces(&key, &mut batch)?;
-                    if value.len() <= limits::LEDGER_PIECE {
-                        batch.insert(key, [&[INLINE], &value[..]].concat());
-                        continue;
-                    }
-                    let id = self
-                        .next_piece
-                        .fetch_add(1, Ordering::Relaxed)
-                        .to_be_bytes();
-                    for (n, piece) in value.chunks(limits::LEDGER_PIECE).enumerate() {
-                        let place = (n as u32).to_be_bytes();
-                        batch.insert([&piece_prefix(&id)[..], &place].concat(), piece);
-                    }
-                    batch.insert(key, [&[IN_PIECES], &id[..]].concat());
+                    self.insert(key, &value, &mut batch);
                 }
                 Change::Delete { table, key } => {
                     let key = full_key(table, &key);
@@ -277,125 +578,11 @@ impl Ledger for SledLedger {
     fn is_new(&self) -> bool {
         self.is_new
     }
+
+    fn damaged(&self) -> u64 {
+        self.damaged.load(Ordering::Relaxed)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn put(ledger: &SledLedger) {
-        let put = Change::Put {
-            table: Table::Session,
-            key: b"key".to_vec(),
-            value: b"value".to_vec(),
-        };
-        ledger.apply(vec![put]).unwrap();
-        ledger.flush().unwrap();
-    }
-
-    /// Bits flip, sectors are lost, the file is cut off: the ledger opens, is set aside where it must be, and never has a row that nobody wrote.
-    #[test]
-    fn one_that_is_damaged_anywhere_opens_or_is_set_aside() {
-        let given = std::env::var("TOWLINE_SEED");
-        let given = given.ok().and_then(|seed| seed.parse().ok());
-        let seed: u64 = given.unwrap_or_else(|| u64::from(std::process::id()) << 20);
-        println!("TOWLINE_SEED={seed}");
-        let dir = tempfile::tempdir().unwrap();
-        let whole = dir.path().join("whole");
-        let ledger = SledLedger::open(&whole).unwrap();
-        let row = |n: usize| {
-            // Some are in pieces, which makes it large.
-            let length = if n.is_multiple_of(50) {
-                20_000
-            } else {
-                n % 300
-            };
-            (format!("key {n}").into_bytes(), vec![n as u8; length])
-        };
-        // Again and again, so that it is as large and as mixed as after days.
-        for n in 0..4000 {
-            let (key, value) = row(n % 400);
-            let table = Table::Retained;
-            let put = Change::Put { table, key, value };
-            ledger.apply(vec![put]).unwrap();
-            if n % 40 == 0 {
-                ledger.flush().unwrap();
-            }
-        }
-        ledger.flush().unwrap();
-        drop(ledger);
-        let bytes = std::fs::read(whole.join("db")).unwrap();
-        let mut set_aside = 0;
-        for run in 0..60 {
-            let mut chance = seed.wrapping_add(run).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-            let mut below = |n: usize| {
-                chance ^= chance << 13;
-                chance ^= chance >> 7;
-                chance ^= chance << 17;
-                (chance >> 11) as usize % n
-            };
-            let mut damaged = bytes.clone();
-            let at = below(damaged.len());
-            let end = damaged.len().min(at + [512, 4096, 65_536][below(3)]);
-            match below(6) {
-                0 => damaged[at..end].fill(0),
-                1 => damaged.truncate(at),
-                2 => damaged[at] ^= 1 << below(8),
-                // What sled has made at first: the root of its tree.
-                3 | 4 => damaged[below(2000)] ^= 1 << below(8),
-                _ => (0..64).for_each(|_| damaged[below(bytes.len())] ^= 1 << below(8)),
-            }
-            let place = dir.path().join(format!("run-{run}"));
-            std::fs::create_dir(&place).unwrap();
-            std::fs::copy(whole.join("conf"), place.join("conf")).unwrap();
-            std::fs::write(place.join("db"), damaged).unwrap();
-            let ledger = SledLedger::open(&place);
-            let ledger =
-                ledger.unwrap_or_else(|error| panic!("TOWLINE_SEED={seed}, run {run}: {error}"));
-            set_aside += u32::from(ledger.set_aside.is_some());
-            // Pieces of what was in pieces may be missing: what is kept so is checked by who reads it.
-            for n in (0..400).filter(|n| n % 50 != 0) {
-                let (key, value) = row(n);
-                let found = ledger.get(Table::Retained, &key).unwrap();
-                let is_right = found.is_none_or(|found| found == value);
-                assert!(
-                    is_right,
-                    "TOWLINE_SEED={seed}, run {run}: row {n} is another one"
-                );
-            }
-            put(&ledger);
-            drop(ledger);
-            // Some damage is met only now.
-            let found = SledLedger::open(&place).unwrap();
-            let is_there = found.contains(Table::Session, b"key").unwrap();
-            assert!(
-                is_there || found.set_aside.is_some(),
-                "TOWLINE_SEED={seed}, run {run}"
-            );
-        }
-        assert!(set_aside > 0, "nothing was damaged enough");
-    }
-
-    #[test]
-    fn one_that_somebody_has_open_is_waited_for_and_never_set_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let place = dir.path().join("ledger");
-        let moment = Duration::from_millis(50);
-        put(&SledLedger::open(&place).unwrap());
-        let held = File::open(place.join("db")).unwrap();
-        // Until sled's threads have let go of it.
-        held.lock().unwrap();
-        assert!(SledLedger::open_within(&place, moment).is_err());
-        let opening = std::thread::spawn({
-            let place = place.clone();
-            move || SledLedger::open(&place)
-        });
-        std::thread::sleep(moment);
-        drop(held);
-        let opened = opening.join().unwrap().unwrap();
-        let found = opened.get(Table::Session, b"key").unwrap();
-        assert_eq!(found.as_deref(), Some(&b"value"[..]));
-        let names = std::fs::read_dir(dir.path()).unwrap();
-        assert_eq!(names.count(), 1, "nothing was set aside");
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{LaneInfo, LaneLog, Store};
 use crate::gap::records_between;
+use crate::ledger::Ledger;
 use crate::stats::{self, LaneStats, Stats};
 
 impl Store {
@@ -17,6 +18,7 @@ impl Store {
             quarantined: count(&self.quarantine.frames),
             sessions_lagging: count(&inner.sessions_lagging),
             gaps: inner.gaps.all().len() as u64,
+            damaged_values: inner.ledger.damaged(),
             disk_full: inner.space.is_full(),
             device_bytes: stats::device_bytes(),
             ..Stats::default()

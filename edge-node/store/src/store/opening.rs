@@ -22,6 +22,7 @@ use crate::hand::Hands;
 use crate::keeper::Keeper;
 use crate::lanes;
 use crate::ledger::{Ledger, LedgerError, OneFailure, SledLedger, Table};
+use crate::limits;
 use crate::log::{End, Evicted, Hooks, Log, LogConfig, LogId, OnDurable, OnEvict};
 use crate::quarantine::Quarantine;
 use crate::recovery::{OpenError, Recovered, io_error, next_incarnation, recover, replay, survey};
@@ -259,8 +260,12 @@ impl Store {
         disk.create_dir(&dir).map_err(io_error(dir.display()))?;
         // Before sled: it does not open without room.
         drop(Space::open(disk.clone(), &dir).map_err(io_error(dir.display()))?);
-        let ledger = SledLedger::open(&data_dir.join("ledger"))?;
-        let set_aside = u32::from(ledger.set_aside.is_some());
+        let mut ledger = SledLedger::open(&data_dir.join("ledger"))?;
+        let set_aside = u32::from(ledger.set_aside.is_some()) + ledger.values_set_aside;
+        let room = disk.room(&dir);
+        if room.is_ok_and(|room| room > limits::LEDGER_REWRITE_ROOM) {
+            ledger.add_checksums()?;
+        }
         let mut store = Store::open(disk, Arc::new(ledger), &dir, config)?;
         store.set_aside += set_aside;
         Ok(store)
