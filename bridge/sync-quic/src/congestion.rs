@@ -9,8 +9,8 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use quinn::congestion::{Controller, ControllerFactory};
@@ -46,13 +46,59 @@ const ELSEWHERE: u32 = 2;
 const ROUNDS_ELSEWHERE: u32 = 2;
 /// Moments of sending that are remembered.
 const MOMENTS: usize = 4096;
+/// Of what the link held before, so much is sent in the first round on which it looks like the same link (a half, as in
+/// draft-ietf-tsvwg-careful-resume).
+const RESUMED: f64 = 0.5;
+/// It looks so where the first round trips are at most so many times as long as they were, or as short.
+const ALIKE: u32 = 2;
+/// Rounds in which that is looked at.
+const ROUNDS_TO_RESUME: u32 = 2;
 
-#[derive(Debug, Default)]
-pub(crate) struct ByDelivery;
+/// What was found out about the link, for the next connection over it: who comes back after an outage has much to send, and from [`FIRST`]
+/// packets on takes four round trips to send a batch of 256 KiB. Cheap to clone; the copies share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Memory(Arc<Mutex<Option<Known>>>);
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Known {
+    /// What the link holds, in bytes, with the round trip that it had.
+    held: f64,
+    rtt: Duration,
+}
+
+impl Memory {
+    fn known(&self) -> MutexGuard<'_, Option<Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `at_least`: the link may hold more than this.
+    fn note(&self, now: Known, at_least: bool) {
+        let mut known = self.known();
+        if !at_least || known.is_none_or(|known| known.held < now.held) {
+            *known = Some(now);
+        }
+    }
+
+    /// What may be sent over a link with this round trip, as far as it is the one that is known.
+    fn window(&self, rtt: Duration) -> Option<u64> {
+        let known = (*self.known())?;
+        let is_alike = rtt <= known.rtt * ALIKE && known.rtt <= rtt * ALIKE;
+        is_alike.then_some((known.held * RESUMED) as u64)
+    }
+
+    fn forget(&self) {
+        *self.known() = None;
+    }
+}
+
+/// `Some`: of an edge, all connections of which take the same way. A core has as many ways as edges, and little to send.
+#[derive(Debug)]
+pub(crate) struct ByDelivery(pub(crate) Option<Memory>);
 
 impl ControllerFactory for ByDelivery {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(Delivery::new(now, current_mtu.into()))
+        let memory = self.0.clone();
+        Box::new(Delivery::new(now, current_mtu.into(), memory))
     }
 }
 
@@ -72,6 +118,9 @@ struct Delivery {
     starting: bool,
     /// While starting.
     window: u64,
+    memory: Option<Memory>,
+    /// The window was taken from the memory.
+    resumed: bool,
     /// Bytes that have arrived since the beginning.
     delivered: u64,
     /// When something was sent, and what had arrived by then.
@@ -121,11 +170,13 @@ impl Round {
 }
 
 impl Delivery {
-    fn new(now: Instant, mtu: u64) -> Delivery {
+    fn new(now: Instant, mtu: u64, memory: Option<Memory>) -> Delivery {
         Delivery {
             mtu,
             starting: true,
             window: FIRST * mtu,
+            memory,
+            resumed: false,
             delivered: 0,
             moments: VecDeque::new(),
             rates: VecDeque::from([0.0]),
@@ -146,14 +197,42 @@ impl Delivery {
 
     /// The link is another one now; what is on its way still counts when it arrives.
     fn begin_anew(&mut self, now: Instant) {
+        if let Some(memory) = self
+            .memory
+            .as_ref()
+            .filter(|_| self.starting && self.resumed)
+        {
+            // All that was sent on the strength of it is lost.
+            memory.forget();
+        }
         let moments = std::mem::take(&mut self.moments);
         *self = Delivery {
             moments,
             delivered: self.delivered,
             in_flight: self.in_flight,
             questions: self.questions.clone(),
-            ..Delivery::new(now, self.mtu)
+            ..Delivery::new(now, self.mtu, self.memory.take())
         };
+    }
+
+    /// Goes on with half of what the link held before, once, where it looks like the same link.
+    fn resume(&mut self) {
+        let (Some(memory), Some(rtt)) = (&self.memory, self.shortest()) else {
+            return;
+        };
+        let is_early = self.starting && !self.resumed && self.rounds < ROUNDS_TO_RESUME;
+        if let Some(window) = memory.window(rtt).filter(|_| is_early) {
+            self.window = self.window.max(window);
+            self.resumed = true;
+        }
+    }
+
+    /// Keeps what is known of the link, for the next connection.
+    fn remember(&self) {
+        if let (Some(memory), Some(held), Some(rtt)) = (&self.memory, self.held(), self.shortest())
+        {
+            memory.note(Known { held, rtt }, self.starting);
+        }
     }
 
     /// Bytes a second.
@@ -245,6 +324,7 @@ impl Delivery {
                 }
                 self.starting = !overflows && self.without_growth < ROUNDS_WITHOUT_GROWTH;
             }
+            self.remember();
             self.rates.push_front(0.0);
             self.rates.truncate(RATE_ROUNDS);
         }
@@ -360,6 +440,7 @@ impl Delivery {
         self.delivered += bytes;
         self.round.acked += bytes;
         self.note_rtt(now.saturating_duration_since(sent));
+        self.resume();
         self.note_rate(now, sent, app_limited);
         if self.starting && !app_limited {
             self.window += bytes;
@@ -391,14 +472,26 @@ mod tests {
 
     /// Over one link in the first half, over another in the second, of which the figures are.
     fn run_over(first: &Link, second: &Link, seconds: u64) -> (f64, Duration) {
+        let half = Duration::from_secs(seconds / 2);
+        run_with(None, first, second, half, 2 * half)
+    }
+
+    /// The same, with what was found out before. The figures are of what comes after `half`.
+    fn run_with(
+        memory: Option<&Memory>,
+        first: &Link,
+        second: &Link,
+        half: Duration,
+        length: Duration,
+    ) -> (f64, Duration) {
         let began = Instant::now();
-        let mut control = Delivery::new(began, MTU);
+        let mut control = Delivery::new(began, MTU, memory.cloned());
         let (mut now, mut free, mut in_flight) = (began, began, 0u64);
         let mut flying: VecDeque<(Instant, Instant, bool)> = VecDeque::new();
         let mut dice = 12345u64;
         let (mut delivered, mut longest) = (0u64, Duration::ZERO);
-        let end = began + Duration::from_secs(seconds);
-        let half = began + Duration::from_secs(seconds / 2);
+        let counted = (length - half).as_secs_f64();
+        let (end, half) = (began + length, began + half);
         while now < end {
             let link = if now < half { first } else { second };
             while in_flight + MTU <= control.window() {
@@ -429,7 +522,7 @@ mod tests {
                 }
             }
         }
-        (delivered as f64 / (seconds - seconds / 2) as f64, longest)
+        (delivered as f64 / counted, longest)
     }
 
     #[test]
@@ -495,6 +588,91 @@ mod tests {
         }
     }
 
+    const LONG: Link = Link {
+        rate: 5e6,
+        rtt: Duration::from_millis(200),
+        loss: 0.02,
+        queue: 1.25e6,
+    };
+
+    /// What a connection knows that had 20 s of this link.
+    fn memory_of(link: &Link) -> Memory {
+        let memory = Memory::default();
+        let length = Duration::from_secs(20);
+        run_with(Some(&memory), link, link, length / 2, length);
+        memory
+    }
+
+    /// Bytes that have arrived after so many round trips of a new connection.
+    fn arrived(memory: Option<&Memory>, link: &Link, rounds: u32) -> f64 {
+        let length = link.rtt * rounds;
+        let (rate, _) = run_with(memory, link, link, Duration::ZERO, length);
+        rate * length.as_secs_f64()
+    }
+
+    #[test]
+    fn the_next_connection_over_a_link_takes_fewer_round_trips_to_fill_it() {
+        let memory = memory_of(&LONG);
+        // The answer to what is sent first is there after the first, and what is sent then after the second and what it takes to send it.
+        let (without, with) = (arrived(None, &LONG, 3), arrived(Some(&memory), &LONG, 3));
+        assert!(without < 150e3, "{without}");
+        assert!(with > 400e3, "{with}");
+    }
+
+    #[test]
+    fn another_link_is_not_taken_for_the_one_that_is_known() {
+        let memory = memory_of(&LONG);
+        for rtt_ms in [20, 90, 420, 900] {
+            let rtt = Duration::from_millis(rtt_ms);
+            assert_eq!(memory.window(rtt), None, "{rtt:?}");
+            let link = Link { rtt, ..LONG };
+            let (without, with) = (arrived(None, &link, 2), arrived(Some(&memory), &link, 2));
+            assert_eq!(without, with, "{rtt:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_that_holds_less_than_before_is_found_out_in_the_first_rounds() {
+        let memory = memory_of(&LONG);
+        let narrow = Link {
+            rate: 125e3,
+            queue: 64e3,
+            ..LONG
+        };
+        let before = memory.window(LONG.rtt).unwrap();
+        let half = Duration::from_secs(3);
+        let (delivered, _) = run_with(Some(&memory), &narrow, &narrow, half, half * 5);
+        assert!(delivered > 0.7 * narrow.rate, "{delivered}");
+        let after = memory.known().unwrap().held;
+        assert!(after < before as f64 / 5.0, "{before}, then {after}");
+    }
+
+    #[test]
+    fn what_led_to_nothing_but_losses_is_forgotten() {
+        let (memory, began) = (memory_of(&LONG), Instant::now());
+        let mut control = Delivery::new(began, MTU, Some(memory.clone()));
+        let now = began + LONG.rtt;
+        control.on_sent(began, MTU, 0);
+        control.handle_ack(now, began, MTU, true);
+        assert!(control.window() > 2 * FIRST * MTU, "{}", control.window());
+        control.on_congestion_event(now + LONG.rtt * 9, now, true, 100 * MTU);
+        assert_eq!(control.window(), FIRST * MTU);
+        assert_eq!(memory.window(LONG.rtt), None);
+    }
+
+    #[test]
+    fn little_that_was_sent_does_not_say_that_the_link_holds_little() {
+        let memory = memory_of(&LONG);
+        let (before, began) = (memory.window(LONG.rtt), Instant::now());
+        let mut control = Delivery::new(began, MTU, Some(memory.clone()));
+        for n in 0..100 {
+            let sent = began + LONG.rtt * n;
+            control.on_sent(sent, MTU, n.into());
+            control.handle_ack(sent + LONG.rtt, sent, MTU, true);
+        }
+        assert_eq!(memory.window(LONG.rtt), before);
+    }
+
     /// Whether a packet of full size may be sent now.
     fn may_send(control: &Delivery, in_flight: u64) -> bool {
         in_flight + MTU < control.window()
@@ -503,7 +681,7 @@ mod tests {
     #[test]
     fn a_question_passes_however_much_is_on_its_way_and_alone() {
         let began = Instant::now();
-        let mut control = Delivery::new(began, MTU);
+        let mut control = Delivery::new(began, MTU, None);
         let mut in_flight = 0;
         while may_send(&control, in_flight) {
             control.on_sent(began, MTU, 0);
@@ -532,7 +710,7 @@ mod tests {
     #[test]
     fn it_begins_anew_when_the_link_was_gone() {
         let began = Instant::now();
-        let mut control = Delivery::new(began, MTU);
+        let mut control = Delivery::new(began, MTU, None);
         for n in 0..1000u64 {
             let sent = began + Duration::from_millis(n);
             control.on_sent(sent, MTU, n);

@@ -279,7 +279,7 @@ async fn attempt_quic(
     quic::local_address(address).map_err(|error| unreachable(&error))?;
     let client = Client::new(address).map_err(|error| unreachable(&error))?;
     let mut config = quinn::ClientConfig::new(tls.quic);
-    config.transport_config(quic::edge_transport(&timing, CORE_STREAMS));
+    config.transport_config(quic::edge_transport(&timing, CORE_STREAMS, tls.link));
     let connecting = client
         .endpoint
         .connect_with(config, address, CORE_NAME)

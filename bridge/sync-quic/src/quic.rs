@@ -9,7 +9,7 @@ use sync::CloseCode;
 
 use crate::Timing;
 use crate::carrier::Closed;
-use crate::congestion::ByDelivery;
+use crate::congestion::{ByDelivery, Memory};
 
 /// Most bytes taken from a QUIC stream at once.
 pub(crate) const CHUNK: usize = 64 * 1024;
@@ -53,7 +53,7 @@ pub(crate) fn closed(error: quinn::ConnectionError) -> Closed {
 }
 
 /// Settings of both sides. `bidi` and `uni`: streams that the peer may have open.
-fn transport(timing: &Timing, bidi: u32, uni: u32) -> TransportConfig {
+fn transport(timing: &Timing, bidi: u32, uni: u32, congestion: ByDelivery) -> TransportConfig {
     let mut config = TransportConfig::default();
     let idle = IdleTimeout::try_from(timing.idle_timeout)
         .unwrap_or_else(|_| IdleTimeout::from(VarInt::MAX));
@@ -65,21 +65,25 @@ fn transport(timing: &Timing, bidi: u32, uni: u32) -> TransportConfig {
         .receive_window(CONNECTION_WINDOW.into())
         .send_window(SEND_WINDOW)
         .initial_rtt(INITIAL_RTT)
-        .congestion_controller_factory(Arc::new(ByDelivery))
+        .congestion_controller_factory(Arc::new(congestion))
         .datagram_receive_buffer_size(None);
     config
 }
 
 /// The edge's settings: it keeps the connection alive, since it knows what that costs on its link.
-pub(crate) fn edge_transport(timing: &Timing, core_streams: u32) -> Arc<TransportConfig> {
-    let mut config = transport(timing, 0, core_streams);
+pub(crate) fn edge_transport(
+    timing: &Timing,
+    core_streams: u32,
+    memory: Memory,
+) -> Arc<TransportConfig> {
+    let mut config = transport(timing, 0, core_streams, ByDelivery(Some(memory)));
     config.keep_alive_interval(Some(timing.keep_alive));
     Arc::new(config)
 }
 
 /// The core's settings. The shorter of both idle timeouts counts (RFC 9000, 10.1), which is the edge's.
 pub(crate) fn core_transport(timing: &Timing, edge_streams: u32) -> Arc<TransportConfig> {
-    Arc::new(transport(timing, 1, edge_streams))
+    Arc::new(transport(timing, 1, edge_streams, ByDelivery(None)))
 }
 
 pub(crate) fn any_port(like: SocketAddr) -> SocketAddr {

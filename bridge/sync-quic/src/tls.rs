@@ -14,6 +14,7 @@ use rustls::{
     SignatureScheme,
 };
 
+use crate::congestion::Memory;
 use crate::token::fingerprint;
 use crate::{Identity, IdentityError};
 
@@ -61,11 +62,12 @@ impl TimeProvider for Clock {
     }
 }
 
-/// A client's settings for both transports. Kept as long as its tickets are to be of use.
+/// A client's settings for both transports, and what one connection leaves to the next. Kept as long as its tickets are to be of use.
 #[derive(Clone)]
 pub(crate) struct ClientTls {
     pub(crate) quic: Arc<QuicClientConfig>,
     pub(crate) tls: Arc<ClientConfig>,
+    pub(crate) link: Memory,
 }
 
 impl ClientTls {
@@ -82,6 +84,7 @@ impl ClientTls {
         Ok(ClientTls {
             quic: Arc::new(quic),
             tls: Arc::new(config),
+            link: Memory::default(),
         })
     }
 }
