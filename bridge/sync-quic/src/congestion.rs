@@ -57,7 +57,14 @@ const ROUNDS_TO_RESUME: u32 = 2;
 /// What was found out about the link, for the next connection over it: who comes back after an outage has much to send, and from [`FIRST`]
 /// packets on takes four round trips to send a batch of 256 KiB. Cheap to clone; the copies share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Memory(Arc<Mutex<Option<Known>>>);
+pub(crate) struct Memory(Arc<Mutex<Remembered>>);
+
+#[derive(Debug, Default)]
+struct Remembered {
+    known: Option<Known>,
+    /// As it was when the last connection began.
+    rtt: Option<Duration>,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Known {
@@ -67,13 +74,22 @@ struct Known {
 }
 
 impl Memory {
-    fn known(&self) -> MutexGuard<'_, Option<Known>> {
+    fn remembered(&self) -> MutexGuard<'_, Remembered> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_rtt(&self, rtt: Duration) {
+        self.remembered().rtt = Some(rtt);
+    }
+
+    /// The round trip of the link, as far as anything is known of it.
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        self.remembered().rtt
     }
 
     /// `at_least`: the link may hold more than this.
     fn note(&self, now: Known, at_least: bool) {
-        let mut known = self.known();
+        let known = &mut self.remembered().known;
         if !at_least || known.is_none_or(|known| known.held < now.held) {
             *known = Some(now);
         }
@@ -81,13 +97,13 @@ impl Memory {
 
     /// What may be sent over a link with this round trip, as far as it is the one that is known.
     fn window(&self, rtt: Duration) -> Option<u64> {
-        let known = (*self.known())?;
+        let known = self.remembered().known?;
         let is_alike = rtt <= known.rtt * ALIKE && known.rtt <= rtt * ALIKE;
         is_alike.then_some((known.held * RESUMED) as u64)
     }
 
     fn forget(&self) {
-        *self.known() = None;
+        self.remembered().known = None;
     }
 }
 
@@ -643,7 +659,7 @@ mod tests {
         let half = Duration::from_secs(3);
         let (delivered, _) = run_with(Some(&memory), &narrow, &narrow, half, half * 5);
         assert!(delivered > 0.7 * narrow.rate, "{delivered}");
-        let after = memory.known().unwrap().held;
+        let after = memory.remembered().known.unwrap().held;
         assert!(after < before as f64 / 5.0, "{before}, then {after}");
     }
 

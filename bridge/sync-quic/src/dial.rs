@@ -115,8 +115,9 @@ enum Reached {
 
 type Attempt<T> = Pin<Box<dyn Future<Output = Result<T, DialError>> + Send>>;
 
-/// Tries the candidates, each with a head start over the next, until one is established; `early` goes out as early data where
-/// an earlier connection has left a ticket. Fails when all have failed; else runs until it is dropped.
+/// Tries the candidates, each with a head start over the next, until one is established; `early` goes out as early data of the first where
+/// an earlier connection has left a ticket. No other takes one: were two of them heard, the later hello would end the connection of the
+/// earlier. Fails when all have failed; else runs until it is dropped.
 pub(crate) async fn race(
     candidates: &[Candidate],
     tls_was_last: bool,
@@ -130,7 +131,8 @@ pub(crate) async fn race(
     };
     let begin = |index: usize| {
         let candidate = candidates.get(index % count)?.clone();
-        let (tls, timing, early) = (tls.clone(), *timing, early.cloned());
+        let early = early.filter(|_| index == 0).cloned();
+        let (tls, timing) = (tls.clone(), *timing);
         let attempt: Attempt<_> = Box::pin(async move {
             let reached = attempt(&candidate, tls, timing, early).await?;
             Ok((candidate, reached))
@@ -252,7 +254,8 @@ async fn attempt(
     let transport = candidate.transport;
     let begin = |index: usize| {
         let address = *addresses.get(index)?;
-        let (tls, early) = (tls.clone(), early.clone());
+        let early = early.clone().filter(|_| index == 0);
+        let tls = tls.clone();
         let attempt: Attempt<_> = match transport {
             Transport::Quic => Box::pin(attempt_quic(address, tls, timing, early)),
             Transport::Tls => Box::pin(attempt_tls(address, tls)),
@@ -278,7 +281,10 @@ async fn attempt_quic(
     // QUIC does not hear that there is no way: it would try until its time is over.
     quic::local_address(address).map_err(|error| unreachable(&error))?;
     let client = Client::new(address).map_err(|error| unreachable(&error))?;
-    let mut config = quinn::ClientConfig::new(tls.quic);
+    let mut config = quinn::ClientConfig::new(match early {
+        Some(_) => tls.quic,
+        None => tls.quic_anew,
+    });
     config.transport_config(quic::edge_transport(&timing, CORE_STREAMS, tls.link));
     let connecting = client
         .endpoint

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sync::{Frame, Hello, Window};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::client::{self, Connection, Events};
@@ -57,6 +58,10 @@ struct State {
     prepared: Option<Dialled>,
     /// Since when nobody has answered, where that was asked by knocking.
     silent_since: Option<Instant>,
+    /// Whether the core is silent on the connection that was the last one, or was when it ended.
+    silence: Option<watch::Receiver<Option<Instant>>>,
+    /// A knock was answered, and nothing was asked since.
+    answered: bool,
     /// A knock was answered and no connection came of it, as where only small packets get through: the next answer is no news.
     in_vain: bool,
 }
@@ -111,8 +116,13 @@ impl Dialer {
             Ok(result) => result,
             Err(_) => return Err(self.too_late()),
         };
-        if result.is_ok() {
+        if let Ok((connection, _)) = &result {
+            if let Some(rtt) = connection.rtt() {
+                self.tls.link.set_rtt(rtt);
+            }
             let mut state = self.state();
+            state.silence = Some(connection.silence());
+            state.answered = false;
             state.last_good = Some(candidate);
             state.last_remote = Some(remote);
             (state.silent_since, state.in_vain) = (None, false);
@@ -129,7 +139,8 @@ impl Dialer {
         let began = Instant::now();
         let once = |end: Instant| async move {
             let (order, tls_was_last) = self.order();
-            let race = race(&order, tls_was_last, &self.tls, &self.timing, Some(first));
+            let early = Some(first).filter(|_| self.is_ticket_well_spent());
+            let race = race(&order, tls_was_last, &self.tls, &self.timing, early);
             match tokio::time::timeout_at(end, race).await {
                 Ok(result) => result.map_err(|error| self.failed(error)),
                 Err(_) => Err(self.too_late()),
@@ -140,6 +151,8 @@ impl Dialer {
             self.core_is_back().await;
         };
         let dialled = tokio::select! {
+            // Where both are ready, the one that needs no more round trip.
+            biased;
             dialled = once(*end) => dialled,
             () = back => {
                 *end = Instant::now() + self.timing.handshake;
@@ -157,6 +170,15 @@ impl Dialer {
             }
         }
         Ok(dialled)
+    }
+
+    /// A connection leaves one ticket, which is good for one attempt: one that goes into a silence would waste it, and the one that is heard
+    /// would take a round trip more.
+    fn is_ticket_well_spent(&self) -> bool {
+        let mut state = self.state();
+        let was_silent = state.silence.as_ref();
+        let was_silent = was_silent.is_some_and(|silence| silence.borrow().is_some());
+        std::mem::take(&mut state.answered) || !was_silent
     }
 
     fn last_was_quic(&self) -> bool {
@@ -200,7 +222,10 @@ impl Dialer {
                 Ok(true) if std::mem::replace(&mut self.state().in_vain, true) => {
                     tokio::time::sleep(NO_NEWS).await;
                 }
-                Ok(true) => return,
+                Ok(true) => {
+                    self.state().answered = true;
+                    return;
+                }
                 Ok(false) => self.state().in_vain = false,
                 Err(_) => tokio::time::sleep(pause).await,
             }

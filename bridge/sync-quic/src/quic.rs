@@ -22,8 +22,16 @@ const CONNECTION_WINDOW: u32 = 24 * 1024 * 1024;
 /// Bytes handed to QUIC and not yet acknowledged by the peer's QUIC. Above the window of the lanes: an alarm must never
 /// wait here for bulk that was handed over before it; the order on the wire is by stream priority.
 const SEND_WINDOW: u64 = 40 * 1024 * 1024;
-/// Taken for the round-trip time before it is known: a lost first packet is sent again after three times this.
+/// Taken for the round-trip time before it is known: a lost first packet is sent again after three times this. By the edge.
 const INITIAL_RTT: Duration = Duration::from_millis(200);
+/// By the core, which knows nothing of the link: where a round trip takes longer than three times this, its part of a handshake goes out twice;
+/// where it is lost, nothing else brings it back sooner.
+const CORE_INITIAL_RTT: Duration = Duration::from_millis(100);
+/// Of the round trip that the last connection began with, an edge takes so much, so that it asks again after one and a half of them; and these
+/// at the least and at the most.
+const OF_KNOWN_RTT: f64 = 0.5;
+const LEAST_INITIAL_RTT: Duration = Duration::from_millis(70);
+const MOST_INITIAL_RTT: Duration = Duration::from_secs(1);
 
 /// Bytes of a connection id of the core.
 const ID_LENGTH: usize = 8;
@@ -64,7 +72,6 @@ fn transport(timing: &Timing, bidi: u32, uni: u32, congestion: ByDelivery) -> Tr
         .stream_receive_window(STREAM_WINDOW.into())
         .receive_window(CONNECTION_WINDOW.into())
         .send_window(SEND_WINDOW)
-        .initial_rtt(INITIAL_RTT)
         .congestion_controller_factory(Arc::new(congestion))
         .datagram_receive_buffer_size(None);
     config
@@ -76,14 +83,21 @@ pub(crate) fn edge_transport(
     core_streams: u32,
     memory: Memory,
 ) -> Arc<TransportConfig> {
+    let initial_rtt = memory.rtt().map_or(INITIAL_RTT, |rtt| {
+        rtt.mul_f64(OF_KNOWN_RTT)
+            .clamp(LEAST_INITIAL_RTT, MOST_INITIAL_RTT)
+    });
     let mut config = transport(timing, 0, core_streams, ByDelivery(Some(memory)));
     config.keep_alive_interval(Some(timing.keep_alive));
+    config.initial_rtt(initial_rtt);
     Arc::new(config)
 }
 
 /// The core's settings. The shorter of both idle timeouts counts (RFC 9000, 10.1), which is the edge's.
 pub(crate) fn core_transport(timing: &Timing, edge_streams: u32) -> Arc<TransportConfig> {
-    Arc::new(transport(timing, 1, edge_streams, ByDelivery(None)))
+    let mut config = transport(timing, 1, edge_streams, ByDelivery(None));
+    config.initial_rtt(CORE_INITIAL_RTT);
+    Arc::new(config)
 }
 
 pub(crate) fn any_port(like: SocketAddr) -> SocketAddr {

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::{
+    ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue,
+    Tls13ClientSessionValue, WebPkiServerVerifier,
+};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::time_provider::TimeProvider;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
+    CertificateError, ClientConfig, DigitallySignedStruct, NamedGroup, RootCertStore, ServerConfig,
     SignatureScheme,
 };
 
@@ -65,7 +68,10 @@ impl TimeProvider for Clock {
 /// A client's settings for both transports, and what one connection leaves to the next. Kept as long as its tickets are to be of use.
 #[derive(Clone)]
 pub(crate) struct ClientTls {
+    /// Takes a ticket where there is one.
     pub(crate) quic: Arc<QuicClientConfig>,
+    /// Leaves the tickets alone: a full handshake, after which there is one more.
+    pub(crate) quic_anew: Arc<QuicClientConfig>,
     pub(crate) tls: Arc<ClientConfig>,
     pub(crate) link: Memory,
 }
@@ -76,16 +82,53 @@ impl ClientTls {
         // A ticket belongs to its transport: QUIC's hold the peer's transport parameters too. They live in memory: rustls gives
         // no way to write them down, so the first connection of a process takes a full handshake.
         config.resumption = Resumption::in_memory_sessions(TICKETS);
-        let mut quic = config.clone();
-        quic.resumption = Resumption::in_memory_sessions(TICKETS);
-        quic.enable_early_data = true;
-        let quic = QuicClientConfig::try_from(quic)
-            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let mut quic_config = config.clone();
+        let tickets = Arc::new(ClientSessionMemoryCache::new(TICKETS));
+        quic_config.resumption = Resumption::store(tickets.clone());
+        quic_config.enable_early_data = true;
+        let mut anew = quic_config.clone();
+        anew.resumption = Resumption::store(Arc::new(OnlyKept(tickets)));
+        let quic = |config: ClientConfig| {
+            QuicClientConfig::try_from(config)
+                .map(Arc::new)
+                .map_err(|error| rustls::Error::General(error.to_string()))
+        };
         Ok(ClientTls {
-            quic: Arc::new(quic),
+            quic: quic(quic_config)?,
+            quic_anew: quic(anew)?,
             tls: Arc::new(config),
             link: Memory::default(),
         })
+    }
+}
+
+/// Keeps tickets and gives none away.
+#[derive(Debug)]
+struct OnlyKept(Arc<ClientSessionMemoryCache>);
+
+impl ClientSessionStore for OnlyKept {
+    fn set_kx_hint(&self, server: ServerName<'static>, group: NamedGroup) {
+        self.0.set_kx_hint(server, group);
+    }
+
+    fn kx_hint(&self, server: &ServerName<'_>) -> Option<NamedGroup> {
+        self.0.kx_hint(server)
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, _: Tls12ClientSessionValue) {}
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        None
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
+
+    fn insert_tls13_ticket(&self, server: ServerName<'static>, ticket: Tls13ClientSessionValue) {
+        self.0.insert_tls13_ticket(server, ticket);
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        None
     }
 }
 

@@ -182,6 +182,67 @@ async fn a_return_saves_a_round_trip() {
     assert!(!through);
 }
 
+/// A connection leaves one ticket. Attempts that go into nothing while the link is away leave it alone, so that the one that is heard
+/// saves the round trip.
+#[tokio::test]
+async fn after_an_outage_that_ended_the_connection_a_return_saves_a_round_trip_too() {
+    let core = core();
+    let identity = core.enrol("e1").await.unwrap();
+    let link = Relay::to(&core.address).await;
+    let timing = Timing {
+        // Time to notice the silence before it ends the connection.
+        idle_timeout: Duration::from_secs(5),
+        handshake: Duration::from_secs(3),
+        ..TIMING
+    };
+    let dialer = dialer(&format!("quic://{}", link.address), &identity, timing);
+    let dialer = dialer.hurrying_while(|| true);
+    let (edge, core_side) = tokio::join!(
+        dialer.connect(hello("e1"), Window::default()),
+        core.let_in()
+    );
+    let (edge, mut events) = edge.unwrap();
+    edge.send_batch(batch(1, 10)).await.unwrap();
+    let (connection, mut batches) = (core_side.connection, core_side.lanes);
+    connection.settle(0, batches.next().await.unwrap().frame.number());
+    assert_eq!(events.next().await, Event::Ack { lane: 0, frame: 1 });
+    link.block_udp(true);
+    while !matches!(events.next().await, Event::Closed(_)) {}
+    // One that is not heard at all, and one that is when the link is back.
+    assert!(
+        dialer
+            .connect(hello("e1"), Window::default())
+            .await
+            .is_err()
+    );
+    let back = async {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        link.block_udp(false);
+    };
+    let accept = async {
+        loop {
+            // Those that were given up say no hello.
+            let pending = core.listener.accept().await.unwrap();
+            if let Ok(sync_quic::Accepted::Edge(handshake)) = pending.establish().await {
+                return handshake.welcome(welcome()).await.unwrap();
+            }
+        }
+    };
+    let ((), edge, _core_side) = tokio::join!(
+        back,
+        async {
+            loop {
+                let connected = dialer.connect(hello("e1"), Window::default()).await;
+                if let Ok((edge, _)) = connected {
+                    return edge;
+                }
+            }
+        },
+        accept
+    );
+    assert!(edge.resumed());
+}
+
 /// Connects over `link` to one core, then to the other one with the first one's ticket; true = its early data was taken.
 async fn dialer_keeping_tickets(
     link: &Relay,
