@@ -28,7 +28,7 @@ const CORE_STREAMS: u32 = 1;
 /// and a link that comes back is found.
 const HEAD_START: Duration = Duration::from_secs(1);
 /// The same, where TLS was what got through the last time.
-const SHORT_START: Duration = Duration::from_millis(300);
+pub(crate) const SHORT_START: Duration = Duration::from_millis(300);
 /// Between two addresses of one name.
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 /// Unsent bytes that the kernel holds for a TLS connection: what waits there can not be overtaken.
@@ -115,12 +115,12 @@ enum Reached {
 
 type Attempt<T> = Pin<Box<dyn Future<Output = Result<T, DialError>> + Send>>;
 
-/// Tries the candidates, each with a head start over the next, until one is established; `early` goes out as early data of the first where
-/// an earlier connection has left a ticket. No other takes one: were two of them heard, the later hello would end the connection of the
-/// earlier. Fails when all have failed; else runs until it is dropped.
+/// Tries the candidates, each with a head start over the next (`soon`: that of the first), until one is established; `early` goes out as
+/// early data of the first where an earlier connection has left a ticket. No other takes one: were two of them heard, the later hello would
+/// end the connection of the earlier. Fails when all have failed; else runs until it is dropped.
 pub(crate) async fn race(
     candidates: &[Candidate],
-    tls_was_last: bool,
+    soon: Option<Duration>,
     tls: &ClientTls,
     timing: &Timing,
     early: Option<&Frame>,
@@ -142,13 +142,7 @@ pub(crate) async fn race(
     let one_host = candidates
         .iter()
         .all(|candidate| candidate.host_port == first.host_port);
-    let step = |index: usize| {
-        if index == 0 && tls_was_last {
-            SHORT_START
-        } else {
-            HEAD_START
-        }
-    };
+    let step = |index: usize| soon.filter(|_| index == 0).unwrap_or(HEAD_START);
     let (candidate, reached) = staggered(begin, step, count, one_host).await?;
     Ok(match reached {
         Reached::Quic(client, connection, control) => {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::client::{self, Connection, Events};
-use crate::dial::{Candidate, DialError, Dialled, candidates, race};
+use crate::dial::{Candidate, DialError, Dialled, SHORT_START, candidates, race};
 use crate::enrol::shown;
 use crate::knock::knock;
 use crate::outcome::ConnectError;
@@ -33,6 +33,9 @@ const SILENCE: Duration = Duration::from_secs(2);
 const KNOCK: Duration = Duration::from_millis(300);
 const OFTEN: Duration = Duration::from_secs(10 * 60);
 const KNOCK_RARELY: Duration = Duration::from_secs(1);
+/// Round trips after which an attempt that was begun on an answered knock is not alone any more: half a one more than it needs.
+const SECOND: f64 = 1.5;
+const LEAST_SECOND: Duration = Duration::from_millis(100);
 /// Where knocking says nothing new, the pause before it may.
 const NO_NEWS: Duration = Duration::from_secs(10);
 /// Stands for the rest of the world where no core's address is known yet (RFC 5737): nothing is sent to it.
@@ -138,9 +141,16 @@ impl Dialer {
     async fn dial(&self, first: &Frame, end: &mut Instant) -> Result<Dialled, ConnectError> {
         let began = Instant::now();
         let once = |end: Instant| async move {
-            let (order, tls_was_last) = self.order();
-            let early = Some(first).filter(|_| self.is_ticket_well_spent());
-            let race = race(&order, tls_was_last, &self.tls, &self.timing, early);
+            let (mut order, tls_was_last) = self.order();
+            let (answered, early) = self.early(first);
+            let mut soon = tls_was_last.then_some(SHORT_START);
+            if let (Some(first), true) = (order.first().cloned(), answered) {
+                // What is lost of a handshake costs it several round trips; a second one does not know of it.
+                let rtt = self.tls.link.rtt();
+                soon = rtt.map(|rtt| rtt.mul_f64(SECOND).max(LEAST_SECOND));
+                order.insert(0, first);
+            }
+            let race = race(&order, soon, &self.tls, &self.timing, early);
             match tokio::time::timeout_at(end, race).await {
                 Ok(result) => result.map_err(|error| self.failed(error)),
                 Err(_) => Err(self.too_late()),
@@ -164,7 +174,7 @@ impl Dialer {
         if tls && began.elapsed() >= SILENCE && self.last_was_quic() {
             let mut order = self.order().0;
             order.retain(|candidate| candidate.transport == Transport::Quic);
-            let quic = race(&order, false, &self.tls, &self.timing, Some(first));
+            let quic = race(&order, None, &self.tls, &self.timing, Some(first));
             if let Ok(Ok(quic)) = tokio::time::timeout(LAST_WORD, quic).await {
                 return Ok(quic);
             }
@@ -172,13 +182,14 @@ impl Dialer {
         Ok(dialled)
     }
 
-    /// A connection leaves one ticket, which is good for one attempt: one that goes into a silence would waste it, and the one that is heard
-    /// would take a round trip more.
-    fn is_ticket_well_spent(&self) -> bool {
+    /// Whether a knock was answered just now, and what is to go out as early data. A connection leaves one ticket for that, which is good for
+    /// one attempt: one that goes into a silence would waste it, and the one that is heard would take a round trip more.
+    fn early<'a>(&self, first: &'a Frame) -> (bool, Option<&'a Frame>) {
         let mut state = self.state();
         let was_silent = state.silence.as_ref();
         let was_silent = was_silent.is_some_and(|silence| silence.borrow().is_some());
-        std::mem::take(&mut state.answered) || !was_silent
+        let answered = std::mem::take(&mut state.answered);
+        (answered, (answered || !was_silent).then_some(first))
     }
 
     fn last_was_quic(&self) -> bool {
@@ -312,7 +323,7 @@ impl Dialer {
     async fn probe(&self, transport: Transport) -> Option<Dialled> {
         let (mut order, _) = self.order();
         order.retain(|candidate| candidate.transport == transport);
-        let race = race(&order, false, &self.tls, &self.timing, None);
+        let race = race(&order, None, &self.tls, &self.timing, None);
         let limit = self.timing.handshake;
         tokio::time::timeout(limit, race).await.ok()?.ok()
     }

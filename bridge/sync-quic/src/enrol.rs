@@ -58,7 +58,7 @@ async fn exchange(
     let config = enrol_config(token.ca_fingerprint, now)
         .map_err(|error| EnrolError::Protocol(error.to_string()))?;
     // The handshake verifies the core's chain against the token's fingerprint: the secret goes out only after it.
-    let mut dialled = race(&candidates(cores), false, &config, timing, None)
+    let mut dialled = race(&candidates(cores), None, &config, timing, None)
         .await
         .map_err(|error| match error {
             DialError::Resolve(reason) => EnrolError::Resolve {
