@@ -275,11 +275,13 @@ async fn attempt_quic(
     // QUIC does not hear that there is no way: it would try until its time is over.
     quic::local_address(address).map_err(|error| unreachable(&error))?;
     let client = Client::new(address).map_err(|error| unreachable(&error))?;
+    let may_be_heard = early.is_some();
     let mut config = quinn::ClientConfig::new(match early {
         Some(_) => tls.quic,
         None => tls.quic_anew,
     });
-    config.transport_config(quic::edge_transport(&timing, CORE_STREAMS, tls.link));
+    let transport = quic::edge_transport(&timing, CORE_STREAMS, tls.link, may_be_heard);
+    config.transport_config(transport);
     let connecting = client
         .endpoint
         .connect_with(config, address, CORE_NAME)

@@ -27,8 +27,9 @@ const INITIAL_RTT: Duration = Duration::from_millis(200);
 /// By the core, which knows nothing of the link: where a round trip takes longer than three times this, its part of a handshake goes out twice;
 /// where it is lost, nothing else brings it back sooner.
 const CORE_INITIAL_RTT: Duration = Duration::from_millis(100);
-/// Of the round trip that the last connection began with, an edge takes so much, so that it asks again after one and a half of them; and these
-/// at the least and at the most.
+/// Of the round trip that the last connection began with, an edge takes so much where it may be heard, so that it asks again after one and a
+/// half of them; and these at the least and at the most. Not in a silence: each packet that is lost there doubles the time to the next, also
+/// for what is lost when the link is back.
 const OF_KNOWN_RTT: f64 = 0.5;
 const LEAST_INITIAL_RTT: Duration = Duration::from_millis(70);
 const MOST_INITIAL_RTT: Duration = Duration::from_secs(1);
@@ -82,8 +83,10 @@ pub(crate) fn edge_transport(
     timing: &Timing,
     core_streams: u32,
     memory: Memory,
+    may_be_heard: bool,
 ) -> Arc<TransportConfig> {
-    let initial_rtt = memory.rtt().map_or(INITIAL_RTT, |rtt| {
+    let known = memory.rtt().filter(|_| may_be_heard);
+    let initial_rtt = known.map_or(INITIAL_RTT, |rtt| {
         rtt.mul_f64(OF_KNOWN_RTT)
             .clamp(LEAST_INITIAL_RTT, MOST_INITIAL_RTT)
     });
