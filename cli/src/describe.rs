@@ -1,6 +1,6 @@
 //! `towline describe edge|stream NAME`.
 
-use admin_api::{EdgeLane, FencingEvent, Gap, GapTotals, Partition};
+use admin_api::{EdgeLane, FencingEvent, Gap, GapTotals, Partition, SetAside};
 use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
@@ -54,6 +54,7 @@ async fn edge(admin: &Admin, name: &str, json: bool) -> Result<()> {
     let gaps = admin.gaps(name).await?;
     if json {
         let all = serde_json::json!({ "edge": asked.edge, "gaps": gaps.gaps, "gap_totals": gaps.totals,
+            "set_aside": gaps.set_aside,
             "live": asked.status, "live_ms": asked.asked_ms, "stale": asked.stale });
         println!("{}", serde_json::to_string_pretty(&all)?);
         return Ok(());
@@ -77,6 +78,9 @@ async fn edge(admin: &Admin, name: &str, json: bool) -> Result<()> {
         ("Version", or_dash(edge.version.as_ref())),
     ] {
         println!("{:<22}{value}", format!("{what}:"));
+    }
+    if let Some(parts) = &gaps.set_aside {
+        println!("{:<22}{}", "Set aside, in all:", set_aside(parts));
     }
     println!("Lanes:");
     output::print(&edge.lanes, Output::Table)?;
@@ -122,6 +126,26 @@ async fn edge(admin: &Admin, name: &str, json: bool) -> Result<()> {
         }
         (None, None) => Ok(()),
     }
+}
+
+/// What could not be read, and when the core heard of the last.
+fn set_aside(parts: &SetAside) -> String {
+    let counts = [
+        (parts.ledgers, "ledger"),
+        (parts.values, "value of a ledger"),
+        (parts.segments, "segment"),
+        (parts.identities, "identity"),
+    ];
+    let counts = counts.iter().filter(|(count, _)| *count > 0);
+    let counts: Vec<String> = counts
+        .map(|(count, what)| match (*count, *what) {
+            (1, what) => format!("1 {what}"),
+            (count, "value of a ledger") => format!("{count} values of a ledger"),
+            (count, "identity") => format!("{count} identities"),
+            (count, what) => plural(count, what),
+        })
+        .collect();
+    format!("{} (last {})", counts.join(", "), utc(parts.last_ms))
 }
 
 /// From the stream, a page at a time.

@@ -14,7 +14,7 @@ use crate::limits;
 
 const FILE: &str = "identity.json";
 /// Where one is put that is damaged, until there is another. It may still hold the key.
-const BROKEN: &str = "identity.json.broken";
+pub const BROKEN: &str = "identity.json.broken";
 
 #[derive(Serialize, Deserialize)]
 struct Stored {

@@ -69,6 +69,8 @@ pub const REDUCED_WAITING_BYTES: usize = 2 * 1024 * 1024;
 pub const REDUCTION_GRACE: Duration = Duration::from_millis(500);
 /// Bytes read from the local log at a time for reductions.
 pub const REDUCTION_READ: usize = 256 * 1024;
+/// What could not be read and was set aside; beyond it the oldest is deleted.
+pub const SET_ASIDE: u64 = 64 * 1024 * 1024;
 /// How often the state of reductions is written to the ledger at most; and bytes a second that this may cost.
 pub const REDUCTION_SAVE: Duration = Duration::from_secs(10);
 pub const REDUCTION_SAVE_RATE: usize = 1024;

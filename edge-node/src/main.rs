@@ -21,6 +21,7 @@ mod query;
 mod reducer;
 mod room;
 mod rules;
+mod set_aside;
 mod shares;
 mod uplink;
 mod users;

@@ -32,7 +32,7 @@ use crate::rules::Rules;
 use crate::uplink::{Dictionaries, Uplink};
 use crate::users::Guard;
 use crate::watchdog::Supervisor;
-use crate::{admin, identity, lanes, limits, mqtt_options, outbox, query};
+use crate::{admin, identity, lanes, limits, mqtt_options, outbox, query, set_aside};
 
 /// Runs until SIGTERM or SIGINT, or until the disk fails.
 pub async fn run(settings: EdgeSettings) -> Result<()> {
@@ -66,12 +66,14 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
         sync_quic::Token::parse(token).context("the value of --token is not a token")?;
     }
     let open = move || {
+        set_aside::count(&dir);
         let store = Store::open_in(&dir, config.clone())?;
+        let set_aside = set_aside::count(&dir);
         let clock = Clock::open(&dir, &store).context("the clock's file can not be written")?;
-        Ok((store, clock))
+        Ok((store, clock, set_aside))
     };
     let opened = open_with_room(data_dir.path.clone(), open);
-    let (store, clock) = tokio::select! {
+    let (store, clock, set_aside) = tokio::select! {
         opened = opened => opened?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
@@ -214,6 +216,7 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
                     started: Instant::now(),
                     clock: clock.clone(),
                     lanes: lanes.into(),
+                    set_aside: Arc::new(set_aside),
                 },
             };
             Some(tokio::spawn(uplink.run(stop_uplink.clone())))

@@ -1,4 +1,4 @@
-//! What the core asks this edge about itself: `status` and `peek`. Answers are bounded, and asked for by people only.
+//! What the core asks this edge about itself: `status` and `peek`, for people, and `set-aside`, once for each start. Answers are bounded.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,6 +12,7 @@ use sync::{AnswerFrame, AnswerStatus, QueryFrame};
 
 use crate::clock::Clock;
 use crate::link::Link;
+use crate::set_aside::SetAside;
 use crate::{lanes, limits};
 
 /// Between the two looks that give rates.
@@ -26,11 +27,14 @@ pub struct Sources {
     pub clock: Arc<Clock>,
     /// Of the configuration.
     pub lanes: Arc<[lanes::Lane]>,
+    /// Counted at this start.
+    pub set_aside: Arc<SetAside>,
 }
 
 /// Answers a question. Takes about a second for `status`: call it in a task of its own.
 pub async fn answer(sources: &Sources, query: &QueryFrame) -> AnswerFrame {
     let result = match query.what.as_str() {
+        "set-aside" => json(&*sources.set_aside),
         "status" => status(sources).await.and_then(|status| json(&status)),
         "peek" => match arguments(&query.arguments) {
             Ok(wanted) => peek(sources, &wanted)
@@ -40,7 +44,7 @@ pub async fn answer(sources: &Sources, query: &QueryFrame) -> AnswerFrame {
         },
         other => Err(Refused {
             status: AnswerStatus::UnknownQuery,
-            reason: format!("this version knows status and peek, not {other}"),
+            reason: format!("this version knows status, peek and set-aside, not {other}"),
         }),
     };
     let (status, json) = match result {
@@ -96,6 +100,7 @@ async fn status(sources: &Sources) -> Result<QueueStatus, Refused> {
         started,
         clock,
         lanes: configured,
+        ..
     } = sources;
     let (before, at) = (store.lane_stats(), Instant::now());
     tokio::time::sleep(RATE_OVER).await;

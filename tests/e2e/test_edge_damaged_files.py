@@ -1,5 +1,6 @@
 """Small files of an edge's data directory that the flash lost or damaged: the edge comes up and takes data, whatever it is."""
 
+import json
 import os
 import random
 import stat
@@ -118,3 +119,64 @@ def test_a_damaged_marker_is_restored(core, tmp_path, kind):
     with pytest.raises(AssertionError, match="newer towline-edge"):
         edge.start()
     assert marker.read_text() == "3\n"
+
+
+def test_a_damaged_ledger_keeps_sessions_and_retained_messages_and_the_core_hears_of_it_once(core, tmp_path):
+    rng = random.Random(f"{SEED}/ledger")
+    edge = Edge(tmp_path / "edge", core.address("sync"), core.token(), name="edge-ledger").start()
+    edge.wait_connected()
+    device = Client(edge.port("mqtt"))
+    for n in range(20):
+        device.publish(f"state/{n}", str(n), retain=True)
+    # No segment has them any more: what comes back is from the ledger.
+    first = sorted((edge.data / "store/outbox/data").glob("*.seg"))[0]
+    bulk = rng.randbytes(200_000)
+    for _ in range(80):
+        device.publish("bulk/a", bulk)
+    edge.wait_drained()
+    wait_until("the first segment is gone", lambda: not first.exists())
+    valve = Client(edge.port("mqtt"), client_id="valve", clean=False)
+    valve.subscribe("line/#", 1)
+    valve.close()
+    for n in range(20):
+        device.publish("line/a", str(n))
+    device.close()
+    edge.wait_drained()
+
+    edge.kill()
+    print(f"TOWLINE_SEED={SEED}")
+    (edge.data / "ledger/conf").write_bytes(b"this is no configuration of sled")
+    ledger = edge.data / "ledger/db"
+    damaged = bytearray(ledger.read_bytes())
+    # What sled made at first: its own pages.
+    for at in rng.sample(range(24, 80), 4):
+        damaged[at] ^= rng.randrange(1, 256)
+    ledger.write_bytes(damaged)
+    edge.start()
+    valve = Client(edge.port("mqtt"), client_id="valve", clean=False)
+    assert valve.session_present
+    got = [valve.next().payload for _ in range(20)]
+    assert got == [str(n).encode() for n in range(20)]
+    valve.close()
+    reader = Client(edge.port("mqtt"))
+    reader.subscribe("state/#", 1)
+    assert sorted(int(reader.next().payload) for _ in range(20)) == list(range(20))
+    reader.close()
+
+    # However often either of them is started.
+    (aside,) = edge.data.glob("ledger.broken-*")
+    assert (aside / "db").exists()
+    for _ in range(3):
+        edge.wait_connected()
+
+        def told():
+            return json.loads(core.cli("describe", "edge", edge.name, "--json").stdout)["set_aside"]
+
+        wait_until("the core has heard of it", told)
+        assert {what: told()[what] for what in ("ledgers", "values", "segments", "identities")} == {
+            "ledgers": 1, "values": 0, "segments": 0, "identities": 0
+        }
+        assert "1 ledger (last 20" in core.cli("describe", "edge", edge.name).stdout
+        edge.stop()
+        edge.start()
+    edge.stop()

@@ -77,7 +77,7 @@ pub use mqtt::{
 pub use node::{Node, Nodes};
 pub use queue::{
     EdgeLane, FencingEvent, Fleet, FleetEdge, Gap, GapTotals, Gaps, GapsPage, Peek, Peeked,
-    PeekedMessage, Queue, QueueLane, QueueLink, QueueStatus, Wear,
+    PeekedMessage, Queue, QueueLane, QueueLink, QueueStatus, SetAside, Wear,
 };
 pub use selector::{Selector, SelectorError};
 pub use status::{EdgeCounts, Status};

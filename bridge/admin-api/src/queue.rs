@@ -210,6 +210,21 @@ pub struct Gaps {
     pub gaps: Vec<Gap>,
     #[serde(default)]
     pub totals: GapTotals,
+    /// What the edge could not read at its starts; none: nothing ever was.
+    #[serde(default)]
+    pub set_aside: Option<SetAside>,
+}
+
+/// Parts of what an edge had stored that it could not read at its starts and has set aside, on all disks that it ever had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAside {
+    pub ledgers: u64,
+    /// Single values of a ledger.
+    pub values: u64,
+    pub segments: u64,
+    pub identities: u64,
+    /// When the core heard of the last.
+    pub last_ms: i64,
 }
 
 /// Of all gaps that an edge ever reported, also of those that are not listed.

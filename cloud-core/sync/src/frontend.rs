@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::pacing::Pacing;
 use crate::queries::QueryError;
 use crate::registry::{self, EdgeStatus, Registry, RegistryError};
+use crate::set_aside::{self, SetAside};
 use crate::tokens::{NewToken, TokenOptions};
 use crate::{handle_enrol, handle_hello, limits};
 
@@ -39,6 +40,7 @@ pub(crate) struct Sync {
     pub(crate) metrics: Metrics,
     pub(crate) pacing: Pacing,
     pub(crate) dictionaries: Dictionaries,
+    pub(crate) asked: set_aside::Asked,
 }
 
 /// A handle for the server's admin endpoints. Cheap to clone.
@@ -77,6 +79,11 @@ impl SyncFrontend {
     /// Of all gaps that the edge ever reported.
     pub fn edge_gap_totals(&self, name: &str) -> GapTotals {
         handle_gap::totals(&self.sync.ctx, name)
+    }
+
+    /// What the edge could not read at its starts and has set aside; `None`: nothing ever was.
+    pub fn edge_set_aside(&self, name: &str) -> Option<SetAside> {
+        set_aside::of(&self.sync.ctx, name)
     }
 
     /// The next page of every gap that stream `_gaps` has of the edge. `after`: what the page before gave as its `next`.
@@ -146,6 +153,7 @@ pub fn start(
         metrics,
         pacing: Pacing::default(),
         dictionaries: Dictionaries::load(ctx.kernel.clone()),
+        asked: set_aside::Asked::default(),
         ctx,
     });
     let handle = tokio::spawn(serve(sync.clone(), listener));

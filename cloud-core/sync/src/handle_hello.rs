@@ -9,7 +9,7 @@ use crate::downlink::Stopped;
 use crate::frontend::Sync;
 use crate::lane::{self, Served};
 use crate::time::now_ms;
-use crate::{downlink, queries};
+use crate::{downlink, queries, set_aside};
 
 pub(crate) async fn handle(sync: &Arc<Sync>, handshake: EdgeHandshake) {
     let (hello, remote) = (handshake.hello.clone(), handshake.remote);
@@ -98,6 +98,10 @@ pub(crate) async fn handle(sync: &Arc<Sync>, handshake: EdgeHandshake) {
             reason
         }
         reason = shipped.run(&connection) => reason,
+        reason = async {
+            set_aside::ask(sync, &hello, &connection, &queries).await;
+            std::future::pending().await
+        } => reason,
         reason = queries.run(answers) => {
             connection.close(CloseCode::Protocol, &reason);
             reason

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use admin_api::{
     Fleet, FleetEdge, Gap, GapTotals, Gaps, GapsPage, Peek, Peeked, Queue, QueueStatus, Selector,
+    SetAside,
 };
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -38,6 +39,13 @@ pub async fn gaps(
             records: totals.records,
             bytes: totals.bytes,
         },
+        set_aside: sync.edge_set_aside(&name).map(|all| SetAside {
+            ledgers: all.counts.ledgers,
+            values: all.counts.values,
+            segments: all.counts.segments,
+            identities: all.counts.identities,
+            last_ms: all.last_ms,
+        }),
     }))
 }
 
