@@ -10,7 +10,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 PLACE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "interop-mqtt"
 
-PYTHON = ["paho-mqtt==2.2.0", "aiomqtt==2.5.1", "gmqtt==0.8.0", "pytest==9.2.0", "pytest-asyncio==1.5.0", "pytest-timeout==2.4.0"]
+PYTHON = ["paho-mqtt==2.2.0", "aiomqtt==2.5.1", "awscrt==0.38.1", "gmqtt==0.8.0", "pytest==9.2.0", "pytest-asyncio==1.5.0", "pytest-timeout==2.4.0"]
 GMQTT = "gmqtt==0.8.0"
 PAHO_C = "0.11.0"  # of the crate paho-mqtt-sys, which brings paho.mqtt.c with its tests
 NODE = ["mqtt@5.16.0"]

@@ -163,6 +163,7 @@ SUITES = {
     "gmqtt tests": Suite("the tests in the source of gmqtt", ["venv", "gmqtt_source"], gmqtt_tests, "gmqtt-tests", 600),
     **_client("paho-python", "paho-mqtt (Python)", ["venv"], python("paho_python.py")),
     **_client("aiomqtt", "aiomqtt (Python)", ["venv"], python("aiomqtt_client.py")),
+    **_client("awscrt", "awscrt, the client of AWS IoT in C (Python)", ["venv"], python("awscrt_client.py")),
     **_client("gmqtt", "gmqtt (Python)", ["venv"], python("gmqtt_client.py"), ["mqtt", "mqtts"]),
     # The tools of 2.0, which Debian 12 has, know no WebSocket.
     **_client("mosquitto", "mosquitto_pub, mosquitto_sub, mosquitto_rr", [], mosquitto, ["mqtt", "mqtts"]),
