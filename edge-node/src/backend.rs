@@ -7,12 +7,15 @@ use std::time::Duration;
 use futures_util::future::{select_all, try_join_all};
 use mqtt_broker::backend::{
     ClientId, ClockSet, Expiry, FeedId, FeedRead, Message, Position, Publish, PublishError,
-    ReadError, SavedSession, StorageError, Taken,
+    ReadError, SavedSession, StorageError, Taken, WillOf,
 };
 use mqtt_broker::extra::{RetainedPlace, RetainedRoom};
 use mqtt_broker::{Backend, Joins, MemoryShares, convert};
 use mqtt_codec::{PacketId, QoS, TopicFilter, TopicName};
-use store::{Checkpoint, Frame, From, Lane, LogId, PacketRef, Session, Store, View, WriteError};
+use store::{
+    Checkpoint, Frame, From, Lane, LogId, NewMessage, PacketRef, Session, Store, View, WillRef,
+    WriteError,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::outbox::Outbox;
@@ -148,6 +151,25 @@ impl EdgeBackend {
         self.retained_room.take(message, count, is_known)
     }
 
+    fn stored(&self, written: Result<(), WriteError>) -> Result<(), PublishError> {
+        match written {
+            // Counted and reported to the core: its publisher is done with it.
+            Err(WriteError::Dropped(_)) => Ok(()),
+            written => written.map_err(|error| self.refused(error)),
+        }
+    }
+
+    async fn save_without_will(
+        &self,
+        client: &ClientId,
+        session: SavedSession,
+    ) -> Result<(), StorageError> {
+        self.write_shares(Some(client))?;
+        let session = to_stored(session);
+        let saved = self.store.save_without_will(client.as_str(), session).await;
+        saved.map_err(failed)
+    }
+
     pub fn refused(&self, error: WriteError) -> PublishError {
         if self.store.failed() {
             self.disk_failed.cancel();
@@ -192,11 +214,37 @@ impl Backend for EdgeBackend {
             QoS::AtMostOnce => self.store.publish_unacknowledged(message).await,
             QoS::AtLeastOnce | QoS::ExactlyOnce => self.store.publish(message).await,
         };
-        match written {
-            // Counted and reported to the core: its publisher is done with it.
-            Err(WriteError::Dropped(_)) => Ok(()),
-            written => written.map_err(|error| self.refused(error)),
+        self.stored(written)
+    }
+
+    async fn publish_will(
+        &self,
+        will: Publish,
+        of: WillOf,
+        session: Option<SavedSession>,
+    ) -> Result<(), PublishError> {
+        let unavailable = |error: StorageError| PublishError::Unavailable(error.to_string());
+        let client = will.publisher.clone();
+        let this = WillRef {
+            client: client.as_str(),
+            session: of.session,
+            connection: of.connection,
+        };
+        // Then a crash came before its session could be told.
+        let published = self.store.has_published(&this).map_err(failed);
+        if !published.map_err(unavailable)? {
+            let _place = self.retained_place(&will.message)?;
+            let message = NewMessage {
+                packet: Some(this.packet()),
+                ..self.outbox.message(&will, None)?
+            };
+            self.stored(self.store.publish(message).await)?;
         }
+        let settled = match session {
+            Some(session) => self.save_without_will(&client, session).await,
+            None => self.delete_session(&client).await,
+        };
+        settled.map_err(unavailable)
     }
 
     async fn publish_later(
@@ -488,3 +536,6 @@ pub fn retained_records(
     }
     Ok(retained)
 }
+
+#[cfg(test)]
+mod tests;

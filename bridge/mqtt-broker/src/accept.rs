@@ -5,7 +5,7 @@ use crate::aside;
 use crate::authenticate::{self, Enhanced, Refused, Wire};
 use crate::backend::{Backend, ClientId, ReadError, StorageError};
 use crate::broker::Broker;
-use crate::deadlines::{self, Rest, publish_will, save};
+use crate::deadlines::{self, save};
 use crate::extra::fill;
 use crate::fit::Fit;
 use crate::limits;
@@ -251,28 +251,35 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
             .inspect_err(|error| tracing::error!(%client, %error, "the stored session can not be read: the client gets a new one"))
             .ok()
     });
+    let is_unreadable = was_stored && stored.is_none();
     if let Some(session) = &mut stored {
         // What is due and not done yet: the will's delay or the session itself can be over.
-        let ended = session.handle_deadline(backend.now_ms());
-        let keep = ended.keep;
-        if !keep || connect.clean_start {
+        let mut ended = session.handle_deadline(backend.now_ms());
+        let expired = !ended.keep;
+        if connect.clean_start {
+            // It ends before its time, and its will is published then [MQTT-3.1.3-9].
+            ended.will = ended.will.or_else(|| session.take_will());
+            ended.keep = false;
+        }
+        if !ended.keep {
             Box::pin(shared::session_ended(&**backend, session))
                 .await
                 .map_err(unavailable)?;
             broker.forget(session);
         }
-        if !keep || ended.will.is_some() {
+        if !ended.keep || ended.will.is_some() {
+            // Its will and its end in one step: what a crash in between could lose is the will.
             Box::pin(deadlines::settle(broker, session, ended))
                 .await
                 .map_err(unavailable)?;
         }
-        if !keep {
+        if expired {
             stored = None;
         }
     }
     let resume = stored.is_some() && !connect.clean_start;
     let mut unreleased = backend.unreleased(&client).await.map_err(unavailable)?;
-    if !resume && (was_stored || !unreleased.is_empty()) {
+    if !resume && (is_unreadable || !unreleased.is_empty()) {
         backend.delete_session(&client).await.map_err(unavailable)?;
     }
     let mut unstored_ids = broker.hub.unstored.take_unreleased(&client);
@@ -285,7 +292,6 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
     let Connected {
         mut session,
         mut connack,
-        ended_will,
     } = Session::handle_connect(
         connect,
         client.clone(),
@@ -294,9 +300,6 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
         tag,
         broker.limits,
     );
-    if let Some(will) = ended_will {
-        Box::pin(publish_will(broker, &client, will, Rest::Nothing)).await;
-    }
     if wants_response_information {
         let template = broker.extra.response_topic.as_deref();
         connack.properties.response_information =

@@ -20,6 +20,15 @@ pub struct Publish {
     pub publisher: ClientId,
 }
 
+/// Which will of its client one is: no other connection has the same two numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WillOf {
+    /// [`mqtt_session::Session::tag`].
+    pub session: u64,
+    /// [`mqtt_session::Session::epoch`].
+    pub connection: u64,
+}
+
 /// Why a publish was not taken. The broker answers with the reason code of MQTT 5; a 3.1.1
 /// connection has no code to answer with and is closed, so that the client tries again later.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -167,13 +176,16 @@ pub trait Backend: Send + Sync + 'static {
         futures_util::future::join_all(each)
     }
 
-    /// Publishes the will of a session that is stored, and saves the session without it, or deletes it (`None`). A host that does both in one write
-    /// publishes no will twice: after a crash in between, a session whose will has been published would still have it.
+    /// Publishes the will of a session that is stored, and saves the session without it, or deletes it (`None`). After a crash in between, a session
+    /// whose will has been published still has it, and this is called again: a host that does both in one write, or that stores with the message
+    /// whose will it is and looks for that first, publishes no will twice.
     fn publish_will(
         &self,
         will: Publish,
+        of: WillOf,
         session: Option<SavedSession>,
     ) -> impl Future<Output = Result<(), PublishError>> + Send {
+        let _ = of;
         async move {
             let client = will.publisher.clone();
             self.publish(will, None).await?;

@@ -2,7 +2,7 @@
 
 use crate::backend::{
     Backend, ClientId, ClockSet, Message, Publish, PublishError, SavedSession, StorageError,
-    by_clock,
+    WillOf, by_clock,
 };
 use crate::broker::Broker;
 use crate::metrics::Metrics;
@@ -234,11 +234,15 @@ pub(crate) async fn settle<B: Backend>(
 ) -> Result<(), StorageError> {
     let client = session.client_id().clone();
     if let Some(will) = ended.will {
+        let of = WillOf {
+            session: session.tag(),
+            connection: session.epoch(),
+        };
         let (saved, mark) = snapshot(session);
         let rest = if ended.keep {
-            Rest::Save(saved)
+            Rest::Save(of, saved)
         } else {
-            Rest::Delete
+            Rest::Delete(of)
         };
         if publish_will(broker, &client, will, rest).await {
             session.saved(mark);
@@ -256,8 +260,8 @@ pub(crate) async fn settle<B: Backend>(
 pub(crate) enum Rest {
     /// It is not stored, or that is done already.
     Nothing,
-    Save(SavedSession),
-    Delete,
+    Save(WillOf, SavedSession),
+    Delete(WillOf),
 }
 
 /// Whether the will was published and `rest` done with it.
@@ -284,8 +288,11 @@ pub(crate) async fn publish_will<B: Backend>(
             together = !matches!(rest, Rest::Nothing);
             match rest {
                 Rest::Nothing => broker.backend.publish(publish, None).await,
-                Rest::Save(session) => broker.backend.publish_will(publish, Some(session)).await,
-                Rest::Delete => broker.backend.publish_will(publish, None).await,
+                Rest::Save(of, session) => {
+                    let session = Some(session);
+                    broker.backend.publish_will(publish, of, session).await
+                }
+                Rest::Delete(of) => broker.backend.publish_will(publish, of, None).await,
             }
         }
     };

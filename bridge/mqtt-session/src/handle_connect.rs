@@ -32,8 +32,6 @@ pub fn check_will(connect: &Connect, limits: &Limits) -> Result<(), ReasonCode> 
 pub struct Connected {
     pub session: Session,
     pub connack: ConnAck,
-    /// The will of a session that a clean start has ended: to be published [MQTT-3.1.3-9].
-    pub ended_will: Option<PendingWill>,
 }
 
 fn pending_will(will: Will) -> PendingWill {
@@ -54,7 +52,7 @@ fn pending_will(will: Will) -> PendingWill {
 }
 
 impl Session {
-    /// `stored` is the session that was there, `unreleased` its QoS 2 packet ids from storage, `client_id` the assigned one if
+    /// `stored` is the session that was there (of one that a clean start ends, the will was taken: [`Session::take_will`]), `unreleased` its QoS 2 packet ids from storage, `client_id` the assigned one if
     /// CONNECT had none, `new_tag` a random number for a new session.
     pub fn handle_connect(
         connect: Connect,
@@ -68,14 +66,9 @@ impl Session {
         let epoch = stored
             .as_ref()
             .map_or(1, |session| session.epoch.saturating_add(1));
-        let mut ended_will = None;
         let (mut session, session_present) = match stored {
             Some(session) if !connect.clean_start => (session, true),
-            Some(old) => {
-                ended_will = old.will;
-                (Session::new(client_id, new_tag, epoch), false)
-            }
-            None => (Session::new(client_id, new_tag, epoch), false),
+            _ => (Session::new(client_id, new_tag, epoch), false),
         };
         let properties = &connect.properties;
         let asked_expiry = match connect.version {
@@ -143,10 +136,6 @@ impl Session {
             reason_code: ReasonCode::SUCCESS,
             properties: answer,
         };
-        Connected {
-            session,
-            connack,
-            ended_will,
-        }
+        Connected { session, connack }
     }
 }

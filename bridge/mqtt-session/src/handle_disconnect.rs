@@ -46,6 +46,11 @@ impl Session {
         }
     }
 
+    /// The will that waits, of a session that ends before its time.
+    pub fn take_will(&mut self) -> Option<PendingWill> {
+        self.will.take()
+    }
+
     /// For a session read from storage at start. `true` = this counts as the end of its connection: the process died while the client
     /// was connected, or the end is yet to come by the clock, which was ahead then.
     pub fn assume_disconnected(&mut self, now_ms: i64) -> bool {

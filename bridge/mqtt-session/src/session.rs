@@ -161,6 +161,11 @@ impl Session {
         self.connection.gate = gate;
     }
 
+    /// Random, made with the session: no other session has it, not even one of the same client.
+    pub fn tag(&self) -> u64 {
+        self.tag
+    }
+
     pub fn version(&self) -> Version {
         self.connection.version
     }

@@ -9,7 +9,7 @@ use kernel::{Command, Entry};
 use mqtt_broker::Backend;
 use mqtt_broker::backend::{
     ClientId, FeedId, FeedRead, Message, Position, Publish, PublishError, ReadError, SavedSession,
-    StorageError, Taken,
+    StorageError, Taken, WillOf,
 };
 use mqtt_broker::convert;
 use mqtt_broker::extra::{RetainedLimits, RetainedPlace, RetainedRoom};
@@ -210,6 +210,7 @@ impl Backend for CoreBackend {
     async fn publish_will(
         &self,
         will: Publish,
+        _: WillOf,
         session: Option<SavedSession>,
     ) -> Result<(), PublishError> {
         let _place = self.retained_place(&will.message)?;

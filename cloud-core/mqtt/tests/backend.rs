@@ -9,7 +9,7 @@ use kernel::{Kernel, KernelConfig, Ports};
 use mqtt::CoreBackend;
 use mqtt_broker::Backend;
 use mqtt_broker::backend::{
-    ClientId, Message, MessageProperties, Position, Publish, PublishError, SavedSession,
+    ClientId, Message, MessageProperties, Position, Publish, PublishError, SavedSession, WillOf,
 };
 use mqtt_codec::{PacketId, QoS, TopicFilter, TopicName};
 use record::{Namespace, StreamAddress, StreamName};
@@ -471,6 +471,10 @@ async fn a_will_is_published_and_its_session_settled_in_one_write() {
     let ctx = open(dir.path());
     let backend = backend(&ctx);
     let client = ClientId::new("p");
+    let of = WillOf {
+        session: 1,
+        connection: 3,
+    };
     let session = SavedSession {
         epoch: 3,
         checkpoints: vec![],
@@ -482,23 +486,23 @@ async fn a_will_is_published_and_its_session_settled_in_one_write() {
         .await
         .unwrap();
     let entries = ctx.kernel.stats().entries;
-    let saved = backend.publish_will(publish("w/x", "kept"), Some(session.clone()));
+    let saved = backend.publish_will(publish("w/x", "kept"), of, Some(session.clone()));
     saved.await.unwrap();
     assert_eq!(ctx.kernel.stats().entries, entries + 1);
     let stored = backend.load_session(&client).await.unwrap();
     assert_eq!(stored, Some(session.clone()));
     // Neither is done without the other.
     let too_large = publish("w/x", vec![0; ctx.limits.message_bytes + 1]);
-    backend.publish_will(too_large, None).await.unwrap_err();
+    backend.publish_will(too_large, of, None).await.unwrap_err();
     let older = SavedSession {
         epoch: 2,
         ..session.clone()
     };
-    let stale = backend.publish_will(publish("w/x", "stale"), Some(older));
+    let stale = backend.publish_will(publish("w/x", "stale"), of, Some(older));
     stale.await.unwrap_err();
     let stored = backend.load_session(&client).await.unwrap();
     assert_eq!(stored, Some(session));
-    let ended = backend.publish_will(publish("w/x", "ended"), None);
+    let ended = backend.publish_will(publish("w/x", "ended"), of, None);
     ended.await.unwrap();
     assert_eq!(ctx.kernel.stats().entries, entries + 2);
     assert_eq!(backend.load_session(&client).await.unwrap(), None);

@@ -35,6 +35,7 @@ mod sessions;
 mod space;
 mod stats;
 mod store;
+mod wills;
 mod wire;
 mod writer;
 
@@ -52,6 +53,7 @@ pub use sessions::{Checkpoint, Session, SessionError};
 pub use space::{RESERVE, lacks_room};
 pub use stats::{LaneStats, Stats};
 pub use store::{LaneInfo, NewDelayed, NewMessage, OutboxRead, Store};
+pub use wills::WillRef;
 
 #[cfg(test)]
 mod tests;

@@ -139,11 +139,13 @@ impl Sessions {
             .transpose()
     }
 
+    /// `with`: changed in the same step.
     pub fn save(
         &self,
         ledger: &dyn Ledger,
         client: &str,
         session: Session,
+        mut with: Vec<Change>,
     ) -> Result<(), SessionError> {
         let mut holds = self.holds.lock();
         let hold = holds.entry(client.to_owned()).or_default();
@@ -153,11 +155,12 @@ impl Sessions {
                 given: session.epoch,
             });
         }
-        ledger.apply(vec![Change::Put {
+        with.push(Change::Put {
             table: Table::Session,
             key: client.as_bytes().to_vec(),
             value: encode(&session),
-        }])?;
+        });
+        ledger.apply(with)?;
         hold.epoch = Some(session.epoch);
         hold.saved = session.checkpoints;
         Ok(())

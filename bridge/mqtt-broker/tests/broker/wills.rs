@@ -108,6 +108,30 @@ async fn a_will_survives_the_process() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_that_a_clean_start_ends_is_there_until_its_will_is() {
+    let server = Server::start().await;
+    let (client, _) = server.connect(lasting("a", 1000, 30)).await;
+    client.vanish().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    server.memory.hold(true);
+    let clean = server.connect(v5("a"));
+    let published = async {
+        while server.memory.held() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // What a process that dies now leaves behind: the will is published after the start.
+        let saved = server.memory.stored_session("a").expect("it is stored");
+        let session = Session::from_bytes(ClientId::new("a"), saved.bytes).unwrap();
+        assert!(session.has_will());
+        server.memory.hold(false);
+    };
+    let ((_client, connack), ()) = tokio::join!(clean, published);
+    assert!(!connack.session_present);
+    assert_eq!(server.memory.payloads("will").len(), 1);
+    assert_eq!(server.memory.stored_sessions(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn keep_alive() {
     let server = Server::start().await;
     let mut watcher = server.clean("w").await;

@@ -8,7 +8,7 @@ use super::{Change, Ledger, LedgerError, Table};
 
 type Rows = BTreeMap<(Table, Vec<u8>), Bytes>;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
     durable: Rows,
     visible: Rows,
@@ -47,6 +47,19 @@ impl MemoryLedger {
             change(&mut state.durable, changes);
         }
         state.visible = state.durable.clone();
+    }
+
+    /// What a power cut now leaves, whatever is still written here by who has not noticed it.
+    pub fn left_by_power_cut(&self, seed: u64) -> MemoryLedger {
+        let left = MemoryLedger(Arc::new(Mutex::new(self.0.lock().clone())));
+        left.cut_power(seed);
+        left
+    }
+
+    /// Everybody who has this one has the other's rows from now on.
+    pub fn become_as(&self, other: &MemoryLedger) {
+        let state = other.0.lock().clone();
+        *self.0.lock() = state;
     }
 
     /// As if the ledger had not opened and a new one had been begun.

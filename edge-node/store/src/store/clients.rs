@@ -1,9 +1,45 @@
 //! What is kept of the local clients: their sessions.
 
 use super::Store;
-use crate::apply::client_prefix;
+use crate::apply::{client_prefix, packet_prefix};
 use crate::ledger::{Change, Ledger, LedgerError, Table};
 use crate::sessions::{Checkpoint, Session, SessionError};
+use crate::wills::{self, WillRef};
+
+/// What takes away the packet ids whose keys begin with this.
+fn forget_packets(
+    ledger: &dyn Ledger,
+    prefix: &[u8],
+    rows: &mut Vec<Change>,
+) -> Result<(), LedgerError> {
+    let table = Table::Unreleased;
+    ledger.scan(table, prefix, &mut |key, _| {
+        let key = key.to_vec();
+        rows.push(Change::Delete { table, key });
+        true
+    })
+}
+
+/// Of sessions that are gone, the ledger with them, the segments still tell that their wills were published.
+pub(super) fn forget_wills_of_nobody(ledger: &dyn Ledger) -> Result<(), LedgerError> {
+    let mut left = Vec::new();
+    ledger.scan(Table::Unreleased, wills::ALL.as_bytes(), &mut |key, _| {
+        left.push(key.to_vec());
+        true
+    })?;
+    let mut rows = Vec::new();
+    for key in left {
+        let client = wills::client_of(&key).unwrap_or_default();
+        if !ledger.contains(Table::Session, client)? {
+            let table = Table::Unreleased;
+            rows.push(Change::Delete { table, key });
+        }
+    }
+    if rows.is_empty() {
+        return Ok(());
+    }
+    ledger.apply(rows)
+}
 
 impl Store {
     pub fn load_session(&self, client: &str) -> Result<Option<Session>, LedgerError> {
@@ -13,7 +49,33 @@ impl Store {
     /// Resolves when durable.
     pub async fn save_session(&self, client: &str, session: Session) -> Result<(), SessionError> {
         let ledger = &*self.inner.ledger;
-        self.inner.sessions.save(ledger, client, session)?;
+        let sessions = &self.inner.sessions;
+        sessions.save(ledger, client, session, Vec::new())?;
+        Ok(self.keeper.flush().await?)
+    }
+
+    /// Was this will stored ([`WillRef::packet`]), and its session not told yet?
+    pub fn has_published(&self, will: &WillRef<'_>) -> Result<bool, LedgerError> {
+        let mut found = false;
+        let prefix = packet_prefix(&will.packet());
+        let ledger = &self.inner.ledger;
+        ledger.scan(Table::Unreleased, &prefix, &mut |_, _| {
+            found = true;
+            false
+        })?;
+        Ok(found)
+    }
+
+    /// [`Store::save_session`] of one whose will was published: what was stored with the will goes in the same step.
+    pub async fn save_without_will(
+        &self,
+        client: &str,
+        session: Session,
+    ) -> Result<(), SessionError> {
+        let ledger = &*self.inner.ledger;
+        let mut rows = Vec::new();
+        forget_packets(ledger, &wills::prefix(client), &mut rows)?;
+        self.inner.sessions.save(ledger, client, session, rows)?;
         Ok(self.keeper.flush().await?)
     }
 
@@ -21,7 +83,7 @@ impl Store {
     pub fn note_session(&self, client: &str, session: Option<Session>) -> Result<(), SessionError> {
         let (sessions, ledger) = (&self.inner.sessions, &*self.inner.ledger);
         match session {
-            Some(session) => sessions.save(ledger, client, session)?,
+            Some(session) => sessions.save(ledger, client, session, Vec::new())?,
             None => sessions.unsave(ledger, client)?,
         }
         self.keeper.touch();
@@ -33,21 +95,16 @@ impl Store {
         self.keeper.flush().await
     }
 
-    /// Forgets a session and the unreleased packet ids of the client; resolves when that is durable.
+    /// Forgets a session, the unreleased packet ids of the client, and that its will was published, in one step; resolves when that is durable.
     pub async fn delete_session(&self, client: &str) -> Result<(), LedgerError> {
         let mut rows = vec![Change::Delete {
             table: Table::Session,
             key: client.as_bytes().to_vec(),
         }];
-        let ledger = &self.inner.ledger;
+        let ledger = &*self.inner.ledger;
         let existed = ledger.get(Table::Session, client.as_bytes())?.is_some();
-        ledger.scan(Table::Unreleased, &client_prefix(client), &mut |key, _| {
-            rows.push(Change::Delete {
-                table: Table::Unreleased,
-                key: key.to_vec(),
-            });
-            true
-        })?;
+        forget_packets(ledger, &client_prefix(client), &mut rows)?;
+        forget_packets(ledger, &wills::prefix(client), &mut rows)?;
         self.inner.sessions.forget(client);
         if !existed && rows.len() == 1 {
             return Ok(());

@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{
-    Applied, Inner, LaneInfo, LaneLog, PRODUCER, Store, applied_row, fresh_id, get_end, log_key,
-    producer_row, uplink_row,
+    Applied, Inner, LaneInfo, LaneLog, PRODUCER, Store, applied_row, clients, fresh_id, get_end,
+    log_key, producer_row, uplink_row,
 };
 use crate::apply;
 use crate::boots::Boots;
@@ -407,6 +407,7 @@ impl Store {
         let quarantine =
             Quarantine::open(disk.clone(), &quarantine).map_err(io_error(quarantine.display()))?;
 
+        clients::forget_wills_of_nobody(&*ledger)?;
         let boots = Boots::load(&*ledger)?;
         let inner = Arc::new(Inner {
             lanes,

@@ -1,0 +1,114 @@
+use std::path::Path;
+
+use bytes::Bytes;
+use mqtt_broker::backend::MessageProperties;
+use mqtt_broker::extra::RetainedLimits;
+use settings::Size;
+use store::Config;
+
+use super::*;
+use crate::clock::Clock;
+use crate::link::Link;
+use crate::rules::Rules;
+use crate::{lanes, outbox};
+
+fn open(dir: &Path) -> EdgeBackend {
+    let lanes = lanes::lanes(&[], Size(1 << 24)).unwrap();
+    let rules = Arc::new(Rules::new(&[], &lanes, "gw-7").unwrap());
+    let config = Config {
+        lanes: outbox::logs(&lanes, &rules, Size(1 << 20)),
+        ..Config::new(1)
+    };
+    let store = Store::open_in(dir, config).unwrap();
+    let store = Arc::new(store);
+    let clock = Arc::new(Clock::open(dir, &store).unwrap());
+    let outbox = Outbox::new(
+        store.clone(),
+        rules,
+        &lanes,
+        Arc::new(Link::default()),
+        clock,
+    );
+    EdgeBackend {
+        store,
+        outbox: Arc::new(outbox.unwrap()),
+        disk_failed: CancellationToken::new(),
+        shares: MemoryShares::default(),
+        retained_room: RetainedRoom::new(RetainedLimits::default()),
+    }
+}
+
+fn will(payload: &'static str) -> Publish {
+    Publish {
+        message: Message {
+            topic: TopicName::new("w/x").unwrap(),
+            payload: Bytes::from_static(payload.as_bytes()),
+            qos: QoS::AtMostOnce,
+            retain: false,
+            expires_at: None,
+            origin: None,
+            number: None,
+            properties: MessageProperties::default(),
+        },
+        publisher: ClientId::new("c"),
+    }
+}
+
+fn session(epoch: u64) -> SavedSession {
+    SavedSession {
+        epoch,
+        checkpoints: Vec::new(),
+        bytes: Bytes::from_static(b"without its will"),
+    }
+}
+
+async fn published(backend: &EdgeBackend) -> Vec<String> {
+    let feed = feed_of(LogId::Outbox(Lane::DEFAULT));
+    let (mut from, mut all) = (Position(0), Vec::new());
+    loop {
+        let read = backend.read(feed, from, 1 << 20).await.unwrap();
+        if read.next == from {
+            return all;
+        }
+        from = read.next;
+        let payloads = read
+            .messages
+            .into_iter()
+            .map(|(_, message)| message.payload);
+        all.extend(payloads.map(|payload| String::from_utf8(payload.to_vec()).unwrap()));
+    }
+}
+
+#[tokio::test]
+async fn a_will_is_published_once_although_its_session_could_not_be_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let client = ClientId::new("c");
+    let first = WillOf {
+        session: 7,
+        connection: 3,
+    };
+    {
+        let backend = open(dir.path());
+        backend.save_session(&client, session(4)).await.unwrap();
+        // It stands for the crash: the will is stored, and then the session can not be.
+        let failed = backend.publish_will(will("first"), first, Some(session(3)));
+        failed.await.unwrap_err();
+        assert_eq!(published(&backend).await, ["first"]);
+        backend.store.close();
+    }
+    let backend = open(dir.path());
+    let again = backend.publish_will(will("first"), first, Some(session(4)));
+    again.await.unwrap();
+    assert_eq!(published(&backend).await, ["first"]);
+    for (connection, rest) in [(5, Some(session(5))), (6, None)] {
+        let of = WillOf {
+            session: 7,
+            connection,
+        };
+        let later = backend.publish_will(will("later"), of, rest.clone());
+        later.await.unwrap();
+        assert_eq!(backend.load_session(&client).await.unwrap(), rest);
+    }
+    assert_eq!(published(&backend).await, ["first", "later", "later"]);
+    backend.store.close();
+}
