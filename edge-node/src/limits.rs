@@ -20,16 +20,9 @@ pub const UPLINK_READ_AHEAD: usize = 2 * 1024 * 1024;
 pub const DROPPED_AGAIN: Duration = Duration::from_secs(1);
 /// Batches from the core that wait to be stored.
 pub const DOWNLINK_WAITING: usize = 16;
-/// Shortest pause before the first attempt after a connection that stood.
-pub const FIRST_RETRY: Duration = Duration::from_millis(200);
-/// Pauses between attempts while nobody answers: this long for the first `SILENCE_SHORT` ...
+/// Pauses between attempts to enrol: they grow from the one to the other.
 pub const MIN_RETRY: Duration = Duration::from_secs(1);
-pub const SILENCE_SHORT: Duration = Duration::from_secs(10 * 60);
-/// ... then this long up to `SILENCE_LONG`. Also where somebody has to do something first ...
 pub const MAX_RETRY: Duration = Duration::from_secs(30);
-pub const SILENCE_LONG: Duration = Duration::from_secs(3600);
-/// ... and from then on: what a metered link can afford.
-pub const RARE_RETRY: Duration = Duration::from_secs(180);
 /// How often the clock's file is written: while the time is not known, so that blind stamps of this start can be told from those of the
 /// next; and while it is known.
 pub const CLOCK_LOOK: Duration = Duration::from_secs(60);

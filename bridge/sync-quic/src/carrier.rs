@@ -23,6 +23,8 @@ pub(crate) enum Closed {
     Link(String),
     /// One of the two does not accept the other's certificate.
     Untrusted(String),
+    /// The core is there and has no time for a handshake now.
+    Busy(String),
 }
 
 impl std::fmt::Display for Closed {
@@ -30,7 +32,9 @@ impl std::fmt::Display for Closed {
         match self {
             Closed::ByPeer { code, reason } => write!(f, "closed by the peer: {code}: {reason}"),
             Closed::ByUs => f.write_str("closed"),
-            Closed::Link(reason) | Closed::Untrusted(reason) => f.write_str(reason),
+            Closed::Link(reason) | Closed::Untrusted(reason) | Closed::Busy(reason) => {
+                f.write_str(reason)
+            }
         }
     }
 }

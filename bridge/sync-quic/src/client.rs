@@ -255,7 +255,9 @@ impl From<Closed> for Lost {
         match closed {
             Closed::ByPeer { code, reason } => Lost::ByCore { code, reason },
             Closed::ByUs => Lost::ByEdge,
-            Closed::Link(reason) | Closed::Untrusted(reason) => Lost::Link(reason),
+            Closed::Link(reason) | Closed::Untrusted(reason) | Closed::Busy(reason) => {
+                Lost::Link(reason)
+            }
         }
     }
 }

@@ -39,12 +39,21 @@ pub(crate) enum DialError {
     Resolve(String),
     Unreachable(String),
     Untrusted(String),
+    Busy(String),
+}
+
+impl DialError {
+    /// Somebody has answered: that says more than that somebody else has not.
+    fn is_answer(&self) -> bool {
+        matches!(self, DialError::Untrusted(_) | DialError::Busy(_))
+    }
 }
 
 impl From<Closed> for DialError {
     fn from(closed: Closed) -> Self {
         match closed {
             Closed::Untrusted(reason) => DialError::Untrusted(reason),
+            Closed::Busy(reason) => DialError::Busy(reason),
             other => DialError::Unreachable(other.to_string()),
         }
     }
@@ -182,12 +191,12 @@ pub(crate) async fn race(
 }
 
 /// Starts one attempt after the other, `step` apart or as soon as one fails, and takes the first that succeeds. It has failed
-/// when nothing is left that runs and `enough` have been started, and with `trust_or_end` as soon as somebody is not trusted.
+/// when nothing is left that runs and `enough` have been started, and with `answer_or_end` as soon as somebody answers that this will not do.
 async fn staggered<T: Send + 'static>(
     begin: impl Fn(usize) -> Option<Attempt<T>>,
     step: impl Fn(usize) -> Duration,
     enough: usize,
-    trust_or_end: bool,
+    answer_or_end: bool,
 ) -> Result<T, DialError> {
     // Dropping it ends what still runs.
     let mut running = JoinSet::new();
@@ -200,10 +209,10 @@ async fn staggered<T: Send + 'static>(
             biased;
             Some(ended) = running.join_next() => match ended {
                 Ok(Ok(reached)) => return Ok(reached),
-                Ok(Err(error @ DialError::Untrusted(_))) if trust_or_end => return Err(error),
+                // A core that is busy is not to be asked in another way at once.
+                Ok(Err(error)) if answer_or_end && DialError::is_answer(&error) => return Err(error),
                 Ok(Err(error)) => {
-                    // That somebody is there and is not trusted says more than that somebody is not there.
-                    if !matches!(worst, Some(DialError::Untrusted(_))) {
+                    if !worst.as_ref().is_some_and(DialError::is_answer) {
                         worst = Some(error);
                     }
                     if running.is_empty() && started >= enough {

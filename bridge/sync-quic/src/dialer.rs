@@ -267,6 +267,7 @@ impl Dialer {
             DialError::Resolve(reason) => ConnectError::Resolve { core, reason },
             DialError::Unreachable(reason) => ConnectError::Unreachable { core, reason },
             DialError::Untrusted(reason) => ConnectError::Untrusted { core, reason },
+            DialError::Busy(reason) => ConnectError::Busy { core, reason },
         }
     }
 

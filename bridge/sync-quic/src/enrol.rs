@@ -65,7 +65,7 @@ async fn exchange(
                 core: core.to_owned(),
                 reason,
             },
-            DialError::Unreachable(reason) => EnrolError::Unreachable {
+            DialError::Unreachable(reason) | DialError::Busy(reason) => EnrolError::Unreachable {
                 core: core.to_owned(),
                 reason,
             },

@@ -13,6 +13,7 @@ mod client;
 mod congestion;
 mod dial;
 mod dialer;
+mod door;
 mod edge;
 mod enrol;
 mod identity;
@@ -21,6 +22,7 @@ mod listener;
 mod mux;
 mod mux_io;
 mod outcome;
+mod pauses;
 mod quic;
 mod silence;
 mod tls;
@@ -31,6 +33,7 @@ pub use address::{CoreAddress, CoreAddressError};
 pub use carrier::Transport;
 pub use client::{Connection, Events, Pacer};
 pub use dialer::Dialer;
+pub use door::{AtTheDoor, Handshakes};
 pub use edge::{Answers, DownAcks, EdgeConnection, Lanes, Received, WelcomeEdge};
 pub use enrol::enrol;
 pub use identity::{Identity, IdentityError};
@@ -39,6 +42,7 @@ pub use listener::{
     Pending, TlsListen,
 };
 pub use outcome::{ConnectError, EnrolError, Event, Lost, SendError};
+pub use pauses::{After, Pauses};
 pub use tls::{Now, system_now};
 pub use token::{Token, TokenError, fingerprint};
 

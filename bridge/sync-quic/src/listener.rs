@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quinn::crypto::rustls::HandshakeData;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -17,16 +16,17 @@ use tokio_rustls::TlsAcceptor;
 use crate::Timing;
 use crate::carrier::{Carrier, CloseOnDrop, Closed, RecvPipe, SendPipe};
 use crate::dial::tune;
+use crate::door::{AtTheDoor, Door, Handshakes, Inside};
 use crate::edge::{EdgeConnection, WelcomeEdge};
 use crate::mux::{Mux, Peer};
 use crate::quic;
 use crate::tls::core_config;
 use crate::wire::{read_frame, say_and_close, write_frame};
 
-/// Handshakes at once above which a client must prove its address first (RFC 9000, 8.1.2).
+/// Handshakes in progress and clients that wait for theirs above which a client must prove its address first (RFC 9000, 8.1.2).
 const UNVALIDATED_HANDSHAKES: usize = 64;
-/// Handshakes at once above which new ones are refused.
-const MAX_HANDSHAKES: usize = 1024;
+/// Clients that QUIC knows besides those that wait: between their first datagram and their answer.
+const ARRIVING: usize = 1024;
 /// Bytes of datagrams held for connections that are not accepted yet.
 const INCOMING_BUFFER: u64 = 8 * 1024 * 1024;
 /// Connections that the kernel holds before they are accepted.
@@ -81,7 +81,7 @@ pub struct Listener {
     tcp: Option<Arc<TcpListener>>,
     acceptor: TlsAcceptor,
     timing: Timing,
-    handshakes: Arc<AtomicUsize>,
+    door: Arc<Door<Client>>,
     closing: Arc<watch::Sender<bool>>,
 }
 
@@ -92,6 +92,7 @@ impl Listener {
         tls: TlsListen,
         identity: CoreIdentity,
         timing: Timing,
+        handshakes: Handshakes,
     ) -> Result<Listener, BindError> {
         let chain = identity
             .chain
@@ -107,7 +108,7 @@ impl Listener {
                 (limits::MAX_LANES + limits::MAX_QUERIES) as u32,
             ))
             .migration(true)
-            .max_incoming(MAX_HANDSHAKES)
+            .max_incoming(handshakes.waiting + ARRIVING)
             .incoming_buffer_size_total(INCOMING_BUFFER);
         let (udp, tcp) = bind_both(address, tls)?;
         let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &identity.reset_secret);
@@ -125,7 +126,7 @@ impl Listener {
             tcp: tcp.map(Arc::new),
             acceptor: TlsAcceptor::from(settings.tls),
             timing,
-            handshakes: Arc::default(),
+            door: Door::new(handshakes),
             closing: Arc::new(watch::Sender::new(false)),
         })
     }
@@ -139,47 +140,64 @@ impl Listener {
         self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok())
     }
 
-    /// The next client, before any cryptography; `None` after [`Listener::close`]. Cancel-safe.
+    /// Who is being let in, and who waits for that.
+    pub fn at_the_door(&self) -> AtTheDoor {
+        self.door.seen()
+    }
+
+    /// The next client, before any cryptography, as soon as it may begin; `None` after [`Listener::close`]. Cancel-safe.
     pub async fn accept(&self) -> Option<Pending> {
         loop {
-            let client = tokio::select! {
-                incoming = self.endpoint.accept() => Client::Quic(Box::new(incoming?)),
+            tokio::select! {
+                arrived = self.arrive() => self.receive(arrived?),
+                (client, inside) = self.door.next(Client::refuse) => {
+                    return Some(Pending {
+                        client,
+                        acceptor: self.acceptor.clone(),
+                        closing: self.closing.subscribe(),
+                        timing: self.timing,
+                        _inside: inside,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Whoever comes next.
+    async fn arrive(&self) -> Option<Client> {
+        loop {
+            tokio::select! {
+                incoming = self.endpoint.accept() => return incoming.map(|one| Client::Quic(Box::new(one))),
                 accepted = accept_tcp(self.tcp.as_deref()) => match accepted {
-                    Ok((stream, remote)) => Client::Tls(stream, remote),
+                    Ok((stream, remote)) => return Some(Client::Tls(stream, remote)),
                     Err(error) => {
                         tracing::warn!(%error, "a connection cannot be accepted");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
-                        continue;
                     }
                 },
-            };
-            let waiting = self.handshakes.load(Ordering::Relaxed);
-            let client = match client {
-                Client::Quic(incoming) if waiting >= MAX_HANDSHAKES => {
-                    incoming.refuse();
-                    continue;
+            }
+        }
+    }
+
+    /// Has a client wait for its turn, or prove first that its address is its own, or sends it away. None of that costs much.
+    fn receive(&self, client: Client) {
+        let seen = self.door.seen();
+        let client = match client {
+            Client::Quic(incoming)
+                if seen.in_progress + seen.waiting >= UNVALIDATED_HANDSHAKES
+                    && !self.door.is_full()
+                    && !incoming.remote_address_validated()
+                    && incoming.may_retry() =>
+            {
+                if incoming.retry().is_err() {
+                    tracing::debug!("a client could not be asked to prove its address");
                 }
-                Client::Quic(incoming)
-                    if waiting >= UNVALIDATED_HANDSHAKES
-                        && !incoming.remote_address_validated()
-                        && incoming.may_retry() =>
-                {
-                    if incoming.retry().is_err() {
-                        tracing::debug!("a client could not be asked to prove its address");
-                    }
-                    continue;
-                }
-                Client::Tls(..) if waiting >= MAX_HANDSHAKES => continue,
-                client => client,
-            };
-            self.handshakes.fetch_add(1, Ordering::Relaxed);
-            return Some(Pending {
-                client,
-                acceptor: self.acceptor.clone(),
-                closing: self.closing.subscribe(),
-                timing: self.timing,
-                _counted: Counted(self.handshakes.clone()),
-            });
+                return;
+            }
+            client => client,
+        };
+        if let Err(client) = self.door.wait(client) {
+            client.refuse();
         }
     }
 
@@ -245,18 +263,20 @@ async fn accept_tcp(listener: Option<&TcpListener>) -> std::io::Result<(TcpStrea
     }
 }
 
-struct Counted(Arc<AtomicUsize>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 enum Client {
     /// In a box since it is much larger than the other.
     Quic(Box<quinn::Incoming>),
     Tls(TcpStream, SocketAddr),
+}
+
+impl Client {
+    /// Over QUIC that says it (CONNECTION_REFUSED); a connection over TCP is reset or closed.
+    fn refuse(self) {
+        match self {
+            Client::Quic(incoming) => incoming.refuse(),
+            Client::Tls(..) => {}
+        }
+    }
 }
 
 /// A client that has sent its first datagram, or opened a TCP connection.
@@ -265,7 +285,7 @@ pub struct Pending {
     acceptor: TlsAcceptor,
     closing: watch::Receiver<bool>,
     timing: Timing,
-    _counted: Counted,
+    _inside: Inside<Client>,
 }
 
 /// Why a client did not get as far as a hello or an enrolment request.

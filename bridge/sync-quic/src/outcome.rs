@@ -33,6 +33,9 @@ pub enum ConnectError {
     /// The TLS handshake failed: another core, or this edge's certificate is not accepted.
     #[error("{core} and this edge do not trust each other: {reason}")]
     Untrusted { core: String, reason: String },
+    /// The core has too many at its door: try again later, and later still where that happens again.
+    #[error("{core} has no time for this edge now: {reason}")]
+    Busy { core: String, reason: String },
     #[error("the core refused this edge: {}: {}", .0.code, .0.reason)]
     Refused(HelloRefused),
     #[error("the core's answer makes no sense: {0}")]

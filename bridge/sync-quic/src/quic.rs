@@ -37,6 +37,8 @@ const MOST_INITIAL_RTT: Duration = Duration::from_secs(1);
 /// Bytes of a connection id of the core.
 const ID_LENGTH: usize = 8;
 
+/// What the core says to whom it has no time for (RFC 9000, 20.1).
+const CONNECTION_REFUSED: u64 = 2;
 /// TLS alerts are carried as transport errors 0x100 to 0x1ff (RFC 9001, 4.8).
 const CRYPTO_ERRORS: std::ops::Range<u64> = 0x100..0x200;
 
@@ -56,6 +58,7 @@ pub(crate) fn closed(error: quinn::ConnectionError) -> Closed {
         _ => None,
     };
     match code {
+        Some(CONNECTION_REFUSED) => Closed::Busy(error.to_string()),
         Some(code) if CRYPTO_ERRORS.contains(&code) => Closed::Untrusted(error.to_string()),
         _ => Closed::Link(error.to_string()),
     }

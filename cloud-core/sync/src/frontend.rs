@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use frontend::Context;
-use sync_quic::{Accepted, BindError, Listener, Pending, Timing, TlsListen};
+use sync_quic::{Accepted, BindError, Handshakes, Listener, Pending, Timing, TlsListen};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
@@ -13,7 +13,7 @@ use crate::authority::{Authority, AuthorityError};
 use crate::dictionaries::Dictionaries;
 use crate::gap_reports::{self, GapsError, GapsPage};
 use crate::handle_gap::{self, Gap, GapTotals};
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::pacing::Pacing;
 use crate::queries::QueryError;
 use crate::registry::{self, EdgeStatus, Registry, RegistryError};
@@ -140,7 +140,8 @@ pub fn start(
     timing: Timing,
 ) -> Result<(SyncFrontend, JoinHandle<()>), StartError> {
     let authority = Authority::open(&ctx.data_dir, registry::enrolled(&ctx.kernel))?;
-    let listener = Listener::bind(address, tls, authority.core_identity()?, timing)?;
+    let identity = authority.core_identity()?;
+    let listener = Listener::bind(address, tls, identity, timing, Handshakes::default())?;
     let address = listener.local_addr().map_err(|error| BindError::Socket {
         protocol: "udp",
         address,
@@ -148,6 +149,7 @@ pub fn start(
     })?;
     let tls_address = listener.tls_addr();
     let metrics = Metrics::register(&ctx.registry)?;
+    metrics::register_door(&ctx.registry, listener.clone())?;
     let sync = Arc::new(Sync {
         registry: Registry::load(&ctx, authority)?,
         metrics,

@@ -1,6 +1,8 @@
 //! What sync counts.
 
+use frontend::figures::{self, Figure};
 use prometheus::{IntCounter, IntGauge, Registry};
+use sync_quic::{AtTheDoor, Listener};
 
 #[derive(Clone)]
 pub(crate) struct Metrics {
@@ -54,4 +56,40 @@ impl Metrics {
             )?,
         })
     }
+}
+
+static DOOR: [Figure<AtTheDoor>; 5] = [
+    Figure::gauge(
+        "towline_sync_handshakes",
+        "Handshakes in progress: edges that connect, and enrolments.",
+        |door| door.in_progress as u64,
+    ),
+    Figure::gauge(
+        "towline_sync_handshakes_most",
+        "The most handshakes that were in progress at a time since the start.",
+        |door| door.most as u64,
+    ),
+    Figure::gauge(
+        "towline_sync_handshakes_waiting",
+        "Clients that wait until their handshakes may begin.",
+        |door| door.waiting as u64,
+    ),
+    Figure::counter(
+        "towline_sync_handshakes_total",
+        "Handshakes that were begun.",
+        |door| door.begun,
+    ),
+    Figure::counter(
+        "towline_sync_handshakes_refused_total",
+        "Clients that were sent away before their handshakes, since too many waited.",
+        |door| door.refused,
+    ),
+];
+
+/// What goes on at the listener.
+pub(crate) fn register_door(
+    registry: &Registry,
+    listener: Listener,
+) -> Result<(), prometheus::Error> {
+    figures::register(registry, &DOOR, move || listener.at_the_door())
 }

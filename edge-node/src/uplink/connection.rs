@@ -7,8 +7,9 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use store::{Frame, From, Lane, LogId};
 use sync_quic::{
-    CloseCode, ConnectError, Connection, CoreAddress, Dialer, Event, Events, Hello, HelloRefusal,
-    Identity, LaneFrame, Lost, Refused, SendError, TimeQuality, Transport, Window,
+    After, CloseCode, ConnectError, Connection, CoreAddress, Dialer, Event, Events, Hello,
+    HelloRefusal, Identity, LaneFrame, Lost, Pauses, Refused, SendError, TimeQuality, Transport,
+    Window,
 };
 use tokio::sync::mpsc;
 
@@ -16,7 +17,6 @@ use super::Uplink;
 use super::flight::{Flight, InFlight, Verdict};
 use super::gate::Gate;
 use super::plan::{LanePlan, plan};
-use super::retry::{After, Pauses};
 use super::{enrolment, lane};
 use crate::lineage::Lineage;
 use crate::{downlink, limits, query};
@@ -173,6 +173,7 @@ async fn refused(
     let mut reason = error.to_string();
     let after = match &error {
         ConnectError::Resolve { .. } | ConnectError::Unreachable { .. } => After::Silence,
+        ConnectError::Busy { .. } => After::Busy,
         ConnectError::Refused(refused) => {
             pauses.hear(refused.retry);
             if refused.code == HelloRefusal::Fenced {

@@ -11,14 +11,13 @@ mod gap;
 mod gate;
 mod lane;
 mod plan;
-mod retry;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use store::Store;
-use sync_quic::{CoreAddress, Dialer, Timing};
+use sync_quic::{CoreAddress, Dialer, Pauses, Timing};
 use tokio_util::sync::CancellationToken;
 
 pub use dictionaries::Dictionaries;
@@ -79,7 +78,7 @@ impl Uplink {
                 return std::future::pending().await;
             }
         };
-        let mut pauses = retry::Pauses::new();
+        let mut pauses = Pauses::default();
         loop {
             let after = connection::run(self, &identity, &dialer, &mut pauses).await;
             pauses.wait(after, &dialer).await;

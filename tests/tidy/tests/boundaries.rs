@@ -147,7 +147,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "verification",
         ],
     ),
-    ("bench", &["cold-store", "kernel", "record", "router"]),
+    (
+        "bench",
+        &[
+            "cold-store",
+            "kernel",
+            "record",
+            "router",
+            "sync",
+            "sync-quic",
+        ],
+    ),
     (
         "fuzz",
         &[

@@ -11,8 +11,8 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use sync_quic::{
     Accepted, BatchFlags, BatchFrame, CORE_NAME, ConnectError, CoreAddress, CoreIdentity, Dialer,
-    DownAcks, EdgeConnection, EnrolError, EnrolGrant, EnrolRefusal, Hello, Identity, Lanes,
-    Listener, Timing, TlsListen, Token, Welcome, WelcomeEdge, Window, system_now,
+    DownAcks, EdgeConnection, EnrolError, EnrolGrant, EnrolRefusal, Handshakes, Hello, Identity,
+    Lanes, Listener, Timing, TlsListen, Token, Welcome, WelcomeEdge, Window, system_now,
 };
 
 pub struct Core {
@@ -41,6 +41,10 @@ pub fn core() -> Core {
 }
 
 pub fn core_on(address: SocketAddr) -> Core {
+    core_with(address, Handshakes::default())
+}
+
+pub fn core_with(address: SocketAddr, handshakes: Handshakes) -> Core {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::default();
     ca.distinguished_name.push(DnType::CommonName, "authority");
@@ -48,10 +52,15 @@ pub fn core_on(address: SocketAddr) -> Core {
     ca.not_before = date_time_ymd(1970, 1, 1);
     let ca = ca.self_signed(&ca_key).unwrap().der().to_vec();
     let issuer = Issuer::from_ca_cert_der(&CertificateDer::from(ca.clone()), ca_key).unwrap();
-    start(address, ca, issuer)
+    start(address, ca, issuer, handshakes)
 }
 
-fn start(address: SocketAddr, ca: Vec<u8>, issuer: Issuer<'static, KeyPair>) -> Core {
+fn start(
+    address: SocketAddr,
+    ca: Vec<u8>,
+    issuer: Issuer<'static, KeyPair>,
+    handshakes: Handshakes,
+) -> Core {
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(vec![CORE_NAME.to_owned()])
         .unwrap()
@@ -64,7 +73,8 @@ fn start(address: SocketAddr, ca: Vec<u8>, issuer: Issuer<'static, KeyPair>) -> 
         reset_secret: [3; 32],
     };
     let ca_key = issuer.key().serialize_der();
-    let listener = Listener::bind(address, TlsListen::Same, identity, CORE_TIMING).unwrap();
+    let listener =
+        Listener::bind(address, TlsListen::Same, identity, CORE_TIMING, handshakes).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     Core {
         listener,
@@ -81,7 +91,8 @@ impl Core {
     pub fn again(&self) -> Core {
         let key = KeyPair::try_from(&self.ca_key[..]).unwrap();
         let issuer = Issuer::from_ca_cert_der(&CertificateDer::from(self.ca.clone()), key).unwrap();
-        start("127.0.0.1:0".parse().unwrap(), self.ca.clone(), issuer)
+        let address = "127.0.0.1:0".parse().unwrap();
+        start(address, self.ca.clone(), issuer, Handshakes::default())
     }
 
     pub async fn accept(&self) -> Result<Accepted, String> {

@@ -1,6 +1,7 @@
 //! A real edge and a real core on loopback.
 
 mod core;
+mod fleet;
 mod link;
 mod mux;
 

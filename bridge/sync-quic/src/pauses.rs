@@ -2,9 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use sync_quic::{Dialer, Retry};
+use sync::Retry;
 
-use crate::limits;
+use crate::Dialer;
+
+/// Shortest pause before the first attempt after a connection that stood.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+/// Pauses between attempts while nobody answers: this long for the first `SILENCE_SHORT` ...
+const MIN_RETRY: Duration = Duration::from_secs(1);
+const SILENCE_SHORT: Duration = Duration::from_secs(10 * 60);
+/// ... then this long up to `SILENCE_LONG`. Also where somebody has to do something first ...
+const MAX_RETRY: Duration = Duration::from_secs(30);
+const SILENCE_LONG: Duration = Duration::from_secs(3600);
+/// ... and from then on: what a metered link can afford.
+const RARE_RETRY: Duration = Duration::from_secs(180);
 
 /// What became of an attempt, for the pause before the next.
 pub enum After {
@@ -20,29 +31,30 @@ pub enum After {
     Refusal,
 }
 
-/// The pauses between attempts. The core says how long they are after it was there; while nobody answers they grow.
+/// An edge's pauses between attempts. The core says how long they are after it was there; while nobody answers they grow.
+#[derive(Default)]
 pub struct Pauses {
     told: Retry,
     silent_since: Option<Instant>,
+    /// How often in a row the core could not take this edge.
+    busy: u32,
 }
 
 impl Pauses {
-    pub fn new() -> Pauses {
-        Pauses {
-            told: Retry::default(),
-            silent_since: None,
-        }
-    }
-
     /// What the core has said last.
     pub fn hear(&mut self, retry: Retry) {
         self.told = retry;
     }
 
+    /// How long to wait, where nothing else ends that.
+    pub fn next(&mut self, after: After) -> Duration {
+        self.pause(after, Instant::now(), rand::random())
+    }
+
     /// Waits. A new way to the network ends the wait, and so does a core that answers again after it has not.
     pub async fn wait(&mut self, after: After, dialer: &Dialer) {
         let silence = matches!(after, After::Silence);
-        let pause = self.pause(after, Instant::now(), rand::random());
+        let pause = self.next(after);
         if pause.is_zero() {
             return;
         }
@@ -58,26 +70,32 @@ impl Pauses {
         let told = {
             let floor = Duration::from_millis(self.told.floor_ms.into());
             let spread = Duration::from_millis(self.told.spread_ms.into());
-            (floor + spread.mul_f64(share)).max(limits::FIRST_RETRY)
+            (floor + spread.mul_f64(share)).max(FIRST_RETRY)
         };
         // So that edges that lost the same core do not come back together.
         let spread = |longest: Duration| longest.mul_f64(0.5 + share / 2.0);
         let silent_since = self.silent_since.take();
+        let busy = std::mem::take(&mut self.busy);
         match after {
             After::Now => Duration::ZERO,
             After::Connection => told,
-            After::Busy => told.max(spread(limits::MIN_RETRY)),
-            After::Refusal => told.max(spread(limits::MAX_RETRY)),
+            After::Busy => {
+                self.busy = busy.saturating_add(1);
+                // A fleet that nobody has told anything yet, as after its first start.
+                let longer = MIN_RETRY.saturating_mul(2_u32.saturating_pow(busy));
+                told.max(spread(longer.min(MAX_RETRY)))
+            }
+            After::Refusal => told.max(spread(MAX_RETRY)),
             After::Silence => {
                 let since = silent_since.unwrap_or(now);
                 self.silent_since = Some(since);
                 let silent = now.duration_since(since);
-                let rarely = spread(if silent < limits::SILENCE_SHORT {
-                    limits::MIN_RETRY
-                } else if silent < limits::SILENCE_LONG {
-                    limits::MAX_RETRY
+                let rarely = spread(if silent < SILENCE_SHORT {
+                    MIN_RETRY
+                } else if silent < SILENCE_LONG {
+                    MAX_RETRY
                 } else {
-                    limits::RARE_RETRY
+                    RARE_RETRY
                 });
                 // Of a large fleet, all of which asks the core that was away.
                 rarely.max(told)
@@ -92,12 +110,9 @@ mod tests {
 
     #[test]
     fn the_core_says_when_to_come_back() {
-        let mut pauses = Pauses::new();
+        let mut pauses = Pauses::default();
         let now = Instant::now();
-        assert_eq!(
-            pauses.pause(After::Connection, now, 0.0),
-            limits::FIRST_RETRY
-        );
+        assert_eq!(pauses.pause(After::Connection, now, 0.0), FIRST_RETRY);
         pauses.hear(Retry {
             floor_ms: 3000,
             spread_ms: 40_000,
@@ -110,10 +125,21 @@ mod tests {
         assert_eq!(pauses.pause(After::Now, now, 0.5), Duration::ZERO);
     }
 
+    #[test]
+    fn a_core_that_stays_busy_is_asked_less_and_less() {
+        let mut pauses = Pauses::default();
+        let now = Instant::now();
+        let mut seconds = |after| pauses.pause(after, now, 1.0).as_secs();
+        let asked: Vec<u64> = (0..7).map(|_| seconds(After::Busy)).collect();
+        assert_eq!(asked, [1, 2, 4, 8, 16, 30, 30]);
+        seconds(After::Connection);
+        assert_eq!(seconds(After::Busy), 1);
+    }
+
     /// Also after an outage that was longer than the time over which they were to come back.
     #[test]
     fn a_fleet_that_met_silence_comes_back_over_the_time_that_the_core_said() {
-        let mut pauses = Pauses::new();
+        let mut pauses = Pauses::default();
         let began = Instant::now();
         let spread_ms = 40_000;
         pauses.hear(Retry {
@@ -132,19 +158,19 @@ mod tests {
 
     #[test]
     fn silence_is_asked_into_less_and_less() {
-        let mut pauses = Pauses::new();
+        let mut pauses = Pauses::default();
         let began = Instant::now();
         for (after, expected) in [
-            (0, limits::MIN_RETRY),
-            (500, limits::MIN_RETRY),
-            (700, limits::MAX_RETRY),
-            (4000, limits::RARE_RETRY),
+            (0, MIN_RETRY),
+            (500, MIN_RETRY),
+            (700, MAX_RETRY),
+            (4000, RARE_RETRY),
         ] {
             let now = began + Duration::from_secs(after);
             assert_eq!(pauses.pause(After::Silence, now, 1.0), expected, "{after}");
         }
         let now = began + Duration::from_secs(5000);
         pauses.pause(After::Connection, now, 1.0);
-        assert_eq!(pauses.pause(After::Silence, now, 1.0), limits::MIN_RETRY);
+        assert_eq!(pauses.pause(After::Silence, now, 1.0), MIN_RETRY);
     }
 }
