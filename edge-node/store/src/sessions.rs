@@ -139,6 +139,11 @@ impl Sessions {
             .transpose()
     }
 
+    /// Of what is saved.
+    pub fn epoch(&self, client: &str) -> Option<u64> {
+        self.holds.lock().get(client).and_then(|hold| hold.epoch)
+    }
+
     /// `with`: changed in the same step.
     pub fn save(
         &self,

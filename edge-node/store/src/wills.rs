@@ -34,8 +34,31 @@ pub(crate) fn prefix(client: &str) -> Vec<u8> {
     format!("{ALL}{client}\0").into_bytes()
 }
 
-/// Whose will a key stands for.
-pub(crate) fn client_of(key: &[u8]) -> Option<&[u8]> {
+/// Whose will a key stands for, and of which connection.
+pub(crate) fn of_key(key: &[u8]) -> Option<(&str, u64)> {
     let rest = key.strip_prefix(ALL.as_bytes())?;
-    rest.split(|byte| *byte == 0).next()
+    let end = rest.iter().position(|byte| *byte == 0)?;
+    let client = std::str::from_utf8(rest.get(..end)?).ok()?;
+    let connection = std::str::from_utf8(rest.get(end + 17..end + 33)?).ok()?;
+    Some((client, u64::from_str_radix(connection, 16).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::packet_key;
+    use crate::frame::Lane;
+
+    #[test]
+    fn a_key_says_whose_it_is() {
+        let will = WillRef {
+            client: "caf\u{e9}/1",
+            session: u64::MAX,
+            connection: 0x1234,
+        };
+        let key = packet_key(&will.packet(), Lane(3));
+        assert_eq!(of_key(&key), Some((will.client, will.connection)));
+        assert!(key.starts_with(&prefix(will.client)));
+        assert_eq!(of_key(b"c\0\0\x07\0"), None);
+    }
 }

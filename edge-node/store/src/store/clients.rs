@@ -3,7 +3,7 @@
 use super::Store;
 use crate::apply::{client_prefix, packet_prefix};
 use crate::ledger::{Change, Ledger, LedgerError, Table};
-use crate::sessions::{Checkpoint, Session, SessionError};
+use crate::sessions::{Checkpoint, Session, SessionError, Sessions};
 use crate::wills::{self, WillRef};
 
 /// What takes away the packet ids whose keys begin with this.
@@ -20,21 +20,21 @@ fn forget_packets(
     })
 }
 
-/// Of sessions that are gone, the ledger with them, the segments still tell that their wills were published.
-pub(super) fn forget_wills_of_nobody(ledger: &dyn Ledger) -> Result<(), LedgerError> {
-    let mut left = Vec::new();
-    ledger.scan(Table::Unreleased, wills::ALL.as_bytes(), &mut |key, _| {
-        left.push(key.to_vec());
-        true
-    })?;
+/// Where the ledger is lost or older than the segments, they tell of wills whose sessions are gone, or will have that connection once more.
+pub(super) fn forget_wills_of_nobody(
+    sessions: &Sessions,
+    ledger: &dyn Ledger,
+) -> Result<(), LedgerError> {
     let mut rows = Vec::new();
-    for key in left {
-        let client = wills::client_of(&key).unwrap_or_default();
-        if !ledger.contains(Table::Session, client)? {
-            let table = Table::Unreleased;
+    let table = Table::Unreleased;
+    ledger.scan(table, wills::ALL.as_bytes(), &mut |key, _| {
+        let of = wills::of_key(key);
+        if !of.is_some_and(|(client, connection)| sessions.epoch(client) == Some(connection)) {
+            let key = key.to_vec();
             rows.push(Change::Delete { table, key });
         }
-    }
+        true
+    })?;
     if rows.is_empty() {
         return Ok(());
     }

@@ -407,13 +407,14 @@ impl Store {
         let quarantine =
             Quarantine::open(disk.clone(), &quarantine).map_err(io_error(quarantine.display()))?;
 
-        clients::forget_wills_of_nobody(&*ledger)?;
+        let sessions = Sessions::load_all(&*ledger)?;
+        clients::forget_wills_of_nobody(&sessions, &*ledger)?;
         let boots = Boots::load(&*ledger)?;
         let inner = Arc::new(Inner {
             lanes,
             inbox,
             producer: Mutex::new(producer),
-            sessions: Sessions::load_all(&*ledger)?,
+            sessions,
             delayed: DelayedMessages::load(&*ledger, &boots)?,
             boots,
             gaps,

@@ -94,6 +94,18 @@ async fn of_a_session_that_is_gone_with_the_ledger_nothing_is_kept() {
 }
 
 #[tokio::test]
+async fn a_will_of_a_connection_that_the_ledger_does_not_know_hides_no_later_one() {
+    let place = Place::simulated().0;
+    let store = place.open();
+    // As where the ledger is older than the segments: the session will have its third connection once more.
+    let saved = store.save_session("c", session(2, "with a will"));
+    saved.await.unwrap();
+    publish_will(&store, will(7, 3)).await;
+    let store = again(&place, store);
+    assert!(!store.has_published(&will(7, 3)).unwrap());
+}
+
+#[tokio::test]
 async fn a_power_cut_leaves_a_will_to_be_published_or_known_and_its_session_told_or_not() {
     // What a cut left: no will, one that is known, one whose session is told.
     let mut left = [0; 3];
