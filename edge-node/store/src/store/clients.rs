@@ -29,7 +29,7 @@ pub(super) fn forget_wills_of_nobody(
     let table = Table::Unreleased;
     ledger.scan(table, wills::ALL.as_bytes(), &mut |key, _| {
         let of = wills::of_key(key);
-        if !of.is_some_and(|(client, connection)| sessions.epoch(client) == Some(connection)) {
+        if of.is_none_or(|(client, connection)| sessions.epoch(client) != Some(connection)) {
             let key = key.to_vec();
             rows.push(Change::Delete { table, key });
         }
