@@ -5,7 +5,7 @@ use std::time::Duration;
 use frontend::retained;
 use kernel::{Entry, PartitionId, SequenceRule};
 use record::{Batch, BatchBuilder, Header, Namespace, NewRecord};
-use sync_quic::{Connection, DownPosition, Event, Events};
+use sync_quic::{Connection, DownPosition, Event};
 
 use crate::core::*;
 

@@ -3,9 +3,7 @@
 use bytes::Bytes;
 use record::Batch;
 use sync::LinkCompressor;
-use sync_quic::{
-    BatchFrame, CloseCode, Event, Events, Hello, LaneInfo, LinkCompression, Lost, RefuseCode,
-};
+use sync_quic::{BatchFrame, CloseCode, Event, Hello, LaneInfo, LinkCompression, Lost, RefuseCode};
 
 use crate::core::*;
 

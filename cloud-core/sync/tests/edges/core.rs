@@ -12,8 +12,8 @@ use record::{
     Batch, BatchBuilder, Namespace, NewRecord, StreamAddress, StreamName, partition_for_key,
 };
 use sync_quic::{
-    BatchFlags, BatchFrame, ConnectError, Connection, CoreAddress, Dialer, EnrolError, Events,
-    Hello, Identity, LaneInfo, Token, Window, system_now,
+    AnswerFrame, AnswerStatus, BatchFlags, BatchFrame, ConnectError, Connection, CoreAddress,
+    Dialer, EnrolError, Event, Hello, Identity, LaneInfo, QueryFrame, Token, Window, system_now,
 };
 use tokio::task::JoinHandle;
 
@@ -23,6 +23,31 @@ pub const TIMING: Timing = Timing {
     handshake: Duration::from_secs(5),
 };
 pub const PRODUCER: i64 = (1 << 62) + 0x700;
+
+/// What an edge hears that does not count what it sets aside, and says so when it is asked.
+pub struct Events {
+    connection: Connection,
+    all: sync_quic::Events,
+}
+
+impl Events {
+    pub async fn next(&mut self) -> Event {
+        loop {
+            match self.all.next().await {
+                Event::Query(QueryFrame { id, what, .. }) if what == "set-aside" => {
+                    let answer = AnswerFrame {
+                        id,
+                        status: AnswerStatus::UnknownQuery,
+                        json: "\"not known\"".into(),
+                    };
+                    // An error: the connection is over, which is the next event.
+                    let _ = self.connection.answer(answer).await;
+                }
+                event => return event,
+            }
+        }
+    }
+}
 
 pub struct Core {
     pub ctx: Context,
@@ -171,9 +196,13 @@ pub async fn connect_as(
         ..hello
     };
     let cores = CoreAddress::parse_list(core).unwrap();
-    Dialer::new(cores, identity, system_now(), TIMING)?
-        .connect(hello, Window::default())
-        .await
+    let dialer = Dialer::new(cores, identity, system_now(), TIMING)?;
+    let (connection, all) = dialer.connect(hello, Window::default()).await?;
+    let events = Events {
+        connection: connection.clone(),
+        all,
+    };
+    Ok((connection, events))
 }
 
 pub async fn enrol(core: &str, token: &Token, name: &str) -> Result<Identity, EnrolError> {

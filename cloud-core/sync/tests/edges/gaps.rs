@@ -4,7 +4,7 @@ use cloud_sync::{Gap, GapsError};
 use kernel::{SequenceRule, StreamSpec};
 use record::{BatchBuilder, partition_for_key};
 use serde_json::{Value, json};
-use sync_quic::{BatchFrame, Connection, Event, Events, GapFrame, Hello, RefuseCode};
+use sync_quic::{BatchFrame, Connection, Event, GapFrame, Hello, RefuseCode};
 
 use crate::core::*;
 

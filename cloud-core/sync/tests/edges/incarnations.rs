@@ -1,7 +1,7 @@
 //! Which start of an edge may send: reconnects, restarts, replaced disks, copies and old backups.
 
 use sync_quic::{
-    CloseCode, ConnectError, Connection, Event, Events, Hello, HelloRefusal, Lost, RefuseCode,
+    CloseCode, ConnectError, Connection, Event, Hello, HelloRefusal, Lost, RefuseCode,
 };
 
 use crate::core::*;

@@ -1,7 +1,7 @@
 //! Questions to an edge, and its answers.
 
 use cloud_sync::QueryError;
-use sync_quic::{AnswerFrame, AnswerStatus, Connection, Event, Events, QueryFrame};
+use sync_quic::{AnswerFrame, AnswerStatus, Connection, Event, QueryFrame};
 
 use crate::core::*;
 
