@@ -235,7 +235,7 @@ impl Backend for EdgeBackend {
         if !published.map_err(unavailable)? {
             let _place = self.retained_place(&will.message)?;
             let message = NewMessage {
-                packet: Some(this.packet()),
+                packet: this.packet(),
                 ..self.outbox.message(&will, None)?
             };
             self.stored(self.store.publish(message).await)?;

@@ -4,8 +4,8 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use credentials::write_private;
 use serde::{Deserialize, Serialize};
@@ -49,7 +49,8 @@ struct Found {
     path: PathBuf,
     what: What,
     bytes: u64,
-    modified: SystemTime,
+    /// Seconds and nanoseconds.
+    changed: (i64, i64),
 }
 
 /// Counts what was set aside in a data directory since this was called last, and deletes the oldest where there is too much. Call it before the store is
@@ -100,7 +101,7 @@ pub fn count(dir: &Path) -> SetAside {
 
 /// The newest stay, whatever they are.
 fn bound(found: &mut [Found]) {
-    found.sort_by_key(|found| std::cmp::Reverse(found.modified));
+    found.sort_by_key(|found| std::cmp::Reverse(found.changed));
     let mut kept = 0;
     for (n, found) in found.iter().enumerate() {
         kept += found.bytes;
@@ -170,7 +171,8 @@ fn one(dir: &Path, path: &Path, what: What) -> Option<Found> {
         path: path.to_owned(),
         what,
         bytes: about.len() + inside.map(|about| about.len()).sum::<u64>(),
-        modified: about.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+        // Being given its name changes this, and not when it was modified.
+        changed: (about.ctime(), about.ctime_nsec()),
     })
 }
 

@@ -115,7 +115,10 @@ pub(crate) async fn ask(
     }
     let answer = queries.ask(connection, "set-aside", Bytes::new(), limits::QUERY_TIMEOUT);
     match answer.await {
-        Ok(json) => match serde_json::from_slice(&json) {
+        Ok(json) => match serde_json::from_slice::<Said>(&json) {
+            Ok(said) if said.id.len() > limits::MAX_SET_ASIDE_ID => {
+                tracing::warn!(%edge, "the name of what the edge counts with is too long")
+            }
             Ok(said) => {
                 if let Err(error) = note(sync, edge, said).await {
                     // It is asked again over its next connection.

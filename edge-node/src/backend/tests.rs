@@ -97,7 +97,7 @@ async fn a_will_whose_session_a_crash_kept_from_being_told_is_published_once() {
             connection: first.connection,
         };
         let message = NewMessage {
-            packet: Some(this.packet()),
+            packet: this.packet(),
             ..backend.outbox.message(&will("first"), None).unwrap()
         };
         backend.store.publish(message).await.unwrap();

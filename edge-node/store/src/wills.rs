@@ -2,6 +2,7 @@
 //! crash in between the will would be published again. It is a packet id of nobody, stored with the message as one of QoS 2 is.
 
 use crate::frame::PacketRef;
+use crate::limits;
 
 /// Which will of a client one is. What a crash leaves behind hides no other: no session and no connection of one has the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,17 +16,19 @@ pub struct WillRef<'a> {
 pub(crate) const ALL: &str = "\0will\0";
 
 impl WillRef<'_> {
-    /// To be stored with the message.
-    pub fn packet(&self) -> PacketRef {
+    /// To be stored with the message. `None`: the client's id is so long that this one would be longer than an id can be; a crash may
+    /// publish its will twice.
+    pub fn packet(&self) -> Option<PacketRef> {
         let WillRef {
             client,
             session,
             connection,
         } = self;
-        PacketRef {
-            client: format!("{ALL}{client}\0{session:016x}{connection:016x}"),
+        let client = format!("{ALL}{client}\0{session:016x}{connection:016x}");
+        (client.len() <= limits::MAX_CLIENT_ID).then_some(PacketRef {
+            client,
             packet_id: 0,
-        }
+        })
     }
 }
 
@@ -56,9 +59,14 @@ mod tests {
             session: u64::MAX,
             connection: 0x1234,
         };
-        let key = packet_key(&will.packet(), Lane(3));
+        let key = packet_key(&will.packet().unwrap(), Lane(3));
         assert_eq!(of_key(&key), Some((will.client, will.connection)));
         assert!(key.starts_with(&prefix(will.client)));
         assert_eq!(of_key(b"c\0\0\x07\0"), None);
+        let client = "c".repeat(limits::MAX_CLIENT_ID - 39);
+        let of = |client| WillRef { client, ..will };
+        assert!(of(client.as_str()).packet().is_some());
+        let longer = format!("{client}c");
+        assert_eq!(of(longer.as_str()).packet(), None);
     }
 }

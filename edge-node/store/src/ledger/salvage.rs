@@ -45,7 +45,7 @@ struct Message {
     body: Place,
 }
 
-/// The CRC-32 of sled, which is not the one of the segments. A table would be faster; this is read once in the life of a gateway.
+/// The CRC-32 of sled, which is not the one of the segments. Each start reads the ledger's file with it once.
 fn crc32(parts: [&[u8]; 2]) -> u32 {
     const TABLE: [u32; 256] = {
         let mut table = [0; 256];
@@ -163,6 +163,17 @@ fn segments(file: &File) -> io::Result<impl Iterator<Item = Place>> {
     Ok(places)
 }
 
+/// Copies what the disk can read, durably; where it can not, there is a hole.
+pub(super) fn copy_readable(from: &File, to: &File) -> io::Result<()> {
+    to.set_len(from.metadata()?.len())?;
+    for place in segments(from)? {
+        if let Ok(bytes) = read_at(from, place) {
+            to.write_all_at(&bytes, place.at)?;
+        }
+    }
+    to.sync_all()
+}
+
 /// Every message that is whole, and the end of the last.
 fn messages(file: &File) -> io::Result<(Vec<Message>, u64)> {
     let mut last = 0;
@@ -182,13 +193,14 @@ fn messages(file: &File) -> io::Result<(Vec<Message>, u64)> {
             // Of what stood here before, nothing counts.
             segment = Some(number);
             at += end;
-            last = last.max(message.position + end as u64);
+            last = last.max(message.position.saturating_add(end as u64));
             if matches!(message.kind, BATCH | FREE | PAGE | CHANGE) {
                 found.push(message);
             }
         }
     }
-    found.sort_by_key(|message| message.position);
+    // Positions are all different; a stable sort takes memory that a gateway may not have.
+    found.sort_unstable_by_key(|message| message.position);
     Ok((found, last))
 }
 

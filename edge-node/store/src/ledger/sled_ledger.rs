@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::salvage::{Salvage, is_regular};
+use super::salvage::{Salvage, copy_readable, is_regular};
 use super::value::{self, Stored, Whole, checksum};
 use super::{Change, Ledger, LedgerError, Table};
 use crate::limits;
+use crate::space::lacks_room;
 
 /// Pieces of large values: not a [`Table`], since nobody but this file names it.
 const PIECES: u8 = 255;
@@ -39,6 +40,7 @@ pub struct SledLedger {
 }
 
 /// Why sled does not open.
+#[derive(Debug)]
 enum NotOpened {
     /// What is in its files.
     Damaged(LedgerError),
@@ -103,12 +105,18 @@ impl SledLedger {
             }
         }
         let before = beside(dir, ".before");
+        // Left behind, it only takes room: what comes of it is in the ledger.
+        let remove_before = || {
+            if let Err(error) = remove_dir(&before) {
+                tracing::warn!(%error, "the copy of the ledger can not be removed");
+            }
+        };
         if let Err(error) = keep_copy(dir, &before) {
             tracing::warn!(%error, "the ledger can not be copied before it is opened");
         }
         match Self::wait_and_open(dir, patience) {
             Ok(ledger) => {
-                remove_dir(&before)?;
+                remove_before();
                 Ok(ledger)
             }
             Err(NotOpened::Refused(error) | NotOpened::Locked(error)) => Err(error),
@@ -126,13 +134,18 @@ impl SledLedger {
                         std::fs::rename(dir, &aside).map_err(failed)?;
                         std::fs::rename(&fresh, dir).map_err(failed)?;
                     }
-                    Err(error) => {
+                    // The next start has more room, or rights; until then nothing is moved.
+                    Err(NotOpened::Refused(error)) => {
+                        remove_dir(&fresh)?;
+                        return Err(error);
+                    }
+                    Err(NotOpened::Locked(error) | NotOpened::Damaged(error)) => {
                         tracing::error!(%error, "nothing can be salvaged from it; it is rebuilt from the segments");
                         remove_dir(&fresh)?;
                         std::fs::rename(dir, &aside).map_err(failed)?;
                     }
                 }
-                remove_dir(&before)?;
+                remove_before();
                 let opened = Self::wait_and_open(dir, limits::LEDGER_LOCK);
                 let mut ledger = opened.map_err(NotOpened::into_error)?;
                 ledger.set_aside = Some(aside);
@@ -374,27 +387,38 @@ fn keep_copy(dir: &Path, copy: &Path) -> std::io::Result<()> {
     }
     let room = rustix::fs::statvfs(dir)?;
     let room = room.f_bavail.saturating_mul(room.f_frsize);
-    if room < std::fs::metadata(&from)?.len() + limits::LEDGER_COPY_ROOM {
+    // What is salvaged lies beside the copy.
+    let needed = 2 * std::fs::metadata(&from)?.len() + limits::LEDGER_COPY_ROOM;
+    if room < needed {
         return Err(ErrorKind::StorageFull.into());
     }
     DirBuilder::new().recursive(true).mode(0o700).create(copy)?;
     let draft = copy.join("db.new");
-    std::fs::copy(from, &draft)?;
-    File::open(&draft)?.sync_all()?;
+    copy_readable(&File::open(from)?, &File::create(&draft)?)?;
     std::fs::rename(draft, to)?;
     File::open(copy)?.sync_all()
 }
 
 /// Makes a ledger in `fresh` of what can be read in the one in `dir`: durable when this returns. Gives how many values that are, and how
 /// many are not whole.
-fn salvage(dir: &Path, fresh: &Path) -> Result<(usize, usize), LedgerError> {
-    let found = Salvage::read(dir).map_err(failed)?;
-    let ledger = SledLedger::try_open(fresh).map_err(NotOpened::into_error)?;
+fn salvage(dir: &Path, fresh: &Path) -> Result<(usize, usize), NotOpened> {
+    let found = Salvage::read(dir).map_err(sled::Error::Io)?;
+    let ledger = SledLedger::try_open(fresh)?;
+    let put = |rows: Vec<_>| {
+        ledger.put(rows).map_err(|error| {
+            if lacks_room(fresh) {
+                NotOpened::Refused(error)
+            } else {
+                NotOpened::Damaged(error)
+            }
+        })
+    };
     let (mut taken, mut left) = (0, 0);
     let (mut rows, mut bytes) = (Vec::new(), 0);
     let salvaged = found.keys(b"").filter(|(key, _)| is_salvaged(key));
     for (key, place) in salvaged {
-        let row = found.value(place).map_err(failed)?;
+        // What the disk can not read is not whole.
+        let row = found.value(place).unwrap_or_default();
         let value = match Stored::read(key, &row) {
             Some(Stored::Here { sum, value }) if sum == Some(checksum(key, value)) => {
                 Some(Bytes::copy_from_slice(value))
@@ -402,7 +426,7 @@ fn salvage(dir: &Path, fresh: &Path) -> Result<(usize, usize), LedgerError> {
             Some(Stored::InPieces { id, whole }) => {
                 let mut value = Vec::new();
                 for (_, place) in found.keys(&piece_prefix(&id)) {
-                    value.extend(found.value(place).map_err(failed)?);
+                    value.extend(found.value(place).unwrap_or_default());
                 }
                 (whole == Some(Whole::of(key, &value))).then(|| value.into())
             }
@@ -416,11 +440,11 @@ fn salvage(dir: &Path, fresh: &Path) -> Result<(usize, usize), LedgerError> {
         bytes += key.len() + value.len();
         rows.push((sled::IVec::from(key), value));
         if bytes > limits::LEDGER_REWRITE {
-            ledger.put(std::mem::take(&mut rows))?;
+            put(std::mem::take(&mut rows))?;
             bytes = 0;
         }
     }
-    ledger.put(rows)?;
+    put(rows)?;
     Ok((taken, left))
 }
 

@@ -56,8 +56,11 @@ impl Store {
 
     /// Was this will stored ([`WillRef::packet`]), and its session not told yet?
     pub fn has_published(&self, will: &WillRef<'_>) -> Result<bool, LedgerError> {
+        let Some(packet) = will.packet() else {
+            return Ok(false);
+        };
         let mut found = false;
-        let prefix = packet_prefix(&will.packet());
+        let prefix = packet_prefix(&packet);
         let ledger = &self.inner.ledger;
         ledger.scan(Table::Unreleased, &prefix, &mut |_, _| {
             found = true;

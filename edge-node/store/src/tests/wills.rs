@@ -20,7 +20,7 @@ fn will(session: u64, connection: u64) -> WillRef<'static> {
 
 async fn publish_will(store: &Store, will: WillRef<'_>) {
     let message = NewMessage {
-        packet: Some(will.packet()),
+        packet: will.packet(),
         ..message("s", "s/k", "will")
     };
     store.publish(message).await.unwrap();
@@ -117,7 +117,7 @@ async fn a_power_cut_leaves_a_will_to_be_published_or_known_and_its_session_told
         let theirs = store.clone();
         let settling = tokio::spawn(async move {
             let message = NewMessage {
-                packet: Some(will(7, 3).packet()),
+                packet: will(7, 3).packet(),
                 ..message("s", "s/k", "will")
             };
             theirs.publish(message).await.ok()?;
