@@ -6,7 +6,7 @@ use crate::clients::{Ask, ConnectedClient, SubscriptionInfo, subscriptions};
 use crate::extra::{Bans, SlowSubscriber};
 use crate::{deadlines, limits, shared};
 use mqtt_codec::{ReasonCode, TopicFilter};
-use mqtt_session::Session;
+use mqtt_session::{Ended, Session};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -102,17 +102,21 @@ impl<B: Backend> Broker<B> {
             .count()
     }
 
-    /// Ends a persistent session for good, connection and all. `false`: there is none.
+    /// Ends a persistent session for good, connection and all; its will is published then [MQTT-3.1.3-9]. `false`: there is none.
     pub async fn delete_session(self: &Arc<Self>, client: &ClientId) -> Result<bool, StorageError> {
         let (_claim, _) = self.registry.take_over(client).await;
         let Some(saved) = self.backend.load_session(client).await? else {
             return Ok(false);
         };
-        let session = Session::from_bytes(client.clone(), saved.bytes)
+        let mut session = Session::from_bytes(client.clone(), saved.bytes)
             .map_err(|error| StorageError(error.to_string()))?;
         shared::session_ended(&*self.backend, &session).await?;
         self.forget(&session);
-        self.backend.delete_session(client).await?;
+        let ended = Ended {
+            will: session.take_will(),
+            keep: false,
+        };
+        deadlines::settle(self, &mut session, ended).await?;
         crate::Metrics::sub(&self.metrics.persistent_sessions, 1);
         Ok(true)
     }

@@ -132,6 +132,19 @@ async fn a_session_that_a_clean_start_ends_is_there_until_its_will_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_that_is_taken_away_ends_with_its_will() {
+    let server = Server::start().await;
+    let (client, _) = server.connect(lasting("a", 1000, 30)).await;
+    client.vanish().await;
+    let id = ClientId::new("a");
+    assert_eq!(server.broker.delete_session(&id).await, Ok(true));
+    assert_eq!(server.memory.payloads("will").len(), 1);
+    assert_eq!(server.memory.stored_sessions(), 0);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(server.memory.payloads("will").len(), 1, "and once only");
+}
+
+#[tokio::test(start_paused = true)]
 async fn keep_alive() {
     let server = Server::start().await;
     let mut watcher = server.clean("w").await;
