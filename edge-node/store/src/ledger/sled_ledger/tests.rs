@@ -1,5 +1,6 @@
 //! Damage to a ledger, and what is left of it.
 
+use super::super::salvage::is_regular;
 use super::*;
 
 fn put(ledger: &SledLedger) {
