@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use sync::Frame;
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -17,15 +17,16 @@ use tokio_rustls::client::TlsStream;
 use crate::carrier::{Carrier, CloseOnDrop, Closed, RecvPipe, SendPipe, Transport, control};
 use crate::mux::{Mux, Peer};
 use crate::quic::Client;
+use crate::signs::{Sign, Signs};
 use crate::tls::ClientTls;
 use crate::wire::{WriteFrameError, write_frame};
-use crate::{CORE_NAME, CoreAddress, Timing, quic};
+use crate::{CORE_NAME, CoreAddress, Timing, away, quic};
 
 /// Streams that the core may open towards an edge: the downlink.
 const CORE_STREAMS: u32 = 1;
 /// Head start of each attempt over the next: QUIC first, and TLS joins when it has not got through by then. An attempt that
 /// fails at once ends it. After the last one it begins again from the first, so that somebody always asks about once a second
-/// and a link that comes back is found.
+/// and a link that comes back is found. One that is answered has a longer start: see `signs`.
 const HEAD_START: Duration = Duration::from_secs(1);
 /// The same, where TLS was what got through the last time.
 pub(crate) const SHORT_START: Duration = Duration::from_millis(300);
@@ -126,13 +127,15 @@ type Attempt<T> = Pin<Box<dyn Future<Output = Result<T, DialError>> + Send>>;
 
 /// Tries the candidates, each with a head start over the next (`soon`: that of the first), until one is established; `early` goes out as
 /// early data of the first where an earlier connection has left a ticket. No other takes one: were two of them heard, the later hello would
-/// end the connection of the earlier. Fails when all have failed; else runs until it is dropped.
+/// end the connection of the earlier. `signs` learns what is heard of the core meanwhile. Fails when all have failed; else runs until it is
+/// dropped.
 pub(crate) async fn race(
     candidates: &[Candidate],
     soon: Option<Duration>,
     tls: &ClientTls,
     timing: &Timing,
     early: Option<&Frame>,
+    signs: &Signs,
 ) -> Result<Dialled, DialError> {
     let count = candidates.len();
     let Some(first) = candidates.first() else {
@@ -141,18 +144,29 @@ pub(crate) async fn race(
     let begin = |index: usize| {
         let candidate = candidates.get(index % count)?.clone();
         let early = early.filter(|_| index == 0).cloned();
-        let (tls, timing) = (tls.clone(), *timing);
+        let (tls, timing, signs) = (tls.clone(), *timing, signs.clone());
         let attempt: Attempt<_> = Box::pin(async move {
-            let reached = attempt(&candidate, tls, timing, early).await?;
+            let reached = attempt(index, &candidate, tls, timing, early, signs).await?;
             Ok((candidate, reached))
         });
         Some(attempt)
+    };
+    let over = |index: usize| {
+        candidates
+            .get(index % count)
+            .map_or(first.transport, |one| one.transport)
     };
     let one_host = candidates
         .iter()
         .all(|candidate| candidate.host_port == first.host_port);
     let step = |index: usize| soon.filter(|_| index == 0).unwrap_or(HEAD_START);
-    let (candidate, reached) = staggered(begin, step, count, one_host).await?;
+    let rules = Rules {
+        enough: count,
+        answer_or_end: one_host,
+        signs,
+        weed: true,
+    };
+    let (candidate, reached) = staggered(begin, over, step, rules).await?;
     Ok(match reached {
         Reached::Quic(client, connection, control) => {
             let carrier = Carrier::Quic(connection);
@@ -190,21 +204,41 @@ pub(crate) async fn race(
     })
 }
 
-/// Starts one attempt after the other, `step` apart or as soon as one fails, and takes the first that succeeds. It has failed
-/// when nothing is left that runs and `enough` have been started, and with `answer_or_end` as soon as somebody answers that this will not do.
+struct Rules<'a> {
+    /// It has failed when nothing is left that runs and so many have been started.
+    enough: usize,
+    /// It has failed as soon as somebody answers that this will not do.
+    answer_or_end: bool,
+    signs: &'a Signs,
+    /// Whether attempts of a silence end once another has been answered.
+    weed: bool,
+}
+
+/// Starts one attempt after the other, `step` apart or as soon as one fails, but none beside one that is answered, and takes the first that
+/// succeeds. `over`: the transport of each.
 async fn staggered<T: Send + 'static>(
     begin: impl Fn(usize) -> Option<Attempt<T>>,
+    over: impl Fn(usize) -> Transport,
     step: impl Fn(usize) -> Duration,
-    enough: usize,
-    answer_or_end: bool,
+    rules: Rules<'_>,
 ) -> Result<T, DialError> {
+    let Rules {
+        enough,
+        answer_or_end,
+        signs,
+        weed,
+    } = rules;
     // Dropping it ends what still runs.
     let mut running = JoinSet::new();
+    let mut handles = Vec::new();
     let mut started = 0;
     let mut more = true;
+    let mut crowd = false;
     let mut next = Instant::now();
     let mut worst: Option<DialError> = None;
     loop {
+        let alone = signs.alone_until(over(started));
+        let at = alone.map_or(next, |until| next.max(until));
         tokio::select! {
             biased;
             Some(ended) = running.join_next() => match ended {
@@ -222,12 +256,27 @@ async fn staggered<T: Send + 'static>(
                         next = Instant::now();
                     }
                 }
+                Err(error) if error.is_cancelled() => {}
                 Err(error) => worst = Some(DialError::Unreachable(error.to_string())),
             },
-            () = tokio::time::sleep_until(next), if more => {
+            answered = signs.answered(), if weed && crowd => {
+                handles.retain(|(index, handle): &(usize, AbortHandle)| {
+                    let stays = answered.contains(index);
+                    if !stays {
+                        handle.abort();
+                    }
+                    stays
+                });
+                crowd = false;
+            }
+            () = tokio::time::sleep_until(at), if more => {
+                if signs.alone_until(over(started)).is_some_and(|until| until > Instant::now()) {
+                    continue;
+                }
                 match begin(started) {
                     Some(attempt) => {
-                        running.spawn(attempt);
+                        handles.push((started, running.spawn(attempt)));
+                        crowd = running.len() > 1;
                         next = Instant::now() + step(started);
                         started += 1;
                     }
@@ -244,10 +293,12 @@ async fn staggered<T: Send + 'static>(
 
 /// One candidate: its name is looked up now, since the address of a core may have changed since the last attempt.
 async fn attempt(
+    number: usize,
     candidate: &Candidate,
     tls: ClientTls,
     timing: Timing,
     early: Option<Frame>,
+    signs: Signs,
 ) -> Result<Reached, DialError> {
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host(&candidate.host_port)
         .await
@@ -259,14 +310,21 @@ async fn attempt(
         let address = *addresses.get(index)?;
         let early = early.clone().filter(|_| index == 0);
         let tls = tls.clone();
+        let sign = signs.attempt(number, transport);
         let attempt: Attempt<_> = match transport {
-            Transport::Quic => Box::pin(attempt_quic(address, tls, timing, early)),
-            Transport::Tls => Box::pin(attempt_tls(address, tls)),
+            Transport::Quic => Box::pin(attempt_quic(address, tls, timing, early, sign)),
+            Transport::Tls => Box::pin(attempt_tls(address, tls, sign)),
         };
         Some(attempt)
     };
-    // The others are the same host's.
-    staggered(begin, |_| NEXT_ADDRESS, count, true).await
+    let rules = Rules {
+        enough: count,
+        // The others are the same host's.
+        answer_or_end: true,
+        signs: &signs,
+        weed: false,
+    };
+    staggered(begin, |_| transport, |_| NEXT_ADDRESS, rules).await
 }
 
 /// `early` is the hello. It is the only frame that goes out as early data, before the core has proved that it is there now: it
@@ -278,12 +336,13 @@ async fn attempt_quic(
     tls: ClientTls,
     timing: Timing,
     early: Option<Frame>,
+    sign: Arc<Sign>,
 ) -> Result<Reached, DialError> {
     let unreachable =
         |error: &dyn std::fmt::Display| DialError::Unreachable(format!("{address}: {error}"));
     // QUIC does not hear that there is no way: it would try until its time is over.
     quic::local_address(address).map_err(|error| unreachable(&error))?;
-    let client = Client::new(address).map_err(|error| unreachable(&error))?;
+    let client = Client::new(address, &sign).map_err(|error| unreachable(&error))?;
     let may_be_heard = early.is_some();
     let mut config = quinn::ClientConfig::new(match early {
         Some(_) => tls.quic,
@@ -325,12 +384,17 @@ async fn say_early(connection: &quinn::Connection, first: &Frame) -> Option<(Sen
     Some((send, recv))
 }
 
-async fn attempt_tls(address: SocketAddr, tls: ClientTls) -> Result<Reached, DialError> {
+async fn attempt_tls(
+    address: SocketAddr,
+    tls: ClientTls,
+    sign: Arc<Sign>,
+) -> Result<Reached, DialError> {
     let unreachable =
         |error: &dyn std::fmt::Display| DialError::Unreachable(format!("{address}: {error}"));
     let stream = TcpStream::connect(address)
         .await
         .map_err(|error| unreachable(&error))?;
+    sign.note();
     tune(&stream);
     let name = ServerName::try_from(CORE_NAME).map_err(|error| unreachable(&error))?;
     let stream = TlsConnector::from(tls.tls)
@@ -339,6 +403,9 @@ async fn attempt_tls(address: SocketAddr, tls: ClientTls) -> Result<Reached, Dia
         .map_err(|error| {
             let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
             match tls {
+                Some(rustls::Error::AlertReceived(away::ALERT)) => {
+                    DialError::Busy(format!("{address}: the core took nobody more"))
+                }
                 Some(error @ rustls::Error::InvalidCertificate(_))
                 | Some(error @ rustls::Error::AlertReceived(_)) => {
                     DialError::Untrusted(error.to_string())
@@ -358,3 +425,6 @@ pub(crate) fn tune(stream: &TcpStream) {
         tracing::debug!(%error, "a socket could not be tuned");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ use crate::dial::{Candidate, DialError, Dialled, SHORT_START, candidates, race};
 use crate::enrol::shown;
 use crate::knock::knock;
 use crate::outcome::ConnectError;
+use crate::signs::Signs;
 use crate::tls::{ClientTls, edge_config};
 use crate::{CoreAddress, Identity, IdentityError, Now, Timing, Transport, quic};
 
@@ -140,6 +141,7 @@ impl Dialer {
     /// will be asked again at times of its own.
     async fn dial(&self, first: &Frame, end: &mut Instant) -> Result<Dialled, ConnectError> {
         let began = Instant::now();
+        let signs = &Signs::default();
         let once = |end: Instant| async move {
             let (mut order, tls_was_last) = self.order();
             let (answered, early) = self.early(first);
@@ -150,15 +152,30 @@ impl Dialer {
                 soon = rtt.map(|rtt| rtt.mul_f64(SECOND).max(LEAST_SECOND));
                 order.insert(0, first);
             }
-            let race = race(&order, soon, &self.tls, &self.timing, early);
+            let race = race(&order, soon, &self.tls, &self.timing, early, signs);
             match tokio::time::timeout_at(end, race).await {
                 Ok(result) => result.map_err(|error| self.failed(error)),
                 Err(_) => Err(self.too_late()),
             }
         };
+        let answered = || signs.alone_until(Transport::Quic);
         let back = async {
-            tokio::time::sleep(KNOCK_AFTER).await;
-            self.core_is_back().await;
+            let mut quiet_until = began + KNOCK_AFTER;
+            loop {
+                tokio::time::sleep_until(quiet_until).await;
+                match answered() {
+                    // The core is there, and has its reasons.
+                    Some(until) if until > Instant::now() => quiet_until = until,
+                    _ => {
+                        self.core_is_back().await;
+                        match answered() {
+                            // The attempt was heard first: nothing that is begun anew would be heard sooner.
+                            Some(until) if until > Instant::now() => self.take_back_answer(),
+                            _ => return,
+                        }
+                    }
+                }
+            }
         };
         let dialled = tokio::select! {
             // Where both are ready, the one that needs no more round trip.
@@ -174,7 +191,8 @@ impl Dialer {
         if tls && began.elapsed() >= SILENCE && self.last_was_quic() {
             let mut order = self.order().0;
             order.retain(|candidate| candidate.transport == Transport::Quic);
-            let quic = race(&order, None, &self.tls, &self.timing, Some(first));
+            let signs = Signs::default();
+            let quic = race(&order, None, &self.tls, &self.timing, Some(first), &signs);
             if let Ok(Ok(quic)) = tokio::time::timeout(LAST_WORD, quic).await {
                 return Ok(quic);
             }
@@ -190,6 +208,12 @@ impl Dialer {
         let was_silent = was_silent.is_some_and(|silence| silence.borrow().is_some());
         let answered = std::mem::take(&mut state.answered);
         (answered, (answered || !was_silent).then_some(first))
+    }
+
+    /// Nothing was begun on the strength of it.
+    fn take_back_answer(&self) {
+        let mut state = self.state();
+        (state.answered, state.in_vain) = (false, false);
     }
 
     fn last_was_quic(&self) -> bool {
@@ -324,7 +348,8 @@ impl Dialer {
     async fn probe(&self, transport: Transport) -> Option<Dialled> {
         let (mut order, _) = self.order();
         order.retain(|candidate| candidate.transport == transport);
-        let race = race(&order, None, &self.tls, &self.timing, None);
+        let signs = Signs::default();
+        let race = race(&order, None, &self.tls, &self.timing, None, &signs);
         let limit = self.timing.handshake;
         tokio::time::timeout(limit, race).await.ok()?.ok()
     }

@@ -18,7 +18,7 @@ pub struct Handshakes {
     pub burst: u32,
     /// Most that wait to begin; others are sent away.
     pub waiting: usize,
-    /// Who has waited for longer is not there any more: it has begun anew, or given up.
+    /// Who has waited for longer is sent away: it may not be there any more. Less than a client waits for the next word (`ALONE` in `signs`).
     pub patience: Duration,
 }
 
@@ -29,10 +29,22 @@ impl Default for Handshakes {
             // Twice as many as the core invites: `RECONNECTS_PER_SECOND` of cloud-sync.
             per_second: 500,
             burst: 100,
-            // What begins in a second: an edge that has heard nothing for so long asks again, from another socket.
+            // What begins in a second.
             waiting: 512,
             patience: Duration::from_secs(2),
         }
+    }
+}
+
+impl Handshakes {
+    /// What one takes of a second.
+    fn share(&self) -> Duration {
+        Duration::from_secs(1) / self.per_second.max(1)
+    }
+
+    /// What may be taken ahead.
+    fn credit(&self) -> Duration {
+        self.share() * self.burst.max(1)
     }
 }
 
@@ -113,6 +125,17 @@ impl<T> Door<T> {
         self.state().waiting.len() >= self.limits.waiting
     }
 
+    /// Whether one that comes now can not begin at once.
+    pub(crate) fn is_to_wait(&self) -> bool {
+        let now = Instant::now();
+        let share = self.limits.share();
+        let state = self.state();
+        let before = state.waiting.len();
+        let paid_until = state.paid_until.max(now) + share * (before as u32 + 1);
+        state.seen.in_progress + before >= self.limits.at_once
+            || paid_until > now + self.limits.credit()
+    }
+
     /// Lets one wait; it comes back where too many do.
     pub(crate) fn wait(&self, client: T) -> Result<(), T> {
         let mut state = self.state();
@@ -139,7 +162,6 @@ impl<T> Door<T> {
     }
 
     fn take(&self, now: Instant) -> Next<T> {
-        let share = Duration::from_secs(1) / self.limits.per_second.max(1);
         let mut state = self.state();
         let Some((since, _)) = state.waiting.front() else {
             return Next::Later;
@@ -152,8 +174,8 @@ impl<T> Door<T> {
         if state.seen.in_progress >= self.limits.at_once {
             return Next::Later;
         }
-        let paid_until = state.paid_until.max(now) + share;
-        let credit = share * self.limits.burst.max(1);
+        let paid_until = state.paid_until.max(now) + self.limits.share();
+        let credit = self.limits.credit();
         if paid_until > now + credit {
             return Next::At(paid_until - credit);
         }
@@ -190,6 +212,7 @@ mod tests {
     async fn a_burst_begins_at_once_and_others_at_the_rate_in_their_order() {
         let door = door(LIMITS);
         for client in 0..8 {
+            assert_eq!(door.is_to_wait(), client >= 5, "{client}");
             door.wait(client).unwrap();
         }
         assert_eq!(door.wait(8), Err(8), "too many wait");
@@ -208,6 +231,9 @@ mod tests {
         assert_eq!((seen.begun, seen.refused), (8, 1));
         drop(inside);
         assert_eq!(door.seen().in_progress, 0);
+        assert!(door.is_to_wait(), "all that may begin have");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(!door.is_to_wait());
     }
 
     #[tokio::test(start_paused = true)]
@@ -223,6 +249,7 @@ mod tests {
         }
         let (_, first) = door.next(nobody).await;
         let (_, _second) = door.next(nobody).await;
+        assert!(door.is_to_wait());
         let third = tokio::time::timeout(Duration::from_secs(1), door.next(nobody));
         assert!(third.await.is_err());
         drop(first);

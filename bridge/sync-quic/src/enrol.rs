@@ -6,6 +6,7 @@ use sync::{EnrolGrant, EnrolRequest, Frame, FrameReader, limits};
 
 use crate::dial::{DialError, candidates, race};
 use crate::outcome::EnrolError;
+use crate::signs::Signs;
 use crate::tls::enrol_config;
 use crate::token::fingerprint;
 use crate::wire::{ReadFrameError, read_frame};
@@ -58,22 +59,29 @@ async fn exchange(
     let config = enrol_config(token.ca_fingerprint, now)
         .map_err(|error| EnrolError::Protocol(error.to_string()))?;
     // The handshake verifies the core's chain against the token's fingerprint: the secret goes out only after it.
-    let mut dialled = race(&candidates(cores), None, &config, timing, None)
-        .await
-        .map_err(|error| match error {
-            DialError::Resolve(reason) => EnrolError::Resolve {
-                core: core.to_owned(),
-                reason,
-            },
-            DialError::Unreachable(reason) | DialError::Busy(reason) => EnrolError::Unreachable {
-                core: core.to_owned(),
-                reason,
-            },
-            DialError::Untrusted(reason) => EnrolError::WrongCore {
-                core: core.to_owned(),
-                reason,
-            },
-        })?;
+    let mut dialled = race(
+        &candidates(cores),
+        None,
+        &config,
+        timing,
+        None,
+        &Signs::default(),
+    )
+    .await
+    .map_err(|error| match error {
+        DialError::Resolve(reason) => EnrolError::Resolve {
+            core: core.to_owned(),
+            reason,
+        },
+        DialError::Unreachable(reason) | DialError::Busy(reason) => EnrolError::Unreachable {
+            core: core.to_owned(),
+            reason,
+        },
+        DialError::Untrusted(reason) => EnrolError::WrongCore {
+            core: core.to_owned(),
+            reason,
+        },
+    })?;
     let unreachable = |reason: String| EnrolError::Unreachable {
         core: core.to_owned(),
         reason,

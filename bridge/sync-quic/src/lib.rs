@@ -8,6 +8,7 @@
 //! signed by the core's own authority, so any `HOST:PORT` works. All certificates are valid from 1970 on, because boards boot there.
 
 mod address;
+mod away;
 mod carrier;
 mod client;
 mod congestion;
@@ -24,6 +25,7 @@ mod mux_io;
 mod outcome;
 mod pauses;
 mod quic;
+mod signs;
 mod silence;
 mod tls;
 mod token;

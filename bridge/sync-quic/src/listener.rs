@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::Timing;
+use crate::away::Away;
 use crate::carrier::{Carrier, CloseOnDrop, Closed, RecvPipe, SendPipe};
 use crate::dial::tune;
 use crate::door::{AtTheDoor, Door, Handshakes, Inside};
@@ -23,7 +24,8 @@ use crate::quic;
 use crate::tls::core_config;
 use crate::wire::{read_frame, say_and_close, write_frame};
 
-/// Handshakes in progress and clients that wait for theirs above which a client must prove its address first (RFC 9000, 8.1.2).
+/// Handshakes in progress and clients that wait for theirs above which a client must prove its address first (RFC 9000, 8.1.2). Where it has to
+/// wait, always: it hears at once that somebody is there, and does not ask again from another socket.
 const UNVALIDATED_HANDSHAKES: usize = 64;
 /// Clients that QUIC knows besides those that wait: between their first datagram and their answer.
 const ARRIVING: usize = 1024;
@@ -82,6 +84,7 @@ pub struct Listener {
     acceptor: TlsAcceptor,
     timing: Timing,
     door: Arc<Door<Client>>,
+    away: Away,
     closing: Arc<watch::Sender<bool>>,
 }
 
@@ -127,6 +130,7 @@ impl Listener {
             acceptor: TlsAcceptor::from(settings.tls),
             timing,
             door: Door::new(handshakes),
+            away: Away::default(),
             closing: Arc::new(watch::Sender::new(false)),
         })
     }
@@ -150,7 +154,7 @@ impl Listener {
         loop {
             tokio::select! {
                 arrived = self.arrive() => self.receive(arrived?),
-                (client, inside) = self.door.next(Client::refuse) => {
+                (client, inside) = self.door.next(|client| self.refuse(client)) => {
                     return Some(Pending {
                         client,
                         acceptor: self.acceptor.clone(),
@@ -182,9 +186,10 @@ impl Listener {
     /// Has a client wait for its turn, or prove first that its address is its own, or sends it away. None of that costs much.
     fn receive(&self, client: Client) {
         let seen = self.door.seen();
+        let is_busy = seen.in_progress + seen.waiting >= UNVALIDATED_HANDSHAKES;
         let client = match client {
             Client::Quic(incoming)
-                if seen.in_progress + seen.waiting >= UNVALIDATED_HANDSHAKES
+                if (is_busy || self.door.is_to_wait())
                     && !self.door.is_full()
                     && !incoming.remote_address_validated()
                     && incoming.may_retry() =>
@@ -197,7 +202,15 @@ impl Listener {
             client => client,
         };
         if let Err(client) = self.door.wait(client) {
-            client.refuse();
+            self.refuse(client);
+        }
+    }
+
+    /// Sends a client away, which says so over QUIC and over TLS.
+    fn refuse(&self, client: Client) {
+        match client {
+            Client::Quic(incoming) => incoming.refuse(),
+            Client::Tls(stream, _) => self.away.send(stream),
         }
     }
 
@@ -267,16 +280,6 @@ enum Client {
     /// In a box since it is much larger than the other.
     Quic(Box<quinn::Incoming>),
     Tls(TcpStream, SocketAddr),
-}
-
-impl Client {
-    /// Over QUIC that says it (CONNECTION_REFUSED); a connection over TCP is reset or closed.
-    fn refuse(self) {
-        match self {
-            Client::Quic(incoming) => incoming.refuse(),
-            Client::Tls(..) => {}
-        }
-    }
 }
 
 /// A client that has sent its first datagram, or opened a TCP connection.

@@ -10,6 +10,7 @@ use sync::CloseCode;
 use crate::Timing;
 use crate::carrier::Closed;
 use crate::congestion::{ByDelivery, Memory};
+use crate::signs::{Listening, Sign};
 
 /// Most bytes taken from a QUIC stream at once.
 pub(crate) const CHUNK: usize = 64 * 1024;
@@ -146,9 +147,9 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// One that can reach `remote`.
-    pub(crate) fn new(remote: SocketAddr) -> std::io::Result<Client> {
-        let socket = socket(remote)?;
+    /// One that can reach `remote`; `sign` learns what comes from there.
+    pub(crate) fn new(remote: SocketAddr, sign: &Arc<Sign>) -> std::io::Result<Client> {
+        let socket: Socket = Arc::new(Listening::new(socket(remote)?, remote, sign));
         let endpoint = quinn::Endpoint::new_with_abstract_socket(
             quinn::EndpointConfig::default(),
             None,

@@ -104,3 +104,110 @@ async fn a_fleet_that_comes_at_once_is_let_in_little_by_little_and_others_are_se
     assert!(frames > 1);
     serving.abort();
 }
+
+/// Each asks anew every second as long as it hears nothing, which is for links that come back. Of a core that lets it wait it hears.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_at_the_door_does_not_come_to_it_again() {
+    const WAITING: usize = 20;
+    let core = Arc::new(core_with(
+        "127.0.0.1:0".parse().unwrap(),
+        Handshakes {
+            at_once: 1,
+            per_second: 10_000,
+            burst: 1000,
+            waiting: 500,
+            patience: Duration::from_secs(60),
+        },
+    ));
+    let identity = core.enrol("e1").await.unwrap();
+    let before = core.listener.at_the_door().begun;
+    let address = format!("quic://{}", core.address);
+    let (opened, open) = tokio::sync::watch::channel(false);
+    let serving = tokio::spawn({
+        let core = core.clone();
+        async move {
+            while let Some(pending) = core.listener.accept().await {
+                let mut open = open.clone();
+                tokio::spawn(async move {
+                    // It has its place meanwhile.
+                    open.wait_for(|open| *open).await.unwrap();
+                    let Ok(Accepted::Edge(handshake)) = pending.establish().await else {
+                        return;
+                    };
+                    if let Ok(edge) = handshake.welcome(welcome()).await {
+                        edge.connection.closed().await;
+                    }
+                });
+            }
+        }
+    });
+    let dialling = (0..WAITING).map(|_| {
+        let dialer = dialer(&address, &identity, PATIENT);
+        tokio::spawn(async move { dialer.connect(hello("e1"), Window::default()).await })
+    });
+    let dialling: Vec<_> = dialling.collect();
+    // Each would have begun another attempt by then.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    opened.send_replace(true);
+    let mut connected = Vec::new();
+    for dialling in dialling {
+        connected.push(dialling.await.unwrap().unwrap());
+    }
+    // Those that were given up are begun as well.
+    let begun = loop {
+        let seen = core.listener.at_the_door();
+        if seen.waiting + seen.in_progress == 0 {
+            break seen.begun - before;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    // A machine that stands still for seconds makes a few ask again. (The first did, whom nobody had told to wait.)
+    assert!(
+        (WAITING as u64..2 * WAITING as u64 - 2).contains(&begun),
+        "{begun}"
+    );
+    serving.abort();
+}
+
+#[tokio::test]
+async fn over_tls_too_a_client_is_told_that_there_is_no_time_for_it() {
+    let core = core_with(
+        "127.0.0.1:0".parse().unwrap(),
+        Handshakes {
+            at_once: 1,
+            waiting: 1,
+            patience: Duration::from_secs(60),
+            ..Handshakes::default()
+        },
+    );
+    let identity = core.enrol("e1").await.unwrap();
+    let address = format!("tls://{}", core.address);
+    let connecting = || {
+        let dialer = dialer(&address, &identity, PATIENT);
+        tokio::spawn(async move { dialer.connect(hello("e1"), Window::default()).await })
+    };
+    let _first = connecting();
+    let begun = core.listener.accept().await.unwrap();
+    let _second = connecting();
+    let rest = async {
+        // Nobody else may begin.
+        core.listener.accept().await;
+    };
+    let third = async {
+        while core.listener.at_the_door().waiting == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        connecting().await.unwrap()
+    };
+    let third = tokio::select! {
+        () = rest => panic!("one more has begun"),
+        third = third => third,
+    };
+    assert!(
+        matches!(third, Err(ConnectError::Busy { .. })),
+        "{:?}",
+        third.err()
+    );
+    assert_eq!(core.listener.at_the_door().refused, 1);
+    drop(begun);
+}
