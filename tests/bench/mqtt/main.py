@@ -62,8 +62,29 @@ class Mosquitto:
         self.process.stop()
 
 
+class Relay:
+    """No broker: what the system calls alone cost, of whatever receives messages and sends them."""
+
+    version = None
+
+    def __init__(self, folder, options):
+        self.port = 18931
+        self.process = Process([options.load, "relay", "--listen", f"127.0.0.1:{self.port}"], folder / "relay.log")
+        listening(f"127.0.0.1:{self.port}")
+        self.pid = self.process.pid
+
+    def stop(self):
+        self.process.stop()
+
+
 # Column -> program, first level of the topics.
-SYSTEMS = {"mosquitto": (Mosquitto, "never"), "never stored": (Towline, "never"), "durable": (Towline, "log")}
+SYSTEMS = {"mosquitto": (Mosquitto, "never"), "never stored": (Towline, "never"), "durable": (Towline, "log"), "system calls alone": (Relay, "never")}
+
+
+def can(name, case):
+    """The relay has one reader and acknowledges nothing."""
+    shape, qos, _ = case
+    return name != "system calls alone" or (qos == 0 and shape.startswith("fan-in"))
 
 
 def load(options, *words):
@@ -109,6 +130,7 @@ def measure(running, wanted, case, options):
     """The peak of each system; then, in turns, a rate that is the same for all: half of what the first of them took. Of the turns the one with
     the median p99 counts: in a single one it says as much of the machine as of the system."""
     figures, halves = {}, {}
+    wanted = {name: one for name, one in wanted.items() if can(name, case)}
 
     def attempt(name, step, *more):
         program, root = wanted[name]
@@ -199,7 +221,8 @@ def main():
         folder.mkdir(parents=True)
         running = {program: program(folder, options) for program in dict.fromkeys(program for program, _ in wanted.values())}
         for program, system in running.items():
-            results["versions"][program.__name__.lower()] = system.version
+            if system.version:
+                results["versions"][program.__name__.lower()] = system.version
         return running
 
     try:
@@ -223,6 +246,8 @@ def main():
             running = started()
             try:
                 for program, system in running.items():
+                    if program is Relay:
+                        continue
                     clients = 2_000 if options.quick else 8_000
                     results["idle"][program.__name__.lower()] = load(options, "idle", "--port", system.port, "--pid", system.pid, "--clients", clients, "--subscribe")
             finally:

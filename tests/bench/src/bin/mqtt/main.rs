@@ -7,6 +7,7 @@
 mod fan;
 mod idle;
 mod process;
+mod relay;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ enum Command {
     Fan(fan::Fan),
     /// Connections that do nothing: how fast they come, and what each costs in memory
     Idle(idle::Idle),
+    /// Hands on what comes at QoS 0 and does nothing else: what no broker that copies can be cheaper than
+    Relay(relay::Relay),
 }
 
 #[derive(Debug, Args)]
@@ -106,6 +109,7 @@ async fn main() -> Result<()> {
         Command::Receive(options) => receive(&options).await?,
         Command::Fan(options) => fan::fan(Arc::new(options)).await?,
         Command::Idle(options) => idle::idle(&options).await?,
+        Command::Relay(options) => return relay::relay(&options),
     };
     println!("{result}");
     Ok(())

@@ -1,0 +1,140 @@
+//! The floor of a comparison: one thread that receives from many and sends to one, with large buffers, and looks at nothing but the lengths
+//! of packets. What a broker does besides comes on top, as long as it lets the system copy what it receives and what it sends.
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::rc::Rc;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use rustix::event::{PollFd, PollFlags, epoll, poll};
+
+/// Bytes that are received at a time, at most.
+const PIECE: usize = 256 * 1024;
+const PUBLISH: u8 = 3;
+
+#[derive(Debug, Args)]
+pub struct Relay {
+    /// Where it listens; everything that is published at QoS 0 goes to the client that subscribed last
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: String,
+}
+
+struct Connection {
+    stream: Rc<TcpStream>,
+    /// The beginning of a packet whose end was not there yet, and room for a piece.
+    buffer: Vec<u8>,
+    kept: usize,
+}
+
+/// Runs until it is killed.
+pub fn relay(options: &Relay) -> Result<()> {
+    let listener = TcpListener::bind(&options.listen).with_context(|| options.listen.clone())?;
+    let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let watch = |fd: &dyn AsFd, number: RawFd| {
+        let data = epoll::EventData::new_u64(number as u64);
+        epoll::add(&events, fd.as_fd(), data, epoll::EventFlags::IN)
+    };
+    watch(&listener, listener.as_raw_fd())?;
+    let mut connections: HashMap<RawFd, Connection> = HashMap::new();
+    let mut reader: Option<Rc<TcpStream>> = None;
+    let mut ready = Vec::with_capacity(256);
+    loop {
+        ready.clear();
+        epoll::wait(&events, rustix::buffer::spare_capacity(&mut ready), None)?;
+        for event in &ready {
+            let number = event.data.u64() as RawFd;
+            if number == listener.as_raw_fd() {
+                let (stream, _) = listener.accept()?;
+                stream.set_nodelay(true)?;
+                stream.set_nonblocking(true)?;
+                let number = stream.as_raw_fd();
+                watch(&stream, number)?;
+                let connection = Connection {
+                    stream: Rc::new(stream),
+                    buffer: Vec::new(),
+                    kept: 0,
+                };
+                connections.insert(number, connection);
+            } else if let Some(connection) = connections.get_mut(&number)
+                && !connection.serve(&mut reader).unwrap_or(false)
+            {
+                reader = reader.filter(|reader| !Rc::ptr_eq(reader, &connection.stream));
+                connections.remove(&number);
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// What has come; false at its end.
+    fn serve(&mut self, reader: &mut Option<Rc<TcpStream>>) -> Result<bool> {
+        self.buffer.resize(self.kept + PIECE, 0);
+        let got = match (&*self.stream).read(&mut self.buffer[self.kept..]) {
+            Ok(0) => return Ok(false),
+            Ok(got) => got,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
+            Err(error) => return Err(error.into()),
+        };
+        let end = self.kept + got;
+        // Messages in a row are sent with one call.
+        let (mut from, mut at) = (0, 0);
+        while let Some((first, body, next)) = packet(&self.buffer[at..end])? {
+            if first >> 4 != PUBLISH {
+                send(reader.as_deref(), &self.buffer[from..at])?;
+                from = at + next;
+                let id = self.buffer.get(at + body..at + body + 2).unwrap_or(&[0; 2]);
+                let reply = match first >> 4 {
+                    1 => vec![0x20, 2, 0, 0],
+                    8 => vec![0x90, 3, id[0], id[1], 0],
+                    12 => vec![0xd0, 0],
+                    _ => Vec::new(),
+                };
+                if first >> 4 == 8 {
+                    *reader = Some(Rc::clone(&self.stream));
+                }
+                send(Some(&self.stream), &reply)?;
+            }
+            at += next;
+        }
+        send(reader.as_deref(), &self.buffer[from..at])?;
+        self.buffer.copy_within(at..end, 0);
+        self.kept = end - at;
+        Ok(true)
+    }
+}
+
+/// First byte, where the body begins, and where the next packet does.
+fn packet(bytes: &[u8]) -> Result<Option<(u8, usize, usize)>> {
+    let mut length = 0;
+    for at in 1..5 {
+        let Some(byte) = bytes.get(at) else {
+            return Ok(None);
+        };
+        length |= usize::from(byte & 0x7f) << (7 * (at - 1));
+        if byte & 0x80 == 0 {
+            let next = at + 1 + length;
+            return Ok((next <= bytes.len()).then_some((bytes[0], at + 1, next)));
+        }
+    }
+    ensure!(false, "a length of more than four bytes");
+    Ok(None)
+}
+
+fn send(to: Option<&TcpStream>, mut bytes: &[u8]) -> Result<()> {
+    let Some(mut to) = to else {
+        return Ok(());
+    };
+    while !bytes.is_empty() {
+        match to.write(bytes) {
+            Ok(sent) => bytes = &bytes[sent..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let _ = poll(&mut [PollFd::new(&to, PollFlags::OUT)], None)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
