@@ -101,6 +101,7 @@ impl Session {
             .topic_alias_maximum
             .unwrap_or(0)
             .min(limits.topic_aliases_sent);
+        connection.resumed = session_present;
         if session_present {
             connection.unreleased = unreleased.into_iter().collect();
         }

@@ -9,8 +9,10 @@ impl Session {
         if self.connection.unreleased.contains(&ack.packet_id) {
             return true;
         }
+        // In recovery an id that is not known was released, and PUBCOMP got lost (section 3.7.2.1: "not an error during recovery"). There are clients
+        // to which 0x92 says that the publish has failed, and whose applications would publish it again.
         let code = match self.connection.version {
-            Version::V5 => ReasonCode::PACKET_IDENTIFIER_NOT_FOUND,
+            Version::V5 if !self.connection.resumed => ReasonCode::PACKET_IDENTIFIER_NOT_FOUND,
             _ => ReasonCode::SUCCESS,
         };
         self.reply(Packet::PubComp(Ack::new(ack.packet_id, code)));

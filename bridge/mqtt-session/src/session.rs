@@ -69,6 +69,8 @@ pub(crate) struct Connection {
     /// Topic aliases that may be set towards the client, and those that are.
     pub aliases_to_client: u16,
     pub sent_aliases: HashMap<TopicName, u16>,
+    /// It goes on with a session that was there.
+    pub resumed: bool,
     /// QoS 2, receiver side: stored and not yet released (or on the way to it).
     pub unreleased: BTreeSet<PacketId>,
     /// QoS 1 publishes handed to storage and not yet answered.
@@ -118,6 +120,7 @@ impl Connection {
             aliases: HashMap::new(),
             aliases_to_client: 0,
             sent_aliases: HashMap::new(),
+            resumed: false,
             unreleased: BTreeSet::new(),
             storing: 0,
             replies: VecDeque::new(),

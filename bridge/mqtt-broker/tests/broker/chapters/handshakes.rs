@@ -246,6 +246,25 @@ async fn unknown_packet_ids() {
     }
 }
 
+/// Section 3.7.2.1: "not an error during recovery"
+#[tokio::test(start_paused = true)]
+async fn a_pubrel_that_is_repeated_after_a_reconnect_is_answered_with_success() {
+    let server = Server::start().await;
+    for version in BOTH {
+        let client_id = format!("{version:?}");
+        let (mut client, _) = server.connect(lasting(version, &client_id)).await;
+        client.publish("t", "x", 2).await;
+        client.vanish().await;
+        let (mut client, connack) = server.connect(lasting(version, &client_id)).await;
+        assert!(connack.session_present);
+        // As if PUBCOMP had got lost.
+        client.send(Packet::PubRel(Ack::success(id(1)))).await;
+        let released = Packet::PubComp(Ack::success(id(1)));
+        assert_eq!(client.receive().await, Some(released));
+    }
+    assert_eq!(server.memory.payloads("t").len(), 2);
+}
+
 /// [MQTT-4.6.0-4]; [MQTT-4.6.0-6] of 3.1.1 asks it of the server
 #[tokio::test(start_paused = true)]
 async fn pubrels_come_in_the_order_of_the_pubrecs() {
