@@ -430,6 +430,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             // Retained messages go first: what the feeds bring is newer.
             if self.retained.is_empty() {
                 more |= self.delivery.offer(&mut self.session, now_ms);
+                self.give_on();
                 more |= self.shared.offer(&mut self.session, now_ms);
             }
             self.put_deliveries(now_ms);

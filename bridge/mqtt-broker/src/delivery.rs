@@ -80,6 +80,8 @@ pub(crate) struct Delivery<B: Backend> {
     early: VecDeque<Batch>,
     /// Of topics that are not stored.
     unstored: VecDeque<Batch>,
+    /// Of groups that the session has left, for their other members.
+    left: Vec<Batch>,
     /// Feeds with messages to offer, or whose position the session does not know yet.
     ready: VecDeque<FeedId>,
     /// Feeds in [`State::Behind`].
@@ -109,6 +111,7 @@ impl<B: Backend> Delivery<B> {
             feeds: BTreeMap::new(),
             early: VecDeque::new(),
             unstored: VecDeque::new(),
+            left: Vec::new(),
             ready: VecDeque::new(),
             behind: BTreeSet::new(),
             buffered: 0,
@@ -258,7 +261,15 @@ impl<B: Backend> Delivery<B> {
             };
             let offer = match batch.group() {
                 None => session.offer_unstored(message, now_ms),
-                Some(group) => session.offer_unstored_shared(&group.share, message, now_ms),
+                Some(group) if session.is_member(&group.share) => {
+                    session.offer_unstored_shared(&group.share, message, now_ms)
+                }
+                Some(_) => {
+                    // It was dealt before the client left the group.
+                    self.buffered = self.buffered.saturating_sub(batch.cost_of_rest());
+                    self.left.extend(self.unstored.pop_front());
+                    continue;
+                }
             };
             if offer == Offer::Full {
                 self.window_full = true;
@@ -331,6 +342,27 @@ impl<B: Backend> Delivery<B> {
     /// Is there room for what is in the mailbox?
     pub fn has_room(&self) -> bool {
         self.buffered.max(self.held) < limits::MAX_FEED_BUFFER
+    }
+
+    /// What groups gave that are left now, and was not offered.
+    pub fn take_left(&mut self) -> Vec<Batch> {
+        std::mem::take(&mut self.left)
+    }
+
+    /// The session has left groups: what they gave and was not offered is found by [`Delivery::take_left`]. Gives how many messages were found to
+    /// be lost.
+    pub fn look_for_left(&mut self, session: &Session) -> u64 {
+        let lost = self.collect().lost;
+        for batch in std::mem::take(&mut self.unstored) {
+            match batch.group() {
+                Some(group) if !session.is_member(&group.share) => {
+                    self.buffered = self.buffered.saturating_sub(batch.cost_of_rest());
+                    self.left.push(batch);
+                }
+                _ => self.unstored.push_back(batch),
+            }
+        }
+        lost
     }
 
     /// Nothing comes any more. Gives what came, is stored nowhere, and was not offered.

@@ -91,6 +91,23 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             }
         }
     }
+    /// What groups gave to this client that it left, and that was not sent, goes to their other members.
+    pub(crate) fn give_on(&mut self) {
+        let left = self.delivery.take_left();
+        if left.is_empty() {
+            return;
+        }
+        let own = self.delivery.mailbox().id();
+        let passing = self
+            .passing
+            .get_or_insert_with(|| Box::new(Passing::new(Some(own))));
+        for batch in left {
+            if let Some(group) = batch.group() {
+                passing.give_back(group, batch.rest(), &self.broker.metrics);
+            }
+        }
+    }
+
 
     async fn settle(&mut self) -> Result<(), StorageError> {
         self.shared.finish(&mut self.session).await?;

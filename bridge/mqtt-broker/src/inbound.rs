@@ -553,6 +553,9 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         }
         self.sync_feeds();
         self.delivery.sync_unstored(&self.session);
+        let lost = self.delivery.look_for_left(&self.session);
+        self.lost(lost);
+        self.give_on();
         self.follow_sys();
         self.place.entry.update(&self.session);
         // What it was given for them early does not come back.

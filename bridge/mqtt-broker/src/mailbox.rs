@@ -54,6 +54,10 @@ impl Batch {
         self.cost
     }
 
+    pub fn cost_of_rest(&self) -> usize {
+        self.rest().iter().map(|message| cost(message)).sum()
+    }
+
     pub fn group(&self) -> Option<&Arc<Group>> {
         self.group.as_ref()
     }

@@ -289,6 +289,57 @@ async fn what_a_member_of_a_group_did_not_get_goes_to_another_4_8_2_5() {
     }
 }
 
+/// Also what was put into its mailbox, or is read by it, while it leaves.
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_member_of_a_group_that_unsubscribes_goes_to_others() {
+    let server = server().await;
+    let properties = Properties {
+        receive_maximum: Some(1),
+        ..Properties::default()
+    };
+    let leaving = Connect {
+        properties,
+        ..v5("leaving")
+    };
+    let (mut leaving, _) = server.connect(leaving).await;
+    leaving.subscribe("$share/g/live/#", 1).await;
+    leaving.subscribe("live/own", 1).await;
+    let mut publisher = server.clean("p").await;
+    publisher.publish("live/t", "sent", 1).await;
+    let sent = leaving.receive_publish().await;
+    assert_eq!(sent.payload, "sent");
+    let mut expected = BTreeSet::new();
+    for n in 0..20 {
+        publisher.publish("live/t", &n.to_string(), 1).await;
+        expected.insert(n.to_string());
+        if n == 10 {
+            publisher.publish("live/own", "own", 1).await;
+            expected.insert("own".to_owned());
+        }
+    }
+    let mut other = server.clean("other").await;
+    other.subscribe("$share/g/live/#", 1).await;
+    other.nothing().await;
+    leaving.unsubscribe("$share/g/live/#").await;
+    let mut got = BTreeSet::new();
+    for _ in 0..expected.len() {
+        let publish = other.receive_publish().await;
+        assert!(!publish.dup);
+        let text = String::from_utf8_lossy(&publish.payload).into_owned();
+        assert!(got.insert(text));
+        let packet_id = publish.packet_id.expect("QoS 1");
+        other.send(Packet::PubAck(Ack::success(packet_id))).await;
+    }
+    assert_eq!(got, expected);
+    other.nothing().await;
+    // What it has itself it gets all the same, and nothing else.
+    let packet_id = sent.packet_id.expect("QoS 1");
+    leaving.send(Packet::PubAck(Ack::success(packet_id))).await;
+    assert_eq!(leaving.take().await, "own");
+    leaving.nothing().await;
+    assert_eq!(dropped(&server), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_the_last_member_of_a_group_was_not_sent_is_counted() {
     let server = server().await;
