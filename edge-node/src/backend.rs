@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::{select_all, try_join_all};
 use mqtt_broker::backend::{
     ClientId, ClockSet, Expiry, FeedId, FeedRead, Message, Position, Publish, PublishError,
-    ReadError, SavedSession, StorageError, Taken, WillOf,
+    ReadError, Rest, SavedSession, StorageError, Taken, WillOf,
 };
 use mqtt_broker::extra::{RetainedPlace, RetainedRoom};
 use mqtt_broker::{Backend, Joins, MemoryShares, convert};
@@ -175,10 +175,10 @@ impl EdgeBackend {
             self.disk_failed.cancel();
         }
         match error {
-            WriteError::Full(_)
-            | WriteError::NoSuchLane(_)
-            | WriteError::DiskFull
-            | WriteError::TooFast
+            WriteError::Full(_) | WriteError::DiskFull | WriteError::TooFast => {
+                PublishError::Full(error.to_string())
+            }
+            WriteError::NoSuchLane(_)
             | WriteError::TooLarge(_)
             | WriteError::TooManyStreams
             | WriteError::TooMuchDelayed
@@ -245,6 +245,15 @@ impl Backend for EdgeBackend {
             None => self.delete_session(&client).await,
         };
         settled.map_err(unavailable)
+    }
+
+    async fn keep_will(&self, will: Publish, rest: Rest) -> Result<(), StorageError> {
+        match &rest {
+            Rest::Nothing => {}
+            Rest::Save(_) => self.write_shares(Some(&will.publisher))?,
+            Rest::Delete => self.write_shares(None)?,
+        }
+        self.keep(will, rest).await
     }
 
     async fn publish_later(

@@ -1,13 +1,13 @@
 //! Messages that are published later: the store keeps them until they are due.
 
-use mqtt_broker::backend::{Backend, ClientId, Publish, PublishError, StorageError};
+use mqtt_broker::backend::{Backend, ClientId, Publish, PublishError, Rest, StorageError};
 use mqtt_broker::later::{self, Due, DueNow, Later};
 use mqtt_broker::limits::DELAYED_AT_ONCE;
 use mqtt_codec::PacketId;
-use store::{Delayed, DelayedKey, NewDelayed, NewMessage, WriteError};
+use store::{Delayed, DelayedKey, NewDelayed, NewMessage, WillRest, WriteError};
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::EdgeBackend;
+use crate::backend::{EdgeBackend, failed, to_stored};
 use crate::limits;
 
 impl EdgeBackend {
@@ -35,6 +35,28 @@ impl EdgeBackend {
         };
         let kept = self.store.delay(message).await;
         kept.map_err(|error| self.refused(error))
+    }
+}
+
+impl EdgeBackend {
+    /// A will that finds no room waits as what is published later does, and is due.
+    pub async fn keep(&self, will: Publish, rest: Rest) -> Result<(), StorageError> {
+        later::check_count(self.store.delayed_len()).map_err(failed)?;
+        let stamp = self.outbox.clock.stamp();
+        let message = NewDelayed {
+            due_ms: stamp.ms,
+            blind: stamp.blind,
+            value: later::encode(&will).into(),
+            packet: None,
+        };
+        let rest = match rest {
+            Rest::Nothing => WillRest::Nothing,
+            Rest::Save(session) => WillRest::Save(to_stored(session)),
+            Rest::Delete => WillRest::Delete,
+        };
+        let client = will.publisher.as_str();
+        let kept = self.store.keep_will(message, client, rest).await;
+        kept.map_err(failed)
     }
 }
 

@@ -501,3 +501,34 @@ def test_what_does_not_go_together_is_refused_at_the_start(authority, tmp_path):
     ):
         with pytest.raises(AssertionError, match=says):
             Core(tmp_path, arguments).start()
+
+
+@pytest.mark.parametrize("kind", ["core", "edge", "behind a balancer"])
+def test_limits_of_a_source_address(kind, tmp_path):
+    arguments = ["--mqtt-address-connections", "2"]
+    balanced = kind == "behind a balancer"
+    if kind == "edge":
+        daemon = Edge(tmp_path, arguments=arguments)
+    else:
+        daemon = Core(tmp_path, [*arguments, *(["--proxy-protocol"] if balanced else [])])
+    daemon.start()
+    with contextlib.ExitStack() as open_ones:
+
+        def answer(source):
+            """Of who comes from there, or from the balancer that says so."""
+            first = proxy_header(daemon.port("mqtt")) if balanced else b""
+            if balanced:
+                first = first[:16] + socket.inet_aton(source) + first[20:]
+            bind = None if balanced else (source, 0)
+            stream = open_ones.enter_context(socket.create_connection(("127.0.0.1", daemon.port("mqtt")), WITHIN, bind))
+            stream.sendall(first + hello())
+            return stream, stream.recv(4)
+
+        first, said = answer("127.0.0.8")
+        assert said == CONNACK
+        assert answer("127.0.0.8")[1] == CONNACK
+        assert answer("127.0.0.8")[1] == b"\x20\x02\x00\x03", "server unavailable: 3.1.1 has no other word"
+        assert answer("127.0.0.9")[1] == CONNACK
+        first.close()
+        wait_until("there is room for one", lambda: answer("127.0.0.8")[1] == CONNACK)
+    daemon.stop()

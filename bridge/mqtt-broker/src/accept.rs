@@ -5,14 +5,15 @@ use crate::aside;
 use crate::authenticate::{self, Enhanced, Refused, Wire};
 use crate::backend::{Backend, ClientId, ReadError, StorageError};
 use crate::broker::Broker;
-use crate::deadlines::{self, save};
-use crate::extra::fill;
+use crate::deadlines::save;
+use crate::extra::{AddressPlace, fill};
 use crate::fit::Fit;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::output::Output;
 use crate::registry::Claim;
 use crate::shared;
+use crate::unsettled::{settle, settle_left};
 use bytes::BytesMut;
 use mqtt_codec::{
     ConnAck, Connect, DecodeError, Decoder, Packet, PacketId, Properties, ReasonCode, TopicFilter,
@@ -53,6 +54,7 @@ pub(crate) async fn accept<B, S>(
     broker: &Arc<Broker<B>>,
     stream: S,
     peer: &Peer,
+    place: &Result<AddressPlace, ReasonCode>,
 ) -> Option<Box<Accepted<B, S>>>
 where
     B: Backend,
@@ -84,6 +86,10 @@ where
         }
     };
     let fit = Fit::of(&connect);
+    if let Err(reason_code) = place {
+        refuse(&mut writer, &fit, *reason_code).await;
+        return None;
+    }
     if let Some(redirect) = &broker.extra.redirect {
         refuse_with(&mut writer, &fit, aside::redirected(redirect)).await;
         return None;
@@ -244,6 +250,9 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
         ReasonCode::QUOTA_EXCEEDED
     })?;
 
+    Box::pin(settle_left(broker, &client))
+        .await
+        .map_err(unavailable)?;
     let saved = backend.load_session(&client).await.map_err(unavailable)?;
     let was_stored = saved.is_some();
     let mut stored = saved.and_then(|saved| {
@@ -261,17 +270,14 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
             ended.will = ended.will.or_else(|| session.take_will());
             ended.keep = false;
         }
-        if !ended.keep {
-            Box::pin(shared::session_ended(&**backend, session))
-                .await
-                .map_err(unavailable)?;
-            broker.forget(session);
-        }
-        if !ended.keep || ended.will.is_some() {
+        let keep = ended.keep;
+        if !keep || ended.will.is_some() {
             // Its will and its end in one step: what a crash in between could lose is the will.
-            Box::pin(deadlines::settle(broker, session, ended))
-                .await
-                .map_err(unavailable)?;
+            let settled = Box::pin(settle(broker, session, ended, true)).await;
+            if settled.is_err() && !keep {
+                Metrics::sub(&broker.metrics.persistent_sessions, 1);
+            }
+            settled.map_err(unavailable)?;
         }
         if expired {
             stored = None;

@@ -42,9 +42,21 @@ pub enum PublishError {
     /// 0x97. A bound (bytes, streams) is reached, or the message is too large to be stored.
     #[error("quota exceeded: {0}")]
     QuotaExceeded(String),
+    /// 0x97. There is no room for it now (disk full, log or lane at its bound, too much waiting); nothing was written, and later it may be.
+    #[error("no room: {0}")]
+    Full(String),
     /// 0x88 for the connection: storage failed or is closing. Nothing is acknowledged, the connection is closed.
     #[error("storage is not available: {0}")]
     Unavailable(String),
+}
+
+/// What becomes of a stored session together with its will.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// It is not stored.
+    Nothing,
+    Save(SavedSession),
+    Delete,
 }
 
 /// Storage failed; the text says what, on what, and why.
@@ -195,6 +207,19 @@ pub trait Backend: Send + Sync + 'static {
             };
             settled.map_err(|error| PublishError::Unavailable(error.to_string()))
         }
+    }
+
+    /// Takes a will that was refused with [`PublishError::Full`], and is due: a host that has [`crate::later::Later`] puts it to what it publishes
+    /// later, in one write with what becomes of the session, and publishes it once, when there is room. Resolves when that is durable. An error:
+    /// nothing was changed.
+    fn keep_will(
+        &self,
+        will: Publish,
+        rest: Rest,
+    ) -> impl Future<Output = Result<(), StorageError>> + Send {
+        let _ = (will, rest);
+        let refused = "wills are not kept here".to_owned();
+        std::future::ready(Err(StorageError(refused)))
     }
 
     /// Takes a message that is to be published after `delay_ms`. Resolves when that is durable: it survives a restart, and is published

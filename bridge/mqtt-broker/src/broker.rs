@@ -4,11 +4,12 @@ use crate::backend::{Backend, ClientId, StorageError};
 use crate::clients::Clients;
 use crate::connection::Connection;
 use crate::deadlines::{self, Deadlines};
-use crate::extra::{Bans, ConnectionRate, Exclusives, Extra, SlowSubscribers};
+use crate::extra::{Addresses, Bans, ConnectionRate, Exclusives, Extra, SlowSubscribers};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::sys::{self, Sys};
+use crate::unsettled::{self, Unsettled};
 use mqtt_session::{Limits, Session};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,10 +24,12 @@ pub struct Broker<B> {
     pub(crate) metrics: Metrics,
     pub(crate) registry: Arc<Registry>,
     pub(crate) deadlines: Deadlines,
+    pub(crate) unsettled: Unsettled,
     pub(crate) extra: Extra,
     pub(crate) clients: Arc<Clients>,
     pub(crate) exclusives: Exclusives,
     pub(crate) connection_rate: ConnectionRate,
+    pub(crate) addresses: Addresses,
     pub(crate) bans: Bans,
     pub(crate) slow: SlowSubscribers,
     pub(crate) sys: Sys,
@@ -79,9 +82,11 @@ impl<B: Backend> Broker<B> {
             metrics: Metrics::default(),
             registry: Arc::default(),
             deadlines: Deadlines::default(),
+            unsettled: Unsettled::default(),
             clients: Arc::default(),
             exclusives: Exclusives::default(),
             connection_rate: ConnectionRate::new(&extra.rates),
+            addresses: Addresses::new(extra.addresses),
             bans: Bans::default(),
             slow: SlowSubscribers::default(),
             sys: Sys::default(),
@@ -90,6 +95,7 @@ impl<B: Backend> Broker<B> {
         });
         deadlines::recover(&broker).await?;
         tokio::spawn(deadlines::run(broker.clone()));
+        tokio::spawn(unsettled::run(broker.clone()));
         if let Some(every) = broker.extra.sys_interval {
             tokio::spawn(sys::run(broker.clone(), every));
         }
@@ -110,8 +116,10 @@ impl<B: Backend> Broker<B> {
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
+        // What is refused is told so when it has said who it is: nothing before that has a way to.
+        let place = self.addresses.enter(peer.address.map(|at| at.ip()));
         // Each in a box of its own: a task that is idle does not carry room for how its connection began.
-        match Box::pin(accept::accept(self, stream, &peer)).await {
+        match Box::pin(accept::accept(self, stream, &peer, &place)).await {
             Some(accepted) => Connection::new(accepted, peer).run().await,
             None => Metrics::add(&self.metrics.connections_refused, 1),
         }

@@ -1,16 +1,13 @@
 //! What happens to sessions whose client is away: the will after its delay, the end after the session expiry.
 
-use crate::backend::{
-    Backend, ClientId, ClockSet, Message, Publish, PublishError, SavedSession, StorageError,
-    WillOf, by_clock,
-};
+use crate::backend::{Backend, ClientId, ClockSet, SavedSession, StorageError};
 use crate::broker::Broker;
+use crate::limits;
 use crate::metrics::Metrics;
-use crate::passing::Passing;
 use crate::shared;
-use crate::unstored::Route;
+use crate::unsettled::settle;
 use futures_util::FutureExt;
-use mqtt_session::{Ended, PendingWill, Session};
+use mqtt_session::Session;
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -63,6 +60,15 @@ impl Deadlines {
         }
     }
 
+    /// What was due could not be done: in a while again.
+    pub fn again(&self, client: &ClientId, epoch: u64, now_ms: i64) {
+        let pause = i64::try_from(limits::DUE_AGAIN.as_millis()).unwrap_or(i64::MAX);
+        let mut of = self.of.lock();
+        of.set(client, now_ms.saturating_add(pause), epoch);
+        drop(of);
+        self.changed.notify_one();
+    }
+
     /// Its client is back, or the session is over: nothing is to be done for it.
     pub fn forget(&self, client: &ClientId) {
         self.of.lock().remove(client);
@@ -101,7 +107,7 @@ pub(crate) async fn run<B: Backend>(broker: Arc<Broker<B>>) {
         match broker.deadlines.pop(now_ms) {
             Ok((client, epoch)) => {
                 if let Err(error) = due(&broker, &client, epoch).await {
-                    tracing::warn!(%client, %error, "the session could not be ended or its will published; trying again when it connects or at the next start");
+                    tracing::warn!(%client, %error, "the session could not be ended or its will published; trying again");
                 }
             }
             Err(sleep) => tokio::select! {
@@ -149,23 +155,30 @@ async fn due<B: Backend>(
     let Some(_claim) = broker.registry.try_claim(client) else {
         return Ok(());
     };
-    let Some(saved) = broker.backend.load_session(client).await? else {
+    let now_ms = broker.backend.now_ms();
+    let saved = broker.backend.load_session(client).await;
+    let saved = saved.inspect_err(|_| broker.deadlines.again(client, epoch, now_ms))?;
+    let Some(saved) = saved.filter(|saved| saved.epoch == epoch) else {
         return Ok(());
     };
-    if saved.epoch != epoch {
-        return Ok(());
-    }
-    let mut session = Session::from_bytes(client.clone(), saved.bytes)
-        .map_err(|e| StorageError(e.to_string()))?;
-    let ended = session.handle_deadline(broker.backend.now_ms());
-    if ended.keep {
-        settle(broker, &mut session, ended).await?;
-        broker.deadlines.add(&session);
-    } else {
-        shared::session_ended(&*broker.backend, &session).await?;
-        broker.forget(&session);
-        settle(broker, &mut session, ended).await?;
+    let mut session = match Session::from_bytes(client.clone(), saved.bytes) {
+        Ok(session) => session,
+        Err(error) => {
+            tracing::error!(%client, %error, "a stored session can not be read; it is replaced when the client connects");
+            return Ok(());
+        }
+    };
+    // The end of its connection may not have been saved.
+    session.assume_disconnected(now_ms);
+    let ended = session.handle_deadline(now_ms);
+    let keep = ended.keep;
+    let settled = settle(broker, &mut session, ended, true).await;
+    if !keep {
         Metrics::sub(&broker.metrics.persistent_sessions, 1);
+    }
+    settled?;
+    if keep {
+        broker.deadlines.add(&session);
     }
     Ok(())
 }
@@ -223,102 +236,6 @@ pub(crate) async fn save<B: Backend>(
         .save_session(session.client_id(), saved)
         .await?;
     session.saved(mark);
-    Ok(())
-}
-
-/// Of a session that is stored: publishes its will, and saves what is left of it, or deletes it.
-pub(crate) async fn settle<B: Backend>(
-    broker: &Broker<B>,
-    session: &mut Session,
-    ended: Ended,
-) -> Result<(), StorageError> {
-    let client = session.client_id().clone();
-    if let Some(will) = ended.will {
-        let of = WillOf {
-            session: session.tag(),
-            connection: session.epoch(),
-        };
-        let (saved, mark) = snapshot(session);
-        let rest = if ended.keep {
-            Rest::Save(of, saved)
-        } else {
-            Rest::Delete(of)
-        };
-        if publish_will(broker, &client, will, rest).await {
-            session.saved(mark);
-            return Ok(());
-        }
-    }
-    if ended.keep {
-        save(broker, session).await
-    } else {
-        broker.backend.delete_session(&client).await
-    }
-}
-
-/// What becomes of a session together with its will.
-pub(crate) enum Rest {
-    /// It is not stored, or that is done already.
-    Nothing,
-    Save(WillOf, SavedSession),
-    Delete(WillOf),
-}
-
-/// Whether the will was published and `rest` done with it.
-pub(crate) async fn publish_will<B: Backend>(
-    broker: &Broker<B>,
-    client: &ClientId,
-    will: PendingWill,
-    rest: Rest,
-) -> bool {
-    let now_ms = broker.backend.now_ms();
-    let mut message = will.into_message(now_ms);
-    by_clock(&*broker.backend, &mut message, now_ms);
-    let mut together = false;
-    let published = match broker.hub.unstored_route(&message.topic) {
-        Some(route) => pass_on(broker, message, route).await,
-        None => {
-            let mut message = message;
-            let hub = &broker.hub;
-            let _ticket = hub.early.by_log(hub.router(), client, &mut message);
-            let publish = Publish {
-                message,
-                publisher: client.clone(),
-            };
-            together = !matches!(rest, Rest::Nothing);
-            match rest {
-                Rest::Nothing => broker.backend.publish(publish, None).await,
-                Rest::Save(of, session) => {
-                    let session = Some(session);
-                    broker.backend.publish_will(publish, of, session).await
-                }
-                Rest::Delete(of) => broker.backend.publish_will(publish, of, None).await,
-            }
-        }
-    };
-    match published {
-        Ok(()) => {
-            Metrics::add(&broker.metrics.wills_published, 1);
-            together
-        }
-        Err(error) => {
-            Metrics::add(&broker.metrics.refused, 1);
-            tracing::warn!(%client, %error, "the will was not stored");
-            false
-        }
-    }
-}
-
-/// A message that is not stored, towards who is connected.
-async fn pass_on<B: Backend>(
-    broker: &Broker<B>,
-    message: Message,
-    route: Arc<Route>,
-) -> Result<(), PublishError> {
-    let mut passing = Passing::new(None);
-    let retained = &broker.hub.unstored.retained;
-    passing.publish(message, route, retained, &broker.metrics)?;
-    passing.settle(&broker.metrics).await;
     Ok(())
 }
 

@@ -3,12 +3,11 @@
 use crate::aside;
 use crate::backend::{Backend, StorageError};
 use crate::connection::{Connection, End};
-use crate::deadlines::{self, Rest, publish_will};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::output::write_some;
 use crate::passing::Passing;
-use crate::shared;
+use crate::unsettled::settle;
 use mqtt_codec::{Packet, ReasonCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
@@ -91,6 +90,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             }
         }
     }
+
     /// What groups gave to this client that it left, and that was not sent, goes to their other members.
     pub(crate) fn give_on(&mut self) {
         let left = self.delivery.take_left();
@@ -108,37 +108,31 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         }
     }
 
-
     async fn settle(&mut self) -> Result<(), StorageError> {
-        self.shared.finish(&mut self.session).await?;
+        // Neither of them may keep the session from being settled: what they did not write is in it.
+        let mut written = self.shared.finish(&mut self.session).await;
         if let Some(saving) = self.saving.take() {
-            saving.await.1?;
+            written = written.and(saving.await.1);
         }
-        let ended = self
-            .session
-            .handle_connection_end(self.broker.backend.now_ms());
-        if ended.keep {
-            deadlines::settle(&self.broker, &mut self.session, ended).await?;
-            self.broker.deadlines.add(&self.session);
+        let broker = self.broker.clone();
+        let ended = self.session.handle_connection_end(broker.backend.now_ms());
+        let keep = ended.keep;
+        let gauge = &broker.metrics.persistent_sessions;
+        match (keep, self.stored) {
+            (true, false) => Metrics::add(gauge, 1),
+            (false, true) => Metrics::sub(gauge, 1),
+            _ => {}
+        }
+        if keep {
             let ids = std::mem::take(&mut self.unstored_ids);
-            let unstored = &self.broker.hub.unstored;
+            let unstored = &broker.hub.unstored;
             unstored.keep_unreleased(self.session.client_id(), ids);
-            if !self.stored {
-                Metrics::add(&self.broker.metrics.persistent_sessions, 1);
-            }
-        } else {
-            shared::session_ended(&*self.broker.backend, &self.session).await?;
-            self.broker.forget(&self.session);
-            if self.stored || self.session.has_unreleased() {
-                deadlines::settle(&self.broker, &mut self.session, ended).await?;
-            } else if let Some(will) = ended.will {
-                let client = self.session.client_id();
-                publish_will(&self.broker, client, will, Rest::Nothing).await;
-            }
-            if self.stored {
-                Metrics::sub(&self.broker.metrics.persistent_sessions, 1);
-            }
         }
-        Ok(())
+        let stored = self.stored || self.session.has_unreleased();
+        settle(&broker, &mut self.session, ended, stored).await?;
+        if keep {
+            broker.deadlines.add(&self.session);
+        }
+        written
     }
 }

@@ -378,7 +378,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         let reason_code = match &error {
             PublishError::NotAuthorized => ReasonCode::NOT_AUTHORIZED,
             PublishError::TopicNameInvalid(_) => ReasonCode::TOPIC_NAME_INVALID,
-            PublishError::QuotaExceeded(_) => ReasonCode::QUOTA_EXCEEDED,
+            PublishError::QuotaExceeded(_) | PublishError::Full(_) => ReasonCode::QUOTA_EXCEEDED,
             PublishError::Unavailable(_) => {
                 return Err(Close::new(ReasonCode::SERVER_UNAVAILABLE, error.to_string()).into());
             }

@@ -4,7 +4,8 @@ use crate::backend::{Backend, ClientId, Message, StorageError};
 use crate::broker::Broker;
 use crate::clients::{Ask, ConnectedClient, SubscriptionInfo, subscriptions};
 use crate::extra::{Bans, SlowSubscriber};
-use crate::{deadlines, limits, shared};
+use crate::unsettled::{settle, settle_left};
+use crate::{deadlines, limits};
 use mqtt_codec::{ReasonCode, TopicFilter};
 use mqtt_session::{Ended, Session};
 use std::sync::Arc;
@@ -105,19 +106,18 @@ impl<B: Backend> Broker<B> {
     /// Ends a persistent session for good, connection and all; its will is published then [MQTT-3.1.3-9]. `false`: there is none.
     pub async fn delete_session(self: &Arc<Self>, client: &ClientId) -> Result<bool, StorageError> {
         let (_claim, _) = self.registry.take_over(client).await;
+        settle_left(self, client).await?;
         let Some(saved) = self.backend.load_session(client).await? else {
             return Ok(false);
         };
         let mut session = Session::from_bytes(client.clone(), saved.bytes)
             .map_err(|error| StorageError(error.to_string()))?;
-        shared::session_ended(&*self.backend, &session).await?;
-        self.forget(&session);
         let ended = Ended {
             will: session.take_will(),
             keep: false,
         };
-        deadlines::settle(self, &mut session, ended).await?;
         crate::Metrics::sub(&self.metrics.persistent_sessions, 1);
+        settle(self, &mut session, ended, true).await?;
         Ok(true)
     }
 
@@ -137,6 +137,7 @@ impl<B: Backend> Broker<B> {
         let Some(_claim) = self.registry.try_claim(client) else {
             return Err(StorageError(format!("client {client} is busy")));
         };
+        settle_left(self, client).await?;
         let Some(saved) = self.backend.load_session(client).await? else {
             return Ok(None);
         };

@@ -83,7 +83,7 @@ pub trait Later: Backend {
     /// At most [`limits::DELAYED_AT_ONCE`]. Milliseconds since the epoch, by [`Backend::now_ms`].
     fn due(&self, now_ms: i64) -> Result<DueNow<Self::Key>, StorageError>;
 
-    /// Publishes one and takes it from those that wait, in one write. `Unavailable`: it still waits, and comes again.
+    /// Publishes one and takes it from those that wait, in one write. `Full`, `Unavailable`: it still waits, and comes again.
     fn publish_due(
         &self,
         key: &Self::Key,
@@ -142,7 +142,7 @@ async fn publish<B: Later>(backend: &B, due: Due<B::Key>) -> Result<(), String> 
         None => "it was written by a newer version, or is damaged".to_owned(),
         Some(publish) => match backend.publish_due(&due.key, publish).await {
             Ok(()) => return Ok(()),
-            Err(PublishError::Unavailable(error)) => return Err(error),
+            Err(PublishError::Unavailable(error) | PublishError::Full(error)) => return Err(error),
             Err(error) => error.to_string(),
         },
     };

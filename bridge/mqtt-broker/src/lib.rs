@@ -37,6 +37,7 @@ mod saving;
 mod shared;
 mod sys;
 mod turns;
+mod unsettled;
 mod unstored;
 mod unstored_groups;
 

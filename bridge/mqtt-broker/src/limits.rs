@@ -76,5 +76,16 @@ pub const DELAYED_MESSAGES: usize = 100_000;
 pub const DELAYED_AT_ONCE: usize = 256;
 /// Pause before what could not be published is tried again.
 pub const DELAYED_RETRY: Duration = Duration::from_secs(1);
+/// Pause before a stored session whose time has come, and which could not be read, is looked at again.
+pub const DUE_AGAIN: Duration = Duration::from_secs(10);
+/// Ends of sessions that could not be written and are kept in memory until they can be, and their bytes. Above that the will of a session that is
+/// not stored is lost, and a stored one is looked at again as it is stored.
+pub const UNSETTLED: usize = 10_000;
+pub const UNSETTLED_BYTES: usize = 16 * 1024 * 1024;
+/// How long the first pause is before they are tried again; each time twice as long.
+pub const UNSETTLED_FIRST: Duration = Duration::from_secs(1);
+pub const UNSETTLED_MOST: Duration = Duration::from_secs(60);
+/// Failures after which the rest of them waits for the next time.
+pub const UNSETTLED_FAILURES: usize = 8;
 /// Longest sleep until the next one: the clock may be set.
 pub const DELAYED_SLEEP: Duration = Duration::from_secs(30);

@@ -218,25 +218,29 @@ impl<B: Backend> SharedDelivery<B> {
         }
     }
 
-    /// The connection is over: settles what the client is done with, gives back what was not offered.
+    /// The connection is over: settles what the client is done with, gives back what was not offered. The first error is given; the rest is done
+    /// all the same.
     pub async fn finish(&mut self, session: &mut Session) -> Result<(), StorageError> {
+        let mut result = Ok(());
         while let Some(done) = self.work.next().await {
-            self.done(done, session)?;
+            result = result.and(self.done(done, session));
         }
         let left = session.begin_settling();
         if !left.places.is_empty() {
             let done = self.settle(left).await;
-            self.done(done, session)?;
+            result = result.and(self.done(done, session));
         }
         for (share, group) in std::mem::take(&mut self.groups) {
             let taken = places(group.taken);
             if !taken.is_empty() {
-                self.backend
+                let released = self
+                    .backend
                     .shared_release(&share, &self.client, Some(taken))
-                    .await?;
+                    .await;
+                result = result.and(released);
             }
         }
-        Ok(())
+        result
     }
 }
 

@@ -8,8 +8,8 @@ use futures_util::future::BoxFuture;
 use kernel::{Command, Entry};
 use mqtt_broker::Backend;
 use mqtt_broker::backend::{
-    ClientId, FeedId, FeedRead, Message, Position, Publish, PublishError, ReadError, SavedSession,
-    StorageError, Taken, WillOf,
+    ClientId, FeedId, FeedRead, Message, Position, Publish, PublishError, ReadError, Rest,
+    SavedSession, StorageError, Taken, WillOf,
 };
 use mqtt_broker::convert;
 use mqtt_broker::extra::{RetainedLimits, RetainedPlace, RetainedRoom};
@@ -219,6 +219,19 @@ impl Backend for CoreBackend {
         let (_one_at_a_time, entry) =
             settling.map_err(|error| PublishError::Unavailable(error.to_string()))?;
         self.store(will, entry.commands).await
+    }
+
+    async fn keep_will(&self, will: Publish, rest: Rest) -> Result<(), StorageError> {
+        let client = will.publisher.clone();
+        let settling = match &rest {
+            Rest::Nothing => None,
+            Rest::Save(session) => Some(self.sessions.settling(&client, Some(session)).await?),
+            Rest::Delete => Some(self.sessions.settling(&client, None).await?),
+        };
+        let (_one_at_a_time, entry) = settling.unzip();
+        let with_it = entry.unwrap_or_default().commands;
+        let kept = self.delayed.put(&will, self.ctx.now_ms(), with_it).await;
+        kept.map_err(|error| StorageError(error.to_string()))
     }
 
     async fn publish_later(

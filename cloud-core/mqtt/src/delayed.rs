@@ -11,6 +11,7 @@ use mqtt_broker::limits;
 use record::Namespace;
 use tokio::sync::Notify;
 
+use crate::publish::write_refusal;
 use crate::tables::namespace_prefix;
 
 /// Key: namespace NUL, due time in milliseconds (8 bytes, big endian), a number (8). Value: `later::encode`.
@@ -36,26 +37,21 @@ impl Delayed {
         }
     }
 
-    /// Resolves when durable, together with `packet`.
+    /// Resolves when durable, together with `with_it`.
     pub async fn put(
         &self,
         publish: &Publish,
         due_ms: i64,
-        packet: Option<Command>,
+        with_it: impl IntoIterator<Item = Command>,
     ) -> Result<(), PublishError> {
         later::check_count(self.kernel.table_len(TABLE))?;
         let mut key = namespace_prefix(&self.namespace);
         key.put_u64(u64::try_from(due_ms).unwrap_or(0));
         key.put_u64(self.number.fetch_add(1, Ordering::Relaxed));
         let mut entry = Entry::new().put(TABLE, key, later::encode(publish));
-        entry.commands.extend(packet);
+        entry.commands.extend(with_it);
         let written = self.kernel.write(entry).await;
-        written.map_err(|error| match error {
-            kernel::WriteError::Full | kernel::WriteError::TooLarge { .. } => {
-                PublishError::QuotaExceeded(error.to_string())
-            }
-            error => PublishError::Unavailable(error.to_string()),
-        })?;
+        written.map_err(write_refusal)?;
         self.added.notify_one();
         Ok(())
     }

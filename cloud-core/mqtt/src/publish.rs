@@ -92,7 +92,7 @@ impl Publisher {
         if shared.pending_bytes.fetch_add(size, Ordering::Relaxed) + size > limits::PENDING_BYTES {
             shared.pending_bytes.fetch_sub(size, Ordering::Relaxed);
             let limit = limits::PENDING_BYTES;
-            return Err(PublishError::QuotaExceeded(format!(
+            return Err(PublishError::Full(format!(
                 "{limit} bytes are waiting to be written already"
             )));
         }
@@ -239,14 +239,13 @@ fn refusal(error: StreamForWriteError) -> PublishError {
     }
 }
 
-fn write_refusal(error: WriteError) -> PublishError {
+pub fn write_refusal(error: WriteError) -> PublishError {
     match error {
         WriteError::Closed | WriteError::Failed(_) | WriteError::Malformed(_) => {
             PublishError::Unavailable(error.to_string())
         }
-        WriteError::Full | WriteError::TooLarge { .. } => {
-            PublishError::QuotaExceeded(error.to_string())
-        }
+        WriteError::Full => PublishError::Full(error.to_string()),
+        WriteError::TooLarge { .. } => PublishError::QuotaExceeded(error.to_string()),
     }
 }
 

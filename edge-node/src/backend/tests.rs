@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use mqtt_broker::backend::MessageProperties;
+use mqtt_broker::backend::{MessageProperties, Rest};
 use mqtt_broker::extra::RetainedLimits;
 use settings::Size;
 use store::Config;
@@ -117,5 +117,51 @@ async fn a_will_whose_session_a_crash_kept_from_being_told_is_published_once() {
         assert_eq!(backend.load_session(&client).await.unwrap(), rest);
     }
     assert_eq!(published(&backend).await, ["first", "later", "later"]);
+    backend.store.close();
+}
+
+/// Publishes what is due until nothing is.
+async fn publish_due(backend: &EdgeBackend) {
+    let stop = CancellationToken::new();
+    let waiting = async {
+        while backend.store.delayed_len() > 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        stop.cancel();
+    };
+    tokio::join!(backend.publish_delayed(stop.clone()), waiting);
+}
+
+#[tokio::test]
+async fn a_will_that_finds_no_room_is_kept_with_what_becomes_of_its_session_and_published_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let client = ClientId::new("c");
+    {
+        let backend = open(dir.path());
+        for (payload, rest) in [
+            ("of none", Rest::Nothing),
+            ("saved", Rest::Save(session(3))),
+            ("deleted", Rest::Delete),
+        ] {
+            if rest == Rest::Delete {
+                let stored = backend.load_session(&client).await.unwrap();
+                assert_eq!(stored, Some(session(3)));
+            }
+            backend.keep_will(will(payload), rest).await.unwrap();
+        }
+        assert_eq!(backend.load_session(&client).await.unwrap(), None);
+        // One that has been taken over changes nothing.
+        backend.save_session(&client, session(5)).await.unwrap();
+        let stale = backend.keep_will(will("stale"), Rest::Save(session(4)));
+        stale.await.unwrap_err();
+        assert_eq!(backend.store.delayed_len(), 3);
+        assert!(published(&backend).await.is_empty());
+        backend.store.close();
+    }
+    let backend = open(dir.path());
+    publish_due(&backend).await;
+    assert_eq!(published(&backend).await, ["of none", "saved", "deleted"]);
+    let stored = backend.load_session(&client).await.unwrap();
+    assert_eq!(stored, Some(session(5)));
     backend.store.close();
 }

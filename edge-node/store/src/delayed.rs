@@ -166,28 +166,26 @@ impl DelayedMessages {
         self.rows.lock().cost + cost(bytes) <= limits::MAX_DELAYED
     }
 
-    /// Adds one, with other changes. Durable after the ledger's next flush.
-    pub fn add(
+    /// Adds one by what `apply` does with its row. Durable after the ledger's next flush.
+    pub fn add<E>(
         &self,
-        ledger: &dyn Ledger,
         boots: &Boots,
         due_ms: i64,
         boot: Option<u64>,
         value: &[u8],
-        mut with: Vec<Change>,
-    ) -> Result<(), LedgerError> {
+        apply: impl FnOnce(Change) -> Result<(), E>,
+    ) -> Result<(), E> {
         let boot = boot.unwrap_or(0);
         let mut rows = self.rows.lock();
         let key = DelayedKey {
             due_ms,
             number: rows.next_number,
         };
-        with.push(Change::Put {
+        apply(Change::Put {
             table: Table::Delayed,
             key: key.to_bytes().to_vec(),
             value: [&[VERSION][..], &boot.to_be_bytes(), value].concat(),
-        });
-        ledger.apply(with)?;
+        })?;
         let cost = cost(value.len());
         let at = due_ms.saturating_add(add_ms(boots, boot));
         rows.insert(key, Row { boot, cost, at });

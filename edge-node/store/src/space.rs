@@ -61,10 +61,14 @@ impl Space {
 
     /// May the ledger grow by so much and still have the room that it needs?
     pub fn has_room(&self, bytes: usize) -> bool {
+        !self.is_full() && self.has_room_of_ledger(bytes)
+    }
+
+    /// [`Space::has_room`], of what the reserve left when it was given up.
+    pub fn has_room_of_ledger(&self, bytes: usize) -> bool {
         // A row is written again when others are.
         let needed = limits::LEDGER_ROOM + 2 * bytes as u64;
-        let room = self.disk.room(&self.dir);
-        !self.is_full() && room.is_ok_and(|room| room >= needed)
+        self.disk.room(&self.dir).is_ok_and(|room| room >= needed)
     }
 
     /// Gives up the reserve before the ledger finds no room: sled takes nothing any more after an error of its file.

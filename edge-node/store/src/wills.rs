@@ -3,6 +3,7 @@
 
 use crate::frame::PacketRef;
 use crate::limits;
+use crate::sessions::Session;
 
 /// Which will of a client one is. What a crash leaves behind hides no other: no session and no connection of one has the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,6 +11,15 @@ pub struct WillRef<'a> {
     pub client: &'a str,
     pub session: u64,
     pub connection: u64,
+}
+
+/// What becomes of a session together with its will.
+#[derive(Debug, Clone)]
+pub enum WillRest {
+    /// It is not stored.
+    Nothing,
+    Save(Session),
+    Delete,
 }
 
 /// What the keys of all of them begin with. No client has such an id: a zero character is not allowed in it [MQTT-1.5.4-2].

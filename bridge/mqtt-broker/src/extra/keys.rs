@@ -4,7 +4,7 @@ use super::settings::{
     AutoSubscribeSettings, MqttRuleSettings, RewriteSettings, auto_subscribe, check_rates, persist,
     rewrites,
 };
-use super::{Extra, Flapping, Rates, Redirect, RetainedLimits};
+use super::{AddressLimits, Extra, Flapping, Rates, Redirect, RetainedLimits};
 use crate::WEBSOCKET;
 use mqtt_codec::QoS;
 use mqtt_session::Limits;
@@ -41,6 +41,10 @@ settings! {
         pub mqtt_sys_interval: Duration = "10s";
         /// New MQTT connections a second; none: as many as come
         pub mqtt_connection_rate: Option<u32>;
+        /// MQTT connections of one source address (of IPv6: one /64); none: as many as come
+        pub mqtt_address_connections: Option<u32>;
+        /// New MQTT connections a second from one source address; none: as many as come
+        pub mqtt_address_connection_rate: Option<u32>;
         /// Messages a second from one MQTT client; it is read later when it is faster
         pub mqtt_message_rate: Option<u32>;
         /// Bytes a second from one MQTT client: 64KiB/s, 2Mbit/s
@@ -141,13 +145,18 @@ impl MqttSettings {
             window: self.mqtt_flapping_window,
             ban: self.mqtt_flapping_ban,
         });
-        check_rates(&rates, flapping.as_ref())?;
+        let addresses = AddressLimits {
+            connections: self.mqtt_address_connections,
+            rate: self.mqtt_address_connection_rate,
+        };
+        check_rates(&rates, &addresses, flapping.as_ref())?;
         let in_file = |error: settings::SettingsError| error.to_string();
         Ok(Extra {
             rewrites: rewrites(&self.mqtt_rewrite).map_err(in_file)?,
             persist: persist(&self.mqtt_rule).map_err(in_file)?,
             auto_subscribe: auto_subscribe(&self.mqtt_auto_subscribe).map_err(in_file)?,
             rates,
+            addresses,
             flapping,
             slow_after: self.mqtt_slow_after,
             sys_interval: Some(self.mqtt_sys_interval).filter(|every| !every.is_zero()),
@@ -192,6 +201,8 @@ mod tests {
             mqtt_ws_origins: None,
             mqtt_sys_interval: Duration::ZERO,
             mqtt_connection_rate: None,
+            mqtt_address_connections: None,
+            mqtt_address_connection_rate: None,
             mqtt_message_rate: None,
             mqtt_byte_rate: None,
             mqtt_flapping_connects: None,

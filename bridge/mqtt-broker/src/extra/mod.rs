@@ -1,5 +1,6 @@
 //! Beyond the standard: what a host can switch on beside the protocol. `docs/reference/mqtt-extensions.md` says the same to users.
 
+mod addresses;
 mod auto_subscribe;
 mod delayed;
 mod exclusive;
@@ -13,6 +14,8 @@ mod rewrite;
 pub mod settings;
 mod slow;
 
+pub use addresses::AddressLimits;
+pub(crate) use addresses::{AddressPlace, Addresses};
 pub use auto_subscribe::AutoSubscribe;
 pub(crate) use delayed::{Delayed, delayed};
 pub(crate) use exclusive::Exclusives;
@@ -37,6 +40,8 @@ pub struct Extra {
     /// Which topics are stored; all, where no rule matches.
     pub persist: PersistRules,
     pub rates: Rates,
+    /// Of each source address.
+    pub addresses: AddressLimits,
     pub flapping: Option<Flapping>,
     /// A subscriber that could not take what is there for so long is on the list of slow ones.
     pub slow_after: Duration,
@@ -64,6 +69,7 @@ impl Default for Extra {
             auto_subscribe: Vec::new(),
             persist: PersistRules::default(),
             rates: Rates::default(),
+            addresses: AddressLimits::default(),
             flapping: None,
             slow_after: Duration::from_secs(1),
             sys_interval: Some(Duration::from_secs(10)),

@@ -1,6 +1,8 @@
 //! The sections of a configuration file, the same on the edge and in the core.
 
-use super::{AutoSubscribe, Flapping, Persist, PersistRules, Rates, Rewrite, Rewrites, Verb};
+use super::{
+    AddressLimits, AutoSubscribe, Flapping, Persist, PersistRules, Rates, Rewrite, Rewrites, Verb,
+};
 use mqtt_codec::{QoS, RetainHandling, SubscriptionOptions, TopicFilter};
 use settings::{Section, SettingsError, choices, settings};
 
@@ -45,9 +47,15 @@ settings! {
 }
 
 /// Of the plain keys: a rate of nothing would let nobody in. The error names the key.
-pub fn check_rates(rates: &Rates, flapping: Option<&Flapping>) -> Result<(), String> {
+pub fn check_rates(
+    rates: &Rates,
+    addresses: &AddressLimits,
+    flapping: Option<&Flapping>,
+) -> Result<(), String> {
     for (key, nothing) in [
         ("mqtt-connection-rate", rates.connections == Some(0)),
+        ("mqtt-address-connections", addresses.connections == Some(0)),
+        ("mqtt-address-connection-rate", addresses.rate == Some(0)),
         ("mqtt-message-rate", rates.messages == Some(0)),
         ("mqtt-byte-rate", rates.bytes == Some(0)),
         (

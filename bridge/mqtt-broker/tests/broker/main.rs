@@ -16,3 +16,4 @@ mod shared_restarts;
 mod subscribing;
 mod unstored;
 mod wills;
+mod wills_kept;

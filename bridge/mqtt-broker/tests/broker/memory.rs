@@ -44,6 +44,13 @@ pub struct Memory {
     shares: Mutex<Arc<MemoryShares>>,
     /// QoS 0 is answered when it was accepted, and is readable when it was committed, as on the edge.
     pub answers_early: AtomicBool,
+    /// Nothing is taken.
+    pub full: AtomicBool,
+    /// Sessions can neither be read nor written.
+    pub broken: AtomicBool,
+    /// A will that finds no room is kept, as in the core and on the edge.
+    pub keeps: AtomicBool,
+    pub kept: Mutex<Vec<Publish>>,
     /// Session saves: what durability costs.
     pub saves: std::sync::atomic::AtomicU64,
     /// Messages given by `read`: what delivery costs.
@@ -60,6 +67,10 @@ impl Memory {
             off: Arc::default(),
             shares: Mutex::default(),
             answers_early: Default::default(),
+            full: Default::default(),
+            broken: Default::default(),
+            keeps: Default::default(),
+            kept: Default::default(),
             saves: Default::default(),
             messages_read: Default::default(),
         }
@@ -67,6 +78,13 @@ impl Memory {
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().expect("the lock")
+    }
+
+    fn check_storage(&self) -> Result<(), StorageError> {
+        match self.broken.load(Ordering::Relaxed) {
+            true => Err(StorageError("broken".into())),
+            false => Ok(()),
+        }
     }
 
     fn woken(&self) {
@@ -234,6 +252,12 @@ impl Backend for Memory {
         match topic {
             "quota" => return Err(PublishError::QuotaExceeded("full".into())),
             "forbidden" => return Err(PublishError::NotAuthorized),
+            _ if self.full.load(Ordering::Relaxed) => {
+                return Err(PublishError::Full("the disk is full".into()));
+            }
+            "no-retained" if publish.message.retain => {
+                return Err(PublishError::QuotaExceeded("too many".into()));
+            }
             _ => {}
         }
         let held = {
@@ -261,6 +285,20 @@ impl Backend for Memory {
         Ok(())
     }
 
+    async fn keep_will(&self, will: Publish, rest: Rest) -> Result<(), StorageError> {
+        if !self.keeps.load(Ordering::Relaxed) {
+            return Err(StorageError("full".into()));
+        }
+        let client = will.publisher.clone();
+        match rest {
+            Rest::Nothing => {}
+            Rest::Save(session) => self.save_session(&client, session).await?,
+            Rest::Delete => self.delete_session(&client).await?,
+        }
+        self.kept.lock().expect("the lock").push(will);
+        Ok(())
+    }
+
     async fn release(
         &self,
         client: &ClientId,
@@ -281,6 +319,7 @@ impl Backend for Memory {
     }
 
     async fn load_session(&self, client: &ClientId) -> Result<Option<SavedSession>, StorageError> {
+        self.check_storage()?;
         Ok(self.state().sessions.get(client).cloned())
     }
 
@@ -289,6 +328,7 @@ impl Backend for Memory {
         client: &ClientId,
         session: SavedSession,
     ) -> Result<(), StorageError> {
+        self.check_storage()?;
         self.write_shares(Some(client));
         tokio::task::yield_now().await;
         self.saves
@@ -304,6 +344,7 @@ impl Backend for Memory {
     }
 
     async fn delete_session(&self, client: &ClientId) -> Result<(), StorageError> {
+        self.check_storage()?;
         self.write_shares(None);
         let mut state = self.state();
         state.sessions.remove(client);

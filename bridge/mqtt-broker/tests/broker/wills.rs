@@ -45,7 +45,7 @@ async fn a_will_is_published_unless_the_client_says_goodbye() {
     );
 }
 
-fn lasting(id: &str, expiry: u32, delay: u32) -> Connect {
+pub fn lasting(id: &str, expiry: u32, delay: u32) -> Connect {
     let properties = Properties {
         session_expiry_interval: Some(expiry),
         ..Properties::default()

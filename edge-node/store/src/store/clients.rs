@@ -4,7 +4,7 @@ use super::Store;
 use crate::apply::{client_prefix, packet_prefix};
 use crate::ledger::{Change, Ledger, LedgerError, Table};
 use crate::sessions::{Checkpoint, Session, SessionError, Sessions};
-use crate::wills::{self, WillRef};
+use crate::wills::{self, WillRef, WillRest};
 
 /// What takes away the packet ids whose keys begin with this.
 fn forget_packets(
@@ -18,6 +18,17 @@ fn forget_packets(
         rows.push(Change::Delete { table, key });
         true
     })
+}
+
+/// What takes away a session, the packet ids of its client, and that its will was published.
+fn deletion(ledger: &dyn Ledger, client: &str) -> Result<Vec<Change>, LedgerError> {
+    let mut rows = vec![Change::Delete {
+        table: Table::Session,
+        key: client.as_bytes().to_vec(),
+    }];
+    forget_packets(ledger, &client_prefix(client), &mut rows)?;
+    forget_packets(ledger, &wills::prefix(client), &mut rows)?;
+    Ok(rows)
 }
 
 /// Where the ledger is lost or older than the segments, they tell of wills whose sessions are gone, or will have that connection once more.
@@ -100,20 +111,39 @@ impl Store {
 
     /// Forgets a session, the unreleased packet ids of the client, and that its will was published, in one step; resolves when that is durable.
     pub async fn delete_session(&self, client: &str) -> Result<(), LedgerError> {
-        let mut rows = vec![Change::Delete {
-            table: Table::Session,
-            key: client.as_bytes().to_vec(),
-        }];
         let ledger = &*self.inner.ledger;
         let existed = ledger.get(Table::Session, client.as_bytes())?.is_some();
-        forget_packets(ledger, &client_prefix(client), &mut rows)?;
-        forget_packets(ledger, &wills::prefix(client), &mut rows)?;
+        let rows = deletion(ledger, client)?;
         self.inner.sessions.forget(client);
         if !existed && rows.len() == 1 {
             return Ok(());
         }
         ledger.apply(rows)?;
         self.keeper.flush().await
+    }
+
+    /// Applies `row` with what becomes of a session that has its will no more.
+    pub(super) fn settle_with(
+        &self,
+        row: Change,
+        client: &str,
+        rest: WillRest,
+    ) -> Result<(), SessionError> {
+        let (sessions, ledger) = (&self.inner.sessions, &*self.inner.ledger);
+        let mut rows = vec![row];
+        match rest {
+            WillRest::Nothing => ledger.apply(rows)?,
+            WillRest::Save(session) => {
+                forget_packets(ledger, &wills::prefix(client), &mut rows)?;
+                sessions.save(ledger, client, session, rows)?;
+            }
+            WillRest::Delete => {
+                rows.extend(deletion(ledger, client)?);
+                ledger.apply(rows)?;
+                sessions.forget(client);
+            }
+        }
+        Ok(())
     }
 
     pub fn sessions(&self) -> Result<Vec<(String, Session)>, LedgerError> {

@@ -7,6 +7,8 @@ use crate::frame::{Lane, PacketRef};
 use crate::ledger::{Change, Ledger, LedgerError, Table};
 use crate::limits;
 use crate::log::WriteError;
+use crate::sessions::SessionError;
+use crate::wills::WillRest;
 
 /// A message to be published later.
 #[derive(Debug, Clone)]
@@ -45,13 +47,45 @@ impl Store {
             key: packet_key(&packet, lane),
             value: Vec::new(),
         });
-        let with = packet.into_iter().collect();
         let failed = |error: LedgerError| WriteError::Failed(error.to_string());
-        inner
-            .delayed
-            .add(&*inner.ledger, &inner.boots, due_ms, blind, &value, with)
+        let apply = |row| {
+            let rows = packet.into_iter().chain([row]).collect();
+            inner.ledger.apply(rows)
+        };
+        let delayed = &inner.delayed;
+        delayed
+            .add(&inner.boots, due_ms, blind, &value, apply)
             .map_err(failed)?;
         self.keeper.flush().await.map_err(failed)
+    }
+
+    /// Keeps a will that finds no room in its log until it does, and saves the session without it, or deletes it, in the same step; resolves when
+    /// that is durable. It may take of the room that is kept for the ledger: its session had it there.
+    pub async fn keep_will(
+        &self,
+        will: NewDelayed,
+        client: &str,
+        rest: WillRest,
+    ) -> Result<(), SessionError> {
+        let (inner, value) = (&self.inner, &will.value);
+        let refused = |error: WriteError| LedgerError(error.to_string());
+        if value.len() > limits::MAX_RECORD {
+            return Err(refused(WriteError::TooLarge(value.len())).into());
+        }
+        if !inner.delayed.has_room(value.len()) {
+            return Err(refused(WriteError::TooMuchDelayed).into());
+        }
+        if !inner.space.has_room_of_ledger(value.len()) {
+            return Err(refused(WriteError::DiskFull).into());
+        }
+        let apply = |row| self.settle_with(row, client, rest);
+        let delayed = &inner.delayed;
+        delayed.add(&inner.boots, will.due_ms, will.blind, value, apply)?;
+        if let Err(error) = self.keeper.flush().await {
+            // It is there, and comes; who was told of an error would bring it once more.
+            tracing::warn!(client, %error, "it is not known whether a will that is kept is durable");
+        }
+        Ok(())
     }
 
     /// How many wait.
