@@ -229,6 +229,10 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
     let principal = Principal::new(client.clone(), admitted);
     aside::check_banned(broker, &principal, peer)?;
     let wants_response_information = connect.properties.request_response_information == Some(1);
+    let mut connect = connect;
+    connect.will = connect
+        .will
+        .filter(|will| !aside::is_bridge_state(&will.topic));
     if let Some(will) = &connect.will
         && aside::is_reserved(&will.topic)
     {

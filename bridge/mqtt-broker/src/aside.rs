@@ -54,6 +54,13 @@ pub(crate) fn is_reserved(topic: &TopicName) -> bool {
     is_sys(topic) || text.starts_with("$share/") || text.starts_with("$exclusive/")
 }
 
+/// Where mosquitto's bridges say whether they are connected, which is also their will: `$SYS/broker/connection/{client}/state`. It is of no use to
+/// anybody here, and a bridge must not be kept out because of it.
+pub(crate) fn is_bridge_state(topic: &TopicName) -> bool {
+    let name = topic.as_str().strip_prefix("$SYS/broker/connection/");
+    name.is_some_and(|name| name.ends_with("/state"))
+}
+
 /// Before anything is checked that costs something.
 pub(crate) fn check_newcomer<B: Backend>(
     broker: &Broker<B>,

@@ -45,6 +45,25 @@ async fn a_will_is_published_unless_the_client_says_goodbye() {
     );
 }
 
+/// mosquitto's bridges have such a will, where nobody told them not to.
+#[tokio::test(start_paused = true)]
+async fn a_bridge_of_mosquitto_gets_in_with_its_will_and_others_do_not_speak_for_the_server() {
+    let server = Server::start().await;
+    for (topic_name, code) in [
+        ("$SYS/broker/connection/bridge/state", ReasonCode::SUCCESS),
+        ("$SYS/broker/uptime", ReasonCode::TOPIC_NAME_INVALID),
+    ] {
+        let connect = Connect {
+            will: will(topic_name, 0),
+            ..v5("a")
+        };
+        let (client, connack) = server.connect(connect).await;
+        assert_eq!(connack.reason_code, code, "{topic_name}");
+        client.vanish().await;
+    }
+    assert!(server.memory.payloads("$SYS").is_empty());
+}
+
 pub fn lasting(id: &str, expiry: u32, delay: u32) -> Connect {
     let properties = Properties {
         session_expiry_interval: Some(expiry),
