@@ -25,6 +25,10 @@ const MAY_SLEEP: &[(&str, &str)] = &[
         "$SYS values are published at intervals that are configured",
     ),
     (
+        "bridge/mqtt-broker/src/unsettled.rs",
+        "what found no room waits before it is tried again",
+    ),
+    (
         "bridge/mqtt-broker/src/later.rs",
         "a delayed message is due at a time that its publisher gave",
     ),
