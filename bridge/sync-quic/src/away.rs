@@ -46,7 +46,9 @@ impl Away {
 async fn tell(mut stream: TcpStream) -> std::io::Result<()> {
     let mut said = [0; PIECE];
     // Its hello first: a connection that is closed with something unread is reset, and the reset may be there before the words.
-    stream.read(&mut said).await?;
+    if stream.read(&mut said).await? == 0 {
+        return Ok(());
+    }
     stream.write_all(&RECORD).await?;
     stream.shutdown().await?;
     while stream.read(&mut said).await? > 0 {}
