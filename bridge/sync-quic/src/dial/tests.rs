@@ -4,9 +4,12 @@ use std::sync::Mutex;
 
 use super::*;
 
-/// What became of each attempt: when it began, and when it ended before its time, in tenths of a second.
+/// When an attempt began, and when it ended before its time, in tenths of a second.
+type Lived = (u64, Option<u64>);
+
+/// What became of each attempt.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<(u64, Option<u64>)>>>);
+struct Log(Arc<Mutex<Vec<Lived>>>);
 
 struct Running(Log, usize, Instant);
 
@@ -24,7 +27,7 @@ fn tenths(began: Instant) -> u64 {
 async fn ten_seconds(
     over: impl Fn(usize) -> Transport,
     answers: &[&[u64]],
-) -> Vec<(u64, Option<u64>)> {
+) -> Vec<Lived> {
     let (signs, log) = (Signs::default(), Log::default());
     let began = Instant::now();
     let begin = |index: usize| {
