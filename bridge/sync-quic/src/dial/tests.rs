@@ -24,10 +24,7 @@ fn tenths(began: Instant) -> u64 {
 }
 
 /// For ten seconds; attempt `i` is answered at the times of `answers[i]`, in tenths of a second since it began.
-async fn ten_seconds(
-    over: impl Fn(usize) -> Transport,
-    answers: &[&[u64]],
-) -> Vec<Lived> {
+async fn ten_seconds(over: impl Fn(usize) -> Transport, answers: &[&[u64]]) -> Vec<Lived> {
     let (signs, log) = (Signs::default(), Log::default());
     let began = Instant::now();
     let begin = |index: usize| {
