@@ -1,21 +1,28 @@
-//! A fleet of edges that only connect: each with an identity, a socket and the pauses of an edge, all in one process. One more, the *witness*, sends a
-//! small batch ten times a second, and says how long each took until the core had it. What happens is told as lines of JSON, four a second;
-//! commands come by the standard input: `dial` (everybody, at once), `fresh` (the witness begins to count anew). Ends with the input.
+//! A fleet of edges that only connect: each with an identity, a socket and the pauses of an edge, all in one process. `enrol` gets the identities
+//! once, and keeps them in a file; `dial` are the edges, and `witness` is one more in a process of its own, which sends a small batch ten
+//! times a second and says how long each took until the core had it. What happens is told as lines of JSON, four a second; commands come by
+//! the standard input: `dial` (everybody, at once), `fresh` (the witness begins to count anew). Ends with the input.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use bytes::Bytes;
+use clap::{Parser, Subcommand};
 use futures_util::StreamExt;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use record::{BatchBuilder, NewRecord};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sync_quic::{
-    After, BatchFlags, BatchFrame, ConnectError, Connection, CoreAddress, Dialer, EnrolError,
-    Event, Events, Hello, Identity, Pauses, Timing, Token, Window, system_now,
+    After, AnswerFrame, AnswerStatus, BatchFlags, BatchFrame, ConnectError, Connection,
+    CoreAddress, Dialer, EnrolError, Event, Events, Hello, Identity, Pauses, Timing, Token, Window,
+    system_now,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -24,10 +31,42 @@ struct Arguments {
     /// The core, as an edge has it
     #[arg(long, value_name = "HOST:PORT")]
     core: String,
-    #[arg(long)]
-    token: String,
-    #[arg(long, default_value_t = 300)]
-    edges: usize,
+    /// A line of JSON for each identity; the first is the witness's
+    #[arg(long, value_name = "FILE")]
+    identities: PathBuf,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Writes the identities
+    Enrol {
+        #[arg(long)]
+        token: String,
+        #[arg(long)]
+        edges: usize,
+    },
+    Dial {
+        #[arg(long)]
+        edges: usize,
+        /// As edges do that have something to send
+        #[arg(long)]
+        knock: bool,
+        /// Seconds over which they dial for the first time
+        #[arg(long, default_value_t = 0.0)]
+        over: f64,
+    },
+    Witness,
+}
+
+/// An [`Identity`] as it is in the file.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    edge: String,
+    certificate: String,
+    key: String,
+    ca: String,
 }
 
 /// Enrolments at a time.
@@ -38,6 +77,8 @@ const LONGEST_US: u64 = 600_000_000;
 const SAY: Duration = Duration::from_millis(250);
 /// How long all edges of a fleet have to say something once: the edge's `keep-alive` by default.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
+/// How long an attempt may take: an edge's 10 s, and time for one that has a share of a processor only.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 struct Fleet {
@@ -61,6 +102,7 @@ struct Member {
     fleet: Arc<Fleet>,
     dialer: Dialer,
     hello: Hello,
+    knocks: bool,
 }
 
 impl Member {
@@ -69,11 +111,17 @@ impl Member {
         cores: &[CoreAddress],
         identity: &Identity,
         number: usize,
+        knocks: bool,
     ) -> Result<Member> {
-        let timing = Timing::edge(KEEP_ALIVE);
+        let timing = Timing {
+            handshake: PATIENCE,
+            ..Timing::edge(KEEP_ALIVE)
+        };
+        let dialer = Dialer::new(cores.to_vec(), identity, system_now(), timing)?;
         Ok(Member {
             fleet: fleet.clone(),
-            dialer: Dialer::new(cores.to_vec(), identity, system_now(), timing)?,
+            dialer: dialer.hurrying_while(move || knocks),
+            knocks,
             hello: Hello {
                 version: sync::VERSION,
                 edge: identity.edge.clone(),
@@ -111,15 +159,25 @@ impl Member {
                 _ => (&self.fleet.other, After::Refusal),
             };
             one(counter);
+            self.pause(pauses, after).await;
+        }
+    }
+
+    /// An edge also looks whether its network changes meanwhile; there is none here, and so many would look for nothing.
+    async fn pause(&self, pauses: &mut Pauses, after: After) {
+        if self.knocks {
+            pauses.wait(after, &self.dialer).await;
+        } else {
             tokio::time::sleep(pauses.next(after)).await;
         }
     }
 
     /// Connects and does nothing, for ever.
-    async fn stay(self, mut dial: watch::Receiver<bool>) {
+    async fn stay(self, mut dial: watch::Receiver<bool>, after: Duration) {
         if dial.wait_for(|dial| *dial).await.is_err() {
             return;
         }
+        tokio::time::sleep(after).await;
         let mut pauses = Pauses::default();
         loop {
             let (connection, mut events) = self.connect(&mut pauses).await;
@@ -130,6 +188,16 @@ impl Member {
             loop {
                 match events.next().await {
                     Event::Pace(pace) => pauses.hear(pace.retry),
+                    // What it has set aside: nothing.
+                    Event::Query(query) => {
+                        let answer = AnswerFrame {
+                            id: query.id,
+                            status: AnswerStatus::Answered,
+                            json: Bytes::from_static(b"{}"),
+                        };
+                        // An error: the connection is over, which is heard next.
+                        let _ = connection.answer(answer).await;
+                    }
                     Event::Closed(_) => break,
                     _ => {}
                 }
@@ -137,7 +205,7 @@ impl Member {
             drop(connection);
             self.fleet.connected.fetch_sub(1, Ordering::Relaxed);
             one(&self.fleet.lost);
-            tokio::time::sleep(pauses.next(After::Connection)).await;
+            self.pause(&mut pauses, After::Connection).await;
         }
     }
 
@@ -216,35 +284,84 @@ fn say(value: &serde_json::Value) {
     println!("{value}");
 }
 
+async fn enrol_all(arguments: &Arguments, token: &str, edges: usize) -> Result<()> {
+    let cores = CoreAddress::parse_list(&arguments.core)?;
+    let token: Token = token.parse().context("the token")?;
+    let enrolled = futures_util::stream::iter(0..=edges)
+        .map(|number| enrol(&cores, &token, number))
+        .buffered(ENROLLING);
+    let mut enrolled = std::pin::pin!(enrolled);
+    let mut file = BufWriter::new(File::create(&arguments.identities)?);
+    while let Some(identity) = enrolled.next().await {
+        let Identity {
+            edge,
+            certificate_pem: certificate,
+            key_pem: key,
+            ca_pem: ca,
+        } = identity?;
+        let kept = Kept {
+            edge,
+            certificate,
+            key,
+            ca,
+        };
+        writeln!(file, "{}", serde_json::to_string(&kept)?)?;
+    }
+    Ok(file.flush()?)
+}
+
+/// The first `count` of the file.
+fn identities(file: &Path, count: usize) -> Result<Vec<Identity>> {
+    let file = File::open(file).with_context(|| file.display().to_string())?;
+    let lines = BufReader::new(file).lines().take(count);
+    let identities: Vec<Identity> = lines
+        .map(|line| {
+            let kept: Kept = serde_json::from_str(&line?)?;
+            Ok(Identity {
+                edge: kept.edge,
+                certificate_pem: kept.certificate,
+                key_pem: kept.key,
+                ca_pem: kept.ca,
+            })
+        })
+        .collect::<Result<_>>()?;
+    anyhow::ensure!(
+        identities.len() == count,
+        "only {} identities are there",
+        identities.len()
+    );
+    Ok(identities)
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let cores = CoreAddress::parse_list(&arguments.core)?;
-    let token: Token = arguments.token.parse().context("the token")?;
     let fleet = Arc::new(Fleet::default());
-    let enrolled = futures_util::stream::iter(0..=arguments.edges)
-        .map(|number| enrol(&cores, &token, number))
-        .buffered(ENROLLING);
-    let mut enrolled = std::pin::pin!(enrolled);
     let latencies = Arc::new(Mutex::new(Histogram::new_with_bounds(1, LONGEST_US, 3)?));
     let (dial, dialling) = watch::channel(false);
-    let mut number = 0;
-    while let Some(identity) = enrolled.next().await {
-        let member = Member::new(&fleet, &cores, &identity?, number)?;
-        if number == arguments.edges {
-            let witness = member.witness(latencies.clone());
+    match arguments.what {
+        What::Enrol { ref token, edges } => return enrol_all(&arguments, token, edges).await,
+        What::Dial { edges, knock, over } => {
+            let identities = identities(&arguments.identities, edges + 1)?;
+            for (number, identity) in identities.iter().enumerate().skip(1) {
+                let member = Member::new(&fleet, &cores, identity, number, knock)?;
+                let after = Duration::from_secs_f64(over * rand::random::<f64>());
+                tokio::spawn(member.stay(dialling.clone(), after));
+            }
+        }
+        What::Witness => {
+            let identity = identities(&arguments.identities, 1)?.remove(0);
+            let witness = Member::new(&fleet, &cores, &identity, 0, true)?;
+            let witness = witness.witness(latencies.clone());
             tokio::spawn(async move {
                 if let Err(error) = witness.await {
                     eprintln!("{error:#}");
                     std::process::exit(1);
                 }
             });
-        } else {
-            tokio::spawn(member.stay(dialling.clone()));
         }
-        number += 1;
     }
-    say(&json!({"enrolled": arguments.edges}));
     let (command, mut commands) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         for line in std::io::stdin().lines().map_while(Result::ok) {
