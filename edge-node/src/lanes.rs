@@ -48,7 +48,7 @@ pub struct Lane {
     pub name: String,
     /// 0 to 9; the highest goes first.
     pub priority: u8,
-    /// Most bytes on the disk.
+    /// Most bytes on the disk, of a fresh-first lane those of both logs.
     pub size: u64,
     /// Messages older than this go.
     pub age: Option<Duration>,

@@ -43,6 +43,7 @@ pub fn logs(lanes: &[lanes::Lane], rules: &Rules, session_backlog: Size) -> Vec<
         let live = LaneConfig {
             name: lane.name.clone(),
             max_bytes: lane.size,
+            shares: None,
             max_age: lane.age,
             eviction: lane.evict.into(),
             compression: lane.compression.into(),
@@ -51,6 +52,7 @@ pub fn logs(lanes: &[lanes::Lane], rules: &Rules, session_backlog: Size) -> Vec<
         if lane.fresh_first {
             logs.push(LaneConfig {
                 name: format!("{}{}", lane.name, lanes::BACKFILL),
+                shares: Some(lane.name.clone()),
                 ..live.clone()
             });
         }

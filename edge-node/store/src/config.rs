@@ -28,6 +28,8 @@ pub struct LaneConfig {
     pub name: String,
     /// Most bytes of segments.
     pub max_bytes: u64,
+    /// The lane whose bound on bytes holds for both together: then it is what this one has that goes first.
+    pub shares: Option<String>,
     /// What is older is evicted, to within a quarter of this time. `None`: nothing is too old.
     pub max_age: Option<Duration>,
     pub eviction: Eviction,
@@ -42,6 +44,7 @@ impl LaneConfig {
         LaneConfig {
             name: name.to_owned(),
             max_bytes: 1024 * 1024 * 1024,
+            shares: None,
             max_age: None,
             eviction: Eviction::Reject,
             compression: Compression::None,

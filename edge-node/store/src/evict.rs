@@ -1,14 +1,15 @@
-//! Making room in a lane, and letting go of what is too old: always the oldest segment, and never before it is noted what went.
+//! Making room in a lane, and letting go of what is too old: always the oldest segment of a log, and never before it is noted what went.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
+use crate::bound::Bound;
 use crate::disk::Disk;
 use crate::frame::{Dropped, Entry};
 use crate::gap::GapReason;
 use crate::landing::landing;
-use crate::log::{End, Evicted, Segment, WriteError};
+use crate::log::{End, Evicted, Segment, Shared, WriteError};
 use crate::segment::{SegmentReader, Stamp};
 use crate::writer::Writer;
 
@@ -35,16 +36,74 @@ pub(crate) fn dropped_in(
     }
 }
 
+/// Evicts the oldest segment of a log that is not written to any more; of those that the core has, if `sent`. False: there is none. Any log's writer
+/// may do this, as long as it holds what the bound says.
+fn evict_closed(log: &Shared, reason: GapReason, sent: bool) -> Result<bool, WriteError> {
+    let two = {
+        let index = log.index.lock();
+        let mut oldest = index.segments.iter().map(|(n, s)| (*n, s.clone()));
+        oldest.next().zip(oldest.next())
+    };
+    let Some(((number, segment), next)) = two else {
+        return Ok(false);
+    };
+    if sent && next.0 > log.sent.lock().number {
+        return Ok(false);
+    }
+    let failed = |error: io::Error| log.write_error(&error);
+    let evicted = Evicted {
+        first: End {
+            number,
+            position: segment.first_position,
+        },
+        next: End {
+            number: next.0,
+            position: next.1.first_position,
+        },
+        reason,
+        bytes: segment.len - segment.data_start,
+        first_time: segment.last.ms,
+        last_time: next.1.last.ms,
+        dropped: dropped_in(&*log.disk, &segment, next.1.dropped).map_err(failed)?,
+        landing: landing(log, next.0).map_err(failed)?,
+    };
+    (log.on_evict)(evicted).map_err(|error| WriteError::Failed(error.to_string()))?;
+    log.remove_segment(number).map_err(failed)?;
+    Ok(true)
+}
+
 impl Writer {
     /// Evicts until there is room for so many bytes, or nothing is left to evict.
     pub(crate) fn make_room(&mut self, bytes: u64) -> Result<(), WriteError> {
-        let max = self.shared.config.max_bytes;
-        while self.shared.bytes.load(Ordering::Relaxed) + bytes > max {
-            if !self.evict_oldest(GapReason::EvictedBytes)? {
-                break;
+        let bound = self.shared.bound.clone();
+        if bound.has_room(bytes) {
+            return Ok(());
+        }
+        let _going = bound.going();
+        while !bound.has_room(bytes) && self.evict_for_room(&bound)? {}
+        Ok(())
+    }
+
+    /// Evicts a segment of one of the logs that have this bound. False: there is none.
+    fn evict_for_room(&mut self, bound: &Bound) -> Result<bool, WriteError> {
+        let logs = bound.logs();
+        // The core misses nothing of what it has.
+        for log in &logs {
+            if evict_closed(log, GapReason::EvictedBytes, true)? {
+                return Ok(true);
             }
         }
-        Ok(())
+        for log in &logs {
+            let evicted = if Arc::ptr_eq(log, &self.shared) {
+                self.evict_oldest(GapReason::EvictedBytes)?
+            } else {
+                evict_closed(log, GapReason::EvictedBytes, false)?
+            };
+            if evicted {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Evicts segments of which everything is older than the lane allows. A segment that has been written to for a quarter of that time is
@@ -70,6 +129,8 @@ impl Writer {
         {
             self.roll_if_used()?;
         }
+        let bound = self.shared.bound.clone();
+        let _going = bound.going();
         loop {
             let newest_record = {
                 let index = self.shared.index.lock();
@@ -84,47 +145,15 @@ impl Writer {
 
     /// False: there is only an empty segment.
     fn evict_oldest(&mut self, reason: GapReason) -> Result<bool, WriteError> {
-        let two = || {
-            let index = self.shared.index.lock();
-            let mut oldest = index.segments.iter().map(|(n, s)| (*n, s.clone()));
-            (oldest.next(), oldest.next())
-        };
-        let (oldest, next) = match two() {
-            (Some(oldest), Some(next)) => (oldest, next),
-            _ => {
-                let (first, _) = self.active_segment();
-                if self.state.next_number <= first {
-                    return Ok(false);
-                }
-                self.roll()?;
-                return self.evict_oldest(reason);
-            }
-        };
-        let (number, segment) = oldest;
-        let at = landing(&self.shared, next.0).map_err(|error| self.write_error(&error))?;
-        let evicted = Evicted {
-            first: End {
-                number,
-                position: segment.first_position,
-            },
-            next: End {
-                number: next.0,
-                position: next.1.first_position,
-            },
-            reason,
-            bytes: segment.len - segment.data_start,
-            first_time: segment.last.ms,
-            last_time: next.1.last.ms,
-            dropped: dropped_in(&*self.shared.disk, &segment, next.1.dropped)
-                .map_err(|error| self.write_error(&error))?,
-            landing: at,
-        };
-        (self.shared.on_evict)(evicted).map_err(|error| WriteError::Failed(error.to_string()))?;
-        let removed = self.shared.disk.remove(&segment.path);
-        removed.map_err(|error| self.write_error(&error))?;
-        self.shared.bytes.fetch_sub(segment.len, Ordering::Relaxed);
-        self.shared.index.lock().remove_segment(number);
-        Ok(true)
+        if evict_closed(&self.shared, reason, false)? {
+            return Ok(true);
+        }
+        let (first, _) = self.active_segment();
+        if self.state.next_number <= first {
+            return Ok(false);
+        }
+        self.roll()?;
+        evict_closed(&self.shared, reason, false)
     }
 
     /// Messages that were dropped and that no entry of the log counts yet.

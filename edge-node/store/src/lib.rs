@@ -11,6 +11,7 @@
 
 mod apply;
 mod boots;
+mod bound;
 mod config;
 mod delayed;
 pub mod disk;
@@ -45,7 +46,7 @@ pub use delayed::{Delayed, DelayedDue, DelayedKey};
 pub use frame::{Frame, Lane, Origin, PacketRef, View};
 pub use gap::{Gap, GapReason};
 pub use log::{End, FrameRead, From, LogId, WriteError};
-pub use progress::Progress;
+pub use progress::{Progress, Unwritten};
 pub use recognise::{Recognised, recognise};
 pub use recovery::OpenError;
 pub use segment::{FORMAT_VERSION, Producer};

@@ -2,6 +2,7 @@
 
 mod dropped;
 mod reading;
+mod segments;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -16,6 +17,7 @@ use tokio::sync::{oneshot, watch};
 
 use record::Compression;
 
+use crate::bound::Bound;
 use crate::config::Eviction;
 use crate::disk::{Disk, DiskFile};
 use crate::frame::{Dropped, Entry, Frame, Lane};
@@ -25,9 +27,9 @@ use crate::item::{Control, Item};
 use crate::landing::{Landing, landing};
 use crate::ledger::LedgerError;
 use crate::limits;
-use crate::progress::Progress;
+use crate::progress::{Progress, Unwritten};
 use crate::segment::{LogState, Producer, Stamp};
-use crate::space::Space;
+use crate::space::{Space, is_full};
 use crate::writer::{Waiting, Writer};
 use dropped::DroppedSoFar;
 
@@ -131,7 +133,6 @@ pub(crate) struct LogConfig {
     /// Of the lane, or `inbox`.
     pub name: Arc<str>,
     pub segment_bytes: u64,
-    pub max_bytes: u64,
     pub max_age: Option<Duration>,
     pub eviction: Eviction,
     pub compression: Compression,
@@ -215,7 +216,10 @@ pub(crate) struct Shared {
     pub end: watch::Sender<End>,
     pub counters: LogCounters,
     /// Bytes of all segments.
-    pub bytes: AtomicU64,
+    bytes: AtomicU64,
+    pub bound: Arc<Bound>,
+    /// Up to where the core has it.
+    pub sent: Arc<Mutex<End>>,
     pub failed: AtomicBool,
     pub on_durable: OnDurable,
     pub on_evict: OnEvict,
@@ -241,6 +245,10 @@ pub(crate) type OnEvict = Box<dyn Fn(Evicted) -> Result<(), LedgerError> + Send 
 
 /// What the store does around a log.
 pub(crate) struct Hooks {
+    pub bound: Arc<Bound>,
+    /// Of what its bound is for, this log's goes first.
+    pub goes_first: bool,
+    pub sent: Arc<Mutex<End>>,
     pub on_durable: OnDurable,
     pub on_evict: OnEvict,
     /// Messages that were dropped, as far as the ledger knows, and their bytes.
@@ -275,24 +283,6 @@ impl End {
 }
 
 impl Log {
-    /// The segments that others than this producer wrote, name and path, and where they end.
-    pub fn written_before(&self, producer: Producer) -> (End, Vec<(String, PathBuf)>) {
-        let index = self.shared.index.lock();
-        let mut segments = Vec::new();
-        for (number, segment) in &index.segments {
-            if segment.producer == producer {
-                let end = End {
-                    number: *number,
-                    position: segment.first_position,
-                };
-                return (end, segments);
-            }
-            segments.push((segment_name(*number), segment.path.clone()));
-        }
-        drop(index);
-        (self.end(), segments)
-    }
-
     /// Starts the writer over what recovery found.
     pub fn start(
         config: LogConfig,
@@ -304,6 +294,7 @@ impl Log {
         hooks: Hooks,
     ) -> io::Result<Log> {
         let bytes = segments.values().map(|s| s.len).sum();
+        hooks.bound.grow(bytes);
         let end = state.end();
         let thread_name = format!("{}-writer", config.name);
         let shared = Arc::new(Shared {
@@ -319,6 +310,8 @@ impl Log {
             end: watch::Sender::new(end),
             counters: LogCounters::default(),
             bytes: AtomicU64::new(bytes),
+            bound: hooks.bound,
+            sent: hooks.sent,
             failed: AtomicBool::new(false),
             on_durable: hooks.on_durable,
             on_evict: hooks.on_evict,
@@ -331,6 +324,7 @@ impl Log {
             }),
             space: hooks.space,
         });
+        shared.bound.join(&shared, hooks.goes_first);
         let writer = Writer::new(shared.clone(), state, active);
         let writer = hooks.hands.start(thread_name, writer, Writer::run)?;
         Ok(Log {
@@ -365,6 +359,15 @@ impl Log {
         Progress {
             done: self.shared.counters.groups.load(Ordering::Relaxed),
             working: queue.weight > 0,
+        }
+    }
+
+    pub fn unwritten(&self) -> Unwritten {
+        let queue = self.shared.queue.lock();
+        Unwritten {
+            log: self.shared.config.name.clone(),
+            items: queue.accepted - queue.done,
+            bytes: queue.weight as u64,
         }
     }
 
@@ -409,18 +412,23 @@ impl Log {
             return Err(WriteError::DiskFull);
         }
         let config = &self.shared.config;
-        if bounded && self.bytes() + pending as u64 > config.max_bytes {
+        let has_room = self.shared.bound.wait(weight);
+        if bounded && !has_room {
             match config.eviction {
                 // The writer makes room.
                 Eviction::Oldest => {}
                 Eviction::Newest => {
+                    self.shared.bound.wait_no_more(weight);
                     let (time, bytes) = item.stamp_and_bytes();
                     self.shared
                         .dropped
                         .send_modify(|dropped| dropped.add(time, bytes));
                     return Err(WriteError::Dropped(config.name.clone()));
                 }
-                Eviction::Reject => return Err(WriteError::Full(config.name.clone())),
+                Eviction::Reject => {
+                    self.shared.bound.wait_no_more(weight);
+                    return Err(WriteError::Full(config.name.clone()));
+                }
             }
         }
         queue.weight += weight;
@@ -470,6 +478,7 @@ impl Log {
         }
         let item = Item::Control(control);
         let weight = item.weight();
+        self.shared.bound.wait(weight);
         queue.accepted += 1;
         queue.weight += weight;
         queue.hurry = true;
@@ -503,67 +512,6 @@ impl Log {
         }
     }
 
-    /// The oldest place that can still be read.
-    pub fn oldest(&self) -> End {
-        let index = self.shared.index.lock();
-        let first = index.segments.iter().next();
-        first.map_or_else(
-            || self.end(),
-            |(number, segment)| End {
-                number: *number,
-                position: segment.first_position,
-            },
-        )
-    }
-
-    /// How many bytes of segments hold something at or after a position.
-    pub fn bytes_from(&self, position: u64) -> u64 {
-        let index = self.shared.index.lock();
-        let mut bytes = 0;
-        for segment in index.segments.values().rev() {
-            bytes += segment.len - segment.data_start;
-            if segment.first_position <= position {
-                break;
-            }
-        }
-        bytes
-    }
-
-    /// The first position of the newest segments that together have at most `bytes`.
-    pub fn position_before_end(&self, bytes: u64) -> u64 {
-        let index = self.shared.index.lock();
-        let mut sum = 0;
-        let mut position = self.end().position;
-        for segment in index.segments.values().rev() {
-            sum += segment.len;
-            if sum > bytes {
-                break;
-            }
-            position = segment.first_position;
-        }
-        position
-    }
-
-    /// Deletes segments of which everything is before `keep`, except the newest two: readers that are only a little behind
-    /// need no cursor.
-    pub fn trim(&self, keep: End) -> io::Result<()> {
-        loop {
-            let mut index = self.shared.index.lock();
-            let mut ahead = index.segments.iter();
-            let (Some((&number, segment)), Some((&next_number, next)), Some(_)) =
-                (ahead.next(), ahead.next(), ahead.next())
-            else {
-                return Ok(());
-            };
-            if next_number > keep.number || next.first_position > keep.position {
-                return Ok(());
-            }
-            self.shared.disk.remove(&segment.path)?;
-            self.shared.bytes.fetch_sub(segment.len, Ordering::Relaxed);
-            index.remove_segment(number);
-        }
-    }
-
     /// Writes what waits, and stops. Later calls do nothing.
     pub fn close(&self) {
         self.shared.queue.lock().closing = true;
@@ -576,6 +524,40 @@ impl Log {
 impl Drop for Log {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+impl Shared {
+    /// Segments have so many bytes more.
+    pub fn grow(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.bound.grow(bytes);
+    }
+
+    pub fn shrink(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.bound.shrink(bytes);
+    }
+
+    /// Why something was not written. A file system that is full is so for all.
+    pub fn write_error(&self, error: &io::Error) -> WriteError {
+        if is_full(error) {
+            self.space.run_out();
+            return WriteError::DiskFull;
+        }
+        WriteError::Failed(error.to_string())
+    }
+
+    /// Deletes a segment. Under the lock of the index, so that nobody looks for it.
+    pub fn remove_segment(&self, number: u64) -> io::Result<()> {
+        let mut index = self.index.lock();
+        let Some(segment) = index.segments.get(&number) else {
+            return Ok(());
+        };
+        self.disk.remove(&segment.path)?;
+        self.shrink(segment.len);
+        index.remove_segment(number);
+        Ok(())
     }
 }
 

@@ -1,5 +1,7 @@
 //! Whether the threads that write get on with it: what a watchdog wants to know.
 
+use std::sync::Arc;
+
 /// One thread at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
@@ -9,7 +11,22 @@ pub struct Progress {
     pub(crate) working: bool,
 }
 
+/// What was accepted for one log and is not written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unwritten {
+    /// The lane's name, or `inbox`.
+    pub log: Arc<str>,
+    /// Messages, nearly all of them.
+    pub items: u64,
+    pub bytes: u64,
+}
+
 impl Progress {
+    /// It has finished something since.
+    pub fn has_moved_since(&self, earlier: &Progress) -> bool {
+        self.done != earlier.done
+    }
+
     /// It had work at both moments and finished nothing in between: it hangs in the disk, or is no more.
     pub fn is_stuck_since(&self, earlier: &Progress) -> bool {
         self.working && earlier.working && self.done == earlier.done

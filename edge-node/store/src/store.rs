@@ -28,7 +28,7 @@ use crate::item::{Control, Item};
 use crate::keeper::Keeper;
 use crate::ledger::{Change, Ledger, LedgerError, OneFailure, Table};
 use crate::log::{End, FrameRead, From, Log, LogId, WriteError};
-use crate::progress::Progress;
+use crate::progress::{Progress, Unwritten};
 use crate::quarantine::Quarantine;
 use crate::retained::RetainedCount;
 use crate::segment::Producer;
@@ -457,6 +457,11 @@ impl Store {
         logs.map(|(_, log)| log.progress())
             .chain([self.keeper.progress()])
             .collect()
+    }
+
+    /// What was accepted and is not on the disk, log by log.
+    pub fn unwritten(&self) -> Vec<Unwritten> {
+        self.inner.logs().map(|(_, log)| log.unwritten()).collect()
     }
 
     /// Writes what waits and stops the threads. Blocks on the disk. Later writes are refused.

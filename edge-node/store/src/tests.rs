@@ -17,6 +17,7 @@ mod gaps;
 mod local;
 mod retained;
 mod retained_count;
+mod shared_bound;
 mod wills;
 
 const OUTBOX: LogId = LogId::Outbox(Lane::DEFAULT);

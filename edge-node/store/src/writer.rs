@@ -20,7 +20,6 @@ use crate::item::{Control, Item};
 use crate::limits;
 use crate::log::{Segment, Shared, WriteError, segment_name};
 use crate::segment::{LogState, Stamp, encode_header};
-use crate::space::is_full;
 
 type Done = oneshot::Sender<Result<(), WriteError>>;
 
@@ -96,6 +95,7 @@ impl Writer {
         };
         if result.is_ok() {
             self.publish(&mut group);
+            self.leave_little();
         } else {
             let refused = group.done.len() as u64;
             self.shared
@@ -110,6 +110,7 @@ impl Writer {
             queue.weight -= weight;
             queue.done += count;
         }
+        self.shared.bound.wait_no_more(weight);
         for done in group.done {
             // The publisher may be gone; what it published is stored all the same.
             let _ = done.send(result.clone());
@@ -146,8 +147,7 @@ impl Writer {
         let mut queue = self.shared.queue.lock();
         let mut items: Vec<Waiting> = Vec::new();
         let mut weight = 0;
-        // Of a small lane no segment is more than a part, so that there is room when all but the newest are gone.
-        let part = usize::try_from(self.shared.config.max_bytes / 8).unwrap_or(usize::MAX);
+        let part = usize::try_from(self.shared.bound.part()).unwrap_or(usize::MAX);
         while (items.is_empty() || weight < limits::GROUP_TARGET.min(part))
             && let Some(item) = queue.waiting.pop_front()
         {
@@ -402,7 +402,7 @@ impl Writer {
         if let Some(segment) = self.shared.index.lock().segments.get_mut(&first) {
             segment.len += written;
         }
-        self.shared.bytes.fetch_add(written, Ordering::Relaxed);
+        self.shared.grow(written);
         let counters = &self.shared.counters;
         counters.bytes_written.fetch_add(written, Ordering::Relaxed);
         counters.syncs.fetch_add(1, Ordering::Relaxed);
@@ -462,10 +462,10 @@ impl Writer {
             .bytes_written
             .fetch_add(segment.len, Ordering::Relaxed);
         counters.syncs.fetch_add(2, Ordering::Relaxed);
-        self.shared.bytes.fetch_add(segment.len, Ordering::Relaxed);
+        self.shared.grow(segment.len);
         let mut index = self.shared.index.lock();
         if let Some(old) = index.segments.insert(self.state.next_number, segment) {
-            self.shared.bytes.fetch_sub(old.len, Ordering::Relaxed);
+            self.shared.shrink(old.len);
         }
         self.active = file;
         self.active_since = None;
@@ -473,11 +473,7 @@ impl Writer {
     }
 
     pub(crate) fn write_error(&self, error: &io::Error) -> WriteError {
-        if is_full(error) {
-            self.shared.space.run_out();
-            return WriteError::DiskFull;
-        }
-        WriteError::Failed(error.to_string())
+        self.shared.write_error(error)
     }
 
     /// Begins a new segment, unless nothing is in this one.
@@ -487,6 +483,15 @@ impl Writer {
             self.roll()?;
         }
         Ok(())
+    }
+
+    /// What one log is writing to, the other one of its bound can not evict: a segment that is full does not stay open.
+    fn leave_little(&mut self) {
+        let (_, len) = self.active_segment();
+        if len >= self.shared.config.segment_bytes && self.shared.bound.is_shared() {
+            // If that fails, it is done before the next write.
+            let _ = self.roll_if_used();
+        }
     }
 
     fn fail(&self, error: &io::Error) {

@@ -1,5 +1,6 @@
 //! Opening a store: each log is brought to where its disk is, the ledger to where the logs are, and what the disk forgot is noted as a gap.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use super::{
 };
 use crate::apply;
 use crate::boots::Boots;
+use crate::bound::Bound;
 use crate::config::{Config, Eviction, LOCAL, LaneConfig};
 use crate::delayed::DelayedMessages;
 use crate::disk::{Disk, RealDisk};
@@ -53,13 +55,45 @@ struct Shared<'a> {
     hands: Hands,
 }
 
+/// How much a log may have, and what goes where that is too much.
+struct Room {
+    bound: Arc<Bound>,
+    /// Of the logs that share it, this one's goes first.
+    goes_first: bool,
+    sent: Arc<Mutex<End>>,
+    on_evict: OnEvict,
+}
+
+/// A bound for each lane, by its name, which is that of another one where they share it.
+fn bounds(found: &[lanes::FoundLane]) -> HashMap<String, Arc<Bound>> {
+    let mut shared: HashMap<&str, Vec<&LaneConfig>> = HashMap::new();
+    let configs: Vec<LaneConfig> = found.iter().map(bounds_of).collect();
+    for config in &configs {
+        let of = config.shares.as_deref().unwrap_or(&config.name);
+        shared.entry(of).or_default().push(config);
+    }
+    let bounds = shared.into_iter().map(|(name, lanes)| {
+        // That of the lane itself, if there is one of that name.
+        let own = lanes.iter().find(|lane| lane.name == name);
+        let max = own.or(lanes.first()).map_or(0, |lane| lane.max_bytes);
+        (name.to_owned(), Bound::new(max, lanes.len()))
+    });
+    bounds.collect()
+}
+
+/// What a lane was configured with, or has when it is not any more.
+fn bounds_of(lane: &lanes::FoundLane) -> LaneConfig {
+    let config = lane.config.clone();
+    config.unwrap_or_else(|| LaneConfig::new(&lane.name))
+}
+
 /// Opens one log and brings the ledger up to it.
 fn open_log(
     shared: &Shared<'_>,
     dir: &Path,
     config: LogConfig,
     recovered: &Recovered,
-    on_evict: OnEvict,
+    room: Room,
 ) -> Result<Log, OpenError> {
     let Shared {
         disk,
@@ -127,8 +161,11 @@ fn open_log(
         recovered.segments.clone(),
         recovered.active.clone(),
         Hooks {
+            bound: room.bound,
+            goes_first: room.goes_first,
+            sent: room.sent,
             on_durable,
-            on_evict,
+            on_evict: room.on_evict,
             dropped: dropped.unwrap_or_default(),
             space: space.clone(),
             hands,
@@ -330,11 +367,13 @@ impl Store {
         let mut lanes = Vec::new();
         let mut cut = 0;
         let mut set_aside = 0;
+        let shared_bounds = bounds(&found);
         for lane in found {
             let id = LogId::Outbox(lane.number);
             let dir = outbox_dir.join(&*lane.name);
             set_aside += lane.survey.set_aside;
             let end = get_end(&*ledger, Table::Cursor, &log_key(id, "end"))?;
+            let bounds = bounds_of(&lane);
             let recovered = recover(&*disk, lane.survey, id, end, producer)?;
             cut += recovered.cut;
             let uplink = get_end(&*ledger, Table::Cursor, &log_key(id, "uplink"))?;
@@ -346,14 +385,14 @@ impl Store {
                 settle_cursor(&gaps, lane.number, uplink, end, &recovered)?
             };
             let uplink = Arc::new(Mutex::new(uplink));
-            let bounds = lane.config.clone();
-            let bounds = bounds.unwrap_or_else(|| LaneConfig::new(&lane.name));
+            let shares = bounds.shares.as_ref().unwrap_or(&bounds.name);
+            let bound = shared_bounds.get(shares).cloned();
+            let bound = bound.unwrap_or_else(|| Bound::new(bounds.max_bytes, 1));
             let log_config = LogConfig {
                 id,
                 name: lane.name.clone(),
                 // A lane that evicts must have more than a few of them.
-                segment_bytes: config.segment_bytes.min(bounds.max_bytes / 8),
-                max_bytes: bounds.max_bytes,
+                segment_bytes: config.segment_bytes.min(bound.part()),
                 max_age: bounds.max_age,
                 eviction: bounds.eviction,
                 compression: bounds.compression,
@@ -366,7 +405,13 @@ impl Store {
             } else {
                 note_evicted(lane.number, &gaps, &uplink, &ledger, &evicted)
             };
-            let log = open_log(&shared, &dir, log_config, &recovered, on_evict)?;
+            let room = Room {
+                bound,
+                goes_first: bounds.shares.is_some(),
+                sent: uplink.clone(),
+                on_evict,
+            };
+            let log = open_log(&shared, &dir, log_config, &recovered, room)?;
             let dropped_before = log.dropped().records;
             lanes.push(LaneLog {
                 info: LaneInfo {
@@ -389,7 +434,6 @@ impl Store {
             id: LogId::Inbox,
             name: "inbox".into(),
             segment_bytes: config.segment_bytes,
-            max_bytes: u64::MAX,
             max_age: None,
             eviction: Eviction::Reject,
             compression: record::Compression::None,
@@ -401,7 +445,12 @@ impl Store {
             log_config,
             &inbox_found,
             // It has no bound.
-            Box::new(|_| Ok(())),
+            Room {
+                bound: Bound::new(u64::MAX, 1),
+                goes_first: false,
+                sent: Arc::default(),
+                on_evict: Box::new(|_| Ok(())),
+            },
         )?;
         let quarantine = dir.join("quarantine");
         let quarantine =

@@ -6,18 +6,22 @@ use super::*;
 
 /// What a core makes of a lane.
 #[derive(Default)]
-struct Core {
+pub(super) struct Core {
     next: HashMap<(i64, i16, StreamName), i32>,
-    values: Vec<String>,
-    gaps: Vec<Gap>,
+    pub values: Vec<String>,
+    pub gaps: Vec<Gap>,
 }
 
 impl Core {
     /// Takes all of a lane from the uplink on and acknowledges it.
     async fn drain(&mut self, store: &Arc<Store>) {
-        let mut at = store.uplink(Lane::DEFAULT);
+        self.drain_lane(store, Lane::DEFAULT).await;
+    }
+
+    pub async fn drain_lane(&mut self, store: &Arc<Store>, lane: Lane) {
+        let mut at = store.uplink(lane);
         loop {
-            let read = store.read_outbox(Lane::DEFAULT, at, 1000).await.unwrap();
+            let read = store.read_outbox(lane, at, 1000).await.unwrap();
             if read.gap.is_none() && read.frames.is_empty() {
                 break;
             }
@@ -43,11 +47,11 @@ impl Core {
                 self.next.insert(key, next);
             }
             self.values.extend(values(&read.frames));
-            store.advance_uplink(Lane::DEFAULT, at);
+            store.advance_uplink(lane, at);
         }
     }
 
-    fn missing(&self) -> u64 {
+    pub fn missing(&self) -> u64 {
         self.gaps.iter().map(|gap| gap.records).sum()
     }
 }

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use rand::RngExt;
 use record::{BatchBuilder, Header, NewRecord, StreamName};
 use store::{
-    Checkpoint, End, From, Lane, LogId, NewMessage, Origin, OutboxRead, PacketRef, Session, Store,
+    Checkpoint, End, Eviction, From, Lane, LogId, NewMessage, Origin, OutboxRead, PacketRef,
+    Session, Store,
 };
 
 use super::model::{self, Fate, Message, NAME, Packet};
@@ -22,6 +23,8 @@ pub const CLIENT: &str = "client";
 pub const SESSION: &str = "session";
 /// Kept as one of them, and before what is saved of that: as where a shared group is whose member it is.
 pub const GROUP: &str = "\0group";
+/// Bytes of the headers that the two logs of a bound may have beyond it.
+const HEADERS: u64 = 1_000;
 /// The core's stream of commands.
 const COMMANDS: u64 = 9;
 
@@ -110,6 +113,7 @@ impl Edge {
     fn rest(&mut self, life: &mut Life) -> Result<(), Stop> {
         while life.tasks.poll_any(&mut self.rng).is_some() {}
         self.feed(life)?;
+        self.check_bounds(life)?;
         let mut model = self.model.borrow_mut();
         if let Some(why) = model.wrong.take() {
             return Err(Stop::Wrong(why));
@@ -124,6 +128,25 @@ impl Edge {
             _ if life.store.failed() => Err(Stop::Wrong("the store failed".into())),
             _ => Ok(()),
         }
+    }
+
+    /// Two lanes that share a bound keep it together. Where the disk fails, what was to go may stay.
+    fn check_bounds(&self, life: &Life) -> Result<(), Stop> {
+        let mut lanes = self.plan.lanes.iter();
+        let shares = lanes.find(|lane| lane.shares.is_some());
+        let Some(shares) = shares.filter(|lane| lane.eviction == Eviction::Oldest) else {
+            return Ok(());
+        };
+        let stats = life.store.lane_stats();
+        let bytes: u64 = stats.iter().take(2).map(|(_, lane)| lane.disk_bytes).sum();
+        let is_exact = !self.plan.faults && !self.plan.full && !self.plan.damage;
+        if is_exact && bytes > shares.max_bytes + HEADERS {
+            return Err(Stop::Wrong(format!(
+                "{bytes} bytes of two lanes that may have {}",
+                shares.max_bytes
+            )));
+        }
+        Ok(())
     }
 
     fn step(&mut self, life: &mut Life) -> Result<(), Stop> {

@@ -59,7 +59,16 @@ impl Plan {
                 ..LaneConfig::new(name)
             }
         });
-        let lanes = lanes.collect();
+        let mut lanes: Vec<LaneConfig> = lanes.collect();
+        // The two halves of a lane.
+        if lanes.len() > 1 && rng.random_bool(0.5) {
+            let max_bytes = rng.random_range(12_000..30_000);
+            let name = lanes[0].name.clone();
+            lanes[0].max_bytes = max_bytes;
+            lanes[1].max_bytes = max_bytes;
+            lanes[1].eviction = lanes[0].eviction;
+            lanes[1].shares = Some(name);
+        }
         let (faults, damage) = (rng.random_bool(0.2), rng.random_bool(0.2));
         Plan {
             lanes,
