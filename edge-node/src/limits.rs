@@ -13,6 +13,8 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub const ROOM_PAUSE: Duration = Duration::from_secs(2);
 /// How long connections may take to end at shutdown.
 pub const SHUTDOWN: Duration = Duration::from_secs(5);
+/// At shutdown, the time in which something must get onto the disk; else the process ends without it.
+pub const STOP: Duration = Duration::from_secs(10);
 /// Bytes that a lane reads ahead on its way to the core, at most; and all lanes together.
 pub const UPLINK_READ: usize = 512 * 1024;
 pub const UPLINK_READ_AHEAD: usize = 2 * 1024 * 1024;

@@ -23,6 +23,7 @@ mod room;
 mod rules;
 mod set_aside;
 mod shares;
+mod stopping;
 mod uplink;
 mod users;
 mod watchdog;

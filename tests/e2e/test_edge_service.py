@@ -3,11 +3,12 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 
 import pytest
-from daemons import EDGE, ROOT, Edge
+from daemons import EDGE, ROOT, Edge, wait_until
 from hanging import hanging
 from test_mqtt import Client
 
@@ -70,6 +71,48 @@ def test_an_edge_that_hangs_in_its_disk_gives_no_sign_of_life(tmp_path):
     assert waits.is_published()
     device.close()
     edge.stop()
+
+
+@pytest.mark.skipif("TOWLINE_EDGE_COMMAND" in os.environ, reason="nothing can be loaded into an edge that is linked statically")
+@pytest.mark.parametrize("below", ["/outbox/", "/ledger/"])
+def test_an_edge_whose_disk_hangs_ends_by_itself_and_says_what_it_had(tmp_path, below):
+    hang, environment = hanging(tmp_path, below)
+    edge = Edge(tmp_path / "edge", environment=environment).start()
+    device = Client(edge.port("mqtt"))
+    device.publish("a/b", "stored")
+    hang.touch()
+    last = device.paho.publish("a/b", "last", 1)
+    if below == "/ledger/":
+        # No acknowledgement waits for the ledger.
+        last.wait_for_publish(30)
+    # Answered behind it, without the disk.
+    device.subscribe("elsewhere", 1)
+    process, edge.process = edge.process, None
+    process.terminate()
+    # Less than what systemd waits.
+    assert process.wait(50) == 1, edge.log_tail()
+    assert "the edge ends" in edge.log_tail()
+    if below == "/outbox/":
+        assert "this was not written" in edge.log_tail() and "items=1" in edge.log_tail(), edge.log_tail()
+        assert not last.is_published()
+    device.close()
+    # Nor does one that is being opened hold anybody up.
+    opening = subprocess.Popen(edge.command(), env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_until("it waits for the disk", lambda: is_stopped_by_sigterm(opening))
+    opening.terminate()
+    said = opening.communicate(timeout=50)[1]
+    assert opening.returncode == 1 and "while its store is being opened" in said, said
+    hang.unlink()
+    edge.start()
+    assert edge.waiting() >= 1
+    edge.stop()
+
+
+def is_stopped_by_sigterm(process):
+    """Whether a process has its own way to end when it gets a SIGTERM."""
+    with open(f"/proc/{process.pid}/status") as status:
+        caught = next(line for line in status if line.startswith("SigCgt:"))
+    return int(caught.split()[1], 16) & 1 << (signal.SIGTERM - 1)
 
 
 @pytest.fixture(scope="module")
