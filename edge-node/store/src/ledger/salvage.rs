@@ -204,40 +204,139 @@ fn messages(file: &File) -> io::Result<(Vec<Message>, u64)> {
     Ok((found, last))
 }
 
-/// Whether the file in the directory of a ledger is what sled leaves behind when nothing happens to it: in each segment one whole message after the
-/// other, and nothing behind them. In the newest, what stood there before it was used again.
-pub(super) fn is_regular(dir: &Path) -> io::Result<bool> {
+/// What the file of a ledger looks like from outside.
+pub(super) struct Survey {
+    /// It is what sled leaves behind when nothing happens to it: in each segment one whole message after the other, and nothing behind them. In the
+    /// newest, what stood there before it was used again.
+    pub is_regular: bool,
+    /// The highest mark that stands anywhere in it, see `sled_ledger/mark.rs`; 0: there is none.
+    pub mark: u64,
+}
+
+/// Looks at the file in the directory of a ledger. `mark` is the key of marks, and reads one.
+pub(super) fn survey(dir: &Path, mark: (&[u8], fn(&[u8]) -> Option<u64>)) -> io::Result<Survey> {
     let file = File::open(dir.join("db"))?;
+    if let Some(highest) = regular(&file, mark)? {
+        return Ok(Survey {
+            is_regular: true,
+            mark: highest,
+        });
+    }
+    let mut highest = 0;
+    let (messages, _) = messages(&file)?;
+    for message in messages {
+        if let Ok(body) = read_at(&file, message.body) {
+            highest = highest.max(mark_in(&message, &body, mark).unwrap_or(0));
+        }
+    }
+    Ok(Survey {
+        is_regular: false,
+        mark: highest,
+    })
+}
+
+/// The highest mark of a file that is regular.
+fn regular(file: &File, mark: (&[u8], fn(&[u8]) -> Option<u64>)) -> io::Result<Option<u64>> {
     let mut broken_off = Vec::new();
     let mut newest = None;
-    for place in segments(&file)? {
-        let Ok(bytes) = read_at(&file, place) else {
-            return Ok(false);
+    let mut highest = 0;
+    for place in segments(file)? {
+        let Ok(bytes) = read_at(file, place) else {
+            return Ok(None);
         };
         let Some(segment) = segment_number(&bytes) else {
             if bytes.iter().any(|byte| *byte != 0) {
-                return Ok(false);
+                return Ok(None);
             }
             continue;
         };
         newest = newest.max(Some(segment));
         let read = |at: usize| message(bytes.get(at..)?, place.at + at as u64, Some(segment));
         let mut at = SEGMENT_HEADER;
-        while let Some((_, _, end)) = read(at) {
+        while let Some((message, _, end)) = read(at) {
             at += end;
+            let body = bytes.get(at - message.body.len..at).unwrap_or_default();
+            highest = highest.max(mark_in(&message, body, mark).unwrap_or(0));
         }
         let rest = bytes.get(at..).unwrap_or_default();
         // Behind the last message there is no room for another one, or nothing.
         if at + LONGEST_HEADER < SEGMENT && rest.iter().any(|byte| *byte != 0) {
             if (at..bytes.len()).any(|at| read(at).is_some()) {
-                return Ok(false);
+                return Ok(None);
             }
             broken_off.push(segment);
         }
     }
-    Ok(broken_off
+    let is_regular = broken_off
         .into_iter()
-        .all(|segment| Some(segment) == newest))
+        .all(|segment| Some(segment) == newest);
+    Ok(is_regular.then_some(highest))
+}
+
+/// The mark that a message writes. It is the whole key of its row, in whatever page that is.
+fn mark_in(
+    message: &Message,
+    body: &[u8],
+    (key, read): (&[u8], fn(&[u8]) -> Option<u64>),
+) -> Option<u64> {
+    match message.kind {
+        PAGE => {
+            let leaf = Leaf::read(body)?;
+            let may_have = leaf.low <= key && (leaf.high.is_empty() || key < leaf.high);
+            if !may_have || leaf.prefix != 0 {
+                return None;
+            }
+            let mut r = leaf.rest;
+            let count = r.number()?;
+            let mut at = None;
+            for n in 0..count {
+                if r.text()? == key {
+                    at = Some(n);
+                }
+            }
+            let at = at?;
+            for _ in 0..at {
+                r.text()?;
+            }
+            read(r.text()?)
+        }
+        CHANGE => {
+            let mut r = Reader { bytes: body, at: 0 };
+            let is_this = r.byte()? == 0 && r.text()? == key;
+            if is_this { read(r.text()?) } else { None }
+        }
+        _ => None,
+    }
+}
+
+/// A leaf of the tree as it stands in a message, up to its keys.
+struct Leaf<'a> {
+    /// How much of `low` all keys begin with.
+    prefix: usize,
+    low: &'a [u8],
+    high: &'a [u8],
+    rest: Reader<'a>,
+}
+
+impl Leaf<'_> {
+    /// `None`: it is none that counts.
+    fn read(body: &[u8]) -> Option<Leaf<'_>> {
+        let mut r = Reader { bytes: body, at: 0 };
+        r.number()?;
+        r.number()?;
+        let is_merging = r.byte()? != 0;
+        let prefix = usize::from(r.byte()?);
+        let low = r.text()?;
+        let high = r.text()?;
+        let is_leaf = r.byte()? == 0;
+        // What is merged into another one is in that one already.
+        (is_leaf && !is_merging).then_some(Leaf {
+            prefix,
+            low,
+            high,
+            rest: r,
+        })
+    }
 }
 
 impl Salvage {
@@ -285,19 +384,9 @@ impl Salvage {
 
     /// A leaf replaces all keys between its bounds. Gives what its keys begin with; `None`: it is none that counts.
     fn page(&mut self, body: &[u8], at: u64) -> Option<Vec<u8>> {
-        let mut r = Reader { bytes: body, at: 0 };
-        r.number()?;
-        r.number()?;
-        let is_merging = r.byte()? != 0;
-        let prefix = usize::from(r.byte()?);
-        let low = r.text()?;
-        let high = r.text()?;
-        let is_leaf = r.byte()? == 0;
-        // What is merged into another one is in that one already.
-        if !is_leaf || is_merging {
-            return None;
-        }
-        let prefix = low.get(..prefix)?.to_vec();
+        let leaf = Leaf::read(body)?;
+        let (low, high, mut r) = (leaf.low, leaf.high, leaf.rest);
+        let prefix = low.get(..leaf.prefix)?.to_vec();
         let count = r.number()?;
         let mut keys = Vec::new();
         for _ in 0..count {

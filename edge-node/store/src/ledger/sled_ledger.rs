@@ -10,12 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
-use self::restore::{keep_copy, salvage};
+use self::mark::{MARK, Marks};
+use self::restore::{look, salvage};
 use super::value::{self, Stored, Whole, checksum};
 use super::{Change, Ledger, LedgerError, Table};
 use crate::limits;
 
+mod mark;
 mod restore;
 
 /// Pieces of large values: not a [`Table`], since nobody but this file names it.
@@ -30,6 +33,7 @@ pub struct SledLedger {
     dir: PathBuf,
     is_new: bool,
     next_piece: AtomicU64,
+    marks: Mutex<Marks>,
     /// Rows that were written before there were checksums.
     is_unchecked: bool,
     /// Values whose checksum was wrong when they were read.
@@ -108,14 +112,13 @@ impl SledLedger {
         let before = beside(dir, ".before");
         // Left behind, it only takes room: what comes of it is in the ledger.
         let remove_before = || {
-            if let Err(error) = remove_dir(&before) {
+            let removed = remove_dir(&before).and_then(|()| sync_parent(dir).map_err(failed));
+            if let Err(error) = removed {
                 tracing::warn!(%error, "the copy of the ledger can not be removed");
             }
         };
-        if let Err(error) = keep_copy(dir, &before) {
-            tracing::warn!(%error, "the ledger can not be copied before it is opened");
-        }
-        match Self::wait_and_open(dir, patience) {
+        let mark = look(dir, &before);
+        match Self::wait_and_open(dir, patience, mark) {
             Ok(ledger) => {
                 remove_before();
                 Ok(ledger)
@@ -125,7 +128,7 @@ impl SledLedger {
                 let aside = free_name(dir)?;
                 tracing::error!(%error, set_aside = %aside.display(), "the ledger does not open; it is set aside");
                 let is_kept = before.join("db").exists();
-                match salvage(if is_kept { &before } else { dir }, &fresh) {
+                match salvage(if is_kept { &before } else { dir }, &fresh, mark) {
                     Ok((taken, left)) => {
                         tracing::warn!(
                             taken,
@@ -146,26 +149,28 @@ impl SledLedger {
                         std::fs::rename(dir, &aside).map_err(failed)?;
                     }
                 }
-                remove_before();
-                let opened = Self::wait_and_open(dir, limits::LEDGER_LOCK);
+                let opened = Self::wait_and_open(dir, limits::LEDGER_LOCK, 0);
                 let mut ledger = opened.map_err(NotOpened::into_error)?;
+                // Its place has been made durable.
+                remove_before();
                 ledger.set_aside = Some(aside);
                 Ok(ledger)
             }
         }
     }
 
-    fn wait_and_open(dir: &Path, patience: Duration) -> Result<SledLedger, NotOpened> {
+    fn wait_and_open(dir: &Path, patience: Duration, mark: u64) -> Result<SledLedger, NotOpened> {
         let end = Instant::now() + patience;
-        let mut opened = Self::try_open(dir);
+        let mut opened = Self::try_open(dir, mark);
         while matches!(opened, Err(NotOpened::Locked(_))) && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
-            opened = Self::try_open(dir);
+            opened = Self::try_open(dir, mark);
         }
         opened
     }
 
-    fn try_open(dir: &Path) -> Result<SledLedger, NotOpened> {
+    /// `mark`: how new it must be.
+    fn try_open(dir: &Path, mark: u64) -> Result<SledLedger, NotOpened> {
         let config = sled::Config::new()
             .path(dir)
             .cache_capacity(CACHE)
@@ -180,7 +185,17 @@ impl SledLedger {
                 return Err(error);
             }
         };
+        let is_older = match contents.mark {
+            Some(found) => found.saturating_add(1) < mark,
+            // It is damaged itself, and sled has not seen that.
+            None => false,
+        };
+        if is_older || contents.is_new && mark > 0 {
+            let reason = "what was durable in it is gone: there is damage that sled takes for the end of its file";
+            return Err(NotOpened::Damaged(LedgerError(reason.into())));
+        }
         let mut ledger = SledLedger {
+            marks: Mutex::new(Marks::of(contents.mark.unwrap_or(mark), !contents.is_new)),
             is_new: contents.is_new,
             db,
             dir: dir.to_owned(),
@@ -197,10 +212,15 @@ impl SledLedger {
                 .and_then(|made| made.sync_all())
                 .map_err(refused)?;
         }
-        ledger.sync_parent().map_err(refused)?;
+        sync_parent(dir).map_err(refused)?;
         // Reads pass over those that can not be set aside.
         if let Err(error) = ledger.set_values_aside(&contents.damaged) {
             tracing::error!(%error, "damaged values of the ledger can not be set aside");
+        }
+        if contents.mark.is_none() {
+            // There are greater ones in the file than those that would be written without it.
+            let rows = vec![(MARK.into(), Bytes::copy_from_slice(&mark.to_be_bytes()))];
+            ledger.put(rows).map_err(NotOpened::Refused)?;
         }
         Ok(ledger)
     }
@@ -234,12 +254,19 @@ impl SledLedger {
     /// Under a name that does not count yet, until they are out of the ledger: after a power cut in between they are set aside once.
     fn set_values_aside(&mut self, keys: &[sled::IVec]) -> Result<(), LedgerError> {
         let draft = beside(&self.dir, ".broken.new");
+        // The power went before it had its name. If they are out of the ledger, it counts.
+        let drafted = std::fs::read(draft.join(VALUES)).ok();
+        if let Some(drafted) = drafted.as_deref().and_then(keys_aside)
+            && drafted
+                .iter()
+                .any(|key| !keys.iter().any(|found| found == key))
+        {
+            let aside = free_name(&self.dir)?;
+            std::fs::rename(&draft, &aside).map_err(failed)?;
+            sync_parent(&self.dir).map_err(failed)?;
+            self.values_set_aside = drafted.len() as u32;
+        }
         if keys.is_empty() {
-            if draft.exists() {
-                let aside = free_name(&self.dir)?;
-                std::fs::rename(&draft, &aside).map_err(failed)?;
-                self.sync_parent().map_err(failed)?;
-            }
             return Ok(());
         }
         let count = keys.len() as u32;
@@ -273,15 +300,15 @@ impl SledLedger {
             file.write_all(&bytes)?;
             file.sync_all()?;
             File::open(&draft)?.sync_all()?;
-            self.sync_parent()
+            sync_parent(&self.dir)
         };
         write().map_err(failed)?;
         self.db.apply_batch(batch).map_err(failed)?;
         self.flush()?;
         let aside = free_name(&self.dir)?;
         std::fs::rename(&draft, &aside).map_err(failed)?;
-        self.sync_parent().map_err(failed)?;
-        self.values_set_aside = count;
+        sync_parent(&self.dir).map_err(failed)?;
+        self.values_set_aside += count;
         Ok(())
     }
 
@@ -343,13 +370,6 @@ impl SledLedger {
         batch.insert(key, row);
     }
 
-    fn sync_parent(&self) -> std::io::Result<()> {
-        match self.dir.parent().filter(|p| !p.as_os_str().is_empty()) {
-            Some(parent) => File::open(parent)?.sync_all(),
-            None => Ok(()),
-        }
-    }
-
     fn delete_pieces(&self, key: &[u8], batch: &mut sled::Batch) -> Result<(), LedgerError> {
         let old = self.db.get(key).map_err(failed)?;
         let old = old.as_deref().and_then(|old| Stored::read(key, old));
@@ -371,6 +391,13 @@ fn reading<T>(read: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, NotOpe
     read.map_err(NotOpened::from)
 }
 
+fn sync_parent(dir: &Path) -> std::io::Result<()> {
+    match dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
 fn remove_dir(dir: &Path) -> Result<(), LedgerError> {
     match std::fs::remove_dir_all(dir) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(error)),
@@ -382,6 +409,8 @@ struct Contents {
     is_new: bool,
     next_piece: u64,
     is_unchecked: bool,
+    /// `None`: it is damaged.
+    mark: Option<u64>,
     /// Keys of values whose checksums are wrong.
     damaged: Vec<sled::IVec>,
 }
@@ -393,6 +422,7 @@ fn read_all(db: &sled::Db) -> Result<Contents, sled::Error> {
         is_new: true,
         next_piece: 0,
         is_unchecked: false,
+        mark: Some(0),
         damaged: Vec::new(),
     };
     let mut large = HashMap::new();
@@ -409,6 +439,9 @@ fn read_all(db: &sled::Db) -> Result<Contents, sled::Error> {
                 *sum = crc32c::crc32c_append(*sum, &stored);
             }
             continue;
+        }
+        if *key == *MARK {
+            contents.mark = mark::read(&stored);
         }
         match Stored::read(&key, &stored) {
             Some(Stored::Here { sum: None, .. }) => contents.is_unchecked = true,
@@ -428,6 +461,21 @@ fn read_all(db: &sled::Db) -> Result<Contents, sled::Error> {
     let damaged = large.filter(|(_, whole, found)| *whole != Some(*found));
     contents.damaged.extend(damaged.map(|(key, ..)| key));
     Ok(contents)
+}
+
+/// The keys of values that were set aside, by their file. `None`: it is not whole.
+fn keys_aside(file: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let (count, mut rest) = file.split_first_chunk()?;
+    let mut keys = Vec::new();
+    for _ in 0..u32::from_be_bytes(*count) {
+        let mut parts = [&[][..]; 2];
+        for part in &mut parts {
+            let (len, behind) = rest.split_first_chunk()?;
+            (*part, rest) = behind.split_at_checked(u32::from_be_bytes(*len) as usize)?;
+        }
+        keys.push(parts[0].to_vec());
+    }
+    Some(keys)
 }
 
 fn beside(dir: &Path, ending: &str) -> PathBuf {
@@ -504,15 +552,29 @@ impl Ledger for SledLedger {
                 }
             }
         }
-        self.db.apply_batch(batch).map_err(failed)
+        let mut marks = self.marks.lock();
+        let Some(mark) = marks.next() else {
+            drop(marks);
+            self.db.apply_batch(batch).map_err(failed)?;
+            self.marks.lock().applied(None);
+            return Ok(());
+        };
+        batch.insert(MARK, mark::row(mark));
+        // Under the lock, so that none is written behind the one that follows it.
+        self.db.apply_batch(batch).map_err(failed)?;
+        marks.applied(Some(mark));
+        Ok(())
     }
 
     fn flush(&self) -> Result<(), LedgerError> {
+        let mark = self.marks.lock().flushing();
         self.db.flush().map_err(failed)?;
         // sled 0.34.7 stops at sync_file_range, which does not survive a power cut.
         File::open(self.dir.join("db"))
             .and_then(|file| file.sync_data())
-            .map_err(failed)
+            .map_err(failed)?;
+        self.marks.lock().flushed(mark);
+        Ok(())
     }
 
     fn is_new(&self) -> bool {

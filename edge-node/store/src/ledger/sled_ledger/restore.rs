@@ -8,20 +8,39 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::super::Table;
-use super::super::salvage::{Salvage, copy_readable, is_regular};
+use super::super::salvage::{Salvage, copy_readable, survey};
 use super::super::value::{Stored, Whole, checksum};
-use super::{NotOpened, SledLedger, piece_prefix};
+use super::mark::{self, MARK};
+use super::{NotOpened, SledLedger, piece_prefix, sync_parent};
 use crate::limits;
 use crate::space::lacks_room;
 
-/// Keeps a copy of a file that is not as sled leaves it when nothing happens to it: sled overwrites what it takes for the end of its log, also where
-/// it does not open after that.
-pub(super) fn keep_copy(dir: &Path, copy: &Path) -> std::io::Result<()> {
-    let (from, to) = (dir.join("db"), copy.join("db"));
-    // One that is there already is of an opening that did not come to its end.
-    if !from.exists() || to.exists() || is_regular(dir)? {
-        return Ok(());
+/// Looks at the file before sled does, and keeps a copy of one that is not as sled leaves it when nothing happens to it: sled overwrites what it takes for
+/// the end of its log, also where it does not open after that. Gives the mark that says how new the ledger must be.
+pub(super) fn look(dir: &Path, copy: &Path) -> u64 {
+    // A copy that is there already is of an opening that did not come to its end.
+    let from = if copy.join("db").exists() { copy } else { dir };
+    if !from.join("db").exists() {
+        return 0;
     }
+    let survey = match survey(from, (MARK, mark::read)) {
+        Ok(survey) => survey,
+        Err(error) => {
+            tracing::warn!(%error, "the ledger can not be looked at before it is opened");
+            return 0;
+        }
+    };
+    if from == dir
+        && !survey.is_regular
+        && let Err(error) = keep_copy(dir, copy)
+    {
+        tracing::warn!(%error, "the ledger can not be copied before it is opened");
+    }
+    survey.mark
+}
+
+fn keep_copy(dir: &Path, copy: &Path) -> std::io::Result<()> {
+    let (from, to) = (dir.join("db"), copy.join("db"));
     let room = rustix::fs::statvfs(dir)?;
     let room = room.f_bavail.saturating_mul(room.f_frsize);
     // What is salvaged lies beside the copy.
@@ -33,14 +52,15 @@ pub(super) fn keep_copy(dir: &Path, copy: &Path) -> std::io::Result<()> {
     let draft = copy.join("db.new");
     copy_readable(&File::open(from)?, &File::create(&draft)?)?;
     std::fs::rename(draft, to)?;
-    File::open(copy)?.sync_all()
+    File::open(copy)?.sync_all()?;
+    sync_parent(dir)
 }
 
 /// Makes a ledger in `fresh` of what can be read in the one in `dir`: durable when this returns. Gives how many values that are, and how
-/// many are not whole.
-pub(super) fn salvage(dir: &Path, fresh: &Path) -> Result<(usize, usize), NotOpened> {
+/// many are not whole. `mark`: it is as new as what it was made of, so that the copy of that is never taken for a newer one.
+pub(super) fn salvage(dir: &Path, fresh: &Path, mark: u64) -> Result<(usize, usize), NotOpened> {
     let found = Salvage::read(dir).map_err(sled::Error::Io)?;
-    let ledger = SledLedger::try_open(fresh)?;
+    let ledger = SledLedger::try_open(fresh, 0)?;
     let put = |rows: Vec<_>| {
         ledger.put(rows).map_err(|error| {
             if lacks_room(fresh) {
@@ -80,6 +100,9 @@ pub(super) fn salvage(dir: &Path, fresh: &Path) -> Result<(usize, usize), NotOpe
             put(std::mem::take(&mut rows))?;
             bytes = 0;
         }
+    }
+    if mark > 0 {
+        rows.push((MARK.into(), Bytes::copy_from_slice(&mark.to_be_bytes())));
     }
     put(rows)?;
     Ok((taken, left))

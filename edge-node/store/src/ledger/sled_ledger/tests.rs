@@ -1,7 +1,9 @@
 //! Damage to a ledger, and what is left of it.
 
-use super::super::salvage::is_regular;
+use super::super::salvage::survey;
 use super::*;
+
+mod older;
 
 fn put(ledger: &SledLedger) {
     let put = Change::Put {
@@ -158,8 +160,8 @@ fn of_one_that_is_whole_everything_is_salvaged() {
         let there = rows(&ledger);
         drop(ledger);
         let fresh = dir.path().join(format!("salvaged-{turn}"));
-        assert!(is_regular(&place).unwrap());
-        assert_eq!(salvage(&place, &fresh).unwrap(), (there.len(), 0));
+        assert!(survey(&place, (MARK, mark::read)).unwrap().is_regular);
+        assert_eq!(salvage(&place, &fresh, 0).unwrap(), (there.len(), 0));
         let salvaged = rows(&SledLedger::open(&fresh).unwrap());
         assert!(there.len() > 300 && there == salvaged, "turn {turn}");
     }
@@ -229,6 +231,49 @@ fn a_value_with_a_wrong_checksum_is_set_aside_and_the_others_are_read() {
     assert_eq!((ledger.values_set_aside, keys(&ledger).len()), (2, 1));
     drop(ledger);
     assert_eq!(SledLedger::open(&place).unwrap().values_set_aside, 0);
+}
+
+/// The power goes where values are out of the ledger, or just before that, and what they were written to has no name yet. The next opening finds another one.
+#[test]
+fn values_that_are_taken_out_when_the_power_goes_are_counted_once() {
+    for was_taken_out in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("ledger");
+        let damage = |ledger: &SledLedger, name: &str| {
+            let key = full_key(Table::Session, name.as_bytes());
+            ledger.db.insert(key, b"nobody wrote this").unwrap();
+            ledger.flush().unwrap();
+        };
+        let ledger = SledLedger::open(&place).unwrap();
+        put(&ledger);
+        damage(&ledger, "first");
+        drop(ledger);
+        let ledger = SledLedger::open(&place).unwrap();
+        assert_eq!(ledger.values_set_aside, 1);
+        let aside = |n: u32| dir.path().join(format!("ledger.broken-{n}"));
+        std::fs::rename(aside(0), dir.path().join("ledger.broken.new")).unwrap();
+        damage(&ledger, "second");
+        if !was_taken_out {
+            damage(&ledger, "first");
+        }
+        drop(ledger);
+        let ledger = SledLedger::open(&place).unwrap();
+        assert_eq!(ledger.values_set_aside, 2);
+        let count = |n| {
+            let file = std::fs::read(aside(n).join("values"));
+            file.ok().map(|file| keys_aside(&file).unwrap().len())
+        };
+        let counts = [count(0), count(1)];
+        let expected = if was_taken_out {
+            [Some(1), Some(1)]
+        } else {
+            [Some(2), None]
+        };
+        assert_eq!(counts, expected);
+        assert!(!dir.path().join("ledger.broken.new").exists());
+        drop(ledger);
+        assert_eq!(SledLedger::open(&place).unwrap().values_set_aside, 0);
+    }
 }
 
 #[test]
