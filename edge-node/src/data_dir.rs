@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
 use credentials::{draft_of, write_private};
@@ -110,7 +110,7 @@ impl DataDir {
             Ok(Ok(found)) if found == u64::from(FORMAT) => {}
             Ok(Ok(WITHOUT_CHECKSUMS)) => {
                 // Before there is something in it that an older version does not read.
-                write_marker(&marker).map_err(io("write", &marker))?;
+                raise_marker(&marker).map_err(io("write", &marker))?;
             }
             Ok(Ok(found)) if found > u64::from(FORMAT) => {
                 return Err(DataDirError::Newer { dir: path, found });
@@ -133,6 +133,23 @@ impl DataDir {
 
 fn write_marker(marker: &Path) -> io::Result<()> {
     write_private(marker, format!("{FORMAT}\n").as_bytes())
+}
+
+/// Says in a marker of an earlier format that this one has been here. A file system that is full to the last block has no room for another file, and is
+/// no reason not to start: there the number is written over. It is one digit, so that it is the one or the other whenever the power goes.
+fn raise_marker(marker: &Path) -> io::Result<()> {
+    let Err(error) = write_marker(marker) else {
+        return Ok(());
+    };
+    let file = OpenOptions::new().read(true).write(true).open(marker)?;
+    let mut digit = [0];
+    file.read_exact_at(&mut digit, 0)?;
+    let number = FORMAT.to_string();
+    if !digit[0].is_ascii_digit() || number.len() != digit.len() {
+        return Err(error);
+    }
+    file.write_all_at(number.as_bytes(), 0)?;
+    file.sync_all()
 }
 
 /// Whether a directory without a marker is a towline-edge's all the same, by what is stored in it.
@@ -193,6 +210,19 @@ mod tests {
         let error = DataDir::open(root.path()).unwrap_err();
         assert!(error.to_string().contains("thesis.doc"), "{error}");
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_earlier_format_is_taken_over_where_no_file_can_be_made() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path();
+        drop(DataDir::open(path).unwrap());
+        let marker = path.join(MARKER);
+        fs::write(&marker, "1\n").unwrap();
+        // In the way of another file.
+        fs::create_dir(draft_of(&marker)).unwrap();
+        drop(DataDir::open(path).unwrap());
+        assert_eq!(fs::read_to_string(&marker).unwrap(), "2\n");
     }
 
     #[test]

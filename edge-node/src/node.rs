@@ -32,7 +32,7 @@ use crate::rules::Rules;
 use crate::uplink::{Dictionaries, Uplink};
 use crate::users::Guard;
 use crate::watchdog::Supervisor;
-use crate::{admin, identity, lanes, limits, mqtt_options, outbox, query, set_aside};
+use crate::{admin, identity, lanes, limits, mqtt_options, outbox, query, set_aside, stopping};
 
 /// Runs until SIGTERM or SIGINT, or until the disk fails.
 pub async fn run(settings: EdgeSettings) -> Result<()> {
@@ -50,6 +50,8 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     let guard = Guard::new(&settings.user, &settings.acl, anonymous)?.with_quotas(quotas.clone());
     let tls = tls_files(&settings)?.map(Tls::open).transpose()?;
     let data_dir = DataDir::open(&settings.data_dir)?;
+    // Before anything is set aside: a name that was given at a start before may be given again.
+    set_aside::count(&data_dir.path);
     let enrolment = identity::load(&data_dir.path);
     let name = edge_name(&settings, &enrolment);
     let rules = Arc::new(Rules::new(&settings.rule, &lanes, &name)?);
@@ -75,8 +77,8 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     let opened = open_with_room(data_dir.path.clone(), open);
     let (store, clock, set_aside) = tokio::select! {
         opened = opened => opened?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return stop_opening(),
+        _ = interrupt.recv() => return stop_opening(),
     };
     let (store, clock) = (Arc::new(store), Arc::new(clock));
     let found = store.stats();
@@ -254,6 +256,7 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     if let Some(supervisor) = &supervisor {
         supervisor.stopping();
     }
+    stopping::begin(Some(&store));
     stop.cancel();
     for serving in serving {
         serving.await?;
@@ -274,6 +277,12 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     tokio::task::spawn_blocking(move || store.close()).await?;
     drop(data_dir);
     result
+}
+
+/// Whoever opens the store is waited for by the runtime, and may wait for the disk.
+fn stop_opening() -> Result<()> {
+    stopping::begin(None);
+    Ok(())
 }
 
 /// Whether clients without a user may connect. An edge that would let the whole network in, and was not told to, does not start.

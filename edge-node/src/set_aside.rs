@@ -58,9 +58,17 @@ struct Found {
 pub fn count(dir: &Path) -> SetAside {
     let path = dir.join(FILE);
     let text = fs::read(&path).unwrap_or_default();
-    // One that is damaged begins anew, with another id.
-    let mut counted: Counted = serde_json::from_slice(&text).unwrap_or_default();
     let mut found = find(dir);
+    let names = |found: &[Found]| found.iter().map(|found| found.name.clone()).collect();
+    let mut counted: Counted = match serde_json::from_slice(&text) {
+        Ok(counted) => counted,
+        Err(_) if text.is_empty() => Counted::default(),
+        // One that is damaged begins anew, with another id. What is there was counted before: it is found damaged at the beginning of a start.
+        Err(_) => Counted {
+            names: names(&found),
+            ..Counted::default()
+        },
+    };
     let before = std::mem::take(&mut counted.names);
     for Found { name, what, .. } in &found {
         if !before.contains(name) {
@@ -80,7 +88,7 @@ pub fn count(dir: &Path) -> SetAside {
         }
         counted.names.push(name.clone());
     }
-    if counted.names == before {
+    if counted.names == before && !(counted.all.id.is_empty() && !text.is_empty()) {
         return counted.all;
     }
     if counted.all.id.is_empty() {
@@ -232,6 +240,14 @@ mod tests {
 
         fs::write(dir.join(FILE), "{").unwrap();
         let anew = count(dir);
-        assert!(anew.id != first.id && anew.ledgers == 1);
+        assert!(anew.id != first.id && !anew.id.is_empty());
+        assert_eq!(
+            (anew.ledgers, anew.values),
+            (0, 0),
+            "that was counted before"
+        );
+        fs::create_dir(dir.join("ledger.broken-9")).unwrap();
+        let more = count(dir);
+        assert_eq!((more.id, more.ledgers), (anew.id, 1));
     }
 }

@@ -8,6 +8,7 @@ from concurrent import futures
 import pytest
 from daemons import Edge, wait_until
 from test_edge_local import mosquitto
+from test_mqtt import Client
 
 MEGABYTE = 1024 * 1024
 
@@ -77,6 +78,54 @@ def test_a_start_without_any_room_waits_for_it(small, tmp_path):
         started.result()
     assert edge.metrics()["towline_edge_outbox_messages"] >= 1, "what was stored is there"
     assert publish(edge, "after").returncode == 0
+    edge.stop()
+
+
+def test_an_earlier_format_is_taken_over_on_a_file_system_without_room(small, tmp_path):
+    edge = Edge(tmp_path / "edge")
+    edge.data = small / "data"
+    edge.start()
+    assert publish(edge, "before").returncode == 0
+    edge.stop()
+    marker = edge.data / "towline-edge.format"
+    marker.write_text("1\n")
+    fill(small)
+    edge.start()
+    assert marker.read_text() == "2\n"
+    assert edge.metrics()["towline_edge_disk_full"] == 1 and edge.waiting() == 1
+    edge.stop()
+
+
+def test_a_salvage_without_room_moves_nothing_and_comes_later(small, tmp_path):
+    edge = Edge(tmp_path / "edge")
+    edge.data = small / "data"
+    edge.start()
+    device = Client(edge.port("mqtt"))
+    states = {f"state/{n}": str(n).encode() * 30_000 for n in range(10, 55)}
+    for topic, state in states.items():
+        device.publish(topic, state, retain=True)
+    device.close()
+    edge.stop()
+    ledger = edge.data / "ledger"
+    assert (ledger / "db").stat().st_size > 3 * MEGABYTE, "more than the reserve has room for"
+    (ledger / "conf").write_bytes(b"this is no configuration of sled")
+    before = (ledger / "db").read_bytes()
+    fill(small)
+    with futures.ThreadPoolExecutor(1) as pool:
+        started = pool.submit(edge.start)
+        wait_until("it says so", lambda: "there is no room on the file system" in edge.log_tail())
+        assert (ledger / "db").read_bytes() == before
+        assert not [*edge.data.glob("ledger.broken-*")] and not started.done()
+        subprocess.run(["mount", "-o", "remount,size=40m", str(small)], check=True)
+        started.result()
+    (aside,) = edge.data.glob("ledger.broken-*")
+    assert (aside / "db").read_bytes() == before
+    assert "values were salvaged" in edge.log.read_text()
+    reader = Client(edge.port("mqtt"))
+    reader.subscribe("state/#", 1)
+    found = [reader.next() for _ in states]
+    assert {message.topic: message.payload for message in found} == states
+    reader.close()
     edge.stop()
 
 

@@ -63,5 +63,7 @@ pub const RATIO_BATCHES: u32 = 64;
 pub const RETRAIN_AT: f64 = 1.5;
 /// Dictionaries kept of a stream: edges may still use the older ones.
 pub const DICTIONARIES_KEPT: usize = 4;
+/// Disks that an edge had before whose counts are remembered: they may come again.
+pub const SET_ASIDE_DISKS: usize = 4;
 /// Bytes of the name of what an edge counts with what it has set aside.
 pub const MAX_SET_ASIDE_ID: usize = 64;

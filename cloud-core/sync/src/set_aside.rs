@@ -64,26 +64,35 @@ struct Said {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Row {
     said: Said,
+    /// What it said before that, with other disks: the newest first.
+    #[serde(default)]
+    earlier: Vec<Said>,
     all: SetAside,
 }
 
 impl Row {
     /// False: there is nothing new.
     fn hear(&mut self, said: Said, now_ms: i64) -> bool {
-        let before = if said.id == self.said.id {
-            self.said.counts
-        } else {
-            Counts::default()
-        };
+        let mut known = std::iter::once(&self.said).chain(&self.earlier);
+        let before = known.find(|known| known.id == said.id);
+        let before = before.map_or_else(Counts::default, |known| known.counts);
         let more = said.counts.each(before, u64::saturating_sub);
         if more == Counts::default() {
             return false;
         }
         self.all.counts = self.all.counts.each(more, u64::saturating_add);
         self.all.last_ms = now_ms;
-        // Of one file the counts only grow.
-        self.said.counts = said.counts.each(before, u64::max);
-        self.said.id = said.id;
+        self.earlier.retain(|earlier| earlier.id != said.id);
+        let said = Said {
+            // Of one file the counts only grow.
+            counts: said.counts.each(before, u64::max),
+            ..said
+        };
+        let last = std::mem::replace(&mut self.said, said);
+        if last.id != self.said.id && !last.id.is_empty() {
+            self.earlier.insert(0, last);
+            self.earlier.truncate(limits::SET_ASIDE_DISKS);
+        }
         true
     }
 }
@@ -181,9 +190,20 @@ mod tests {
         assert!(row.hear(said("b", 1, 0), 5));
         let SetAside { counts, last_ms } = row.all;
         assert_eq!((counts.ledgers, counts.segments, last_ms), (2, 2, 5));
+        // Two disks in turns.
+        assert!(!row.hear(said("a", 1, 2), 6) && !row.hear(said("b", 1, 0), 6));
+        assert!(row.hear(said("a", 2, 2), 7) && !row.hear(said("b", 1, 0), 8));
+        assert_eq!(row.all.counts.ledgers, 3);
+        for n in 0..10 {
+            assert!(row.hear(said(&n.to_string(), 1, 0), 9));
+        }
+        assert_eq!(row.earlier.len(), limits::SET_ASIDE_DISKS);
         let text = serde_json::to_string(&row).unwrap();
         let again: Row = serde_json::from_str(&text).unwrap();
         assert_eq!(again.all, row.all);
+        let before = r#"{"said":{"id":"x","ledgers":1},"all":{"ledgers":1,"values":0,"segments":0,"identities":0,"last_ms":1}}"#;
+        let mut row: Row = serde_json::from_str(before).unwrap();
+        assert!(!row.hear(said("x", 1, 0), 2));
         let said: Said = serde_json::from_str(r#"{"id":"x","values":3,"later":1}"#).unwrap();
         assert_eq!((said.counts.values, said.counts.ledgers), (3, 0));
     }
