@@ -164,10 +164,15 @@ impl EdgeBackend {
         client: &ClientId,
         session: SavedSession,
     ) -> Result<(), StorageError> {
-        self.write_shares(Some(client))?;
-        let session = to_stored(session);
+        let session = self.storable(client, session)?;
         let saved = self.store.save_without_will(client.as_str(), session).await;
         saved.map_err(failed)
+    }
+
+    /// A session as it is stored. What its shared groups have for it is noted before.
+    fn storable(&self, client: &ClientId, session: SavedSession) -> Result<Session, StorageError> {
+        self.write_shares(Some(client))?;
+        Ok(to_stored(session))
     }
 
     pub fn refused(&self, error: WriteError) -> PublishError {
@@ -293,8 +298,7 @@ impl Backend for EdgeBackend {
         client: &ClientId,
         session: SavedSession,
     ) -> Result<(), StorageError> {
-        self.write_shares(Some(client))?;
-        let session = to_stored(session);
+        let session = self.storable(client, session)?;
         let saved = self.store.save_session(client.as_str(), session).await;
         saved.map_err(failed)
     }
