@@ -1,7 +1,9 @@
 """Small files of an edge's data directory that the flash lost or damaged: the edge comes up and takes data, whatever it is."""
 
+import contextlib
 import json
 import os
+import queue
 import random
 import stat
 import time
@@ -11,6 +13,7 @@ import pytest
 from daemons import Edge, Link, wait_until
 from log import read_stream
 from test_mqtt import Client
+from unreadable import unreadable
 
 SEED = int(os.environ.get("TOWLINE_SEED") or random.SystemRandom().randrange(1 << 32))
 
@@ -179,4 +182,44 @@ def test_a_damaged_ledger_keeps_sessions_and_retained_messages_and_the_core_hear
         assert "1 ledger (last 20" in core.cli("describe", "edge", edge.name).stdout
         edge.stop()
         edge.start()
+    edge.stop()
+
+
+@pytest.mark.skipif("TOWLINE_EDGE_COMMAND" in os.environ, reason="nothing can be loaded into an edge that is linked statically")
+def test_a_sector_of_the_ledger_that_can_not_be_read_costs_what_is_beside_it(core, tmp_path):
+    edge = Edge(tmp_path / "edge", core.address("sync"), core.token(), name="edge-sector").start()
+    edge.wait_connected()
+    device = Client(edge.port("mqtt"))
+    states = {f"state/{n}": str(n).encode() * 1000 for n in range(100, 700)}
+    for topic, state in states.items():
+        device.publish(topic, state, retain=True)
+    # No segment of the outbox has them any more.
+    first = sorted((edge.data / "store/outbox/data").glob("*.seg"))[0]
+    bulk = random.Random(SEED).randbytes(200_000)
+    for _ in range(80):
+        device.publish("bulk/a", bulk)
+    edge.wait_drained()
+    wait_until("the first segment is gone", lambda: not first.exists())
+    device.close()
+    edge.stop()
+
+    ledger = edge.data / "ledger/db"
+    segments = ledger.stat().st_size // (512 * 1024)
+    assert segments >= 3
+    edge.environment = unreadable(tmp_path, ledger, (segments // 2 * 512 + 100) * 2)
+    edge.start()
+    reader = Client(edge.port("mqtt"))
+    reader.subscribe("state/#", 1)
+    found = {}
+    with contextlib.suppress(queue.Empty):
+        while True:
+            message = reader.messages.get(timeout=3)
+            found[message.topic] = message.payload
+    assert found.items() <= states.items()
+    # A segment of 512 KiB has 170 of them at most, and what they are in has others.
+    print(f"{len(found)} of {len(states)}")
+    assert len(states) - 350 < len(found) < len(states)
+    (aside,) = edge.data.glob("ledger.broken-*")
+    assert (aside / "db").stat().st_ino == int(edge.environment["LOST_IN"])
+    reader.close()
     edge.stop()
