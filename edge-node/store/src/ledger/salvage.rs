@@ -213,8 +213,11 @@ pub(super) struct Survey {
     pub mark: u64,
 }
 
-/// Looks at the file in the directory of a ledger. `mark` is the key of marks, and reads one.
-pub(super) fn survey(dir: &Path, mark: (&[u8], fn(&[u8]) -> Option<u64>)) -> io::Result<Survey> {
+/// The key of marks, and what reads one.
+pub(super) type MarkRow<'a> = (&'a [u8], fn(&[u8]) -> Option<u64>);
+
+/// Looks at the file in the directory of a ledger.
+pub(super) fn survey(dir: &Path, mark: MarkRow<'_>) -> io::Result<Survey> {
     let file = File::open(dir.join("db"))?;
     if let Some(highest) = regular(&file, mark)? {
         return Ok(Survey {
@@ -236,7 +239,7 @@ pub(super) fn survey(dir: &Path, mark: (&[u8], fn(&[u8]) -> Option<u64>)) -> io:
 }
 
 /// The highest mark of a file that is regular.
-fn regular(file: &File, mark: (&[u8], fn(&[u8]) -> Option<u64>)) -> io::Result<Option<u64>> {
+fn regular(file: &File, mark: MarkRow<'_>) -> io::Result<Option<u64>> {
     let mut broken_off = Vec::new();
     let mut newest = None;
     let mut highest = 0;
@@ -274,11 +277,7 @@ fn regular(file: &File, mark: (&[u8], fn(&[u8]) -> Option<u64>)) -> io::Result<O
 }
 
 /// The mark that a message writes. It is the whole key of its row, in whatever page that is.
-fn mark_in(
-    message: &Message,
-    body: &[u8],
-    (key, read): (&[u8], fn(&[u8]) -> Option<u64>),
-) -> Option<u64> {
+fn mark_in(message: &Message, body: &[u8], (key, read): MarkRow<'_>) -> Option<u64> {
     match message.kind {
         PAGE => {
             let leaf = Leaf::read(body)?;
