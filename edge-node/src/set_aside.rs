@@ -88,7 +88,8 @@ pub fn count(dir: &Path) -> SetAside {
         }
         counted.names.push(name.clone());
     }
-    if counted.names == before && !(counted.all.id.is_empty() && !text.is_empty()) {
+    let has_begun = text.is_empty() || !counted.all.id.is_empty();
+    if has_begun && counted.names == before {
         return counted.all;
     }
     if counted.all.id.is_empty() {
