@@ -12,7 +12,7 @@ pub(crate) struct Bound {
     max: u64,
     /// A log that shares it needs smaller segments for the same room between what is kept and what can go.
     part: u64,
-    /// Bytes of all segments.
+    /// Bytes of all segments, and of what is being written to them.
     bytes: AtomicU64,
     /// Of what waits for the writers.
     waiting: AtomicU64,
@@ -59,6 +59,15 @@ impl Bound {
     /// Is there room for so much more on the disk?
     pub fn has_room(&self, bytes: u64) -> bool {
         self.bytes.load(Ordering::Relaxed).saturating_add(bytes) <= self.max
+    }
+
+    /// Takes room for so much more, if there is any: of two writers that find the last of it, one has it.
+    pub fn take(&self, bytes: u64) -> bool {
+        let more = |taken: u64| taken.checked_add(bytes).filter(|taken| *taken <= self.max);
+        let taken = self
+            .bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.is_ok()
     }
 
     /// More than half is taken: nothing is kept there that nobody needs.

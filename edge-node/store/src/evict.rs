@@ -73,14 +73,19 @@ fn evict_closed(log: &Shared, reason: GapReason, sent: bool) -> Result<bool, Wri
 }
 
 impl Writer {
-    /// Evicts until there is room for so many bytes, or nothing is left to evict.
+    /// Takes room for so many bytes: evicts until there is, or nothing is left to evict.
     pub(crate) fn make_room(&mut self, bytes: u64) -> Result<(), WriteError> {
         let bound = self.shared.bound.clone();
-        if bound.has_room(bytes) {
+        if bound.take(bytes) {
             return Ok(());
         }
         let _going = bound.going();
-        while !bound.has_room(bytes) && self.evict_for_room(&bound)? {}
+        while !bound.take(bytes) {
+            if !self.evict_for_room(&bound)? {
+                bound.grow(bytes);
+                break;
+            }
+        }
         Ok(())
     }
 

@@ -534,6 +534,14 @@ impl Shared {
         self.bound.grow(bytes);
     }
 
+    /// A segment has so many bytes more; the bound counts them elsewhere.
+    pub fn lengthen(&self, first: u64, bytes: u64) {
+        if let Some(segment) = self.index.lock().segments.get_mut(&first) {
+            segment.len += bytes;
+        }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub fn shrink(&self, bytes: u64) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.bound.shrink(bytes);

@@ -378,9 +378,35 @@ impl Writer {
         for (place, entry) in (0..).zip(&group.entries) {
             entry.encode(place, &mut self.buffer);
         }
-        if self.shared.config.eviction == Eviction::Oldest {
-            self.make_room(self.buffer.len() as u64)?;
+        let written = self.buffer.len() as u64;
+        let evicts = self.shared.config.eviction == Eviction::Oldest;
+        if evicts {
+            self.make_room(written)?;
         }
+        let bound = self.shared.bound.clone();
+        match self.append() {
+            Ok(()) if evicts => {}
+            // It has its room from when it came: as long as it waits.
+            Ok(()) => bound.grow(written),
+            Err(error) => {
+                if evicts {
+                    bound.shrink(written);
+                }
+                return Err(error);
+            }
+        }
+        let counters = &self.shared.counters;
+        counters.bytes_written.fetch_add(written, Ordering::Relaxed);
+        counters.syncs.fetch_add(1, Ordering::Relaxed);
+        counters.records.fetch_add(group.records, Ordering::Relaxed);
+        counters
+            .payload_bytes
+            .fetch_add(group.payload, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// What is in the buffer goes to the end of the log. The bound counts it elsewhere.
+    fn append(&mut self) -> Result<(), WriteError> {
         let (_, len) = self.active_segment();
         if len >= self.shared.config.segment_bytes {
             self.roll_if_used()?;
@@ -398,18 +424,7 @@ impl Writer {
             self.fail(&error);
             return Err(WriteError::Failed(error.to_string()));
         }
-        let written = self.buffer.len() as u64;
-        if let Some(segment) = self.shared.index.lock().segments.get_mut(&first) {
-            segment.len += written;
-        }
-        self.shared.grow(written);
-        let counters = &self.shared.counters;
-        counters.bytes_written.fetch_add(written, Ordering::Relaxed);
-        counters.syncs.fetch_add(1, Ordering::Relaxed);
-        counters.records.fetch_add(group.records, Ordering::Relaxed);
-        counters
-            .payload_bytes
-            .fetch_add(group.payload, Ordering::Relaxed);
+        self.shared.lengthen(first, self.buffer.len() as u64);
         Ok(())
     }
 
