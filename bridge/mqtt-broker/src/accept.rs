@@ -73,9 +73,8 @@ where
             tracing::debug!(%error, "not a CONNECT");
             Metrics::add(&broker.metrics.protocol_errors, 1);
             if let DecodeError::UnsupportedVersion(level) = error {
-                // Above 5 the answer has the form of 5, so that a later client finds the code (section 3.1.2.2). The upper bit
-                // is what mosquitto's bridges set to see whether the other end is a mosquitto; they go on with what is answered.
-                let version = if level & 0x7F > 5 {
+                // Above 5 the answer has the form of 5, so that a later client finds the code (section 3.1.2.2).
+                let version = if level > 5 {
                     Version::V5
                 } else {
                     Version::V311

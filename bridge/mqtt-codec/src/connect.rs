@@ -8,6 +8,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Connect {
     pub version: Version,
+    /// Of 3.1 and 3.1.1: the upper bit of the level, by which bridges of mosquitto say that they are none of the applications. In no standard; who
+    /// knows it sends a bridge nothing of its own back, and retain flags as they were published: MQTT 5 has options for both.
+    pub is_bridge: bool,
     /// Clean Session of 3.1.1, Clean Start of 5.
     pub clean_start: bool,
     /// Seconds; 0 = none.
@@ -27,6 +30,9 @@ pub struct Will {
     pub retain: bool,
     pub properties: Properties,
 }
+
+/// In the level.
+const BRIDGE: u8 = 0x80;
 
 const ALLOWED: &[u8] = &[
     id::SESSION_EXPIRY_INTERVAL,
@@ -53,10 +59,10 @@ impl Connect {
     pub(crate) fn decode(mut r: Reader) -> Result<Connect, DecodeError> {
         let name = r.binary()?;
         let level = r.u8()?;
-        let version = match (&name[..], level) {
-            (b"MQTT", 5) => Version::V5,
-            (b"MQTT", 4) => Version::V311,
-            (b"MQIsdp", 3) => Version::V31,
+        let (version, is_bridge) = match (&name[..], level) {
+            (b"MQTT", 5) => (Version::V5, false),
+            (b"MQTT", 4 | 0x84) => (Version::V311, level & BRIDGE != 0),
+            (b"MQIsdp", 3 | 0x83) => (Version::V31, level & BRIDGE != 0),
             (b"MQTT" | b"MQIsdp", other) => return Err(DecodeError::UnsupportedVersion(other)),
             _ => {
                 return Err(DecodeError::Malformed(
@@ -118,6 +124,7 @@ impl Connect {
         }
         Ok(Connect {
             version,
+            is_bridge,
             clean_start: has(0x02),
             keep_alive,
             client_id,
@@ -135,7 +142,7 @@ impl Connect {
             Version::V5 => ("MQTT", 5),
         };
         put_string(out, name);
-        out.put_u8(level);
+        out.put_u8(level | if self.is_bridge { BRIDGE } else { 0 });
         let mut flags = 0;
         if self.clean_start {
             flags |= 0x02;

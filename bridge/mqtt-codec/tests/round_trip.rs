@@ -66,7 +66,7 @@ prop_compose! {
         expiry in of(any::<u32>()), receive in of(1..=u16::MAX), size in of(1..=u32::MAX), user_properties in user_properties(),
     ) -> Packet {
         Packet::Connect(Box::new(Connect {
-            version: Version::V5, clean_start, keep_alive, client_id, user_name, password,
+            version: Version::V5, is_bridge: false, clean_start, keep_alive, client_id, user_name, password,
             will: will.map(|(topic, payload, qos, retain, properties, delay)| Will {
                 topic, payload, qos: QoS::from_u8(qos).unwrap_or_default(), retain,
                 properties: Properties { will_delay_interval: delay, ..properties },

@@ -85,6 +85,7 @@ impl Session {
         session.expiry_interval = asked_expiry.min(limits.max_session_expiry);
         session.will = connect.will.map(pending_will);
         let mut connection = Connection::new(connect.version, limits);
+        connection.is_bridge = connect.is_bridge;
         connection.connect_expiry = session.expiry_interval;
         connection.keep_alive = if clamp_keep_alive {
             limits.max_keep_alive

@@ -87,11 +87,14 @@ impl Session {
         }
     }
 
-    /// The options, with no more than the server's maximum QoS [MQTT-3.2.2-9, 3.2.2-10].
+    /// The options, with no more than the server's maximum QoS [MQTT-3.2.2-9, 3.2.2-10], and with those that a bridge means.
     pub(crate) fn granted(&self, entry: &SubscribeFilter) -> SubscriptionOptions {
         let maximum = self.connection.limits.maximum_qos;
+        let is_bridge = self.connection.is_bridge && !entry.filter.is_shared();
         SubscriptionOptions {
             qos: entry.options.qos.min(maximum),
+            no_local: entry.options.no_local || is_bridge,
+            retain_as_published: entry.options.retain_as_published || is_bridge,
             ..entry.options
         }
     }

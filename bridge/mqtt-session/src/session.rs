@@ -55,6 +55,8 @@ pub struct Session {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub version: Version,
+    /// See [`mqtt_codec::Connect::is_bridge`].
+    pub is_bridge: bool,
     pub limits: Limits,
     /// Effective, seconds.
     pub keep_alive: u16,
@@ -111,6 +113,7 @@ impl Connection {
     pub fn new(version: Version, limits: Limits) -> Connection {
         Connection {
             version,
+            is_bridge: false,
             limits,
             keep_alive: 0,
             connect_expiry: 0,

@@ -38,6 +38,7 @@ fn packet(delivery: Delivery) -> Packet {
 fn connect() -> Connect {
     Connect {
         version: Version::V311,
+        is_bridge: false,
         clean_start: false,
         keep_alive: 0,
         client_id: "c".into(),

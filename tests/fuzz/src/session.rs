@@ -56,6 +56,7 @@ pub(crate) fn resume(mut session: Session) {
 fn plain_connect() -> Connect {
     Connect {
         version: Version::V5,
+        is_bridge: false,
         clean_start: false,
         keep_alive: 0,
         client_id: "c".to_owned(),

@@ -102,6 +102,7 @@ impl Server {
 pub fn v5(id: &str) -> Connect {
     Connect {
         version: Version::V5,
+        is_bridge: false,
         clean_start: true,
         keep_alive: 0,
         client_id: id.to_owned(),

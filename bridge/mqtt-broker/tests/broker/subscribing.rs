@@ -78,6 +78,37 @@ async fn no_local() {
     client.nothing().await;
 }
 
+/// In no standard: see `Connect::is_bridge`. What a bridge sends it does not get back, and a retained message stays one over it.
+#[tokio::test(start_paused = true)]
+async fn a_bridge_of_mosquitto() {
+    for version in [Version::V31, Version::V311] {
+        let server = Server::start().await;
+        let bridge = Connect {
+            version,
+            is_bridge: true,
+            ..v311("bridge")
+        };
+        let (mut client, _) = server.connect(bridge).await;
+        client.subscribe("t", 1).await;
+        client.subscribe("$share/g/s", 1).await;
+        client.publish("t", "own", 1).await;
+        let mut other = server.clean("o").await;
+        let retained = Publish {
+            retain: true,
+            ..publish("t", "other", 1)
+        };
+        other.publish_packet(retained).await;
+        let got = client.receive_publish().await;
+        assert!(got.retain && got.payload == "other");
+        client
+            .send(Packet::PubAck(Ack::success(got.packet_id.expect("an id"))))
+            .await;
+        client.publish("s", "of a group", 0).await;
+        assert_eq!(client.take().await, "of a group");
+        client.nothing().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn retained_messages() {
     let server = Server::start().await;

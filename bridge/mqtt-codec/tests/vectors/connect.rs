@@ -5,6 +5,7 @@ use crate::*;
 fn plain(version: Version) -> Connect {
     Connect {
         version,
+        is_bridge: false,
         clean_start: true,
         keep_alive: 10,
         client_id: "ab".into(),
@@ -39,6 +40,14 @@ fn valid_connects_of_3_1_1() {
     let p = || plain(V3);
     for (clause, body, packet) in [
         ("least", &b"\x00\x04MQTT\x04\x02\x00\x0a\x00\x02ab"[..], p()),
+        (
+            "a bridge of mosquitto",
+            b"\x00\x04MQTT\x84\x02\x00\x0a\x00\x02ab",
+            Connect {
+                is_bridge: true,
+                ..p()
+            },
+        ),
         (
             "3.1.3-6: no client id",
             b"\x00\x04MQTT\x04\x02\x00\x00\x00\x00",

@@ -52,9 +52,7 @@ async fn protocol_levels_that_are_not_there() {
         (0, Version::V311, 1),
         (3, Version::V311, 1),
         (6, Version::V5, 0x84),
-        // As bridges of mosquitto ask first: their bit, then the level.
-        (0x84, Version::V311, 1),
-        (0x86, Version::V5, 0x84),
+        (0x85, Version::V5, 0x84),
     ] {
         let mut client = server.open(version);
         let mut bytes = *b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01a";
