@@ -215,8 +215,8 @@ fn hostile_connects() {
             ReasonCode::UNSUPPORTED_PROTOCOL_VERSION,
         ),
         (
-            "3.1.2-2: the bridge bit",
-            b"\x00\x04MQTT\x84\x02\x00\x00\x00\x01a",
+            "3.1.2-2: the bit of a bridge, of a level that has none",
+            b"\x00\x04MQTT\x85\x02\x00\x00\x00\x01a",
             ReasonCode::UNSUPPORTED_PROTOCOL_VERSION,
         ),
         (
