@@ -71,6 +71,8 @@ pub(crate) struct Connection<B: Backend, S> {
     pub(crate) writer: WriteHalf<S>,
     decoder: Decoder,
     input: BytesMut,
+    /// What the next read from the socket is expected to give, bytes.
+    expected: usize,
     pub(crate) output: Output,
     unflushed: bool,
     /// With the backend, in the order of arrival.
@@ -160,6 +162,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             writer: accepted.writer,
             decoder: accepted.decoder,
             input: accepted.input,
+            expected: 0,
             output: accepted.output,
             unflushed: false,
             publishing: InOrder::default(),
@@ -263,7 +266,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                     }
                     Err(_) => return Err(End::Lost),
                 },
-                read = poll_fn(|cx| poll_read(Pin::new(&mut self.reader), &mut self.input, cx)), if can_read => match read {
+                read = poll_fn(|cx| poll_read(Pin::new(&mut self.reader), &mut self.input, &mut self.expected, cx)), if can_read => match read {
                     Ok(n) if n > 0 => {
                         Metrics::add(&self.broker.metrics.bytes_in, n as u64);
                         self.last_received = Instant::now();

@@ -2,13 +2,13 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use kernel::ports::cold::{ColdError, ColdFuture, MIN_PART_BYTES, Upload};
-use kernel::ports::{WRITE_PIECE, begin_writing};
+use kernel::ports::write_in_pieces;
 use uuid::Uuid;
 
 use crate::directory::{Shared, blocking, sync_directory};
@@ -170,26 +170,13 @@ impl Writing {
                 .call()
                 .refused("a part of less than 5 MiB must be the last"));
         }
-        let mut position = self.written;
-        let mut write = || -> io::Result<u64> {
-            let mut begun = position;
-            for part in parts {
-                for piece in part.chunks(WRITE_PIECE) {
-                    staged.file.write_all_at(piece, position)?;
-                    position += piece.len() as u64;
-                    if position - begun >= WRITE_PIECE as u64 {
-                        begin_writing(&staged.file, begun, position - begun)?;
-                        begun = position;
-                    }
-                }
-            }
-            staged.file.sync_data()?;
-            Ok(position)
-        };
-        match write() {
-            Ok(position) => {
-                self.ended = position - self.written < MIN_PART_BYTES as u64;
-                self.written = position;
+        let bytes = parts.iter().map(|part| part.len() as u64).sum::<u64>();
+        let slices: Vec<&[u8]> = parts.iter().map(|part| &part[..]).collect();
+        let written = write_in_pieces(&staged.file, self.written, &slices);
+        match written.and_then(|()| staged.file.sync_data()) {
+            Ok(()) => {
+                self.ended = bytes < MIN_PART_BYTES as u64;
+                self.written += bytes;
                 Ok(())
             }
             Err(error) => Err(self.shared.failed("write", &self.key, &error)),

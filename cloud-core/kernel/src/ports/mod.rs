@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 pub use cold::{ColdStore, Spawner};
 pub use memory_cold::MemoryColdStore;
-pub use system::{SystemClock, SystemDisk, TokioSpawner, WRITE_PIECE, begin_writing};
+pub use system::{SystemClock, SystemDisk, TokioSpawner, write_in_pieces};
 
 /// Everything the kernel needs from outside.
 #[derive(Clone)]

@@ -19,7 +19,7 @@ use super::{Clock, Disk, DiskFile, Ports};
 const MAX_PARTS: usize = 1024;
 /// Bytes in one vectored write. The device has the pieces of a large write to do while the next ones are copied, and the page cache takes them in pages
 /// of that size at most: a larger one has to be found, and is often memory that the machine has not used before, which costs several times the copy.
-pub const WRITE_PIECE: usize = 512 * 1024;
+const WRITE_PIECE: usize = 512 * 1024;
 /// Zeros written at a time where the file system cannot reserve room.
 const ZEROS: usize = 1024 * 1024;
 
@@ -124,18 +124,7 @@ struct SystemFile {
 
 impl DiskFile for SystemFile {
     fn write_at(&self, position: u64, parts: &[&[u8]]) -> io::Result<()> {
-        let mut position = position;
-        let mut rest = Parts { parts, written: 0 };
-        let mut piece = Vec::with_capacity(parts.len().min(MAX_PARTS));
-        loop {
-            let bytes = rest.next_piece(&mut piece);
-            self.write_piece(position, &mut piece)?;
-            if rest.parts.is_empty() {
-                return Ok(());
-            }
-            begin_writing(&self.file, position, bytes)?;
-            position += bytes;
-        }
+        write_in_pieces(&self.file, position, parts)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
@@ -209,24 +198,40 @@ impl<'a> Parts<'a, '_> {
     }
 }
 
-impl SystemFile {
-    fn write_piece(&self, position: u64, piece: &mut [IoSlice<'_>]) -> io::Result<()> {
-        let mut position = position;
-        let mut rest = piece;
-        while !rest.is_empty() {
-            match rustix::io::pwritev(&self.file, rest, position) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    position += written as u64;
-                    IoSlice::advance_slices(&mut rest, written);
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+/// Writes parts one behind the other, so that the device has what is written to do while the rest is copied. They are not durable yet.
+pub fn write_in_pieces(file: &File, position: u64, parts: &[&[u8]]) -> io::Result<()> {
+    let mut position = position;
+    let mut rest = Parts { parts, written: 0 };
+    let mut piece = Vec::with_capacity(parts.len().min(MAX_PARTS));
+    loop {
+        let bytes = rest.next_piece(&mut piece);
+        write_piece(file, position, &mut piece)?;
+        if rest.parts.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        begin_writing(file, position, bytes)?;
+        position += bytes;
     }
+}
 
+fn write_piece(file: &File, position: u64, piece: &mut [IoSlice<'_>]) -> io::Result<()> {
+    let mut position = position;
+    let mut rest = piece;
+    while !rest.is_empty() {
+        match rustix::io::pwritev(file, rest, position) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                position += written as u64;
+                IoSlice::advance_slices(&mut rest, written);
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+impl SystemFile {
     /// Makes the file `len` bytes long by writing them.
     fn write_zeros(&self, len: u64) -> io::Result<()> {
         let zeros = vec![0; ZEROS];
@@ -244,7 +249,7 @@ impl SystemFile {
 /// Asks the system to hand these bytes of a file to the device now, and does not wait for it: that is what a sync is for, which has less to do then.
 /// Says nothing about durability.
 #[allow(unsafe_code)]
-pub fn begin_writing(file: &File, position: u64, bytes: u64) -> io::Result<()> {
+fn begin_writing(file: &File, position: u64, bytes: u64) -> io::Result<()> {
     let (Ok(from), Ok(len)) = (i64::try_from(position), i64::try_from(bytes)) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
