@@ -170,7 +170,11 @@ impl EdgeBackend {
     }
 
     /// A session as it is stored. What its shared groups have for it is noted before.
-    fn storable(&self, client: &ClientId, session: SavedSession) -> Result<Session, StorageError> {
+    pub fn storable(
+        &self,
+        client: &ClientId,
+        session: SavedSession,
+    ) -> Result<Session, StorageError> {
         self.write_shares(Some(client))?;
         Ok(to_stored(session))
     }
@@ -253,11 +257,6 @@ impl Backend for EdgeBackend {
     }
 
     async fn keep_will(&self, will: Publish, rest: Rest) -> Result<(), StorageError> {
-        match &rest {
-            Rest::Nothing => {}
-            Rest::Save(_) => self.write_shares(Some(&will.publisher))?,
-            Rest::Delete => self.write_shares(None)?,
-        }
         self.keep(will, rest).await
     }
 

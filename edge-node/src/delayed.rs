@@ -7,7 +7,7 @@ use mqtt_codec::PacketId;
 use store::{Delayed, DelayedKey, NewDelayed, NewMessage, WillRest, WriteError};
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::{EdgeBackend, failed, to_stored};
+use crate::backend::{EdgeBackend, failed};
 use crate::limits;
 
 impl EdgeBackend {
@@ -36,9 +36,7 @@ impl EdgeBackend {
         let kept = self.store.delay(message).await;
         kept.map_err(|error| self.refused(error))
     }
-}
 
-impl EdgeBackend {
     /// A will that finds no room waits as what is published later does, and is due.
     pub async fn keep(&self, will: Publish, rest: Rest) -> Result<(), StorageError> {
         later::check_count(self.store.delayed_len()).map_err(failed)?;
@@ -49,13 +47,16 @@ impl EdgeBackend {
             value: later::encode(&will).into(),
             packet: None,
         };
+        let client = &will.publisher;
         let rest = match rest {
             Rest::Nothing => WillRest::Nothing,
-            Rest::Save(session) => WillRest::Save(to_stored(session)),
-            Rest::Delete => WillRest::Delete,
+            Rest::Save(session) => WillRest::Save(self.storable(client, session)?),
+            Rest::Delete => {
+                self.write_shares(None)?;
+                WillRest::Delete
+            }
         };
-        let client = will.publisher.as_str();
-        let kept = self.store.keep_will(message, client, rest).await;
+        let kept = self.store.keep_will(message, client.as_str(), rest).await;
         kept.map_err(failed)
     }
 }

@@ -25,6 +25,14 @@ def small(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.fixture
+def edge(small, tmp_path):
+    """Has its data there."""
+    edge = Edge(tmp_path / "edge")
+    edge.data = small / "data"
+    return edge
+
+
 def fill(folder):
     """Takes all the room that there is."""
     with open(folder / "something-else", "ab", buffering=0) as file:
@@ -42,9 +50,7 @@ def publish(edge, text):
 
 
 @pytest.mark.on_arm
-def test_a_restart_on_a_full_file_system_comes_up_and_room_is_found_again(small, tmp_path):
-    edge = Edge(tmp_path / "edge")
-    edge.data = small / "data"
+def test_a_restart_on_a_full_file_system_comes_up_and_room_is_found_again(small, edge):
     edge.start()
     assert publish(edge, "before").returncode == 0
     for how in ("stop", "kill"):
@@ -61,9 +67,7 @@ def test_a_restart_on_a_full_file_system_comes_up_and_room_is_found_again(small,
 
 
 @pytest.mark.on_arm
-def test_a_start_without_any_room_waits_for_it(small, tmp_path):
-    edge = Edge(tmp_path / "edge")
-    edge.data = small / "data"
+def test_a_start_without_any_room_waits_for_it(small, edge):
     edge.start()
     assert publish(edge, "before").returncode == 0
     edge.stop()
@@ -83,9 +87,7 @@ def test_a_start_without_any_room_waits_for_it(small, tmp_path):
     edge.stop()
 
 
-def test_an_earlier_format_is_taken_over_on_a_file_system_without_room(small, tmp_path):
-    edge = Edge(tmp_path / "edge")
-    edge.data = small / "data"
+def test_an_earlier_format_is_taken_over_on_a_file_system_without_room(small, edge):
     edge.start()
     assert publish(edge, "before").returncode == 0
     edge.stop()
@@ -98,9 +100,7 @@ def test_an_earlier_format_is_taken_over_on_a_file_system_without_room(small, tm
     edge.stop()
 
 
-def test_a_salvage_without_room_moves_nothing_and_comes_later(small, tmp_path):
-    edge = Edge(tmp_path / "edge")
-    edge.data = small / "data"
+def test_a_salvage_without_room_moves_nothing_and_comes_later(small, edge):
     edge.start()
     device = Client(edge.port("mqtt"))
     states = {f"state/{n}": str(n).encode() * 30_000 for n in range(10, 55)}
@@ -133,9 +133,7 @@ def test_a_salvage_without_room_moves_nothing_and_comes_later(small, tmp_path):
     edge.stop()
 
 
-def test_it_can_be_stopped_while_it_waits_for_room(small, tmp_path):
-    edge = Edge(tmp_path / "edge")
-    edge.data = small / "data"
+def test_it_can_be_stopped_while_it_waits_for_room(small, edge):
     edge.start()
     edge.stop()
     os.unlink(edge.data / "store" / "reserve")
@@ -148,9 +146,7 @@ def test_it_can_be_stopped_while_it_waits_for_room(small, tmp_path):
 
 
 @pytest.mark.on_arm
-def test_a_file_system_that_fills_up_while_it_runs_ends_nothing(small, tmp_path):
-    edge = Edge(tmp_path / "edge")
-    edge.data = small / "data"
+def test_a_file_system_that_fills_up_while_it_runs_ends_nothing(small, edge):
     edge.start()
     assert publish(edge, "before").returncode == 0
     fill(small)

@@ -18,10 +18,8 @@ pub const BY_REFERENCE: usize = 4 * 1024;
 pub const SMALL_PACKET: usize = 128;
 /// Pieces of output that one write takes.
 pub const WRITE_PIECES: usize = 32;
-/// Most bytes of a read from the socket where nothing large is expected. Each thread has a buffer of this size.
+/// Most bytes of one read from the socket. Each thread has a buffer of this size, and at most one more of twice that.
 pub const READ_CHUNK: usize = 64 * 1024;
-/// What room is made for at most where it is, bytes.
-pub const READ_MOST: usize = 256 * 1024;
 /// Publishes of one connection that are with the backend at a time. Above that its socket is not read.
 pub const MAX_PUBLISHING: usize = 2_048;
 /// Of them, those that are given to the backend at a time.

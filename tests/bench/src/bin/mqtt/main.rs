@@ -216,27 +216,32 @@ impl Client {
     }
 }
 
-fn split(buffer: &mut BytesMut) -> Result<Option<(u8, BytesMut)>> {
-    let (mut length, mut shift, mut at) = (0usize, 0, 1);
-    loop {
-        let Some(byte) = buffer.get(at) else {
+/// Where the body of the first packet begins, and where it ends; `None` while the length is not there.
+fn extent(bytes: &[u8]) -> Result<Option<(usize, usize)>> {
+    let mut length = 0;
+    for at in 1..5 {
+        let Some(byte) = bytes.get(at) else {
             return Ok(None);
         };
-        length |= usize::from(byte & 0x7f) << shift;
-        at += 1;
-        shift += 7;
+        length |= usize::from(byte & 0x7f) << (7 * (at - 1));
         if byte & 0x80 == 0 {
-            break;
+            return Ok(Some((at + 1, at + 1 + length)));
         }
-        ensure!(shift <= 21, "a length of more than four bytes");
     }
-    ensure!(length <= LARGEST, "a packet of {length} bytes");
-    if buffer.len() < at + length {
+    bail!("a length of more than four bytes")
+}
+
+fn split(buffer: &mut BytesMut) -> Result<Option<(u8, BytesMut)>> {
+    let Some((from, to)) = extent(buffer)? else {
+        return Ok(None);
+    };
+    ensure!(to - from <= LARGEST, "a packet of {} bytes", to - from);
+    if buffer.len() < to {
         return Ok(None);
     }
     let first = buffer[0];
-    buffer.advance(at);
-    Ok(Some((first, buffer.split_to(length))))
+    buffer.advance(from);
+    Ok(Some((first, buffer.split_to(to - from))))
 }
 
 fn payload(options: &Publish, client: u32, number: u64, out: &mut Vec<u8>) {

@@ -7,9 +7,11 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, epoll, poll};
+
+use crate::extent;
 
 /// Bytes that are received at a time, at most.
 const PIECE: usize = 256 * 1024;
@@ -81,18 +83,21 @@ impl Connection {
         let end = self.kept + got;
         // Messages in a row are sent with one call.
         let (mut from, mut at) = (0, 0);
-        while let Some((first, body, next)) = packet(&self.buffer[at..end])? {
-            if first >> 4 != PUBLISH {
+        while let Some((body, next)) = extent(&self.buffer[at..end])?
+            && at + next <= end
+        {
+            let kind = self.buffer[at] >> 4;
+            if kind != PUBLISH {
                 send(reader.as_deref(), &self.buffer[from..at])?;
                 from = at + next;
                 let id = self.buffer.get(at + body..at + body + 2).unwrap_or(&[0; 2]);
-                let reply = match first >> 4 {
+                let reply = match kind {
                     1 => vec![0x20, 2, 0, 0],
                     8 => vec![0x90, 3, id[0], id[1], 0],
                     12 => vec![0xd0, 0],
                     _ => Vec::new(),
                 };
-                if first >> 4 == 8 {
+                if kind == 8 {
                     *reader = Some(Rc::clone(&self.stream));
                 }
                 send(Some(&self.stream), &reply)?;
@@ -104,23 +109,6 @@ impl Connection {
         self.kept = end - at;
         Ok(true)
     }
-}
-
-/// First byte, where the body begins, and where the next packet does.
-fn packet(bytes: &[u8]) -> Result<Option<(u8, usize, usize)>> {
-    let mut length = 0;
-    for at in 1..5 {
-        let Some(byte) = bytes.get(at) else {
-            return Ok(None);
-        };
-        length |= usize::from(byte & 0x7f) << (7 * (at - 1));
-        if byte & 0x80 == 0 {
-            let next = at + 1 + length;
-            return Ok((next <= bytes.len()).then_some((bytes[0], at + 1, next)));
-        }
-    }
-    ensure!(false, "a length of more than four bytes");
-    Ok(None)
 }
 
 fn send(to: Option<&TcpStream>, mut bytes: &[u8]) -> Result<()> {
