@@ -111,7 +111,6 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
 
     fn publish(&mut self, publish: mqtt_codec::Publish, now_ms: i64) -> Result<(), End> {
         let qos = publish.qos;
-        let bytes = publish.payload.len();
         match self.session.handle_publish(publish, now_ms)? {
             PublishAction::Repeat { packet_id } => {
                 self.begin(Box::pin(std::future::ready(Done::Repeated { packet_id })));
@@ -146,6 +145,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                     }
                     return self.answer_in_order(done(passed));
                 }
+                let bytes = message.size();
                 self.publishing_bytes += bytes;
                 self.publishing_messages += 1;
                 let publisher = self.session.client_id().clone();

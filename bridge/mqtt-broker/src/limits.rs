@@ -18,13 +18,13 @@ pub const BY_REFERENCE: usize = 4 * 1024;
 pub const SMALL_PACKET: usize = 128;
 /// Pieces of output that one write takes.
 pub const WRITE_PIECES: usize = 32;
-/// Most bytes of one read from the socket. Each thread has a buffer of this size, and at most one more of twice that.
+/// Most bytes of one read from the socket. Each thread has a buffer of this size, and one more of at most half as much again.
 pub const READ_CHUNK: usize = 64 * 1024;
 /// Publishes of one connection that are with the backend at a time. Above that its socket is not read.
 pub const MAX_PUBLISHING: usize = 2_048;
 /// Of them, those that are given to the backend at a time.
 pub const GATHERED: usize = 512;
-/// Their payload bytes.
+/// Their bytes, with topics and properties.
 pub const MAX_PUBLISHING_BYTES: usize = 8 * 1024 * 1024;
 /// Messages that the hub keeps for a connection that does not take them. Above that the connection reads the feeds by itself.
 pub const MAILBOX_MESSAGES: usize = 2_048;
@@ -59,7 +59,7 @@ pub const FEED_READ: usize = 64 * 1024;
 pub const MAX_FEED_BUFFER: usize = 512 * 1024;
 /// Reads of one connection that run at a time.
 pub const MAX_FEED_READS: usize = 4;
-/// Messages that a member of a shared group asks for at a time, and their payload bytes. What it cannot send at once others get later.
+/// Messages that a member of a shared group asks for at a time, and their bytes. What it cannot send at once others get later.
 pub const SHARED_TAKE: usize = 64;
 pub const SHARED_TAKE_BYTES: usize = 64 * 1024;
 /// Deliveries that wait for a save of their session.

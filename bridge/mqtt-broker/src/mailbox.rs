@@ -438,7 +438,7 @@ impl Mailbox {
 
 /// What a message that waits is counted with, bytes.
 pub(crate) fn cost(message: &SharedMessage) -> usize {
-    message.payload.len() + message.topic.as_str().len() + 128
+    message.size() + 128
 }
 
 /// A mailbox as a target of the router: the same when it is the same mailbox.

@@ -344,7 +344,7 @@ impl Group {
             };
             let (feed, at) = *entry.key();
             entry.remove();
-            bytes += message.payload.len();
+            bytes += message.size();
             state
                 .held
                 .insert((feed, at), (client.clone(), Some(message.clone())));

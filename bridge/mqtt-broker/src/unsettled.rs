@@ -32,7 +32,7 @@ struct End {
 
 impl End {
     fn cost(&self) -> usize {
-        let will = self.will.as_ref().map_or(0, |will| will.payload.len());
+        let will = self.will.as_ref().map_or(0, Message::size);
         let leaves = self.leaves.as_ref().map_or(0, Bytes::len);
         let rest = match &self.rest {
             Rest::Save(saved) => saved.bytes.len(),

@@ -91,7 +91,7 @@ struct RetainedMessages {
 }
 
 fn retained_cost(message: &SharedMessage) -> usize {
-    message.topic.as_str().len() + message.payload.len() + limits::RETAINED_OVERHEAD
+    message.size() + limits::RETAINED_OVERHEAD
 }
 
 impl Retained {
@@ -113,9 +113,7 @@ impl Retained {
             );
             return Err(PublishError::QuotaExceeded(text));
         }
-        // A copy: the payload of a message is a part of what was read with it.
-        let mut copy = Message::clone(message);
-        copy.payload = bytes::Bytes::copy_from_slice(&copy.payload);
+        let copy = message.detached();
         all.bytes = bytes;
         all.topics
             .insert(message.topic.clone(), Arc::new(copy.into()));

@@ -94,6 +94,23 @@ pub struct Message {
     pub properties: MessageProperties,
 }
 
+impl Message {
+    /// Bytes that it takes in memory, besides what every message takes.
+    pub fn size(&self) -> usize {
+        self.topic.as_str().len() + self.payload.len() + self.properties.size()
+    }
+
+    /// Without the buffers that topic, payload and properties came in: for whoever keeps it long.
+    #[must_use]
+    pub fn detached(&self) -> Message {
+        let mut copy = self.clone();
+        copy.payload = Bytes::copy_from_slice(&copy.payload);
+        let data = &mut copy.properties.correlation_data;
+        *data = data.take().map(|data| Bytes::copy_from_slice(&data));
+        copy
+    }
+}
+
 /// The MQTT 5 properties that travel with a message unaltered.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MessageProperties {
@@ -104,4 +121,69 @@ pub struct MessageProperties {
     pub correlation_data: Option<Bytes>,
     /// In order, duplicates kept.
     pub user_properties: Vec<(String, String)>,
+}
+
+impl MessageProperties {
+    fn size(&self) -> usize {
+        let text = |text: &String| size_of::<String>() + text.len();
+        let pairs = self.user_properties.iter();
+        pairs
+            .map(|(name, value)| text(name) + text(value))
+            .sum::<usize>()
+            + self.content_type.as_ref().map_or(0, String::len)
+            + self.response_topic.as_ref().map_or(0, |t| t.as_str().len())
+            + self.correlation_data.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message() -> Message {
+        let buffer = Bytes::from(vec![7; 1_000]);
+        Message {
+            topic: TopicName::new("t/1").unwrap(),
+            payload: buffer.slice(..10),
+            qos: QoS::AtMostOnce,
+            retain: false,
+            expires_at: None,
+            origin: None,
+            number: None,
+            properties: MessageProperties {
+                correlation_data: Some(buffer.slice(10..30)),
+                ..MessageProperties::default()
+            },
+        }
+    }
+
+    #[test]
+    fn whatever_a_client_can_make_long_is_counted() {
+        let mut message = message();
+        assert_eq!(message.size(), 3 + 10 + 20);
+        let properties = &mut message.properties;
+        properties.content_type = Some("x".repeat(100));
+        properties.response_topic = Some(TopicName::new("a/b/c").unwrap());
+        assert_eq!(message.size(), 33 + 100 + 5);
+        let pair = ("n".to_owned(), "v".repeat(1_000));
+        message.properties.user_properties = vec![pair; 3];
+        let pairs = message.size() - 138;
+        assert!((3 * 1_001..3 * 1_100).contains(&pairs), "{pairs}");
+    }
+
+    #[test]
+    fn what_is_detached_keeps_nothing_of_what_it_came_with() {
+        let message = message();
+        let copy = message.detached();
+        assert_eq!(copy, message);
+        for (copy, original) in [
+            (&copy.payload, &message.payload),
+            (
+                copy.properties.correlation_data.as_ref().unwrap(),
+                message.properties.correlation_data.as_ref().unwrap(),
+            ),
+        ] {
+            assert_ne!(copy.as_ptr(), original.as_ptr());
+        }
+    }
 }

@@ -97,14 +97,17 @@ def can(name, case):
 def touch_memory():
     """In a virtual machine the first use of each page costs several times what copying it does; after that it is a machine's memory as any other."""
     available = int(re.search(r"MemAvailable: +(\d+) kB", pathlib.Path("/proc/meminfo").read_text())[1]) * 1024
-    with mmap.mmap(-1, min(TOUCHED, available // 2)) as memory:
+    with mmap.mmap(-1, min(TOUCHED, available // 2), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         for at in range(0, len(memory), mmap.PAGESIZE):
             memory[at] = 1
 
 
 def processor_time(pid):
-    """Hundredths of a second, of user and system."""
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    """Hundredths of a second, of user and system; of one that is no more, none."""
+    try:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0
     return int(fields[11]) + int(fields[12])
 
 

@@ -189,6 +189,33 @@ async fn retained_messages_are_in_memory_only() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_what_is_retained_the_properties_count_too() {
+    let server = server().await;
+    let mut publisher = server.clean("p").await;
+    let properties = Properties {
+        user_properties: vec![("n".into(), "v".repeat(60_000)); 16],
+        ..Properties::default()
+    };
+    let mut taken = 0;
+    let refused = loop {
+        let packet = Publish {
+            retain: true,
+            packet_id: Some(id(1)),
+            properties: properties.clone(),
+            ..publish(&format!("live/{taken}"), "x", 1)
+        };
+        publisher.send(Packet::Publish(Box::new(packet))).await;
+        match publisher.receive().await {
+            Some(Packet::PubAck(ack)) if ack.reason_code.is_error() => break ack.reason_code,
+            _ => taken += 1,
+        }
+        assert!(taken < 100, "96 MB for all that is counted");
+    };
+    assert_eq!(refused, ReasonCode::QUOTA_EXCEEDED);
+    assert!(taken > 60, "{taken}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_will_goes_to_who_is_there_and_a_delay_is_refused() {
     let server = server().await;
     let mut subscriber = server.clean("s").await;

@@ -200,7 +200,7 @@ impl<'a> Parts<'a, '_> {
 
 /// Writes parts one behind the other, so that the device has what is written to do while the rest is copied. They are not durable yet.
 pub fn write_in_pieces(file: &File, position: u64, parts: &[&[u8]]) -> io::Result<()> {
-    let mut position = position;
+    let (mut position, mut begun) = (position, position);
     let mut rest = Parts { parts, written: 0 };
     let mut piece = Vec::with_capacity(parts.len().min(MAX_PARTS));
     loop {
@@ -209,8 +209,12 @@ pub fn write_in_pieces(file: &File, position: u64, parts: &[&[u8]]) -> io::Resul
         if rest.parts.is_empty() {
             return Ok(());
         }
-        begin_writing(file, position, bytes)?;
         position += bytes;
+        // Many small parts make a short piece.
+        if position - begun >= WRITE_PIECE as u64 {
+            begin_writing(file, begun, position - begun)?;
+            begun = position;
+        }
     }
 }
 
