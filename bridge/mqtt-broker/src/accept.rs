@@ -6,7 +6,7 @@ use crate::authenticate::{self, Enhanced, Refused, Wire};
 use crate::backend::{Backend, ClientId, ReadError, StorageError};
 use crate::broker::Broker;
 use crate::deadlines::save;
-use crate::extra::{AddressPlace, fill};
+use crate::extra::{AddressPlace, Delayed, delayed, fill};
 use crate::fit::Fit;
 use crate::limits;
 use crate::metrics::Metrics;
@@ -232,10 +232,13 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
     connect.will = connect
         .will
         .filter(|will| !aside::is_bridge_state(&will.topic));
-    if let Some(will) = &connect.will
-        && aside::is_reserved(&will.topic)
-    {
-        return Err(ReasonCode::TOPIC_NAME_INVALID.into());
+    if let Some(will) = &mut connect.will {
+        let rewrites = &broker.extra.rewrites;
+        will.topic = rewrites.topic(will.topic.clone(), &principal);
+        // A will has a delay of its own.
+        if aside::is_reserved(&will.topic) || delayed(&will.topic) != Delayed::No {
+            return Err(ReasonCode::TOPIC_NAME_INVALID.into());
+        }
     }
     if let Some(will) = &connect.will
         && !broker.access.may_publish(&principal, &will.topic)
@@ -333,6 +336,7 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
         if !broker.access.may_subscribe(&principal, filter) {
             tracing::info!(%client, %filter, "a subscription of a resumed session is taken away: it is not allowed any more");
             session.handle_unsubscribe(filter);
+            broker.exclusives.release(filter, &client);
             continue;
         }
         session.add_new_feeds(backend.feeds_for(filter));

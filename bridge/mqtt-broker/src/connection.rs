@@ -551,6 +551,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             if let Err(error) = self.delivery.subscribe(filter) {
                 tracing::warn!(client = %self.session.client_id(), %filter, %error, "a subscription of a resumed session is taken away");
                 self.session.handle_unsubscribe(filter);
+                let client = self.session.client_id();
+                self.broker.exclusives.release(filter, client);
             }
         }
     }

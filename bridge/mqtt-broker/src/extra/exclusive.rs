@@ -7,11 +7,19 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-/// The filter behind `$exclusive/`; `Some(None)`: there is none that is valid.
+/// The filter behind `$exclusive/`; `Some(None)`: there is none that is valid, or a group wants it for itself.
 pub fn exclusive(filter: &TopicFilter) -> Option<Option<TopicFilter>> {
-    let inner = filter.as_str().strip_prefix("$exclusive/")?;
-    let inner = TopicFilter::new(inner).ok();
-    Some(inner.filter(|inner| !inner.as_str().starts_with('$')))
+    let text = filter.as_str();
+    let of_group = filter.share();
+    let inner = of_group.as_ref().map_or(text, |(_, inner)| inner.as_str());
+    let rest = inner.strip_prefix("$exclusive")?;
+    let inner = match rest.strip_prefix('/') {
+        Some(inner) => TopicFilter::new(inner).ok(),
+        None if rest.is_empty() => None,
+        None => return None,
+    };
+    let sound = |inner: &TopicFilter| of_group.is_none() && !inner.as_str().starts_with('$');
+    Some(inner.filter(sound))
 }
 
 #[derive(Debug, Default)]

@@ -1,5 +1,6 @@
 //! Topics that are written anew before anything else looks at them. The first rule that fits decides.
 
+use super::delayed::split_delayed;
 use super::fill;
 use crate::access::Principal;
 use mqtt_codec::{TopicError, TopicFilter, TopicName};
@@ -99,12 +100,17 @@ impl Rewrites {
         of_verb.find_map(|rule| rule.apply(text, who))
     }
 
-    /// A topic that would not be valid stays as it is.
+    /// A topic that would not be valid stays as it is. Of `$delayed/...` the topic behind it, unless a rule is about the whole.
     pub(crate) fn topic(&self, topic: TopicName, who: &Principal) -> TopicName {
         if self.0.is_empty() {
             return topic;
         }
-        let written = self.first(Verb::Publish, topic.as_str(), who);
+        let whole = topic.as_str();
+        let written = self.first(Verb::Publish, whole, who).or_else(|| {
+            let (prefix, inner) = split_delayed(whole)?;
+            let inner = self.first(Verb::Publish, inner, who)?;
+            Some(format!("{prefix}{inner}"))
+        });
         let written = written.and_then(|text| TopicName::new(&text).ok());
         written.unwrap_or(topic)
     }

@@ -171,6 +171,26 @@ async fn a_subscription_that_is_not_allowed_any_more_is_not_resumed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_exclusive_subscription_that_is_taken_away_is_free_for_others() {
+    let server = Server::start().await;
+    let (mut client, _) = server.persistent("c").await;
+    let subscribed = client
+        .subscribe_with("$exclusive/moody/x", SubscriptionOptions::default(), None)
+        .await;
+    assert_eq!(subscribed, ReasonCode::SUCCESS);
+    client.disconnect().await;
+    server.guard.closed.store(true, Ordering::Relaxed);
+    let (_client, present) = server.persistent("c").await;
+    assert!(present);
+    server.guard.closed.store(false, Ordering::Relaxed);
+    let mut other = server.clean("other").await;
+    let subscribed = other
+        .subscribe_with("$exclusive/moody/x", SubscriptionOptions::default(), None)
+        .await;
+    assert_eq!(subscribed, ReasonCode::SUCCESS);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_not_allowed_any_more_is_passed_over() {
     let server = Server::start().await;
     let mut client = server.clean("c").await;

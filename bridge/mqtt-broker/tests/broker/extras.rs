@@ -233,7 +233,12 @@ async fn an_exclusive_subscription_is_one_sessions_while_it_lives() {
         first.subscribe_with(filter, qos(1), None).await,
         ReasonCode(1)
     );
-    for invalid in ["$exclusive/", "$exclusive/$share/g/t"] {
+    for invalid in [
+        "$exclusive",
+        "$exclusive/",
+        "$exclusive/$share/g/t",
+        "$share/g/$exclusive/t",
+    ] {
         let code = first.subscribe_with(invalid, qos(1), None).await;
         assert_eq!(code, ReasonCode::TOPIC_FILTER_INVALID, "{invalid}");
     }
@@ -265,6 +270,7 @@ async fn topics_are_rewritten_for_publish_and_subscribe() {
         rule(Verb::All, "old/+/#", "new/{2}/{1}"),
         rule(Verb::Publish, "only/publish", "p/%c"),
         rule(Verb::Subscribe, "only/subscribe", "p/+"),
+        rule(Verb::Publish, "open/#", "guarded/{1}"),
     ]);
     let server = with(Extra {
         rewrites,
@@ -290,6 +296,26 @@ async fn topics_are_rewritten_for_publish_and_subscribe() {
     client.unsubscribe("only/subscribe").await;
     sender.publish("only/publish", "x", 1).await;
     client.nothing().await;
+    // So are the topics of wills, and of what is published later: rules for access see the new one.
+    let dying = Connect {
+        will: will("old/a/w", 0),
+        ..v5("d")
+    };
+    server.connect(dying).await.0.vanish().await;
+    let got = client.receive_publish().await.topic.expect("a topic");
+    assert_eq!(got.as_str(), "new/w/a");
+    let guarded = Connect {
+        will: will("open/x", 0),
+        ..v5("g")
+    };
+    assert_eq!(code(&server, guarded).await, ReasonCode::NOT_AUTHORIZED);
+    let packet = Publish {
+        packet_id: Some(id(9)),
+        ..publish("$delayed/5/open/x", "x", 1)
+    };
+    sender.send(Packet::Publish(Box::new(packet))).await;
+    let refused = Packet::PubAck(Ack::new(id(9), ReasonCode::NOT_AUTHORIZED));
+    assert_eq!(sender.receive().await, Some(refused));
     for (from, to) in [("a/+", "{2}"), ("a/+", "{x}"), ("a/b#", "c"), ("a", "")] {
         assert!(Rewrite::new(Verb::All, from, to).is_err(), "{from} {to}");
     }
@@ -480,5 +506,18 @@ async fn delayed_messages_are_refused_where_they_are_not_offered_or_not_meant() 
         client.send(Packet::Publish(Box::new(packet))).await;
         let refused = Packet::PubAck(Ack::new(id(9), expected));
         assert_eq!(client.receive().await, Some(refused), "{topic}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_will_that_would_be_delayed_by_its_topic_is_refused() {
+    let server = Server::start().await;
+    for topic in ["$delayed/5/t", "$delayed/x", "$delayed"] {
+        let connect = Connect {
+            will: will(topic, 0),
+            ..v5("c")
+        };
+        let refused = ReasonCode::TOPIC_NAME_INVALID;
+        assert_eq!(code(&server, connect).await, refused, "{topic}");
     }
 }
