@@ -26,7 +26,7 @@ pub use table::TABLE;
 pub use users::{ChangeError, User, check_name};
 
 use crate::limits;
-use crate::{Certificate, Principal};
+use crate::{Certificate, Peer, Principal};
 use revoke::Revocations;
 use table::Users;
 
@@ -148,6 +148,16 @@ impl Identity {
         &self,
         name: &str,
         password: &[u8],
+        peer: &Peer,
+    ) -> Result<Principal, LoginError> {
+        let principal = self.by_password(name, password, peer.address).await?;
+        Ok(showing(principal, peer))
+    }
+
+    async fn by_password(
+        &self,
+        name: &str,
+        password: &[u8],
         from: Option<SocketAddr>,
     ) -> Result<Principal, LoginError> {
         if self.is_empty() && self.is_open(ip(from)) {
@@ -221,6 +231,16 @@ impl Identity {
     pub fn groups_of(&self, user: &str) -> Arc<[Arc<str>]> {
         let user = self.0.users.load().get(user);
         user.map_or_else(|| Arc::from([]), |user| user.groups.clone())
+    }
+}
+
+/// Rules that name a certificate are about everybody who shows it, also who says in another way who he is: a certificate that is denied
+/// must not count again because of a password.
+fn showing(principal: Principal, peer: &Peer) -> Principal {
+    let certificate = peer.certificate.as_deref();
+    match certificate.and_then(Identity::name_of) {
+        Some(name) => principal.with_certificate(name.clone()),
+        None => principal,
     }
 }
 
