@@ -389,3 +389,62 @@ async fn a_rule_about_a_certificate_is_about_everybody_who_shows_it() {
     assert!(with.iter().all(may) && !may(&itself));
     assert!(!without.iter().any(may) && !other.iter().any(may));
 }
+
+#[tokio::test]
+async fn refused_tokens_are_counted_like_wrong_passwords_and_lock_no_good_one_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let ctx = context_with_tokens(dir.path());
+    let identity = &ctx.identity;
+    identity
+        .add_user("ann", "secret".into(), groups(&[]), 1)
+        .await
+        .unwrap();
+    let soon = ctx.now_ms() / 1000 + 600;
+    let good = token(&format!(r#"{{"sub":"ann","exp":{soon}}}"#));
+    let expired = token(r#"{"sub":"ann","exp":1}"#);
+    let of_bob = token(&format!(r#"{{"sub":"bob","exp":{soon}}}"#));
+    let mut forged = good.clone();
+    forged.truncate(good.len() - 8);
+    forged.push_str("AAAAAAAA");
+    let login = async |name: &str, password: &str, peer: &Peer| {
+        let login = identity.password(name, password.as_bytes(), peer).await;
+        login.map(|who| who.user)
+    };
+    let refused = [&expired, &of_bob, &forged];
+    for wrong in refused.into_iter().cycle().take(5) {
+        let answer = login("ann", wrong, &there()).await;
+        assert_eq!(answer, Err(LoginError::Wrong));
+    }
+    for wrong in refused {
+        let answer = login("ann", wrong, &there()).await;
+        assert_eq!(answer, Err(LoginError::TooMany));
+    }
+    // A password counts with them, from that address only.
+    let too_many = Err(LoginError::TooMany);
+    assert_eq!(login("ann", "secret", &there()).await, too_many);
+    assert!(login("ann", "secret", &here()).await.is_ok());
+    // From everywhere, until nobody's guesses at this name are looked at.
+    for n in 0..200 {
+        let peer = Peer::at(format!("10.0.0.{n}:40000").parse().unwrap());
+        assert!(login("ann", &forged, &peer).await.is_err());
+    }
+    let far = Peer::at("192.0.2.99:40000".parse().unwrap());
+    assert_eq!(login("ann", &forged, &far).await, too_many);
+    assert_eq!(login("ann", "guess", &far).await, too_many);
+    // Who has a good token, or was known before, gets in.
+    for peer in [here(), there(), far] {
+        assert!(login("ann", &good, &peer).await.is_ok());
+        assert!(login("", &good, &peer).await.is_ok());
+        assert!(login("ann", "secret", &peer).await.is_ok());
+    }
+    // Without a name beside it.
+    for n in 0..6 {
+        let answer = login("", &expired, &here()).await;
+        let expected = if n < 5 {
+            LoginError::Wrong
+        } else {
+            LoginError::TooMany
+        };
+        assert_eq!(answer, Err(expected));
+    }
+}
