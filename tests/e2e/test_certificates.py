@@ -99,8 +99,8 @@ def test_over_kafka(core, authority):
     assert produce(kafka(core, authority), "press-7-readings") is not None, "without a certificate there is nobody"
 
 
-def amqp(core, authority, shows=None):
-    credentials = pika.credentials.ExternalCredentials()
+def amqp(core, authority, shows=None, credentials=None):
+    credentials = credentials or pika.credentials.ExternalCredentials()
     options = pika.SSLOptions(authority.context(shows), "localhost")
     port = core.port("amqps")
     return pika.BlockingConnection(pika.ConnectionParameters("localhost", port, credentials=credentials, ssl_options=options))
@@ -142,3 +142,40 @@ def test_a_certificate_that_must_not_count_any_more(core, authority):
     core.cli("acl", "delete", number)
     assert press.publish("press/press-7/heat") in (0, 0x10)
     press.close()
+
+
+def test_a_rule_about_a_certificate_is_about_everybody_who_shows_it(core, authority):
+    """Also who logs in with a user name and password beside it."""
+    core.cli("stream", "create", "ann-readings")
+    password = pika.PlainCredentials("ann", "ann's password")
+
+    def published(shows):
+        ann = Client(core, authority, shows, "ann", "ann's password")
+        code = ann.publish("press/ann/heat")
+        ann.close()
+        return code
+
+    def produced(shows, mechanism):
+        sasl = {"sasl.mechanism": mechanism, "sasl.username": "ann", "sasl.password": "ann's password"}
+        return produce(kafka(core, authority, shows) | sasl | {"security.protocol": "sasl_ssl"}, "ann-readings")
+
+    def declare(shows):
+        with amqp(core, authority, shows, password) as connection:
+            connection.channel().queue_declare("ann-jobs", durable=True)
+
+    number = rule(core, "deny", "all", "*", "--certificate", "press-7", "--before", "1")
+    assert core.cli("acl", "check", "ann", "publish", "topic:press/ann/heat", "--certificate", "press-7", check=False).returncode == 1
+    for shows in (authority.device, None):
+        denied = shows is not None
+        assert (published(shows) == NOT_AUTHORISED) == denied
+        for mechanism in ("PLAIN", "SCRAM-SHA-256"):
+            error = produced(shows, mechanism)
+            assert (error.code() if error else None) == (confluent_kafka.KafkaError.TOPIC_AUTHORIZATION_FAILED if denied else None)
+        if denied:
+            with pytest.raises(pika.exceptions.ChannelClosedByBroker) as refused:
+                declare(shows)
+            assert refused.value.reply_code == 403
+        else:
+            declare(shows)
+    core.cli("acl", "delete", number)
+    assert published(authority.device) in (0, 0x10)

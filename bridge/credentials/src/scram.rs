@@ -275,7 +275,9 @@ impl ScramServer {
         let mechanism = self.keys.mechanism;
         let signed = format!("{},{},{without_proof}", self.client.bare, self.server_first);
         let signature = mechanism.sign(&self.keys.stored_key, signed.as_bytes());
-        if nonce != self.nonce || proof.len() != signature.len() {
+        // RFC 5802 section 5.1 asks for the same nonce. librdkafka before 2.6.1 puts its own in front of it once more, and Kafka's server
+        // takes it, so it ends with what was sent: our random part is in it still, and the proof is over the text as it came.
+        if !nonce.ends_with(&self.nonce) || proof.len() != signature.len() {
             return Err(ScramError::Wrong);
         }
         let client_key: Vec<u8> = proof.iter().zip(&signature).map(|(a, b)| a ^ b).collect();
@@ -361,6 +363,59 @@ mod tests {
         ] {
             let (exchange, _) = ScramServer::begin(first.clone(), keys.clone());
             assert_eq!(exchange.finish(message), Err(expected));
+        }
+    }
+
+    /// What a client sends last that names this nonce and knows the password.
+    fn last_message(exchange: &ScramServer, password: &[u8], nonce: &str) -> Vec<u8> {
+        let ScramKeys {
+            mechanism,
+            iterations,
+            salt,
+            stored_key,
+            ..
+        } = &exchange.keys;
+        let mut salted = vec![0; mechanism.hash().output_len()];
+        pbkdf2::derive(mechanism.pbkdf2(), *iterations, salt, password, &mut salted);
+        let without_proof = format!("c=biws,r={nonce}");
+        let (bare, first) = (&exchange.client.bare, &exchange.server_first);
+        let signed = format!("{bare},{first},{without_proof}");
+        let signature = mechanism.sign(stored_key, signed.as_bytes());
+        let client_key = mechanism.sign(&salted, b"Client Key");
+        let proof: Vec<u8> = client_key
+            .iter()
+            .zip(signature)
+            .map(|(a, b)| a ^ b)
+            .collect();
+        format!("{without_proof},p={}", STANDARD.encode(proof)).into_bytes()
+    }
+
+    /// librdkafka before 2.6.1: its own nonce, and then the whole one that it was sent.
+    #[test]
+    fn a_nonce_that_ends_with_the_one_that_was_sent() {
+        for mechanism in Mechanism::ALL {
+            let keys = ScramKeys::of(mechanism, b"pencil");
+            let finish = |nonce: fn(&ScramServer) -> String, password: &[u8]| {
+                let first = ClientFirst::parse(b"n,,n=user,r=abc").expect("first");
+                let (exchange, _) = ScramServer::begin(first, keys.clone());
+                let last = last_message(&exchange, password, &nonce(&exchange));
+                exchange.finish(&last)
+            };
+            let same = |one: &ScramServer| one.nonce.clone();
+            let twice = |one: &ScramServer| format!("abc{}", one.nonce);
+            assert!(finish(same, b"pencil").is_ok_and(|last| last.starts_with(b"v=")));
+            assert!(finish(twice, b"pencil").is_ok_and(|last| last.starts_with(b"v=")));
+            assert_eq!(finish(twice, b"pencil2"), Err(ScramError::Wrong));
+            // The right password, and not our part, or not at the end.
+            let without: [fn(&ScramServer) -> String; 4] = [
+                |_| "abc".to_owned(),
+                |_| String::new(),
+                |one| format!("{}abc", one.nonce),
+                |one| one.nonce.replacen("abc", "abd", 1),
+            ];
+            for nonce in without {
+                assert_eq!(finish(nonce, b"pencil"), Err(ScramError::Wrong));
+            }
         }
     }
 

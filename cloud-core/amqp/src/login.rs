@@ -36,7 +36,7 @@ pub async fn login(broker: &Broker, peer: &Peer, start: &StartOk) -> Result<Prin
             start.mechanism
         ))
     })?;
-    let checked = identity.password(&user, &password, peer.address).await;
+    let checked = identity.password(&user, &password, peer).await;
     checked.map_err(|error| refused(&start.mechanism, error))
 }
 

@@ -17,7 +17,7 @@ pub struct Principal {
     pub user: Option<Arc<str>>,
     /// Groups that the credentials themselves name; those of a user in the table are looked up there.
     pub groups: Arc<[Arc<str>]>,
-    /// The name in the certificate that was verified.
+    /// The name in the certificate that was verified: of whoever showed one, in whichever way he said who he is.
     pub certificate: Option<Arc<str>>,
     /// Cancelled when this principal may not be connected any more.
     pub revoked: Option<CancellationToken>,

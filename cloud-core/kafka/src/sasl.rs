@@ -1,6 +1,5 @@
 //! Who the client of a connection is: SaslHandshake and SaslAuthenticate, and what it may ask before (KIP-43, KIP-84, KIP-152).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,7 +15,7 @@ const PLAIN: &str = "PLAIN";
 /// One connection's way to a principal.
 pub struct Sasl {
     identity: Identity,
-    from: Option<SocketAddr>,
+    peer: Peer,
     state: State,
 }
 
@@ -49,7 +48,7 @@ impl Sasl {
         };
         Sasl {
             identity,
-            from,
+            peer: peer.clone(),
             state,
         }
     }
@@ -121,12 +120,12 @@ impl Sasl {
             State::Plain => {
                 let (user, password) =
                     plain(message).ok_or_else(|| failed(LoginError::Malformed))?;
-                let checked = self.identity.password(user, password, self.from).await;
+                let checked = self.identity.password(user, password, &self.peer).await;
                 self.state = State::Known(Arc::new(checked.map_err(failed)?));
                 Ok(Bytes::new())
             }
             State::Scram(mechanism, None) => {
-                let begun = self.identity.scram(mechanism, message, self.from);
+                let begun = self.identity.scram(mechanism, message, &self.peer);
                 let (login, question) = begun.map_err(failed)?;
                 self.state = State::Scram(mechanism, Some(Box::new(login)));
                 Ok(question.into())

@@ -1,7 +1,5 @@
 //! The broker's [`Access`] on the users and rules that all front ends share.
 
-use std::net::SocketAddr;
-
 use access_rules::{Resource, Verb};
 use bytes::Bytes;
 use credentials::Mechanism;
@@ -23,7 +21,6 @@ impl CoreAccess {
     }
 
     async fn login(&self, login: Login<'_>) -> Result<frontend::Principal, LoginError> {
-        let from = login.peer.address;
         let certificate = login.peer.certificate.as_ref();
         match (
             login.user_name,
@@ -34,9 +31,10 @@ impl CoreAccess {
             (Some(said), Some(name)) if said == &**name => self.ctx.identity.certificate(name),
             (Some(said), _) => {
                 let password = login.password.unwrap_or_default();
-                self.ctx.identity.password(said, password, from).await
+                let identity = &self.ctx.identity;
+                identity.password(said, password, login.peer).await
             }
-            (None, None) => self.ctx.identity.anonymous(from),
+            (None, None) => self.ctx.identity.anonymous(login.peer.address),
         }
     }
 }
@@ -84,7 +82,7 @@ impl Access for CoreAccess {
         Ok(Box::new(ScramExchange {
             identity: self.ctx.identity.clone(),
             mechanism,
-            from: peer.address,
+            peer: peer.clone(),
             begun: None,
         }))
     }
@@ -112,7 +110,7 @@ impl Access for CoreAccess {
 struct ScramExchange {
     identity: Identity,
     mechanism: Mechanism,
-    from: Option<SocketAddr>,
+    peer: Peer,
     begun: Option<ScramLogin>,
 }
 
@@ -122,7 +120,7 @@ impl ScramExchange {
             // A client need not begin in CONNECT: it is asked to.
             None if data.is_empty() => Ok(Step::Continue(Bytes::new())),
             None => {
-                let (begun, question) = self.identity.scram(self.mechanism, data, self.from)?;
+                let (begun, question) = self.identity.scram(self.mechanism, data, &self.peer)?;
                 self.begun = Some(begun);
                 Ok(Step::Continue(question.into()))
             }

@@ -8,7 +8,7 @@ use super::{AddressLimits, Extra, Flapping, Rates, Redirect, RetainedLimits};
 use crate::WEBSOCKET;
 use mqtt_codec::QoS;
 use mqtt_session::Limits;
-use settings::{Rate, Size, settings};
+use settings::{HostPort, Rate, Size, settings};
 use std::time::Duration;
 use transport::Offer;
 
@@ -29,7 +29,7 @@ settings! {
         pub mqtt_max_subscriptions: usize = "10000";
         /// QoS 1 and 2 messages to one MQTT client that it has not acknowledged
         pub mqtt_max_in_flight: u16 = "512";
-        /// Where all MQTT clients are sent: host names with ports, separated by spaces (section 4.11 of MQTT 5)
+        /// Where all MQTT clients are sent: host names or addresses with ports, separated by spaces (section 4.11 of MQTT 5)
         pub mqtt_redirect: Option<String>;
         /// Whether they are told to go there from now on (0x9D) and not for now (0x9C)
         pub mqtt_redirect_moved: bool = "false";
@@ -134,6 +134,23 @@ impl MqttSettings {
         })
     }
 
+    /// An empty value is none, as for the other list (`mqtt-ws-origins`).
+    fn redirect(&self) -> Result<Option<Redirect>, String> {
+        let places = self.mqtt_redirect.iter();
+        let places = places.flat_map(|all| all.split_whitespace());
+        let places = places.map(reference).collect::<Result<Vec<_>, _>>()?;
+        let server = places.join(" ");
+        if server.len() > usize::from(u16::MAX) {
+            return Err("--mqtt-redirect: at most 65535 bytes".to_owned());
+        }
+        Ok(Some(server)
+            .filter(|server| !server.is_empty())
+            .map(|server| Redirect {
+                server,
+                moved: self.mqtt_redirect_moved,
+            }))
+    }
+
     fn extra(&self) -> Result<Extra, String> {
         let rates = Rates {
             connections: self.mqtt_connection_rate,
@@ -160,13 +177,29 @@ impl MqttSettings {
             flapping,
             slow_after: self.mqtt_slow_after,
             sys_interval: Some(self.mqtt_sys_interval).filter(|every| !every.is_zero()),
-            redirect: self.mqtt_redirect.clone().map(|server| Redirect {
-                server,
-                moved: self.mqtt_redirect_moved,
-            }),
+            redirect: self.redirect()?,
             response_topic: self.mqtt_response_topic.clone(),
         })
     }
+}
+
+/// A place as section 4.11 of MQTT 5 writes it, always with its port: clients do not agree on what is meant without.
+fn reference(text: &str) -> Result<String, String> {
+    let wrong = |why: &str| {
+        format!(
+            "--mqtt-redirect: {text:?}: {why}; right are names or addresses with ports, separated by spaces: other.example:1883 [2001:db8::7]:8883"
+        )
+    };
+    let place: HostPort = text.parse().map_err(|why: String| wrong(&why))?;
+    let in_name = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+    // What has a colon was in brackets, and is an address.
+    if !place.host.contains(':') && !place.host.chars().all(in_name) {
+        return Err(wrong("that is no name of a host"));
+    }
+    if place.port == 0 {
+        return Err(wrong("nobody listens on port 0"));
+    }
+    Ok(place.to_string())
 }
 
 /// As browsers write it (RFC 6454): what is written otherwise would let nobody in.
@@ -282,6 +315,51 @@ mod tests {
         ] {
             let error = of(wrong).unwrap_err();
             assert!(error.contains("--mqtt-ws-origins"), "{error}");
+        }
+    }
+
+    #[test]
+    fn clients_are_sent_to_names_and_addresses_with_ports() {
+        let to = |text: &str| {
+            let keys = MqttSettings {
+                mqtt_redirect: Some(text.to_owned()),
+                ..keys()
+            };
+            let meaning = keys.meaning(10);
+            meaning.map(|all| all.extra.redirect.map(|to| to.server))
+        };
+        for right in [
+            "other.example:1883",
+            "10.10.151.22:8883",
+            "a_b-c.example:1 [fe80::9610:3eff:fe1c]:65535",
+        ] {
+            assert_eq!(to(right), Ok(Some(right.to_owned())));
+        }
+        let two = "a.example:1883 b.example:1884".to_owned();
+        assert_eq!(to("  a.example:1883   b.example:1884\n"), Ok(Some(two)));
+        assert_eq!((to(""), to("  ")), (Ok(None), Ok(None)));
+        for wrong in [
+            "foo",
+            "host:99999",
+            "host:0",
+            "host:",
+            ":1883",
+            "mqtt://x",
+            "mqtt://x:1883",
+            "x:1883/path",
+            "ann@x:1883",
+            "a.example:1883,b.example:1883",
+            "a.example:1883, b.example:1883",
+            "fe80::1:1883",
+            "[fe80::x]:1883",
+            "[a.example]:1883",
+            "right.example:1883 foo",
+        ] {
+            let error = to(wrong).unwrap_err();
+            assert!(
+                error.contains("--mqtt-redirect") && error.contains("other.example:1883"),
+                "{error}"
+            );
         }
     }
 

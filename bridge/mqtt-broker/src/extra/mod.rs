@@ -56,7 +56,7 @@ pub struct Extra {
 /// Where clients are told to go (section 4.11).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirect {
-    /// Server Reference: host names with ports, separated by spaces.
+    /// Server Reference: host names or addresses with ports, separated by spaces.
     pub server: String,
     /// 0x9D, server moved, in place of 0x9C, use another server.
     pub moved: bool,

@@ -5,6 +5,7 @@
 
 mod anonymous;
 mod jwt;
+mod refusals;
 mod revoke;
 mod scram;
 mod table;
@@ -26,7 +27,8 @@ pub use table::TABLE;
 pub use users::{ChangeError, User, check_name};
 
 use crate::limits;
-use crate::{Certificate, Principal};
+use crate::{Certificate, Peer, Principal};
+use refusals::Refusals;
 use revoke::Revocations;
 use table::Users;
 
@@ -81,6 +83,7 @@ struct Inner {
     passwords: Passwords,
     revocations: Revocations,
     jwt: Option<Arc<Jwt>>,
+    refused_tokens: Refusals,
     /// What the times in tokens are compared with.
     clock: SystemClock,
     /// Makes the salts that unknown users are shown.
@@ -108,6 +111,7 @@ impl Identity {
             passwords,
             revocations: Revocations::default(),
             jwt,
+            refused_tokens: Refusals::default(),
             clock: SystemClock::default(),
             secret: rand::random(),
         })))
@@ -148,6 +152,16 @@ impl Identity {
         &self,
         name: &str,
         password: &[u8],
+        peer: &Peer,
+    ) -> Result<Principal, LoginError> {
+        let principal = self.by_password(name, password, peer.address).await?;
+        Ok(showing(principal, peer))
+    }
+
+    async fn by_password(
+        &self,
+        name: &str,
+        password: &[u8],
         from: Option<SocketAddr>,
     ) -> Result<Principal, LoginError> {
         if self.is_empty() && self.is_open(ip(from)) {
@@ -175,19 +189,40 @@ impl Identity {
         from: Option<SocketAddr>,
     ) -> Result<Principal, LoginError> {
         let now_ms = self.0.clock.now_ms();
-        let claims = jwt.verify(token, now_ms).map_err(|error| {
-            tracing::warn!(user = %name.escape_debug(), ?from, %error, "a token was refused");
-            LoginError::Wrong
-        })?;
+        let verified = jwt.verify(token, now_ms);
+        let claims =
+            verified.map_err(|error| self.refused_token(name, &error.to_string(), from))?;
         if !name.is_empty() && name != claims.user {
-            tracing::warn!(user = %name.escape_debug(), ?from, of = %claims.user, "a token of another user was refused");
-            return Err(LoginError::Wrong);
+            let why = format!("it is of user {:?}", claims.user);
+            return Err(self.refused_token(name, &why, from));
         }
         let left = Duration::from_millis(claims.expires_ms.abs_diff(now_ms));
         let expires = tokio::time::Instant::now() + left.min(limits::LONGEST_TOKEN);
         let revoked = self.0.revocations.of(&claims.user);
         let groups = claims.groups.into_iter().map(Arc::from).collect();
         Ok(Principal::user(claims.user.into(), revoked).with_token(groups, expires))
+    }
+
+    /// Counts as a wrong password. It was looked at nevertheless: that costs little, and whoever has a good one gets in, however many
+    /// forged ones come in this name. A good one does not end the count, which is about passwords too: its owner need not know that one.
+    fn refused_token(&self, name: &str, why: &str, from: Option<SocketAddr>) -> LoginError {
+        let attempts = &self.0.passwords.attempts;
+        let answer = if attempts.may_try(name, ip(from)) {
+            attempts.failed(name, ip(from));
+            LoginError::Wrong
+        } else {
+            LoginError::TooMany
+        };
+        let user: String = name.chars().take(limits::MAX_USER_NAME).collect();
+        // Without a name beside the token there is only the address to tell clients apart by.
+        let whom = match ip(from) {
+            Some(address) if user.is_empty() => address.to_string(),
+            _ => user.clone(),
+        };
+        if let Some(left_out) = self.0.refused_tokens.tell(&whom) {
+            tracing::warn!(user = %user.escape_debug(), ?from, error = %why, left_out, "a token was refused");
+        }
+        answer
     }
 
     /// The name by which a certificate is a user: its common name, or else its first alternative name.
@@ -221,6 +256,16 @@ impl Identity {
     pub fn groups_of(&self, user: &str) -> Arc<[Arc<str>]> {
         let user = self.0.users.load().get(user);
         user.map_or_else(|| Arc::from([]), |user| user.groups.clone())
+    }
+}
+
+/// Rules that name a certificate are about everybody who shows it, also who says in another way who he is: a certificate that is denied
+/// must not count again because of a password.
+fn showing(principal: Principal, peer: &Peer) -> Principal {
+    let certificate = peer.certificate.as_deref();
+    match certificate.and_then(Identity::name_of) {
+        Some(name) => principal.with_certificate(name.clone()),
+        None => principal,
     }
 }
 

@@ -1,17 +1,15 @@
 //! SCRAM exchanges, as SASL in AMQP and Kafka or as MQTT's enhanced authentication.
 
-use std::net::SocketAddr;
-
 use credentials::{ClientFirst, Mechanism, ScramError, ScramKeys, ScramServer};
 
-use super::{Identity, LoginError, ip};
-use crate::Principal;
+use super::{Identity, LoginError, ip, showing};
+use crate::{Peer, Principal};
 
 /// An exchange whose client has still to prove that it knows the password.
 pub struct ScramLogin {
     identity: Identity,
     user: String,
-    from: Option<SocketAddr>,
+    peer: Peer,
     exchange: ScramServer,
 }
 
@@ -21,11 +19,11 @@ impl Identity {
         &self,
         mechanism: Mechanism,
         first: &[u8],
-        from: Option<SocketAddr>,
+        peer: &Peer,
     ) -> Result<(ScramLogin, Vec<u8>), LoginError> {
         let first = ClientFirst::parse(first).map_err(of_exchange)?;
         let user = first.user.clone();
-        if !self.0.passwords.attempts.may_try(&user, ip(from)) {
+        if !self.0.passwords.attempts.may_try(&user, ip(peer.address)) {
             return Err(LoginError::TooMany);
         }
         let known = self.0.users.load().get(&user);
@@ -35,7 +33,7 @@ impl Identity {
         let login = ScramLogin {
             identity: self.clone(),
             user,
-            from,
+            peer: peer.clone(),
             exchange,
         };
         Ok((login, message))
@@ -48,15 +46,16 @@ impl ScramLogin {
         let ScramLogin {
             identity,
             user,
-            from,
+            peer,
             exchange,
         } = self;
+        let from = peer.address;
         let attempts = &identity.0.passwords.attempts;
         match exchange.finish(message) {
             Ok(last) => {
                 attempts.succeeded(&user, ip(from));
                 let principal = identity.admit(&user).ok_or(LoginError::Wrong)?;
-                Ok((principal, last))
+                Ok((showing(principal, &peer), last))
             }
             Err(error) => {
                 if error == ScramError::Wrong {
