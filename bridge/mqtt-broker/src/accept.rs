@@ -239,12 +239,10 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
         if aside::is_reserved(&will.topic) || delayed(&will.topic) != Delayed::No {
             return Err(ReasonCode::TOPIC_NAME_INVALID.into());
         }
-    }
-    if let Some(will) = &connect.will
-        && !broker.access.may_publish(&principal, &will.topic)
-    {
-        tracing::info!(%client, topic = %will.topic, "a client may not connect: it must not publish its will");
-        return Err(ReasonCode::NOT_AUTHORIZED.into());
+        if !broker.access.may_publish(&principal, &will.topic) {
+            tracing::info!(%client, topic = %will.topic, "a client may not connect: it must not publish its will");
+            return Err(ReasonCode::NOT_AUTHORIZED.into());
+        }
     }
     let (claim, taken_over) = broker.registry.take_over(&client).await;
     if taken_over {
@@ -335,8 +333,7 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
         // The rules may be others than when it subscribed, and so may the user.
         if !broker.access.may_subscribe(&principal, filter) {
             tracing::info!(%client, %filter, "a subscription of a resumed session is taken away: it is not allowed any more");
-            session.handle_unsubscribe(filter);
-            broker.exclusives.release(filter, &client);
+            broker.unsubscribe_session(&mut session, filter);
             continue;
         }
         session.add_new_feeds(backend.feeds_for(filter));
@@ -346,7 +343,7 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
         let filter = share.share().map(|(_, filter)| filter);
         if filter.is_some_and(|filter| !broker.access.may_subscribe(&principal, &filter)) {
             tracing::info!(%client, %share, "a subscription of a resumed session is taken away: it is not allowed any more");
-            session.handle_unsubscribe(share);
+            broker.unsubscribe_session(&mut session, share);
             backend
                 .shared_leave(share, &client)
                 .await

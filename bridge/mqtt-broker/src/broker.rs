@@ -10,6 +10,7 @@ use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::sys::{self, Sys};
 use crate::unsettled::{self, Unsettled};
+use mqtt_codec::{ReasonCode, TopicFilter};
 use mqtt_session::{Limits, Session};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -123,6 +124,16 @@ impl<B: Backend> Broker<B> {
             Some(accepted) => Connection::new(accepted, peer).run().await,
             None => Metrics::add(&self.metrics.connections_refused, 1),
         }
+    }
+
+    /// Takes a subscription out of a session; others may have what it had for itself with it.
+    pub(crate) fn unsubscribe_session(
+        &self,
+        session: &mut Session,
+        filter: &TopicFilter,
+    ) -> ReasonCode {
+        self.exclusives.release(filter, session.client_id());
+        session.handle_unsubscribe(filter)
     }
 
     /// The session is over: others may have what it had for itself, and nothing is remembered of it.

@@ -550,9 +550,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         for filter in filters.iter().filter(|filter| !filter.is_shared()) {
             if let Err(error) = self.delivery.subscribe(filter) {
                 tracing::warn!(client = %self.session.client_id(), %filter, %error, "a subscription of a resumed session is taken away");
-                self.session.handle_unsubscribe(filter);
-                let client = self.session.client_id();
-                self.broker.exclusives.release(filter, client);
+                self.broker.unsubscribe_session(&mut self.session, filter);
             }
         }
     }

@@ -526,10 +526,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         for filter in filters {
             let member = self.session.is_member(filter);
             self.delivery.unsubscribe(filter);
-            codes.push(self.session.handle_unsubscribe(filter));
-            self.broker
-                .exclusives
-                .release(filter, self.session.client_id());
+            codes.push(self.broker.unsubscribe_session(&mut self.session, filter));
             if member {
                 // What was sent is still this client's to acknowledge [MQTT-3.10.4-3]; what was not goes to others.
                 self.shared.leave(filter).await?;

@@ -146,8 +146,7 @@ impl<B: Backend> Broker<B> {
         if session.is_member(filter) {
             self.backend.shared_leave(filter, client).await?;
         }
-        self.exclusives.release(filter, client);
-        let was_there = session.handle_unsubscribe(filter) == ReasonCode::SUCCESS;
+        let was_there = self.unsubscribe_session(&mut session, filter) == ReasonCode::SUCCESS;
         deadlines::save(self, &mut session).await?;
         Ok(Some(was_there))
     }
