@@ -14,17 +14,17 @@ pub enum Effect {
 }
 
 /// Access rules: who may do what. They are looked at in order, and the first that fits decides; where none fits, the answer is no.
-/// Without any rule, whoever is let in may do everything.
+/// Without any rule, whoever is let in may do everything. Client ids of MQTT are free until a rule with `connect` binds one.
 #[derive(Subcommand)]
 pub enum AclCommand {
     /// Add a rule, at the end or before another one.
     Add {
         #[arg(value_enum)]
         effect: Effect,
-        /// publish, subscribe, create, delete, alter, describe, joined by commas; or all.
+        /// publish, subscribe, create, delete, alter, describe, joined by commas, or all (of these); connect, with client-id:NAME.
         verbs: String,
-        /// topic:FILTER (an MQTT topic filter; %u is the user, %c the client id), stream:NAME, group:NAME, queue:NAME, exchange:NAME
-        /// (a NAME may end with *), or * for everything.
+        /// topic:FILTER (an MQTT topic filter; %u is the user, %c the client id), stream:NAME, group:NAME, queue:NAME, exchange:NAME,
+        /// client-id:NAME (a NAME may end with *), or * for everything.
         resource: String,
         /// Only for this user.
         #[arg(long)]
@@ -54,9 +54,9 @@ pub enum AclCommand {
     Check {
         /// The user; `anonymous` is a client without one.
         user: String,
-        /// publish, subscribe, create, delete, alter or describe.
+        /// publish, subscribe, create, delete, alter, describe or connect.
         verb: String,
-        /// topic:NAME, stream:NAME, group:NAME, queue:NAME or exchange:NAME.
+        /// topic:NAME, stream:NAME, group:NAME, queue:NAME, exchange:NAME or client-id:NAME.
         resource: String,
         #[arg(long, value_name = "ID", default_value = "")]
         client_id: String,

@@ -23,6 +23,7 @@ from scram import AUTH, DISCONNECT, ScramClient
 WITHIN = 30.0
 NOT_AUTHORISED = 0x87
 TOO_MANY = 0x9F
+CLIENT_IDENTIFIER_NOT_VALID = 0x85
 
 
 def user(core, name, password, *groups):
@@ -351,6 +352,42 @@ def test_rules_for_queues_and_exchanges(core):
     bob.close()
 
 
+# Client ids.
+
+
+def test_a_client_id_belongs_to_whom_the_rules_give_it(core):
+    """Who may not have a client id takes over nothing of it."""
+
+    def code(name, client_id):
+        return connack(core, name, f"{name}'s password", client_id)
+
+    def check(name, client_id):
+        done = core.cli("acl", "check", name, "connect", f"client-id:{client_id}", check=False)
+        return done.returncode, done.stdout.strip()
+
+    assert check("bob", "ann-1") == (0, "allowed: no rule has the verb connect: whoever is let in may have every client id")
+    assert code("bob", "ann-1") == 0
+    numbers = [
+        rule(core, "allow", "connect", "client-id:%u-*"),
+        rule(core, "deny", "connect", "client-id:ann-*"),
+        rule(core, "allow", "connect", "*", "--user", "admin"),
+    ]
+    ann = Client(core, "ann", "ann's password", "ann-1", expiry=60)
+    assert ann.code == 0 and ann.subscribe("plant/line1") == 1
+    for name, client_id, allowed in (("bob", "ann-1", False), ("bob", "bob-1", True), ("bob", "plc", False), ("admin", "ann-1", False), ("admin", "plc", True)):
+        assert check(name, client_id)[0] == (0 if allowed else 1)
+        assert code(name, client_id) == (0 if allowed else CLIENT_IDENTIFIER_NOT_VALID)
+    # One that the core gives is nobody's.
+    assert code("bob", "") == 0
+    assert ann.publish("plant/line1", "here") == 0 and ann.next() == ("plant/line1", b"here") and ann.left is None
+    ann.close()
+    for words in (["allow", "connect", "topic:a"], ["allow", "all", "client-id:x"], ["deny", "publish,connect", "client-id:x"]):
+        assert core.cli("acl", "add", *words, check=False).returncode == 1
+    for number in numbers:
+        core.cli("acl", "delete", number)
+    assert code("bob", "ann-1") == 0
+
+
 # The command line.
 
 
@@ -364,6 +401,9 @@ def test_the_command_line_says_which_rule_decides(core):
     assert check("bob", "publish", "stream:orders") == (1, "denied: no rule fits")
     assert check("ann", "describe", "stream:orders") == (0, "allowed: rule 5: allow publish,subscribe stream:orders* to group shop")
     assert check("anonymous", "publish", "topic:a") == (1, "denied: clients without a user are not let in")
+    for filter_text in ("$share/team/plant/#", "$exclusive/plant/line1"):
+        assert check("ann", "subscribe", f"topic:{filter_text}")[0] == 0
+    assert check("ann", "publish", "topic:$share/team/plant/x")[0] == 1
     names = [one["name"] for one in core.cli_json("user", "list")]
     assert names == sorted(names) and {"admin", "ann", "bob"} <= set(names)
     assert core.cli_json("user", "list")[1]["groups"] == ["shop"]

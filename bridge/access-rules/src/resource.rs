@@ -17,6 +17,8 @@ pub enum Resource<'a> {
     Group(&'a str),
     Queue(&'a str),
     Exchange(&'a str),
+    /// What a client of MQTT calls itself, and its session is called.
+    ClientId(&'a str),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,15 +28,17 @@ pub enum Kind {
     Group,
     Queue,
     Exchange,
+    ClientId,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 5] = [
+    pub const ALL: [Kind; 6] = [
         Kind::Topic,
         Kind::Stream,
         Kind::Group,
         Kind::Queue,
         Kind::Exchange,
+        Kind::ClientId,
     ];
 
     pub fn name(self) -> &'static str {
@@ -44,6 +48,7 @@ impl Kind {
             Kind::Group => "group",
             Kind::Queue => "queue",
             Kind::Exchange => "exchange",
+            Kind::ClientId => "client-id",
         }
     }
 }
@@ -64,6 +69,7 @@ impl<'a> Resource<'a> {
             Resource::Group(name) => (Kind::Group, name),
             Resource::Queue(name) => (Kind::Queue, name),
             Resource::Exchange(name) => (Kind::Exchange, name),
+            Resource::ClientId(name) => (Kind::ClientId, name),
         }
     }
 
@@ -80,6 +86,7 @@ impl<'a> Resource<'a> {
             "group" => Resource::Group(name),
             "queue" => Resource::Queue(name),
             "exchange" => Resource::Exchange(name),
+            "client-id" => Resource::ClientId(name),
             _ => return Err(unknown()),
         })
     }
@@ -92,8 +99,8 @@ impl fmt::Display for Resource<'_> {
     }
 }
 
-/// The resources of a rule: `topic:FILTER`, `stream:NAME`, `group:NAME`, `queue:NAME`, `exchange:NAME`, or `*` for everything. A NAME
-/// may end with `*`, which stands for any end; `%u` and `%c` in it are the user and the client id.
+/// The resources of a rule: `topic:FILTER`, `stream:NAME`, `group:NAME`, `queue:NAME`, `exchange:NAME`, `client-id:NAME`, or `*` for everything. A
+/// NAME may end with `*`, which stands for any end; `%u` and `%c` in it are the user and the client id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResourcePattern {
     Everything,
@@ -104,7 +111,7 @@ pub enum ResourcePattern {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResourceError {
     #[error(
-        "{0:?} is no resource: expected topic:FILTER, stream:NAME, group:NAME, queue:NAME, exchange:NAME (a NAME may end with *), or * for everything"
+        "{0:?} is no resource: expected topic:FILTER, stream:NAME, group:NAME, queue:NAME, exchange:NAME, client-id:NAME (a NAME may end with *), or * for everything"
     )]
     Kind(String),
     #[error(transparent)]
@@ -195,6 +202,8 @@ mod tests {
             ("group:%u-*", "group:bob-1", false),
             ("queue:%c", "queue:c1", true),
             ("exchange:amq.topic", "exchange:amq.topic", true),
+            ("client-id:%u-*", "client-id:ann-1", true),
+            ("client-id:%u-*", "client-id:bob-1", false),
             ("topic:a/+", "topic:a/b", true),
             ("topic:a/+", "stream:a", false),
         ] {

@@ -14,16 +14,19 @@ pub enum Verb {
     Alter,
     /// See that it is there and how it is. Who may do anything else with it, may this as well, unless a rule says no before.
     Describe,
+    /// Come with a client id, and so have its session. It is no part of `all`: rules of before it was there say nothing of it.
+    Connect,
 }
 
 impl Verb {
-    pub const ALL: [Verb; 6] = [
+    pub const ALL: [Verb; 7] = [
         Verb::Publish,
         Verb::Subscribe,
         Verb::Create,
         Verb::Delete,
         Verb::Alter,
         Verb::Describe,
+        Verb::Connect,
     ];
 
     pub fn name(self) -> &'static str {
@@ -34,6 +37,7 @@ impl Verb {
             Verb::Delete => "delete",
             Verb::Alter => "alter",
             Verb::Describe => "describe",
+            Verb::Connect => "connect",
         }
     }
 
@@ -49,7 +53,9 @@ impl fmt::Display for Verb {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no verb: expected publish, subscribe, create, delete, alter, describe or all")]
+#[error(
+    "{0:?} is no verb: expected publish, subscribe, create, delete, alter, describe, all (of these) or connect"
+)]
 pub struct UnknownVerb(pub String);
 
 impl FromStr for Verb {
@@ -67,7 +73,7 @@ impl FromStr for Verb {
     }
 }
 
-/// A set of verbs: `publish,subscribe`, or `all`.
+/// A set of verbs: `publish,subscribe`, or `all` of them but `connect`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verbs(u8);
 
@@ -78,28 +84,32 @@ impl Verbs {
         Verbs(verbs.iter().fold(0, |bits, verb| bits | verb.bit()))
     }
 
+    /// Just this one.
+    pub fn is_only(self, verb: Verb) -> bool {
+        self.0 == verb.bit()
+    }
+
     pub fn has(self, verb: Verb) -> bool {
         self.0 & verb.bit() != 0
     }
 
     /// Is a rule with these verbs about `verb`? What a rule allows includes that it is seen.
     pub(crate) fn is_about(self, verb: Verb, allow: bool) -> bool {
-        self.has(verb) || (allow && verb == Verb::Describe && self.0 != 0)
+        self.has(verb) || (allow && verb == Verb::Describe && self.0 & Verbs::ALL.0 != 0)
     }
 }
 
 impl fmt::Display for Verbs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Verbs::ALL {
-            return f.write_str("all");
-        }
-        let mut first = true;
-        for verb in Verb::ALL.into_iter().filter(|verb| self.has(*verb)) {
-            if !first {
-                f.write_str(",")?;
-            }
-            first = false;
-            f.write_str(verb.name())?;
+        let (word, left) = match self.0 & Verbs::ALL.0 == Verbs::ALL.0 {
+            true => ("all", Verbs(self.0 & !Verbs::ALL.0)),
+            false => ("", *self),
+        };
+        f.write_str(word)?;
+        let mut joint = if word.is_empty() { "" } else { "," };
+        for verb in Verb::ALL.into_iter().filter(|verb| left.has(*verb)) {
+            write!(f, "{joint}{}", verb.name())?;
+            joint = ",";
         }
         Ok(())
     }
@@ -131,10 +141,13 @@ mod tests {
             ("consume,produce", "publish,subscribe"),
             ("all", "all"),
             ("publish,subscribe,create,delete,alter,describe", "all"),
+            ("connect", "connect"),
+            ("connect,all", "all,connect"),
         ] {
             let verbs: Verbs = text.parse().expect(text);
             assert_eq!(verbs.to_string(), expected);
         }
+        assert!(!Verbs::ALL.has(Verb::Connect));
         for text in ["", "read", "publish,", "Publish"] {
             assert!(text.parse::<Verbs>().is_err(), "{text}");
         }

@@ -227,6 +227,11 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
     let (admitted, enhanced) = Box::pin(authenticating).await?;
     let principal = Principal::new(client.clone(), admitted);
     aside::check_banned(broker, &principal, peer)?;
+    let is_chosen = !connect.client_id.is_empty();
+    if is_chosen && !broker.access.may_connect(&principal) {
+        tracing::info!(%client, user = ?principal.user, "a client may not connect: its user must not have this client id");
+        return Err(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID.into());
+    }
     let wants_response_information = connect.properties.request_response_information == Some(1);
     let mut connect = connect;
     connect.will = connect

@@ -116,6 +116,12 @@ pub trait Access: Send + Sync + 'static {
         Ok(Share::default())
     }
 
+    /// May it have the client id that it chose, and so the session of that name? `false`: CONNACK 0x85 (3.1.1: 2).
+    fn may_connect(&self, who: &Principal) -> bool {
+        let _ = who;
+        true
+    }
+
     /// `false`: PUBACK or PUBREC with 0x87; 3.1.1 has no code for it, so the message is acknowledged and dropped (section
     /// 3.3.5). Of a will: the connection is refused with 0x87 (3.1.1: 5).
     fn may_publish(&self, who: &Principal, topic: &TopicName) -> bool;

@@ -91,6 +91,11 @@ impl Access for CoreAccess {
         self.ctx.enter(&asker(who))
     }
 
+    fn may_connect(&self, who: &Principal) -> bool {
+        let client_id = Resource::ClientId(who.client.as_str());
+        self.ctx.access.may(&asker(who), Verb::Connect, client_id)
+    }
+
     fn may_publish(&self, who: &Principal, topic: &TopicName) -> bool {
         let topic = Resource::Topic(topic.as_str());
         self.ctx.access.may(&asker(who), Verb::Publish, topic)

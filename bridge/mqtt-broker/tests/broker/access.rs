@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::*;
 
 /// Knows alice, whose password is "secret", and mallory, who may not come. `forbidden/...` is not to be subscribed to, `guarded/...` is
-/// published to by alice only, `moody/...` is subscribed to and received as long as `closed` is false. The method RIDDLE asks for a
+/// published to by alice only, the client id `guarded` is hers, `moody/...` is subscribed to and received as long as `closed` is false. The method RIDDLE asks for a
 /// word; who says "open NAME" is NAME.
 #[derive(Default)]
 pub struct Guard {
@@ -66,6 +66,10 @@ impl Access for Guard {
 
     fn may_receive(&self, _: &Principal, topic: &TopicName) -> bool {
         !(topic.as_str().starts_with("moody/") && self.closed.load(Ordering::Relaxed))
+    }
+
+    fn may_connect(&self, who: &Principal) -> bool {
+        who.client.as_str() != "guarded" || who.user.as_deref() == Some("alice")
     }
 
     fn may_publish(&self, who: &Principal, topic: &TopicName) -> bool {
@@ -149,6 +153,21 @@ async fn who_must_not_publish_the_will_does_not_get_in() {
         assert_eq!(connack.reason_code, ReasonCode::SUCCESS);
         client.disconnect().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_must_not_have_a_client_id_takes_nothing_over() {
+    let server = Server::start().await;
+    let (mut owner, _) = server.connect(alice(v5("guarded"))).await;
+    owner.subscribe("a", 1).await;
+    for (connect, code) in [(v5("guarded"), 0x85), (v311("guarded"), 2)] {
+        let (_, connack) = server.connect(connect).await;
+        assert_eq!(connack.reason_code.0, code);
+    }
+    let (mut other, connack) = server.connect(v5("c")).await;
+    assert_eq!(connack.reason_code, ReasonCode::SUCCESS);
+    other.publish("a", "still here", 1).await;
+    assert_eq!(owner.take().await, "still here");
 }
 
 #[tokio::test(start_paused = true)]

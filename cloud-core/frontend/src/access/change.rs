@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use access_rules::Rule;
+use access_rules::{Kind, ResourcePattern, Rule, Verb};
 use bytes::Bytes;
 use kernel::{Entry, WriteError};
 
@@ -28,6 +28,7 @@ impl Access {
 
     /// At the end, or before another rule. Resolves when it is durable and holds.
     pub async fn add_rule(&self, rule: Rule, before: Option<u64>) -> Result<Listed, RulesError> {
+        check(&rule)?;
         let _one_at_a_time = self.0.changing.lock().await;
         let current = self.0.list.load_full();
         let mut listed = current.all();
@@ -73,4 +74,18 @@ impl Access {
         self.0.list.store(Arc::new(list));
         Ok(())
     }
+}
+
+/// A verb and a resource that do not belong together would be a rule that never fits.
+fn check(rule: &Rule) -> Result<(), RulesError> {
+    let connects = rule.verbs.has(Verb::Connect);
+    let wrong = match &rule.resource {
+        ResourcePattern::Named(Kind::ClientId, _) if !rule.verbs.is_only(Verb::Connect) => {
+            "what can be done with a client id is to connect"
+        }
+        ResourcePattern::Named(Kind::ClientId, _) | ResourcePattern::Everything => return Ok(()),
+        _ if connects => "connect is about client ids: client-id:NAME, or * for all of them",
+        _ => return Ok(()),
+    };
+    Err(RulesError::Invalid(wrong.to_owned()))
 }

@@ -46,7 +46,7 @@ impl Principal {
 pub enum Reason {
     /// Clients without a user may not come at all.
     NoStrangers,
-    /// There are no rules: whoever is let in may do everything.
+    /// There are no rules (of `connect`, when that is asked): whoever is let in may do everything (have every client id).
     NoRules,
     Rule(Listed),
     /// There are rules, and none fits.
@@ -76,12 +76,12 @@ impl Access {
     }
 
     /// `None`: nobody has to look at rules, this is the answer.
-    fn without_rules(&self, list: &RuleList, who: &Asker<'_>) -> Option<bool> {
+    fn without_rules(&self, list: &RuleList, who: &Asker<'_>, verb: Verb) -> Option<bool> {
         // Who came as nobody, before there were users, is nobody any more.
         if who.user.is_none() && !self.0.identity.lets_strangers() {
             return Some(false);
         }
-        list.is_empty().then_some(true)
+        (!list.are_about(verb)).then_some(true)
     }
 
     fn with_subject<T>(
@@ -109,7 +109,7 @@ impl Access {
     /// May `who` do that?
     pub fn may(&self, who: &Asker<'_>, verb: Verb, resource: Resource<'_>) -> bool {
         let list = self.0.list.load();
-        self.without_rules(&list, who).unwrap_or_else(|| {
+        self.without_rules(&list, who, verb).unwrap_or_else(|| {
             self.with_subject(&list, who, |who| list.rules().may(who, verb, resource))
         })
     }
@@ -117,14 +117,14 @@ impl Access {
     /// May `who` do that with anything at all?
     pub fn may_any(&self, who: &Asker<'_>, verb: Verb) -> bool {
         let list = self.0.list.load();
-        self.without_rules(&list, who)
+        self.without_rules(&list, who, verb)
             .unwrap_or_else(|| self.with_subject(&list, who, |who| list.rules().may_any(who, verb)))
     }
 
     /// May `who` subscribe to this topic filter? When a part of it is denied, yes: [`Access::may`] is asked for each message.
     pub fn may_subscribe(&self, who: &Asker<'_>, filter: &str) -> bool {
         let list = self.0.list.load();
-        self.without_rules(&list, who).unwrap_or_else(|| {
+        self.without_rules(&list, who, Verb::Subscribe).unwrap_or_else(|| {
             self.with_subject(&list, who, |who| list.rules().grant(who, filter)) != Grant::Nothing
         })
     }
@@ -132,7 +132,7 @@ impl Access {
     /// The answer, with its reason.
     pub fn explain(&self, who: &Asker<'_>, verb: Verb, resource: Resource<'_>) -> (bool, Reason) {
         let list = self.0.list.load();
-        match self.without_rules(&list, who) {
+        match self.without_rules(&list, who, verb) {
             Some(false) => return (false, Reason::NoStrangers),
             Some(true) => return (true, Reason::NoRules),
             None => {}

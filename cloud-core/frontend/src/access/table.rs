@@ -1,6 +1,6 @@
 //! Rules as they are stored.
 
-use access_rules::{Rule, Rules, Who};
+use access_rules::{Rule, Rules, Verb, Who};
 use bytes::{BufMut, Bytes, BytesMut};
 use kernel::Kernel;
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,9 @@ pub struct RuleList {
     ids: Vec<u64>,
     rules: Rules,
     name_groups: bool,
+    bind_client_ids: bool,
+    /// Is any of them about more than client ids?
+    bind_others: bool,
 }
 
 impl RuleList {
@@ -60,6 +63,8 @@ impl RuleList {
             next_id,
             ids,
             name_groups: rules.iter().any(|rule| rule.who.group.is_some()),
+            bind_client_ids: rules.iter().any(|rule| rule.verbs.has(Verb::Connect)),
+            bind_others: rules.iter().any(|rule| !rule.verbs.is_only(Verb::Connect)),
             rules: Rules(rules),
         }
     }
@@ -73,8 +78,13 @@ impl RuleList {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
+    /// Do these rules say who may do this? Client ids are free until a rule with `connect` binds one, everything else until there is a
+    /// rule about something else.
+    pub fn are_about(&self, verb: Verb) -> bool {
+        match verb {
+            Verb::Connect => self.bind_client_ids,
+            _ => self.bind_others,
+        }
     }
 
     pub fn rules(&self) -> &Rules {

@@ -55,7 +55,10 @@ pub async fn check(
 ) -> Result<Json<AclVerdict>, Refusal> {
     let Json(request) = body?;
     let verb: Verb = request.verb.parse().map_err(wrong)?;
-    let resource = Resource::parse(&request.resource).map_err(wrong)?;
+    let resource = match Resource::parse(&request.resource).map_err(wrong)? {
+        Resource::Topic(filter) if verb == Verb::Subscribe => Resource::Topic(behind(filter)),
+        resource => resource,
+    };
     let who = Asker {
         user: request.user.as_deref(),
         groups: &[],
@@ -65,6 +68,11 @@ pub async fn check(
     let (allowed, reason) = admin.ctx.access.explain(&who, verb, resource);
     Ok(Json(match reason {
         Reason::NoStrangers => verdict(allowed, "clients without a user are not let in", None),
+        Reason::NoRules if verb == Verb::Connect => verdict(
+            allowed,
+            "no rule has the verb connect: whoever is let in may have every client id",
+            None,
+        ),
         Reason::NoRules => verdict(
             allowed,
             "there are no rules: whoever is let in may do everything",
@@ -76,6 +84,16 @@ pub async fn check(
             verdict(allowed, reason, Some(reply(listed)))
         }
     }))
+}
+
+/// The rules are asked about the filter behind the name of a group or `$exclusive`.
+fn behind(filter: &str) -> &str {
+    let shared = filter.strip_prefix("$share/");
+    let shared = shared.and_then(|rest| rest.split_once('/'));
+    match shared {
+        Some((_group, filter)) => filter,
+        None => filter.strip_prefix("$exclusive/").unwrap_or(filter),
+    }
 }
 
 fn verdict(allowed: bool, reason: impl Into<String>, rule: Option<AclRule>) -> AclVerdict {
