@@ -54,10 +54,7 @@ impl From<Close> for End {
 impl From<StorageError> for End {
     fn from(error: StorageError) -> End {
         tracing::error!(%error, "a connection is closed: storage failed");
-        End::Close(Close::new(
-            ReasonCode::SERVER_UNAVAILABLE,
-            error.to_string(),
-        ))
+        End::Close(Close::new(ReasonCode::SERVER_BUSY, error.to_string()))
     }
 }
 

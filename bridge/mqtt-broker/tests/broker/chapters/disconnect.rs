@@ -1,6 +1,8 @@
 //! DISCONNECT (section 3.14).
 
 use super::*;
+use mqtt_broker::backend::PublishError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// [MQTT-3.14.4-3]; with 0x04 it is published
@@ -88,6 +90,31 @@ async fn the_servers_disconnect_is_its_last_word() {
     };
     assert_eq!(disconnect.reason_code, ReasonCode::MALFORMED_PACKET);
     assert_eq!(disconnect.properties.session_expiry_interval, None);
+}
+
+/// [MQTT-3.14.2-1]: 0x88 is of CONNACK only. What failed is not told
+#[tokio::test(start_paused = true)]
+async fn storage_that_fails_is_said_in_a_code_of_disconnect() {
+    let server = Server::start().await;
+    for publishes in [true, false] {
+        let (mut client, _) = server.connect(lasting(Version::V5, "c")).await;
+        if publishes {
+            server.memory.hold(true);
+            client.send(packed(numbered(1, "t", "x", 1))).await;
+            client.nothing().await;
+            let failed = |_: &_| Err(PublishError::Unavailable("disk 7 is gone".into()));
+            server.memory.commit(1, failed);
+            server.memory.hold(false);
+        } else {
+            server.memory.broken.store(true, Ordering::Relaxed);
+            client.send(subscribe(2, &[("t", 1)])).await;
+        }
+        let busy = ReasonCode::SERVER_BUSY;
+        let said = Some(busy.text().to_owned());
+        let goodbye = Packet::Disconnect(Disconnect::new(busy));
+        assert_eq!(client.receive_explained().await, Some((goodbye, said)));
+        assert_eq!(client.receive().await, None);
+    }
 }
 
 /// Section 3.14.2.2.2: a session may be made shorter or longer, not made out of nothing
