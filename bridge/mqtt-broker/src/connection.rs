@@ -66,8 +66,8 @@ pub(crate) struct Connection<B: Backend, S> {
     pub(crate) session: Session,
     reader: ReadHalf<S>,
     pub(crate) writer: WriteHalf<S>,
-    decoder: Decoder,
-    input: BytesMut,
+    pub(crate) decoder: Decoder,
+    pub(crate) input: BytesMut,
     /// What the next read from the socket is expected to give, bytes.
     expected: usize,
     pub(crate) output: Output,
@@ -85,7 +85,7 @@ pub(crate) struct Connection<B: Backend, S> {
     /// QoS 2, of such messages: packet ids that the client has not released. Storage knows nothing of them.
     pub(crate) unstored_ids: BTreeSet<PacketId>,
     /// A packet that must wait until everything before it is stored: SUBSCRIBE must see the retained messages set before it.
-    deferred: Option<Box<Packet>>,
+    pub(crate) deferred: Option<Box<Packet>>,
     pub(crate) delivery: Delivery<B>,
     pub(crate) shared: SharedDelivery<B>,
     pub(crate) mailbox: Arc<Mailbox>,
@@ -350,7 +350,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             Metrics::add(&self.broker.metrics.packets_in, packets);
             Metrics::add_by_qos(&self.broker.metrics.messages_in, by_qos);
         }
-        if self.input.is_empty() {
+        // Behind a packet that ends the connection nothing counts.
+        if self.input.is_empty() || !matches!(taken, Ok(false)) {
             self.input = BytesMut::new();
         }
         self.session.trim();
