@@ -468,7 +468,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         let mut by_qos = [0; 3];
         self.output.expect(self.session.deliveries_waiting());
         while self.output.len() < limits::MAX_OUTPUT {
-            let Some(delivery) = self.session.poll_delivery() else {
+            let Some(delivery) = self.session.poll_delivery(now_ms) else {
                 break;
             };
             if self.output.is_empty() {
