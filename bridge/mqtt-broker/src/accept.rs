@@ -98,6 +98,7 @@ where
         writer: &mut writer,
         input: &mut input,
         decoder: &mut decoder,
+        fit: &fit,
     };
     match establish(broker, *connect, peer, &mut wire).await {
         Ok(Established {
@@ -174,6 +175,7 @@ async fn refuse<W: AsyncWrite>(writer: &mut WriteHalf<W>, fit: &Fit, reason_code
 }
 
 async fn refuse_with<W: AsyncWrite>(writer: &mut WriteHalf<W>, fit: &Fit, connack: ConnAck) {
+    debug_assert!(connack.reason_code.is_of_connack(), "{connack:?}");
     let mut output = BytesMut::new();
     fit.encode(&Packet::ConnAck(Box::new(connack)), &mut output);
     // The client may be gone: then nobody needs the answer.

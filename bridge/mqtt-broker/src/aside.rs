@@ -35,8 +35,9 @@ pub(crate) fn redirected(redirect: &Redirect) -> ConnAck {
 
 /// The last packet, with what was wrong. What failed in here is no business of a client.
 pub(crate) fn goodbye(close: &Close) -> Disconnect {
+    debug_assert!(close.reason_code.is_of_disconnect(), "{close}");
     let text = match close.reason_code {
-        ReasonCode::SERVER_UNAVAILABLE => close.reason_code.text().to_owned(),
+        ReasonCode::SERVER_BUSY => close.reason_code.text().to_owned(),
         _ => close.text.clone(),
     };
     Disconnect {

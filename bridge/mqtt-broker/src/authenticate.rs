@@ -3,9 +3,10 @@
 use crate::access::{Access, Admitted, Exchange, Login, Peer, Step};
 use crate::backend::{Backend, ClientId, ConnectError};
 use crate::connection::{Connection, End};
+use crate::fit::Fit;
 use crate::limits;
 use bytes::{Bytes, BytesMut};
-use mqtt_codec::{Auth, Connect, Decoder, Packet, Properties, ReasonCode, Version};
+use mqtt_codec::{Auth, Connect, DecodeError, Decoder, Packet, Properties, ReasonCode};
 use mqtt_session::Close;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
@@ -13,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 pub(crate) enum Refused {
     /// The client is told in CONNACK.
     With(ReasonCode),
-    /// It has left.
+    /// It has left, or takes no packet as large as the next one.
     Gone,
 }
 
@@ -54,6 +55,7 @@ pub(crate) struct Wire<'a, S> {
     pub writer: &'a mut WriteHalf<S>,
     pub input: &'a mut BytesMut,
     pub decoder: &'a mut Decoder,
+    pub fit: &'a Fit,
 }
 
 /// Who the client is; with AUTH, also what CONNACK has to say of it.
@@ -100,7 +102,10 @@ async fn exchange_auth<S: AsyncRead + AsyncWrite>(
             Step::Continue(question) => {
                 let packet = auth(ReasonCode::CONTINUE_AUTHENTICATION, method, question);
                 let mut output = BytesMut::new();
-                mqtt_codec::encode(&packet, Version::V5, &mut output);
+                if !wire.fit.encode(&packet, &mut output) {
+                    // [MQTT-3.1.2-24]
+                    return Err(Refused::Gone);
+                }
                 let sent = async {
                     wire.writer.write_all(&output).await?;
                     wire.writer.flush().await
@@ -112,13 +117,21 @@ async fn exchange_auth<S: AsyncRead + AsyncWrite>(
     }
 }
 
+/// What CONNACK has to say of a packet that can not be read. It has no codes for a topic in it: such a packet has no place here anyway.
+fn not_auth(error: &DecodeError) -> ReasonCode {
+    match error {
+        DecodeError::Malformed(_) | DecodeError::PacketTooLarge { .. } => error.reason_code(),
+        _ => ReasonCode::PROTOCOL_ERROR,
+    }
+}
+
 /// The client's next AUTH. It may send nothing else before CONNACK [MQTT-3.1.2-30], other than goodbye.
 async fn answer<S: AsyncRead>(method: &str, wire: &mut Wire<'_, S>) -> Result<Bytes, Refused> {
     loop {
         let packet = wire
             .decoder
             .decode(wire.input)
-            .map_err(|error| Refused::With(error.reason_code()))?;
+            .map_err(|error| not_auth(&error))?;
         match packet {
             Some(Packet::Auth(packet)) => {
                 let same = packet.properties.authentication_method.as_deref() == Some(method);
@@ -163,9 +176,10 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             return Err(wrong("AUTH with another method than CONNECT"));
         }
         let refused = |error: ConnectError| {
-            // [MQTT-4.12.1-2]; DISCONNECT has no code of its own for a wrong password.
+            // [MQTT-4.12.1-2]; DISCONNECT has no codes of its own for a wrong password and a server that is not available.
             let code = match error {
                 ConnectError::BadUserNameOrPassword => ReasonCode::NOT_AUTHORIZED,
+                ConnectError::ServerUnavailable => ReasonCode::SERVER_BUSY,
                 _ => reason_code(&error),
             };
             End::from(Close::new(code, error.to_string()))

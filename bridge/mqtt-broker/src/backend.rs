@@ -45,7 +45,7 @@ pub enum PublishError {
     /// 0x97. There is no room for it now (disk full, log or lane at its bound, too much waiting); nothing was written, and later it may be.
     #[error("no room: {0}")]
     Full(String),
-    /// 0x88 for the connection: storage failed or is closing. Nothing is acknowledged, the connection is closed.
+    /// 0x89 for the connection: storage failed or is closing. Nothing is acknowledged, the connection is closed.
     #[error("storage is not available: {0}")]
     Unavailable(String),
 }

@@ -54,10 +54,7 @@ impl From<Close> for End {
 impl From<StorageError> for End {
     fn from(error: StorageError) -> End {
         tracing::error!(%error, "a connection is closed: storage failed");
-        End::Close(Close::new(
-            ReasonCode::SERVER_UNAVAILABLE,
-            error.to_string(),
-        ))
+        End::Close(Close::new(ReasonCode::SERVER_BUSY, error.to_string()))
     }
 }
 
@@ -69,8 +66,8 @@ pub(crate) struct Connection<B: Backend, S> {
     pub(crate) session: Session,
     reader: ReadHalf<S>,
     pub(crate) writer: WriteHalf<S>,
-    decoder: Decoder,
-    input: BytesMut,
+    pub(crate) decoder: Decoder,
+    pub(crate) input: BytesMut,
     /// What the next read from the socket is expected to give, bytes.
     expected: usize,
     pub(crate) output: Output,
@@ -88,7 +85,7 @@ pub(crate) struct Connection<B: Backend, S> {
     /// QoS 2, of such messages: packet ids that the client has not released. Storage knows nothing of them.
     pub(crate) unstored_ids: BTreeSet<PacketId>,
     /// A packet that must wait until everything before it is stored: SUBSCRIBE must see the retained messages set before it.
-    deferred: Option<Box<Packet>>,
+    pub(crate) deferred: Option<Box<Packet>>,
     pub(crate) delivery: Delivery<B>,
     pub(crate) shared: SharedDelivery<B>,
     pub(crate) mailbox: Arc<Mailbox>,
@@ -99,7 +96,10 @@ pub(crate) struct Connection<B: Backend, S> {
     pub(crate) saving: Option<Saving>,
     pub(crate) stored: bool,
     pub(crate) checkpoint_at: Option<Instant>,
+    /// Its silence began then.
     last_received: Instant,
+    /// Is there room for what comes?
+    can_read: bool,
     last_written: Instant,
     pub(crate) place: Place,
     pub(crate) throttle: Option<Box<Throttle>>,
@@ -180,6 +180,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             stored: accepted.stored,
             checkpoint_at: None,
             last_received: now,
+            can_read: false,
             last_written: now,
         })
     }
@@ -220,8 +221,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 return Ok(());
             }
             let more = self.put_packets();
-            let can_read = !self.is_full() && self.deferred.is_none() && self.heard_at().is_none();
-            if let Some(due) = self.next_deadline(can_read)
+            self.look_for_room();
+            if let Some(due) = self.next_deadline()
                 && armed.is_none_or(|at| due < at)
             {
                 timer.as_mut().reset(due);
@@ -239,7 +240,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 }
                 () = &mut timer, if armed.is_some() => {
                     armed = None;
-                    self.deadlines(can_read)?;
+                    self.deadlines()?;
                 }
                 Some(done) = self.publishing.next(), if !self.publishing.is_empty() => self.published(done)?,
                 (mark, result) = next_saved(&mut self.saving) => {
@@ -266,7 +267,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                     }
                     Err(_) => return Err(End::Lost),
                 },
-                read = poll_fn(|cx| poll_read(Pin::new(&mut self.reader), &mut self.input, &mut self.expected, cx)), if can_read => match read {
+                read = poll_fn(|cx| poll_read(Pin::new(&mut self.reader), &mut self.input, &mut self.expected, cx)), if self.can_read => match read {
                     Ok(n) if n > 0 => {
                         Metrics::add(&self.broker.metrics.bytes_in, n as u64);
                         self.last_received = Instant::now();
@@ -279,8 +280,18 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         }
     }
 
-    fn keep_alive_at(&self, can_read: bool) -> Option<Instant> {
-        let after = self.session.keep_alive_deadline().filter(|_| can_read)?;
+    /// Where there was none until now, what the client has sent meanwhile is yet to be read: its silence begins now.
+    fn look_for_room(&mut self) {
+        let could_read = self.can_read;
+        self.can_read = !self.is_full() && self.deferred.is_none() && self.heard_at().is_none();
+        if self.can_read && !could_read {
+            self.last_received = Instant::now();
+        }
+    }
+
+    fn keep_alive_at(&self) -> Option<Instant> {
+        let after = self.session.keep_alive_deadline();
+        let after = after.filter(|_| self.can_read)?;
         Some(self.last_received + after)
     }
 
@@ -288,9 +299,9 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         (!self.output.is_empty()).then(|| self.last_written + limits::WRITE_STALL)
     }
 
-    fn next_deadline(&self, can_read: bool) -> Option<Instant> {
+    fn next_deadline(&self) -> Option<Instant> {
         let all = [
-            self.keep_alive_at(can_read),
+            self.keep_alive_at(),
             self.stall_at(),
             self.checkpoint_at,
             self.throttled_until(),
@@ -302,14 +313,10 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     }
 
     /// Does what is due.
-    fn deadlines(&mut self, can_read: bool) -> Result<(), End> {
+    fn deadlines(&mut self) -> Result<(), End> {
         let now = Instant::now();
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if due(self.throttled_until()) {
-            // It was not listened to: its silence begins now.
-            self.last_received = now;
-        }
-        if due(self.keep_alive_at(can_read)) {
+        if due(self.keep_alive_at()) {
             let text = "nothing came for one and a half keep-alive periods";
             return Err(Close::new(ReasonCode::KEEP_ALIVE_TIMEOUT, text).into());
         }
@@ -353,7 +360,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             Metrics::add(&self.broker.metrics.packets_in, packets);
             Metrics::add_by_qos(&self.broker.metrics.messages_in, by_qos);
         }
-        if self.input.is_empty() {
+        // Behind a packet that ends the connection nothing counts.
+        if self.input.is_empty() || !matches!(taken, Ok(false)) {
             self.input = BytesMut::new();
         }
         self.session.trim();
@@ -376,6 +384,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             );
             if waits {
                 self.give_gathered();
+                // Until it is done with nothing is read.
+                self.can_read = false;
             }
             if waits && !self.publishing.is_empty() {
                 self.deferred = Some(Box::new(packet));
@@ -470,7 +480,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         let mut by_qos = [0; 3];
         self.output.expect(self.session.deliveries_waiting());
         while self.output.len() < limits::MAX_OUTPUT {
-            let Some(delivery) = self.session.poll_delivery() else {
+            let Some(delivery) = self.session.poll_delivery(now_ms) else {
                 break;
             };
             if self.output.is_empty() {

@@ -8,7 +8,7 @@ use crate::metrics::Metrics;
 use crate::output::write_some;
 use crate::passing::Passing;
 use crate::unsettled::settle;
-use mqtt_codec::{Packet, ReasonCode, Version};
+use mqtt_codec::{Disconnect, Packet, ReasonCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
@@ -28,6 +28,15 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             // A failure has nobody to be told to any more. What comes after it is waited for: until then its numbers are with the backend.
             let _ = self.published(done);
         }
+        let listens = !matches!(end, End::Lost);
+        let end = match self
+            .last_word()
+            .map(|said| self.session.handle_disconnect(&said))
+        {
+            None => end,
+            Some(Ok(())) => End::Disconnected,
+            Some(Err(close)) => close.into(),
+        };
         self.put_replies();
         if let End::Close(close) = &end {
             if matches!(
@@ -42,7 +51,6 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 self.write(&Packet::Disconnect(aside::goodbye(close)));
             }
         }
-        let listens = !matches!(end, End::Lost);
         if listens {
             let _ = tokio::time::timeout(limits::LAST_WORDS, async {
                 while !self.output.is_empty() {
@@ -63,6 +71,19 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         self.note_waiting(false, false);
         self.broker.note_end(&client);
         Metrics::sub(&self.broker.metrics.connections, 1);
+    }
+
+    /// A DISCONNECT that has come and was not looked at yet, because what came before it was with storage or the client was ahead of its rate. What it says
+    /// of the will and the session counts, whatever else has ended the connection [MQTT-3.14.4-3]. Other packets are passed over: no answer has said
+    /// that they were taken.
+    fn last_word(&mut self) -> Option<Disconnect> {
+        let mut next = self.deferred.take().map(|packet| *packet);
+        loop {
+            match next {
+                Some(Packet::Disconnect(disconnect)) => return Some(disconnect),
+                _ => next = Some(self.decoder.decode(&mut self.input).ok()??),
+            }
+        }
     }
 
     /// What is stored nowhere and the client did not get: what a group gave goes to its other members, and everything else is lost. So nobody

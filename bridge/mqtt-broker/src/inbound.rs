@@ -380,7 +380,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             PublishError::TopicNameInvalid(_) => ReasonCode::TOPIC_NAME_INVALID,
             PublishError::QuotaExceeded(_) | PublishError::Full(_) => ReasonCode::QUOTA_EXCEEDED,
             PublishError::Unavailable(_) => {
-                return Err(Close::new(ReasonCode::SERVER_UNAVAILABLE, error.to_string()).into());
+                return Err(Close::new(ReasonCode::SERVER_BUSY, error.to_string()).into());
             }
         };
         match self.session.version() {

@@ -26,7 +26,7 @@ pub struct Metrics {
     pub bytes_out: AtomicU64,
     /// From clients, not stored: refused by the backend.
     pub refused: AtomicU64,
-    /// To clients: gone by retention before they were read, or larger than the client takes.
+    /// To clients: gone by retention before they were read, larger than the client takes, or over while they waited to be sent.
     pub dropped: AtomicU64,
     /// To clients, of topics that are not stored: there was no room for them.
     pub unstored_dropped: AtomicU64,

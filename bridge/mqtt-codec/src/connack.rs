@@ -1,6 +1,7 @@
 //! CONNACK (section 3.2).
 
 use crate::properties::id;
+use crate::reason::codes;
 use crate::wire::Reader;
 use crate::{DecodeError, Properties, ReasonCode, Version};
 use bytes::{BufMut, BytesMut};
@@ -41,10 +42,13 @@ impl ConnAck {
                 "reserved CONNACK flags are set [MQTT-3.2.2-1]",
             ));
         }
-        let reason_code = ReasonCode(r.u8()?);
-        let properties = match version {
-            Version::V5 => Properties::decode(&mut r, ALLOWED)?,
-            _ => Properties::default(),
+        let byte = r.u8()?;
+        let (reason_code, properties) = match version {
+            Version::V5 => {
+                let reason_code = ReasonCode::of(byte, codes::CONNACK)?;
+                (reason_code, Properties::decode(&mut r, ALLOWED)?)
+            }
+            _ => (ReasonCode(byte), Properties::default()),
         };
         if !r.is_empty() {
             return Err(DecodeError::Malformed("bytes after the end of CONNACK"));

@@ -6,6 +6,10 @@ pub struct ReasonCode(pub u8);
 
 /// The codes each packet may carry (section 2.4), in ascending order; those of SUBACK in 3.1.1 are in its section 3.9.3.
 pub(crate) mod codes {
+    pub const CONNACK: &[u8] = &[
+        0x00, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8C, 0x90, 0x95,
+        0x97, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9F,
+    ];
     /// Of PUBREC too.
     pub const PUBACK: &[u8] = &[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
     /// Of PUBCOMP too.
@@ -50,6 +54,7 @@ impl ReasonCode {
     pub const BAD_USER_NAME_OR_PASSWORD: ReasonCode = ReasonCode(0x86);
     pub const NOT_AUTHORIZED: ReasonCode = ReasonCode(0x87);
     pub const SERVER_UNAVAILABLE: ReasonCode = ReasonCode(0x88);
+    pub const SERVER_BUSY: ReasonCode = ReasonCode(0x89);
     pub const BANNED: ReasonCode = ReasonCode(0x8A);
     pub const SERVER_SHUTTING_DOWN: ReasonCode = ReasonCode(0x8B);
     pub const BAD_AUTHENTICATION_METHOD: ReasonCode = ReasonCode(0x8C);
@@ -76,6 +81,16 @@ impl ReasonCode {
         self.0 >= 0x80
     }
 
+    /// May CONNACK carry it [MQTT-3.2.2-8]?
+    pub fn is_of_connack(self) -> bool {
+        codes::CONNACK.binary_search(&self.0).is_ok()
+    }
+
+    /// May DISCONNECT carry it [MQTT-3.14.2-1]?
+    pub fn is_of_disconnect(self) -> bool {
+        codes::DISCONNECT.binary_search(&self.0).is_ok()
+    }
+
     /// For people: the reason string where nothing more is to be said.
     pub fn text(self) -> &'static str {
         match self {
@@ -86,6 +101,7 @@ impl ReasonCode {
             ReasonCode::BAD_USER_NAME_OR_PASSWORD => "bad user name or password",
             ReasonCode::NOT_AUTHORIZED => "not authorised",
             ReasonCode::SERVER_UNAVAILABLE => "the server is not available now",
+            ReasonCode::SERVER_BUSY => "the server can not go on now",
             ReasonCode::BANNED => "banned",
             ReasonCode::SERVER_SHUTTING_DOWN => "the server is shutting down",
             ReasonCode::BAD_AUTHENTICATION_METHOD => "this authentication method is not offered",

@@ -88,6 +88,7 @@ prop_compose! {
             0 | 1 => one_of(&[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99], code),
             2 | 3 => one_of(&[0x00, 0x92], code),
             6 => one_of(&[0x00, 0x04, 0x81, 0x8E, 0xA2], code),
+            7 => one_of(&[0x00, 0x80, 0x88, 0x8A, 0x9F], code),
             _ => ReasonCode(code),
         };
         let properties = Properties { reason_string, user_properties, ..Properties::default() };

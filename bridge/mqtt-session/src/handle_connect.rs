@@ -106,6 +106,7 @@ impl Session {
         if session_present {
             connection.unreleased = unreleased.into_iter().collect();
         }
+        connection.resends = !session.in_flight.entries.is_empty();
         session.connection = connection;
         for entry in &mut session.in_flight.entries {
             entry.sent = false;

@@ -104,8 +104,8 @@ impl Session {
         let qos = message.qos.min(matched.qos);
         if qos != QoS::AtMostOnce {
             // Older messages that wait to be sent again go first [MQTT-4.6.0-1].
-            let waiting = self.in_flight.entries.back().is_some_and(|last| !last.sent);
-            if waiting || self.in_flight.entries.len() >= self.connection.send_quota {
+            let resends = self.connection.resends;
+            if resends || self.in_flight.entries.len() >= self.connection.send_quota {
                 return Offer::Full;
             }
         }
@@ -118,9 +118,7 @@ impl Session {
             identifiers: matched.identifiers,
             alias: None,
         };
-        let version = self.connection.version;
-        let limit = self.connection.client_maximum_packet_size;
-        if limit != usize::MAX && publish.encoded_len(version, now_ms) > limit {
+        if !self.is_taken(&publish, now_ms) {
             self.connection.dropped += 1; // as if it had been sent [MQTT-3.1.2-25]
             return Offer::Passed;
         }
@@ -155,9 +153,35 @@ impl Session {
             });
             self.connection.dirty |= stored;
         }
-        self.put_alias(&mut publish, now_ms);
         self.deliver(after, Delivery::Publish(publish));
         Offer::Sent
+    }
+
+    /// The turn of a PUBLISH has come. `false`: it is not sent, and done with. It has waited until it was over [MQTT-3.3.2-5], which what was sent before
+    /// may be; or it is sent again, and larger than what the client takes now [MQTT-3.1.2-25].
+    pub(crate) fn leaves(&mut self, publish: &mut OutgoingPublish, now_ms: i64) -> bool {
+        let leaves = match publish.dup {
+            true => self.is_taken(publish, now_ms),
+            false => !publish.message.is_expired(now_ms),
+        };
+        if leaves {
+            // Not sooner: an alias in a message that is not sent is none that the client knows.
+            self.put_alias(publish, now_ms);
+            return true;
+        }
+        self.connection.dropped += 1;
+        if let Some(packet_id) = publish.packet_id {
+            self.end_in_flight(packet_id);
+            self.connection.dirty = true;
+            self.resend();
+        }
+        false
+    }
+
+    /// Is it no larger than what the client takes [MQTT-3.1.2-24]?
+    fn is_taken(&self, publish: &OutgoingPublish, now_ms: i64) -> bool {
+        let limit = self.connection.client_maximum_packet_size;
+        limit == usize::MAX || publish.encoded_len(self.connection.version, now_ms) <= limit
     }
 
     /// Topic aliases towards the client (section 3.3.2.3.4): the first topics of a connection get those it takes. What is sent again after
@@ -165,7 +189,7 @@ impl Session {
     fn put_alias(&mut self, publish: &mut OutgoingPublish, now_ms: i64) {
         let connection = &mut self.connection;
         let most = connection.aliases_to_client;
-        if most == 0 {
+        if most == 0 || publish.dup {
             return;
         }
         let topic = &publish.message.topic;
@@ -221,21 +245,33 @@ impl Session {
         }
     }
 
-    /// Sends what was in flight in an earlier connection, in the original order, as far as the client's receive maximum allows.
-    /// Called after CONNACK, and by every acknowledgement.
+    /// Sends what was in flight in an earlier connection, in the original order: each PUBREL at once [MQTT-3.3.4-10], each PUBLISH as far as the client's
+    /// receive maximum allows. Called after CONNACK, and by every acknowledgement.
     pub fn resend(&mut self) {
-        if self.in_flight.entries.back().is_none_or(|last| last.sent) {
+        if !self.connection.resends {
             return;
         }
-        let mut room = self.connection.send_quota;
+        // What awaits PUBCOMP the client still has: it counts.
+        let is_with_client = |entry: &&InFlight| entry.sent || entry.awaiting == Awaiting::PubComp;
+        let with_client = self.in_flight.entries.iter().filter(is_with_client);
+        let mut room = self
+            .connection
+            .send_quota
+            .saturating_sub(with_client.count());
         let mut deliveries = Vec::new();
-        for entry in &mut self.in_flight.entries {
-            if room == 0 {
-                break;
-            }
-            room -= 1;
-            if entry.sent {
-                continue;
+        self.connection.resends = false;
+        for entry in self
+            .in_flight
+            .entries
+            .iter_mut()
+            .filter(|entry| !entry.sent)
+        {
+            if entry.awaiting != Awaiting::PubComp {
+                if room == 0 {
+                    self.connection.resends = true;
+                    continue;
+                }
+                room -= 1;
             }
             entry.sent = true;
             match (&entry.message, entry.awaiting) {

@@ -73,6 +73,8 @@ pub(crate) struct Connection {
     pub sent_aliases: HashMap<TopicName, u16>,
     /// It goes on with a session that was there.
     pub resumed: bool,
+    /// Something of the connection before is yet to be sent again.
+    pub resends: bool,
     /// QoS 2, receiver side: stored and not yet released (or on the way to it).
     pub unreleased: BTreeSet<PacketId>,
     /// QoS 1 publishes handed to storage and not yet answered.
@@ -86,7 +88,7 @@ pub(crate) struct Connection {
     pub settling_deliveries: u64,
     pub settled_deliveries: u64,
     pub dirty: bool,
-    /// Messages that were too large for the client or gone when they had to be sent again.
+    /// Messages that were too large for the client, over before they could be sent, or gone when they had to be sent again.
     pub dropped: u64,
     pub gate: Gate,
 }
@@ -124,6 +126,7 @@ impl Connection {
             aliases_to_client: 0,
             sent_aliases: HashMap::new(),
             resumed: false,
+            resends: false,
             unreleased: BTreeSet::new(),
             storing: 0,
             replies: VecDeque::new(),
@@ -231,12 +234,18 @@ impl Session {
 
     /// PUBLISH and PUBREL to the client. `None` also when the next one has to wait for a save, see [`Session::wants_save`], or for its group,
     /// see [`Session::begin_settling`].
-    pub fn poll_delivery(&mut self) -> Option<Delivery> {
-        if self.next_waits_for() != After::Nothing {
-            return None;
+    pub fn poll_delivery(&mut self, now_ms: i64) -> Option<Delivery> {
+        while self.next_waits_for() == After::Nothing {
+            let mut next = self.connection.deliveries.pop_front()?.delivery;
+            let leaves = match &mut next {
+                Delivery::Publish(publish) => self.leaves(publish, now_ms),
+                Delivery::PubRel { .. } => true,
+            };
+            if leaves {
+                return Some(next);
+            }
         }
-        let next = self.connection.deliveries.pop_front();
-        next.map(|waiting| waiting.delivery)
+        None
     }
 
     /// Is the next delivery held back until the session is saved? QoS 2 of a persistent session: its packet id must

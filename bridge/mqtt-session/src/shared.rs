@@ -84,11 +84,11 @@ impl Session {
 
     /// How many more QoS 1 and 2 messages may be in flight now.
     pub fn send_room(&self) -> usize {
-        let entries = &self.in_flight.entries;
-        if entries.back().is_some_and(|last| !last.sent) {
+        if self.connection.resends {
             return 0; // older messages are to be sent again first
         }
-        self.connection.send_quota.saturating_sub(entries.len())
+        let in_flight = self.in_flight.entries.len();
+        self.connection.send_quota.saturating_sub(in_flight)
     }
 
     /// The next message of a group. `Passed` = it is done with: expired, or larger than the client takes [MQTT-3.1.2-25].

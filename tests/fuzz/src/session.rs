@@ -200,7 +200,7 @@ fn send(session: &mut Session) {
         encode(&packet, version, &mut out);
         read(&mut out, &packet);
     }
-    while let Some(delivery) = session.poll_delivery() {
+    while let Some(delivery) = session.poll_delivery(NOW) {
         delivery.encode(version, NOW, &mut out);
         read(&mut out, &delivery);
     }

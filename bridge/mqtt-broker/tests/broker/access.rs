@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::client::*;
 
 /// Knows alice, whose password is "secret", and mallory, who may not come. `forbidden/...` is not to be subscribed to, `guarded/...` is
-/// published to by alice only, the client id `guarded` is hers, `moody/...` is subscribed to and received as long as `closed` is false. The method RIDDLE asks for a
-/// word; who says "open NAME" is NAME.
+/// published to by alice only, the client id `guarded` is hers, `moody/...` is subscribed to and received as long as `closed` is false. The
+/// method RIDDLE asks for a word; who says "open NAME" is NAME, and "later" finds nobody who could check it.
 #[derive(Default)]
 pub struct Guard {
     pub closed: AtomicBool,
@@ -35,6 +35,7 @@ impl Exchange for Riddle {
                 },
                 data: Bytes::from_static(b"come in"),
             }),
+            _ if said == "later" => Err(ConnectError::ServerUnavailable),
             _ => Err(ConnectError::BadUserNameOrPassword),
         };
         Box::pin(std::future::ready(step))
@@ -289,6 +290,10 @@ async fn enhanced_authentication_4_12() {
             ReasonCode::BAD_USER_NAME_OR_PASSWORD,
         ),
         (
+            Some(auth(CONTINUE, "later")),
+            ReasonCode::SERVER_UNAVAILABLE,
+        ),
+        (
             Some(Packet::Disconnect(Disconnect::new(ReasonCode::SUCCESS))),
             ReasonCode::SUCCESS,
         ),
@@ -309,6 +314,54 @@ async fn enhanced_authentication_4_12() {
     }
 }
 
+/// [MQTT-3.2.2-8]: there is no code of CONNACK for a wrong topic filter, and 0x90 is for that of a will
+#[tokio::test(start_paused = true)]
+async fn what_can_not_be_read_before_connack_is_answered_with_one_of_its_codes() {
+    let server = Server::start().await;
+    for (bytes, code) in [
+        (
+            &b"\x82\x08\x00\x01\x00\x00\x02a#\x00"[..],
+            ReasonCode::PROTOCOL_ERROR,
+        ),
+        (b"\x30\x04\x00\x01#\x00", ReasonCode::PROTOCOL_ERROR),
+        (b"\x00\x00", ReasonCode::MALFORMED_PACKET),
+        (b"\xf0\xff\xff\xff\x7f", ReasonCode::PACKET_TOO_LARGE),
+    ] {
+        let mut client = server.open(Version::V5);
+        client.send(riddle("")).await;
+        assert_eq!(client.receive().await, Some(auth(CONTINUE, "the word?")));
+        client.send_bytes(bytes).await;
+        match client.receive().await {
+            Some(Packet::ConnAck(connack)) => {
+                assert_eq!(connack.reason_code, code, "{bytes:02x?}")
+            }
+            other => panic!("{bytes:02x?}: {other:?}"),
+        }
+        assert_eq!(client.receive().await, None);
+    }
+}
+
+/// [MQTT-3.1.2-24]
+#[tokio::test(start_paused = true)]
+async fn no_question_is_larger_than_the_client_takes() {
+    let server = Server::start().await;
+    let mut question = bytes::BytesMut::new();
+    encode(&auth(CONTINUE, "the word?"), Version::V5, &mut question);
+    let size = u32::try_from(question.len()).expect("a small packet");
+    for (maximum, expected) in [(size, Some(auth(CONTINUE, "the word?"))), (size - 1, None)] {
+        let connect = Connect {
+            properties: Properties {
+                maximum_packet_size: Some(maximum),
+                ..properties("RIDDLE", "")
+            },
+            ..v5("c")
+        };
+        let mut client = server.open(Version::V5);
+        client.send(Packet::Connect(Box::new(connect))).await;
+        assert_eq!(client.receive().await, expected);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn authenticating_again_4_12_1() {
     let server = Server::start().await;
@@ -325,6 +378,7 @@ async fn authenticating_again_4_12_1() {
     for (packet, code) in [
         (auth(AGAIN, "open bob"), ReasonCode::NOT_AUTHORIZED),
         (auth(AGAIN, "shut"), ReasonCode::NOT_AUTHORIZED),
+        (auth(AGAIN, "later"), ReasonCode::SERVER_BUSY),
         (auth(CONTINUE, "open alice"), ReasonCode::PROTOCOL_ERROR),
         (
             Packet::Auth(Auth {

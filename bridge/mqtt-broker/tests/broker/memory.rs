@@ -7,10 +7,11 @@ use mqtt_broker::{Joins, MemoryShares, convert};
 use mqtt_codec::{PacketId, QoS, TopicFilter};
 use record::{Record, StreamName};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 type Verdict = Result<(), PublishError>;
 
@@ -52,9 +53,11 @@ pub struct Memory {
     pub keeps: AtomicBool,
     pub kept: Mutex<Vec<Publish>>,
     /// Session saves: what durability costs.
-    pub saves: std::sync::atomic::AtomicU64,
+    pub saves: AtomicU64,
+    /// How long each of them takes.
+    pub save_ms: AtomicU64,
     /// Messages given by `read`: what delivery costs.
-    pub messages_read: std::sync::atomic::AtomicU64,
+    pub messages_read: AtomicU64,
 }
 
 impl Memory {
@@ -72,6 +75,7 @@ impl Memory {
             keeps: Default::default(),
             kept: Default::default(),
             saves: Default::default(),
+            save_ms: Default::default(),
             messages_read: Default::default(),
         }
     }
@@ -331,8 +335,11 @@ impl Backend for Memory {
         self.check_storage()?;
         self.write_shares(Some(client));
         tokio::task::yield_now().await;
-        self.saves
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        match self.save_ms.load(Ordering::Relaxed) {
+            0 => {}
+            ms => sleep(Duration::from_millis(ms)).await,
+        }
+        self.saves.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state();
         if let Some(old) = state.sessions.get(client)
             && old.epoch > session.epoch
@@ -443,10 +450,8 @@ impl Backend for Memory {
                     .push((Position(record.offset as u64), message));
             }
         }
-        self.messages_read.fetch_add(
-            read.messages.len() as u64,
-            std::sync::atomic::Ordering::Relaxed,
-        );
+        self.messages_read
+            .fetch_add(read.messages.len() as u64, Ordering::Relaxed);
         Ok(read)
     }
 

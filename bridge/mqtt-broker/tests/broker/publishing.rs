@@ -1,6 +1,7 @@
 use crate::client::*;
 use bytes::Bytes;
 use mqtt_codec::*;
+use std::sync::atomic::Ordering;
 
 #[tokio::test(start_paused = true)]
 async fn every_qos_to_every_qos() {
@@ -206,6 +207,46 @@ async fn messages_expire_and_the_interval_is_decremented() {
     let got = sub.receive_publish().await;
     assert_eq!(&got.payload[..], b"long");
     assert_eq!(got.properties.message_expiry_interval, Some(40));
+    sub.nothing().await;
+}
+
+/// [MQTT-3.3.2-5]: those that wait behind a save of the session are over when it is done. They leave room for others, and no alias that was never said.
+#[tokio::test(start_paused = true)]
+async fn messages_that_expire_behind_a_save_are_not_sent() {
+    let server = Server::start().await;
+    let mut connect = persistent_v5("sub");
+    connect.properties.receive_maximum = Some(2);
+    connect.properties.topic_alias_maximum = Some(1);
+    let (mut sub, _) = server.connect(connect.clone()).await;
+    sub.subscribe("some/topic", 2).await;
+    sub.nothing().await;
+    server.memory.save_ms.store(10_000, Ordering::Relaxed);
+    let mut sender = server.clean("sender").await;
+    for (text, qos, seconds) in [("0", 2, 5), ("1", 0, 5), ("2", 1, 5), ("3", 1, 60)] {
+        let properties = Properties {
+            message_expiry_interval: Some(seconds),
+            ..Properties::default()
+        };
+        let message = publish("some/topic", text, qos);
+        sender
+            .publish_packet(Publish {
+                properties,
+                ..message
+            })
+            .await;
+    }
+    let got = sub.receive_publish().await;
+    assert_eq!(got.payload, "3");
+    let said = (got.topic, got.properties.topic_alias);
+    assert_eq!(said, (Some(topic("some/topic")), Some(1)));
+    sub.nothing().await;
+    let dropped = server.broker.metrics().dropped.load(Ordering::Relaxed);
+    assert_eq!(dropped, 3);
+    // And they are done with.
+    sub.vanish().await;
+    let (mut sub, _) = server.connect(connect).await;
+    let got = sub.receive_publish().await;
+    assert!(got.dup && got.payload == "3");
     sub.nothing().await;
 }
 

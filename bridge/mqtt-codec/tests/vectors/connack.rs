@@ -38,6 +38,14 @@ fn valid_connacks() {
         b"\x20\x03\x00\x87\x00",
         connack(false, 0x87, none()),
     );
+    for code in CODES {
+        valid(
+            "3.2.2-8",
+            V5,
+            &[0x20, 3, 0, code, 0],
+            connack(false, code, none()),
+        );
+    }
     let properties = Properties {
         session_expiry_interval: Some(1),
         receive_maximum: Some(2),
@@ -66,6 +74,12 @@ fn valid_connacks() {
         connack(false, 0, properties),
     );
 }
+
+/// Table 3-1.
+const CODES: [u8; 22] = [
+    0x00, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8C, 0x90, 0x95, 0x97,
+    0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9F,
+];
 
 /// What 3.1.1 can say (section 3.2.2.3) of the reasons 5 has.
 #[test]
@@ -112,5 +126,8 @@ fn hostile_connacks() {
         ),
     ] {
         refused(clause, version, &framed(0x20, body), code);
+    }
+    for code in (0..=255).filter(|code| !CODES.contains(code)) {
+        refused("3.2.2-8", V5, &framed(0x20, &[0, code, 0]), PROTOCOL);
     }
 }

@@ -461,6 +461,38 @@ async fn no_packet_is_larger_than_the_client_takes() {
     );
 }
 
+/// [MQTT-3.1.2-24], [MQTT-3.1.2-25] of 5: what is sent again has to fit into what this connection takes, and counts as acknowledged where it does not
+#[tokio::test(start_paused = true)]
+async fn what_is_sent_again_is_no_larger_than_the_client_takes_now() {
+    let server = Server::start().await;
+    let with = |size| {
+        let mut connect = lasting(Version::V5, "c");
+        connect.properties.maximum_packet_size = size;
+        connect.properties.receive_maximum = Some(3);
+        connect
+    };
+    let (mut client, _) = server.connect(with(None)).await;
+    client.subscribe("t", 2).await;
+    let mut sender = server.clean("s").await;
+    let large = "x".repeat(100);
+    for (text, qos) in [(&*large, 1), ("small", 1), (&*large, 2)] {
+        sender.publish("t", text, qos).await;
+        client.receive_publish().await;
+    }
+    client.vanish().await;
+    sender.publish("t", "later", 2).await;
+    for size in [Some(100), None] {
+        let (mut client, _) = server.connect(with(size)).await;
+        for text in ["small", "later"] {
+            assert_eq!(client.receive_publish().await.payload, text);
+        }
+        client.nothing().await;
+        client.vanish().await;
+    }
+    let dropped = &server.broker.metrics().dropped;
+    assert_eq!(dropped.load(std::sync::atomic::Ordering::Relaxed), 2);
+}
+
 /// [MQTT-3.1.2-29] of 5: the reason string and the user properties of each packet are in the tests of `fit.rs`
 #[tokio::test(start_paused = true)]
 async fn refusals_are_not_explained_to_who_does_not_ask() {

@@ -1,6 +1,8 @@
 //! DISCONNECT (section 3.14).
 
 use super::*;
+use mqtt_broker::backend::PublishError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// [MQTT-3.14.4-3]; with 0x04 it is published
@@ -26,6 +28,86 @@ async fn a_normal_disconnect_takes_the_will_away() {
             tokio::time::sleep(Duration::from_secs(2000)).await;
             watcher.nothing().await;
         }
+    }
+}
+
+fn goodbye(code: u8, session_expiry_interval: Option<u32>) -> Packet {
+    let properties = Properties {
+        session_expiry_interval,
+        ..Properties::default()
+    };
+    Packet::Disconnect(Disconnect {
+        reason_code: ReasonCode(code),
+        properties,
+    })
+}
+
+/// [MQTT-3.14.4-3]: a DISCONNECT that waits until the disk has what came before it counts, also where the client is back sooner
+#[tokio::test(start_paused = true)]
+async fn a_disconnect_counts_although_the_client_comes_back_before_it_is_looked_at() {
+    for (version, code, expiry) in [
+        (Version::V311, 0x00, None),
+        (Version::V5, 0x00, Some(0)),
+        (Version::V5, 0x00, None),
+        (Version::V5, 0x04, Some(0)),
+    ] {
+        let server = Server::start().await;
+        let mut watcher = server.clean("w").await;
+        watcher.subscribe("will/#", 1).await;
+        let with_will = Connect {
+            will: will("will/x", 0),
+            ..lasting(version, "c")
+        };
+        let (mut client, _) = server.connect(with_will).await;
+        server.memory.hold(true);
+        client.send(packed(numbered(1, "t", "x", 1))).await;
+        client.send(goodbye(code, expiry)).await;
+        let back = server.connect(lasting(version, "c"));
+        let stored = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(server.memory.held(), 1);
+            server.memory.hold(false);
+        };
+        let ((_client, connack), ()) = tokio::join!(back, stored);
+        assert_eq!(connack.session_present, expiry.is_none(), "{code:02x}");
+        if code == 0x04 {
+            assert_eq!(watcher.take().await, "gone");
+        }
+        watcher.nothing().await;
+        let answer = Packet::PubAck(Ack::success(id(1)));
+        assert_eq!(client.receive().await, Some(answer));
+        assert_eq!(client.receive().await, None, "it has said goodbye itself");
+    }
+}
+
+/// The same where something else ends the connection, and where the DISCONNECT is behind another packet that waits
+#[tokio::test(start_paused = true)]
+async fn a_disconnect_counts_although_the_connection_ends_of_itself_before_it_is_looked_at() {
+    for (version, between) in [
+        (Version::V311, Vec::new()),
+        (Version::V5, vec![subscribe(2, &[("t", 1)])]),
+        (Version::V5, vec![unsubscribe(2, &["t"]), Packet::PingReq]),
+    ] {
+        let server = Server::start().await;
+        let connect = Connect {
+            will: will("will/x", 0),
+            ..clean(version, "c")
+        };
+        let (mut client, _) = server.connect(connect).await;
+        server.memory.hold(true);
+        let mut bytes = bytes::BytesMut::new();
+        let first = packed(numbered(1, "t", "x", 1));
+        for packet in [vec![first], between, vec![goodbye(0, None)]].concat() {
+            encode(&packet, version, &mut bytes);
+        }
+        client.send_bytes(&bytes).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let failed = |_: &_| Err(PublishError::Unavailable("the disk is gone".into()));
+        server.memory.commit(1, failed);
+        assert_eq!(client.receive().await, None);
+        server.memory.hold(false);
+        client.vanish().await;
+        assert!(server.memory.payloads("will").is_empty());
     }
 }
 
@@ -88,6 +170,31 @@ async fn the_servers_disconnect_is_its_last_word() {
     };
     assert_eq!(disconnect.reason_code, ReasonCode::MALFORMED_PACKET);
     assert_eq!(disconnect.properties.session_expiry_interval, None);
+}
+
+/// [MQTT-3.14.2-1]: 0x88 is of CONNACK only. What failed is not told
+#[tokio::test(start_paused = true)]
+async fn storage_that_fails_is_said_in_a_code_of_disconnect() {
+    let server = Server::start().await;
+    for publishes in [true, false] {
+        let (mut client, _) = server.connect(lasting(Version::V5, "c")).await;
+        if publishes {
+            server.memory.hold(true);
+            client.send(packed(numbered(1, "t", "x", 1))).await;
+            client.nothing().await;
+            let failed = |_: &_| Err(PublishError::Unavailable("disk 7 is gone".into()));
+            server.memory.commit(1, failed);
+            server.memory.hold(false);
+        } else {
+            server.memory.broken.store(true, Ordering::Relaxed);
+            client.send(subscribe(2, &[("t", 1)])).await;
+        }
+        let busy = ReasonCode::SERVER_BUSY;
+        let said = Some(busy.text().to_owned());
+        let goodbye = Packet::Disconnect(Disconnect::new(busy));
+        assert_eq!(client.receive_explained().await, Some((goodbye, said)));
+        assert_eq!(client.receive().await, None);
+    }
 }
 
 /// Section 3.14.2.2.2: a session may be made shorter or longer, not made out of nothing

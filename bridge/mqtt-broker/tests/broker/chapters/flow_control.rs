@@ -102,6 +102,49 @@ async fn only_publishes_wait_for_the_receive_maximum() {
     client.receive_publish().await;
 }
 
+/// [MQTT-3.3.4-10], [MQTT-4.9.0-3] after a reconnect: PUBREL does not wait, and what was sent before goes before what was not
+#[tokio::test(start_paused = true)]
+async fn pubrel_that_is_sent_again_does_not_wait_for_the_receive_maximum() {
+    let server = Server::start().await;
+    let with = |maximum| {
+        let mut connect = lasting(Version::V5, "c");
+        connect.properties.receive_maximum = Some(maximum);
+        connect
+    };
+    let (mut client, _) = server.connect(with(10)).await;
+    client.subscribe("t", 2).await;
+    let mut sender = server.clean("s").await;
+    let mut ids = Vec::new();
+    for (n, qos) in [(0, 1), (1, 2), (2, 1), (3, 2)] {
+        sender.publish("t", &n.to_string(), qos).await;
+        let packet_id = client.receive_publish().await.packet_id.expect("an id");
+        ids.push(packet_id);
+        if qos == 2 {
+            client.send(Packet::PubRec(Ack::success(packet_id))).await;
+            let pubrel = Packet::PubRel(Ack::success(packet_id));
+            assert_eq!(client.receive().await, Some(pubrel));
+        }
+    }
+    client.vanish().await;
+    sender.publish("t", "4", 1).await;
+    let (mut client, _) = server.connect(with(1)).await;
+    let released = [Ack::success(ids[1]), Ack::success(ids[3])];
+    for ack in &released {
+        assert_eq!(client.receive().await, Some(Packet::PubRel(ack.clone())));
+    }
+    for ack in released {
+        client.nothing().await;
+        client.send(Packet::PubComp(ack)).await;
+    }
+    for (n, dup) in [(0, true), (2, true), (4, false)] {
+        let got = client.receive_publish().await;
+        assert_eq!((got.payload, got.dup), (n.to_string().into(), dup));
+        client.nothing().await;
+        let packet_id = got.packet_id.expect("an id");
+        client.send(Packet::PubAck(Ack::success(packet_id))).await;
+    }
+}
+
 /// [MQTT-3.3.4-9] after a reconnect: what is sent again counts too
 #[tokio::test(start_paused = true)]
 async fn what_is_sent_again_counts_too() {
