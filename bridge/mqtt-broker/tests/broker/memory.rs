@@ -7,9 +7,10 @@ use mqtt_broker::{Joins, MemoryShares, convert};
 use mqtt_codec::{PacketId, QoS, TopicFilter};
 use record::{Record, StreamName};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use tokio::sync::{oneshot, watch};
+use std::time::Duration;
+use tokio::sync::{MutexGuard, oneshot, watch};
 use tokio::time::Instant;
 
 type Verdict = Result<(), PublishError>;
@@ -46,15 +47,20 @@ pub struct Memory {
     pub answers_early: AtomicBool,
     /// Nothing is taken.
     pub full: AtomicBool,
-    /// Sessions can neither be read nor written.
+    /// Sessions can neither be read nor written, nor is it written what nobody is to get any more.
     pub broken: AtomicBool,
+    /// How long it takes to save a session, in milliseconds.
+    pub slow: AtomicU64,
+    /// Who waits for messages of a shared group keeps everybody from joining and leaving groups.
+    pub locks: AtomicBool,
+    lock: tokio::sync::Mutex<()>,
     /// A will that finds no room is kept, as in the core and on the edge.
     pub keeps: AtomicBool,
     pub kept: Mutex<Vec<Publish>>,
     /// Session saves: what durability costs.
-    pub saves: std::sync::atomic::AtomicU64,
+    pub saves: AtomicU64,
     /// Messages given by `read`: what delivery costs.
-    pub messages_read: std::sync::atomic::AtomicU64,
+    pub messages_read: AtomicU64,
 }
 
 impl Memory {
@@ -69,6 +75,9 @@ impl Memory {
             answers_early: Default::default(),
             full: Default::default(),
             broken: Default::default(),
+            slow: Default::default(),
+            locks: Default::default(),
+            lock: Default::default(),
             keeps: Default::default(),
             kept: Default::default(),
             saves: Default::default(),
@@ -84,6 +93,13 @@ impl Memory {
         match self.broken.load(Ordering::Relaxed) {
             true => Err(StorageError("broken".into())),
             false => Ok(()),
+        }
+    }
+
+    async fn locked(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.locks.load(Ordering::Relaxed) {
+            true => Some(self.lock.lock().await),
+            false => None,
         }
     }
 
@@ -330,9 +346,11 @@ impl Backend for Memory {
     ) -> Result<(), StorageError> {
         self.check_storage()?;
         self.write_shares(Some(client));
-        tokio::task::yield_now().await;
-        self.saves
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        match self.slow.load(Ordering::Relaxed) {
+            0 => tokio::task::yield_now().await,
+            slow => tokio::time::sleep(Duration::from_millis(slow)).await,
+        }
+        self.saves.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state();
         if let Some(old) = state.sessions.get(client)
             && old.epoch > session.epoch
@@ -474,6 +492,7 @@ impl Backend for Memory {
         client: &ClientId,
         holds: Vec<(FeedId, Position)>,
     ) -> Result<(), StorageError> {
+        let _locked = self.locked().await;
         let joins = Joins {
             client,
             is_stored: self.state().sessions.contains_key(client),
@@ -493,6 +512,7 @@ impl Backend for Memory {
         max_messages: usize,
         max_bytes: usize,
     ) -> Result<Vec<Taken>, ReadError> {
+        let _locked = self.locked().await;
         self.shares()
             .take(self, share, client, max_messages, max_bytes)
             .await
@@ -504,6 +524,7 @@ impl Backend for Memory {
         client: &ClientId,
         places: Vec<(FeedId, Position)>,
     ) -> Result<(), StorageError> {
+        self.check_storage()?;
         self.shares().settle(share, client, &places);
         Ok(())
     }
@@ -528,6 +549,7 @@ impl Backend for Memory {
         share: &TopicFilter,
         client: &ClientId,
     ) -> Result<(), StorageError> {
+        let _locked = self.locked().await;
         let end = || {
             self.state().groups.remove(share);
             Ok(())
