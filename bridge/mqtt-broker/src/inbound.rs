@@ -463,7 +463,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 return refused(ReasonCode::TOPIC_FILTER_INVALID);
             }
             // The ends of the feeds come first, the retained messages after: what is published between is in both, never in neither.
-            broker.backend.feeds_for(&entry.filter)
+            self.feeds_for(&entry.filter)
         };
         let subscribed = self.session.handle_subscribe(&entry, identifier, feeds);
         self.session.set_exclusive(&entry.filter, exclusive);
