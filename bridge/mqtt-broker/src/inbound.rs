@@ -393,6 +393,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     }
 
     async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
+        self.shared.stop();
         let identifier = subscribe
             .properties
             .subscription_identifiers
@@ -522,6 +523,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         &mut self,
         filters: &[TopicFilter],
     ) -> Result<Vec<ReasonCode>, StorageError> {
+        self.shared.stop();
         let mut codes = Vec::with_capacity(filters.len());
         for filter in filters {
             let member = self.session.is_member(filter);
