@@ -1,5 +1,6 @@
 //! The backend over a real kernel in a directory of its own.
 
+mod damaged;
 mod groups;
 mod kept_wills;
 
