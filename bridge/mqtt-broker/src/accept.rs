@@ -375,7 +375,8 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
     if store {
         save(broker, &mut session).await.map_err(unavailable)?;
     }
-    if store != was_stored {
+    // One that can not be read was not counted.
+    if store != (was_stored && !is_unreadable) {
         let gauge = &broker.metrics.persistent_sessions;
         if store {
             Metrics::add(gauge, 1)

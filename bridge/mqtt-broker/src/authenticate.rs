@@ -166,6 +166,7 @@ fn auth(reason_code: ReasonCode, method: &str, data: Bytes) -> Packet {
 impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     /// AUTH of a connected client: it proves once more who it is (section 4.12.1). What it has sent before stays as it is.
     pub(crate) async fn authenticate_again(&mut self, packet: Auth) -> Result<(), End> {
+        self.shared.stop();
         let wrong = |what: &'static str| End::from(Close::new(ReasonCode::PROTOCOL_ERROR, what));
         let Some(enhanced) = &mut self.enhanced else {
             return Err(wrong("AUTH without an authentication method in CONNECT"));

@@ -107,7 +107,7 @@ pub struct FeedRead {
 }
 
 /// A persistent session as it is stored. Self-contained in `bytes`; the other fields are what a host needs to know of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SavedSession {
     /// Goes up with every connection that takes the session over. A host refuses to replace a session by one of
     /// a lower epoch (with [`StorageError`]): it is a stale connection that does not know yet.
@@ -250,6 +250,8 @@ pub trait Backend: Send + Sync + 'static {
         client: &ClientId,
     ) -> impl Future<Output = Result<Vec<PacketId>, StorageError>> + Send;
 
+    /// What is there and can not be read, because it is damaged or of a later version, is one without bytes: its client gets a new session in its
+    /// place. An error: storage does not answer.
     fn load_session(
         &self,
         client: &ClientId,

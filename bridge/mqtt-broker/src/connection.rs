@@ -4,7 +4,7 @@ use crate::accept::Accepted;
 use crate::access::{Peer, Principal};
 use crate::aside::next_values;
 use crate::authenticate::Enhanced;
-use crate::backend::{Backend, StorageError};
+use crate::backend::{Backend, FeedId, Position, StorageError};
 use crate::broker::Broker;
 use crate::clients::Place;
 use crate::delivery::{Arrival, Delivery};
@@ -529,22 +529,35 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             Arrival::Feeds => {
                 let generation = self.broker.backend.feeds_generation();
                 if generation != self.feeds_generation {
-                    self.feeds_generation = generation;
-                    let filters: Vec<TopicFilter> = self
-                        .session
-                        .subscriptions()
-                        .iter()
-                        .map(|(filter, _)| filter.clone())
-                        .collect();
-                    for filter in &filters {
-                        self.session
-                            .add_new_feeds(self.broker.backend.feeds_for(filter));
-                    }
+                    self.look_for_feeds(generation);
                     self.sync_feeds();
                 }
             }
         }
         Ok(())
+    }
+
+    /// Those that are new to the subscriptions there are.
+    fn look_for_feeds(&mut self, generation: u64) {
+        self.feeds_generation = generation;
+        let filters = self.session.subscriptions().iter();
+        let filters: Vec<TopicFilter> = filters.map(|(filter, _)| filter.clone()).collect();
+        for filter in &filters {
+            let feeds = self.broker.backend.feeds_for(filter);
+            self.session.add_new_feeds(feeds);
+        }
+    }
+
+    /// What a new filter can match on, with the ends, from which on it counts. Of what is as new to the subscriptions there are, these want everything:
+    /// they get to know it first.
+    pub(crate) fn feeds_for(&mut self, filter: &TopicFilter) -> Vec<(FeedId, Position)> {
+        let backend = self.broker.backend.clone();
+        let generation = backend.feeds_generation();
+        let ends = backend.feeds_for(filter);
+        if backend.feeds_generation() != self.feeds_generation {
+            self.look_for_feeds(generation);
+        }
+        ends
     }
 
     pub(crate) fn lost(&self, count: u64) {

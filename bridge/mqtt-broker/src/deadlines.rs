@@ -62,9 +62,8 @@ impl Deadlines {
 
     /// What was due could not be done: in a while again.
     pub fn again(&self, client: &ClientId, epoch: u64, now_ms: i64) {
-        let pause = i64::try_from(limits::DUE_AGAIN.as_millis()).unwrap_or(i64::MAX);
         let mut of = self.of.lock();
-        of.set(client, now_ms.saturating_add(pause), epoch);
+        of.set(client, after(now_ms, limits::DUE_AGAIN), epoch);
         drop(of);
         self.changed.notify_one();
     }
@@ -74,8 +73,16 @@ impl Deadlines {
         self.of.lock().remove(client);
     }
 
-    /// The first that is due, or how long until there is one.
-    fn pop(&self, now_ms: i64) -> Result<(ClientId, u64), Duration> {
+    /// It is being done, by who has the claim.
+    fn begun(&self, client: &ClientId, epoch: u64) {
+        let mut of = self.of.lock();
+        if of.clients.get(client).is_some_and(|(_, of)| *of == epoch) {
+            of.remove(client);
+        }
+    }
+
+    /// The first that is due, or how long until there is one. It is due again in a while, until it is begun or forgotten.
+    fn first_due(&self, now_ms: i64) -> Result<(ClientId, u64), Duration> {
         let mut of = self.of.lock();
         let Some((at, client)) = of.in_order.first() else {
             return Err(MAX_SLEEP);
@@ -85,12 +92,18 @@ impl Deadlines {
             return Err(Duration::from_millis(left.unsigned_abs()).min(MAX_SLEEP));
         }
         let client = client.clone();
-        of.in_order.pop_first();
-        let known = of.clients.remove(&client);
-        known
-            .map(|(_, epoch)| (client, epoch))
-            .ok_or(Duration::ZERO)
+        let Some((_, epoch)) = of.clients.get(&client).copied() else {
+            of.in_order.pop_first();
+            return Err(Duration::ZERO);
+        };
+        of.set(&client, after(now_ms, limits::DUE_HELD), epoch);
+        Ok((client, epoch))
     }
+}
+
+fn after(now_ms: i64, pause: Duration) -> i64 {
+    let pause = i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
+    now_ms.saturating_add(pause)
 }
 
 /// Runs until shutdown.
@@ -104,7 +117,7 @@ pub(crate) async fn run<B: Backend>(broker: Arc<Broker<B>>) {
             move_ends(&broker, set).await;
             continue;
         }
-        match broker.deadlines.pop(now_ms) {
+        match broker.deadlines.first_due(now_ms) {
             Ok((client, epoch)) => {
                 if let Err(error) = due(&broker, &client, epoch).await {
                     tracing::warn!(%client, %error, "the session could not be ended or its will published; trying again");
@@ -151,10 +164,11 @@ async fn due<B: Backend>(
     client: &ClientId,
     epoch: u64,
 ) -> Result<(), StorageError> {
-    // Connected again: the entry is out of date.
+    // A connection that ends, or that begins and may be refused, or who looks after the broker: it is still due after that, unless they forget it.
     let Some(_claim) = broker.registry.try_claim(client) else {
         return Ok(());
     };
+    broker.deadlines.begun(client, epoch);
     let now_ms = broker.backend.now_ms();
     let saved = broker.backend.load_session(client).await;
     let saved = saved.inspect_err(|_| broker.deadlines.again(client, epoch, now_ms))?;
@@ -264,11 +278,20 @@ mod tests {
         assert_eq!(sizes(), (2, 2));
         // The last one that was said counts.
         let at = 1_000_000 + 999 * 7 - 400;
-        assert_eq!(deadlines.pop(at - 10), Err(Duration::from_millis(10)));
-        assert_eq!(deadlines.pop(at), Ok((client(0), 999)));
-        assert_eq!(deadlines.pop(at), Err(Duration::from_millis(2)));
-        assert_eq!(deadlines.pop(at + 2), Ok((client(2), 999)));
+        assert_eq!(deadlines.first_due(at - 10), Err(Duration::from_millis(10)));
+        assert_eq!(deadlines.first_due(at), Ok((client(0), 999)));
+        assert_eq!(deadlines.first_due(at), Err(Duration::from_millis(2)));
+        assert_eq!(deadlines.first_due(at + 2), Ok((client(2), 999)));
+        let held = limits::DUE_HELD;
+        let left = held - Duration::from_millis(2);
+        assert_eq!(deadlines.first_due(at + 2), Err(left), "of the first");
+        // Of a later life: it is not what was begun.
+        deadlines.begun(&client(0), 998);
+        assert_eq!(deadlines.first_due(at + 2), Err(left));
+        deadlines.begun(&client(0), 999);
+        assert_eq!(deadlines.first_due(at + 2), Err(held));
+        deadlines.begun(&client(2), 999);
         assert_eq!(sizes(), (0, 0));
-        assert_eq!(deadlines.pop(i64::MAX), Err(MAX_SLEEP));
+        assert_eq!(deadlines.first_due(i64::MAX), Err(MAX_SLEEP));
     }
 }

@@ -16,13 +16,13 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     pub(crate) async fn finish(mut self: Box<Self>, end: End) {
         let client = self.session.client_id().clone();
         tracing::debug!(%client, ?end, "connection ends");
+        self.shared.stop();
         let lost = self.delivery.settle(&mut self.session);
         self.lost(lost);
         self.give_back();
         if let Some(mut passing) = self.passing.take() {
             passing.settle(&self.broker.metrics).await;
         }
-        self.shared.stop();
         self.give_gathered();
         while let Some(done) = self.publishing.next().await {
             // A failure has nobody to be told to any more. What comes after it is waited for: until then its numbers are with the backend.

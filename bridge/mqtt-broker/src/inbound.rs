@@ -393,6 +393,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     }
 
     async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
+        self.shared.stop();
         let identifier = subscribe
             .properties
             .subscription_identifiers
@@ -463,7 +464,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 return refused(ReasonCode::TOPIC_FILTER_INVALID);
             }
             // The ends of the feeds come first, the retained messages after: what is published between is in both, never in neither.
-            broker.backend.feeds_for(&entry.filter)
+            self.feeds_for(&entry.filter)
         };
         let subscribed = self.session.handle_subscribe(&entry, identifier, feeds);
         self.session.set_exclusive(&entry.filter, exclusive);
@@ -522,6 +523,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         &mut self,
         filters: &[TopicFilter],
     ) -> Result<Vec<ReasonCode>, StorageError> {
+        self.shared.stop();
         let mut codes = Vec::with_capacity(filters.len());
         for filter in filters {
             let member = self.session.is_member(filter);

@@ -76,7 +76,9 @@ pub const DELAYED_MESSAGES: usize = 100_000;
 pub const DELAYED_AT_ONCE: usize = 256;
 /// Pause before what could not be published is tried again.
 pub const DELAYED_RETRY: Duration = Duration::from_secs(1);
-/// Pause before a stored session whose time has come, and which could not be read, is looked at again.
+/// Pause before a stored session whose time has come, and which somebody has who may leave it as it is, is looked at again.
+pub const DUE_HELD: Duration = Duration::from_secs(1);
+/// The same for one that could not be read.
 pub const DUE_AGAIN: Duration = Duration::from_secs(10);
 /// Ends of sessions that could not be written and are kept in memory until they can be, and their bytes. Above that the will of a session that is
 /// not stored is lost, and a stored one is looked at again as it is stored.

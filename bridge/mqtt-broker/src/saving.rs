@@ -6,6 +6,7 @@ use crate::deadlines::{save, snapshot};
 use futures_util::future::BoxFuture;
 use std::future::pending;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Gives the mark of what it saved.
 pub(crate) type Saving = BoxFuture<'static, (u64, Result<(), StorageError>)>;
@@ -21,8 +22,13 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     pub(crate) fn begin_save(&mut self) {
         let (saved, mark) = snapshot(&mut self.session);
         let (broker, client) = (self.broker.clone(), self.session.client_id().clone());
+        // In a task: the host may hold a lock for it that others wait for, and this connection polls it only while it waits for nothing else.
+        let saving = tokio::spawn(async move { broker.backend.save_session(&client, saved).await });
+        let saving = AbortOnDropHandle::new(saving);
         self.saving = Some(Box::pin(async move {
-            (mark, broker.backend.save_session(&client, saved).await)
+            let result = saving.await;
+            let result = result.unwrap_or_else(|error| Err(StorageError(error.to_string())));
+            (mark, result)
         }));
     }
 

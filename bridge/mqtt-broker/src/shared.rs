@@ -211,7 +211,8 @@ impl<B: Backend> SharedDelivery<B> {
         Ok(())
     }
 
-    /// Asks for nothing more, and lets the next of the line have its turn.
+    /// Asks for nothing more, and lets the next of the line have its turn. To be called before the connection awaits anything but what happens next:
+    /// nobody would poll the takes meanwhile, and what they have of the host, a lock or a place in the line for one, the host may need to answer.
     pub fn stop(&mut self) {
         for group in self.groups.values_mut() {
             group.take = None;
@@ -282,19 +283,29 @@ pub(crate) async fn keep_left_behind<B: Backend>(
     Ok(())
 }
 
-/// A session is over: what it had and others may get, they get now (section 4.8.2).
+/// A session is over: what it had and others may get, they get now (section 4.8.2), also where it can not be written what nobody may get any more:
+/// that stays this session's. The first error is given.
 pub(crate) async fn session_ended<B: Backend>(
     backend: &B,
     session: &Session,
 ) -> Result<(), StorageError> {
     let client = session.client_id();
+    let mut result = Ok(());
     for share in session.shares() {
         let ended = session.ended_for_all(&share);
+        let mut back = None;
         if !ended.is_empty() {
-            backend.shared_settle(&share, client, ended).await?;
+            let settled = backend.shared_settle(&share, client, ended.clone()).await;
+            if settled.is_err() {
+                let mut holds = session.holds(&share);
+                holds.retain(|place| !ended.contains(place));
+                back = Some(holds);
+            }
+            result = result.and(settled);
         }
-        backend.shared_release(&share, client, None).await?;
-        backend.shared_leave(&share, client).await?;
+        let released = backend.shared_release(&share, client, back).await;
+        let left = backend.shared_leave(&share, client).await;
+        result = result.and(released).and(left);
     }
-    Ok(())
+    result
 }

@@ -262,7 +262,7 @@ impl Backend for CoreBackend {
     }
 
     async fn load_session(&self, client: &ClientId) -> Result<Option<SavedSession>, StorageError> {
-        self.sessions.load(client)
+        Ok(self.sessions.load(client))
     }
 
     async fn save_session(

@@ -11,6 +11,8 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{limits, tables};
 
+const UNREADABLE: &str = "a stored session cannot be read: written by a newer version, or damaged";
+
 pub struct Sessions {
     kernel: Kernel,
     namespace: Namespace,
@@ -35,17 +37,15 @@ impl Sessions {
         &self.locks[(hasher.finish() % self.locks.len() as u64) as usize]
     }
 
-    pub fn load(&self, client: &ClientId) -> Result<Option<SavedSession>, StorageError> {
+    /// One that cannot be read is there and empty.
+    pub fn load(&self, client: &ClientId) -> Option<SavedSession> {
         let key = tables::session_key(&self.namespace, client);
-        let Some(value) = self.kernel.table_get(tables::SESSIONS, &key) else {
-            return Ok(None);
-        };
-        match tables::decode_session(value) {
-            Some(session) => Ok(Some(session)),
-            None => Err(StorageError(format!(
-                "the stored session of client {client} cannot be read: it was written by a newer version, or is damaged"
-            ))),
+        let value = self.kernel.table_get(tables::SESSIONS, &key)?;
+        let session = tables::decode_session(value);
+        if session.is_none() {
+            tracing::error!(%client, "{UNREADABLE}");
         }
+        Some(session.unwrap_or_default())
     }
 
     pub async fn save(
@@ -76,7 +76,7 @@ impl Sessions {
         let Some(session) = session else {
             return Ok((one_at_a_time, self.deletion(client, key)));
         };
-        if let Some(stored) = self.load(client)?
+        if let Some(stored) = self.load(client)
             && stored.epoch > session.epoch
         {
             return Err(StorageError(format!(
@@ -110,7 +110,7 @@ impl Sessions {
             let client = tables::client_of_key(&self.namespace, &key)?;
             let session = tables::decode_session(value);
             if session.is_none() {
-                tracing::error!(%client, "a stored session cannot be read: written by a newer version, or damaged");
+                tracing::error!(%client, "{UNREADABLE}");
             }
             Some((client, session?))
         });

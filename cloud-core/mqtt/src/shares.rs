@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kernel::{
     Acquired, DeliveryId, HolderId, Kernel, PartitionId, Queue, QueueName, QueueSource, Selector,
@@ -28,11 +28,18 @@ const HOLDER: HolderId = HolderId(0);
 
 /// All groups of a namespace.
 pub struct Shares {
+    sources: Arc<Sources>,
+    groups: Mutex<HashMap<TopicFilter, Arc<Group>>>,
+    /// All groups that go on after the start are there. What is durable of another one is left of one that has ended.
+    recovered: AtomicBool,
+}
+
+/// Where the groups look for their sources.
+struct Sources {
     kernel: Kernel,
     namespace: Namespace,
     generation: watch::Receiver<u64>,
-    groups: Mutex<HashMap<TopicFilter, Arc<Group>>>,
-    /// Held by who makes, ends or extends a group.
+    /// Held by who makes, ends or extends a group. Never by a [`Shares::take`]: nobody may poll that for a while.
     change: tokio::sync::Mutex<()>,
 }
 
@@ -51,13 +58,15 @@ struct Group {
 struct State {
     members: HashSet<ClientId>,
     held: HashMap<Place, Held>,
+    /// Of what is held: done with, and to be settled with the next, since nobody is settling it.
+    done: Vec<Place>,
 }
 
 struct Held {
     client: ClientId,
     /// `None`: a stored session has it, and it was not met in the queue yet.
     id: Option<DeliveryId>,
-    /// The client is done with it before it was met.
+    /// The client is done with it. It is here until the queue knows that durably, and goes to nobody.
     done: bool,
 }
 
@@ -80,81 +89,9 @@ fn places(of: &[(FeedId, Position)]) -> impl Iterator<Item = Place> {
         .map(|(feed, position)| (partition(*feed), offset(*position)))
 }
 
-impl Shares {
-    pub fn new(kernel: Kernel, namespace: Namespace) -> Shares {
-        let generation = kernel.watch_streams();
-        Shares {
-            kernel,
-            namespace,
-            generation,
-            groups: Mutex::default(),
-            change: tokio::sync::Mutex::default(),
-        }
-    }
-
-    fn prefix(&self) -> String {
-        format!("mqtt/{}/", self.namespace)
-    }
-
-    fn group(&self, share: &TopicFilter) -> Option<Arc<Group>> {
-        self.groups.lock().get(share).cloned()
-    }
-
-    pub async fn join(
-        &self,
-        share: &TopicFilter,
-        client: &ClientId,
-        holds: &[(FeedId, Position)],
-    ) -> Result<(), StorageError> {
-        let _change = self.change.lock().await;
-        let group = match self.group(share) {
-            Some(group) => group,
-            None => self.open(share).await?,
-        };
-        let (stray, missing) = {
-            let mut state = group.state.lock();
-            state.members.insert(client.clone());
-            let holds: HashSet<Place> = places(holds).collect();
-            let stray = state.take(client, |place| !holds.contains(place));
-            for place in holds {
-                state.held.entry(place).or_insert_with(|| Held {
-                    client: client.clone(),
-                    id: None,
-                    done: false,
-                });
-            }
-            let missing = state.held.values().any(|held| held.id.is_none());
-            (stray, missing)
-        };
-        group.give_back(stray).await?;
-        if missing {
-            group.claim().await?;
-        }
-        Ok(())
-    }
-
-    async fn open(&self, share: &TopicFilter) -> Result<Arc<Group>, StorageError> {
-        let Some((_, filter)) = share.share() else {
-            return Err(StorageError(format!("{share} is no shared subscription")));
-        };
-        let name = QueueName::from(format!("{}{share}", self.prefix()).as_str());
-        let existed = self.kernel.queues().contains(&name);
-        let selector = Arc::new(Matching(filter.clone()));
-        let group = Arc::new(Group {
-            queue: self.kernel.queue(&name, selector),
-            filter,
-            generation: AtomicU64::new(0),
-            state: Mutex::default(),
-            turns: Turns::default(),
-            ended: CancellationToken::new(),
-        });
-        self.look_for_sources(&group, !existed).await?;
-        self.groups.lock().insert(share.clone(), group.clone());
-        Ok(group)
-    }
-
+impl Sources {
     /// A group begins at the ends of the streams there are. Streams that come later it reads from their beginning.
-    async fn look_for_sources(&self, group: &Group, new: bool) -> Result<(), StorageError> {
+    async fn look(&self, group: &Group, new: bool) -> Result<(), StorageError> {
         let generation = *self.generation.borrow();
         let mut sources = group.queue.sources();
         let there = sources.len();
@@ -178,6 +115,109 @@ impl Shares {
         Ok(())
     }
 
+    /// In a task of its own, which is polled whatever becomes of who asks for it: it has the lock that all groups share.
+    async fn look_again(self: &Arc<Self>, group: &Arc<Group>) -> Result<(), StorageError> {
+        let (this, group) = (self.clone(), group.clone());
+        let looking = tokio::spawn(async move {
+            let _change = this.change.lock().await;
+            this.look(&group, false).await
+        });
+        looking.await.map_err(storage)?
+    }
+}
+
+impl Shares {
+    pub fn new(kernel: Kernel, namespace: Namespace) -> Shares {
+        let generation = kernel.watch_streams();
+        Shares {
+            sources: Arc::new(Sources {
+                kernel,
+                namespace,
+                generation,
+                change: tokio::sync::Mutex::default(),
+            }),
+            groups: Mutex::default(),
+            recovered: AtomicBool::new(false),
+        }
+    }
+
+    fn prefix(&self) -> String {
+        format!("mqtt/{}/", self.sources.namespace)
+    }
+
+    fn queue_name(&self, share: &TopicFilter) -> QueueName {
+        QueueName::from(format!("{}{share}", self.prefix()).as_str())
+    }
+
+    fn group(&self, share: &TopicFilter) -> Option<Arc<Group>> {
+        self.groups.lock().get(share).cloned()
+    }
+
+    pub async fn join(
+        &self,
+        share: &TopicFilter,
+        client: &ClientId,
+        holds: &[(FeedId, Position)],
+    ) -> Result<(), StorageError> {
+        let _change = self.sources.change.lock().await;
+        let group = match self.group(share) {
+            Some(group) => group,
+            None => self.open(share).await?,
+        };
+        let (stray, missing) = {
+            let mut state = group.state.lock();
+            state.members.insert(client.clone());
+            let holds: HashSet<Place> = places(holds).collect();
+            let stray = state.take(client, |place| !holds.contains(place));
+            for place in holds {
+                state.held.entry(place).or_insert_with(|| Held {
+                    client: client.clone(),
+                    id: None,
+                    done: false,
+                });
+            }
+            let missing = state.held.values().any(|held| held.id.is_none());
+            (stray, missing)
+        };
+        group.give_back(stray).await?;
+        if missing {
+            group.claim().await?;
+        }
+        group.settle_left();
+        Ok(())
+    }
+
+    async fn open(&self, share: &TopicFilter) -> Result<Arc<Group>, StorageError> {
+        let Some((_, filter)) = share.share() else {
+            return Err(StorageError(format!("{share} is no shared subscription")));
+        };
+        self.forget_ended(share).await?;
+        let name = self.queue_name(share);
+        let kernel = &self.sources.kernel;
+        let existed = kernel.queues().contains(&name);
+        let selector = Arc::new(Matching(filter.clone()));
+        let group = Arc::new(Group {
+            queue: kernel.queue(&name, selector),
+            filter,
+            generation: AtomicU64::new(0),
+            state: Mutex::default(),
+            turns: Turns::default(),
+            ended: CancellationToken::new(),
+        });
+        self.sources.look(&group, !existed).await?;
+        self.groups.lock().insert(share.clone(), group.clone());
+        Ok(group)
+    }
+
+    /// A group that is not there has ended, also where that could not be written: the next one of its name does not go on where it was.
+    async fn forget_ended(&self, share: &TopicFilter) -> Result<(), StorageError> {
+        let (kernel, name) = (&self.sources.kernel, self.queue_name(share));
+        if self.recovered.load(Ordering::Acquire) && kernel.queues().contains(&name) {
+            kernel.queue_delete(&name).await.map_err(storage)?;
+        }
+        Ok(())
+    }
+
     pub async fn take(
         &self,
         share: &TopicFilter,
@@ -188,12 +228,11 @@ impl Shares {
         let group = self.group(share).ok_or(ReadError::Gone)?;
         let turn = group.turns.line_up();
         turn.first().await;
-        let mut streams = self.generation.clone();
+        let mut streams = self.sources.generation.clone();
         loop {
             let generation = *streams.borrow_and_update();
             if group.generation.load(Ordering::Acquire) != generation {
-                let _change = self.change.lock().await;
-                self.look_for_sources(&group, false).await?;
+                self.sources.look_again(&group).await?;
             }
             let ready = usize::try_from(group.queue.ready()).unwrap_or(usize::MAX);
             if ready > 0 {
@@ -227,13 +266,12 @@ impl Shares {
         let Some(group) = self.group(share) else {
             return Ok(());
         };
-        let ids: Vec<DeliveryId> = {
+        let leases = {
             let mut state = group.state.lock();
-            places(done)
-                .filter_map(|place| state.end(client, &place))
-                .collect()
+            places(done).for_each(|place| state.end(client, place));
+            state.take_done()
         };
-        group.settle(&ids).await
+        group.settle(leases).await
     }
 
     pub async fn release(
@@ -252,9 +290,9 @@ impl Shares {
     }
 
     pub async fn leave(&self, share: &TopicFilter, client: &ClientId) -> Result<(), StorageError> {
-        let _change = self.change.lock().await;
+        let _change = self.sources.change.lock().await;
         let Some(group) = self.group(share) else {
-            return Ok(());
+            return self.forget_ended(share).await;
         };
         let empty = {
             let mut state = group.state.lock();
@@ -271,26 +309,27 @@ impl Shares {
 
     /// Groups that only had members whose sessions ended with the process.
     pub async fn recovered(&self) -> Result<(), StorageError> {
-        let prefix = self.prefix();
-        for name in self.kernel.queues() {
+        let (prefix, kernel) = (self.prefix(), &self.sources.kernel);
+        for name in kernel.queues() {
             let Some(share) = name.0.strip_prefix(&prefix) else {
                 continue;
             };
             let lives = TopicFilter::new(share).is_ok_and(|share| self.group(&share).is_some());
             if !lives {
-                self.kernel.queue_delete(&name).await.map_err(storage)?;
+                kernel.queue_delete(&name).await.map_err(storage)?;
             }
         }
+        self.recovered.store(true, Ordering::Release);
         Ok(())
     }
 }
 
 impl State {
-    /// Takes away what the client has and `wanted` says; gives the leases of it.
+    /// Takes away what the client has, is not done with, and `wanted` says; gives the leases of it.
     fn take(&mut self, client: &ClientId, wanted: impl Fn(&Place) -> bool) -> Vec<DeliveryId> {
         let mut ids = Vec::new();
         self.held.retain(|place, held| {
-            let taken = held.client == *client && wanted(place);
+            let taken = held.client == *client && !held.done && wanted(place);
             if taken {
                 ids.extend(held.id);
             }
@@ -299,36 +338,68 @@ impl State {
         ids
     }
 
-    /// The client is done with it: the lease to settle.
-    fn end(&mut self, client: &ClientId, place: &Place) -> Option<DeliveryId> {
-        let held = self.held.get_mut(place).filter(|h| h.client == *client)?;
-        match held.id {
-            Some(id) => {
-                self.held.remove(place);
-                Some(id)
-            }
-            None => {
-                held.done = true;
-                None
-            }
+    fn end(&mut self, client: &ClientId, place: Place) {
+        let held = self.held.get_mut(&place);
+        if let Some(held) = held.filter(|h| h.client == *client && !h.done) {
+            held.done = true;
+            self.done.extend(held.id.is_some().then_some(place));
+        }
+    }
+
+    /// A record of the queue: does somebody have it, since before a restart?
+    fn met(&mut self, id: DeliveryId) -> bool {
+        let place = (id.partition, id.offset);
+        let Some(held) = self.held.get_mut(&place) else {
+            return false;
+        };
+        held.id = Some(id);
+        self.done.extend(held.done.then_some(place));
+        true
+    }
+
+    /// What is to be settled now.
+    fn take_done(&mut self) -> Vec<(Place, DeliveryId)> {
+        let done = std::mem::take(&mut self.done).into_iter();
+        done.filter_map(|place| Some((place, self.held.get(&place)?.id?)))
+            .collect()
+    }
+}
+
+/// Leases that are being settled. Those for which that fails, or is given up, are settled with the next.
+struct Settling<'a> {
+    group: &'a Group,
+    leases: Vec<(Place, DeliveryId)>,
+}
+
+impl Settling<'_> {
+    fn ids(&self) -> Vec<DeliveryId> {
+        self.leases.iter().map(|(_, id)| *id).collect()
+    }
+
+    fn is_durable(mut self) {
+        let mut state = self.group.state.lock();
+        for (place, _) in std::mem::take(&mut self.leases) {
+            state.held.remove(&place);
+        }
+    }
+}
+
+impl Drop for Settling<'_> {
+    fn drop(&mut self) {
+        if !self.leases.is_empty() {
+            let mut state = self.group.state.lock();
+            let left = self.leases.iter().map(|(place, _)| *place);
+            state.done.extend(left);
         }
     }
 }
 
 impl Group {
-    fn hand_out(&self, client: &ClientId, acquired: Vec<Acquired>) -> Vec<Taken> {
+    fn hand_out(self: &Arc<Self>, client: &ClientId, acquired: Vec<Acquired>) -> Vec<Taken> {
         let mut state = self.state.lock();
         let mut taken = Vec::with_capacity(acquired.len());
         for acquired in acquired {
-            let place = (acquired.id.partition, acquired.id.offset);
-            if let Some(held) = state.held.get_mut(&place) {
-                // A stored session has had it since before the restart.
-                held.id = Some(acquired.id);
-                if held.done {
-                    state.held.remove(&place);
-                    let (queue, id) = (self.queue.clone(), acquired.id);
-                    tokio::spawn(async move { queue.settle(&[id], Verdict::Accept).await });
-                }
+            if state.met(acquired.id) {
                 continue;
             }
             let stream = &acquired.stream.address.name;
@@ -342,6 +413,7 @@ impl Group {
                 id: Some(acquired.id),
                 done: false,
             };
+            let place = (acquired.id.partition, acquired.id.offset);
             state.held.insert(place, held);
             taken.push(Taken {
                 feed: feed(place.0),
@@ -349,6 +421,8 @@ impl Group {
                 message: Arc::new(message.into()),
             });
         }
+        drop(state);
+        self.settle_left();
         taken
     }
 
@@ -378,9 +452,8 @@ impl Group {
             let mut state = self.state.lock();
             for acquired in acquired {
                 let id = acquired.id;
-                match state.held.get_mut(&(id.partition, id.offset)) {
-                    Some(held) if held.id.is_none() => held.id = Some(id),
-                    _ => others.push(id),
+                if !state.met(id) {
+                    others.push(id);
                 }
                 // In order: what a session has and was not met up to here was settled already, or is gone.
                 state.held.retain(|(partition, offset), held| {
@@ -391,14 +464,34 @@ impl Group {
         self.give_back(others).await
     }
 
-    async fn settle(&self, ids: &[DeliveryId]) -> Result<(), StorageError> {
-        if ids.is_empty() {
+    /// Resolves when that is durable.
+    async fn settle(&self, leases: Vec<(Place, DeliveryId)>) -> Result<(), StorageError> {
+        if leases.is_empty() {
             return Ok(());
         }
-        match self.queue.settle(ids, Verdict::Accept).await {
-            Ok(_) | Err(kernel::QueueError::Deleted) => Ok(()),
+        let group = self;
+        let settling = Settling { group, leases };
+        match self.queue.settle(&settling.ids(), Verdict::Accept).await {
+            Ok(_) | Err(kernel::QueueError::Deleted) => {
+                settling.is_durable();
+                Ok(())
+            }
             Err(error) => Err(storage(error)),
         }
+    }
+
+    /// What nobody settles any more: it could not be written then, or was not met yet.
+    fn settle_left(self: &Arc<Self>) {
+        let leases = self.state.lock().take_done();
+        if leases.is_empty() {
+            return;
+        }
+        let group = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = group.settle(leases).await {
+                tracing::warn!(queue = %group.queue.name(), %error, "what a shared group is done with could not be written; trying again with the next");
+            }
+        });
     }
 
     async fn give_back(&self, ids: Vec<DeliveryId>) -> Result<(), StorageError> {

@@ -18,7 +18,7 @@ pub struct Checkpoint {
 }
 
 /// A session as it is kept. `bytes` belongs to the broker.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Session {
     pub epoch: u64,
     pub checkpoints: Vec<Checkpoint>,
@@ -130,13 +130,18 @@ impl Sessions {
         Ok(found)
     }
 
+    /// One that can not be read is there and empty.
     pub fn load(&self, ledger: &dyn Ledger, client: &str) -> Result<Option<Session>, LedgerError> {
         let value = ledger.get(Table::Session, client.as_bytes())?;
-        value
-            .map(|value| {
-                decode(value).map_err(|_| LedgerError(format!("session of {client:?} is damaged")))
+        Ok(value.map(|value| {
+            decode(value).unwrap_or_else(|Short| {
+                tracing::error!(
+                    client,
+                    "a stored session can not be read: written by a newer version, or damaged"
+                );
+                Session::default()
             })
-            .transpose()
+        }))
     }
 
     /// Of what is saved.

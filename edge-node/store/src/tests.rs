@@ -17,6 +17,7 @@ mod gaps;
 mod local;
 mod retained;
 mod retained_count;
+mod sessions;
 mod shared_bound;
 mod wills;
 

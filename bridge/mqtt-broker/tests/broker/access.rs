@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -14,7 +15,7 @@ use crate::client::*;
 
 /// Knows alice, whose password is "secret", and mallory, who may not come. `forbidden/...` is not to be subscribed to, `guarded/...` is
 /// published to by alice only, the client id `guarded` is hers, `moody/...` is subscribed to and received as long as `closed` is false. The
-/// method RIDDLE asks for a word; who says "open NAME" is NAME, and "later" finds nobody who could check it.
+/// method RIDDLE asks for a word; who says "open NAME" is NAME, "later" finds nobody who could check it, and who says "slowly" waits for ever.
 #[derive(Default)]
 pub struct Guard {
     pub closed: AtomicBool,
@@ -26,6 +27,9 @@ struct Riddle(CancellationToken);
 impl Exchange for Riddle {
     fn step<'a>(&'a mut self, data: &'a [u8]) -> BoxFuture<'a, Result<Step, ConnectError>> {
         let said = std::str::from_utf8(data).unwrap_or_default();
+        if said == "slowly" {
+            return Box::pin(std::future::pending());
+        }
         let step = match said.split_once(' ') {
             _ if said.is_empty() => Ok(Step::Continue(Bytes::from_static(b"the word?"))),
             Some(("open", name)) => Ok(Step::Done {
@@ -404,4 +408,30 @@ async fn a_user_that_is_gone_is_told_so() {
     let mut client = by_riddle(&server).await;
     server.guard.revoked.cancel();
     client.closed_with(ReasonCode::NOT_AUTHORIZED).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_authenticates_again_slowly_keeps_nobody_from_anything() {
+    let server = Server::start().await;
+    server.memory.locks.store(true, Ordering::Relaxed);
+    let mut properties = properties("RIDDLE", "open alice");
+    properties.session_expiry_interval = Some(60);
+    let connect = Connect {
+        properties,
+        ..v5("c")
+    };
+    let (mut client, _) = server.connect(connect).await;
+    client.subscribe("a", 1).await;
+    client.subscribe("$share/g/t", 1).await;
+    // Its session is being saved, and it waits for messages of its group.
+    server.memory.slow.store(100_000, Ordering::Relaxed);
+    let mut other = server.clean("other").await;
+    other.publish("a", "x", 1).await;
+    assert_eq!(client.take().await, "x");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let saves = server.memory.saves.load(Ordering::Relaxed);
+    client.send(auth(AGAIN, "slowly")).await;
+    other.subscribe("$share/other/t", 1).await;
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    assert!(server.memory.saves.load(Ordering::Relaxed) > saves);
 }

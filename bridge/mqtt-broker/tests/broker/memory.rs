@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{MutexGuard, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
 type Verdict = Result<(), PublishError>;
@@ -47,15 +47,18 @@ pub struct Memory {
     pub answers_early: AtomicBool,
     /// Nothing is taken.
     pub full: AtomicBool,
-    /// Sessions can neither be read nor written.
+    /// Sessions can neither be read nor written, nor is it written what nobody is to get any more.
     pub broken: AtomicBool,
+    /// How long it takes to save a session, in milliseconds.
+    pub slow: AtomicU64,
+    /// Who waits for messages of a shared group keeps everybody from joining and leaving groups.
+    pub locks: AtomicBool,
+    lock: tokio::sync::Mutex<()>,
     /// A will that finds no room is kept, as in the core and on the edge.
     pub keeps: AtomicBool,
     pub kept: Mutex<Vec<Publish>>,
     /// Session saves: what durability costs.
     pub saves: AtomicU64,
-    /// How long each of them takes.
-    pub save_ms: AtomicU64,
     /// Messages given by `read`: what delivery costs.
     pub messages_read: AtomicU64,
 }
@@ -72,10 +75,12 @@ impl Memory {
             answers_early: Default::default(),
             full: Default::default(),
             broken: Default::default(),
+            slow: Default::default(),
+            locks: Default::default(),
+            lock: Default::default(),
             keeps: Default::default(),
             kept: Default::default(),
             saves: Default::default(),
-            save_ms: Default::default(),
             messages_read: Default::default(),
         }
     }
@@ -88,6 +93,13 @@ impl Memory {
         match self.broken.load(Ordering::Relaxed) {
             true => Err(StorageError("broken".into())),
             false => Ok(()),
+        }
+    }
+
+    async fn locked(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.locks.load(Ordering::Relaxed) {
+            true => Some(self.lock.lock().await),
+            false => None,
         }
     }
 
@@ -334,10 +346,9 @@ impl Backend for Memory {
     ) -> Result<(), StorageError> {
         self.check_storage()?;
         self.write_shares(Some(client));
-        tokio::task::yield_now().await;
-        match self.save_ms.load(Ordering::Relaxed) {
-            0 => {}
-            ms => sleep(Duration::from_millis(ms)).await,
+        match self.slow.load(Ordering::Relaxed) {
+            0 => tokio::task::yield_now().await,
+            slow => sleep(Duration::from_millis(slow)).await,
         }
         self.saves.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state();
@@ -479,6 +490,7 @@ impl Backend for Memory {
         client: &ClientId,
         holds: Vec<(FeedId, Position)>,
     ) -> Result<(), StorageError> {
+        let _locked = self.locked().await;
         let joins = Joins {
             client,
             is_stored: self.state().sessions.contains_key(client),
@@ -498,6 +510,7 @@ impl Backend for Memory {
         max_messages: usize,
         max_bytes: usize,
     ) -> Result<Vec<Taken>, ReadError> {
+        let _locked = self.locked().await;
         self.shares()
             .take(self, share, client, max_messages, max_bytes)
             .await
@@ -509,6 +522,7 @@ impl Backend for Memory {
         client: &ClientId,
         places: Vec<(FeedId, Position)>,
     ) -> Result<(), StorageError> {
+        self.check_storage()?;
         self.shares().settle(share, client, &places);
         Ok(())
     }
@@ -533,6 +547,7 @@ impl Backend for Memory {
         share: &TopicFilter,
         client: &ClientId,
     ) -> Result<(), StorageError> {
+        let _locked = self.locked().await;
         let end = || {
             self.state().groups.remove(share);
             Ok(())

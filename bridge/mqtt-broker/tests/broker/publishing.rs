@@ -220,7 +220,7 @@ async fn messages_that_expire_behind_a_save_are_not_sent() {
     let (mut sub, _) = server.connect(connect.clone()).await;
     sub.subscribe("some/topic", 2).await;
     sub.nothing().await;
-    server.memory.save_ms.store(10_000, Ordering::Relaxed);
+    server.memory.slow.store(10_000, Ordering::Relaxed);
     let mut sender = server.clean("sender").await;
     for (text, qos, seconds) in [("0", 2, 5), ("1", 0, 5), ("2", 1, 5), ("3", 1, 60)] {
         let properties = Properties {

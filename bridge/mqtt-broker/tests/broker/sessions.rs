@@ -1,5 +1,8 @@
 use crate::client::*;
+use mqtt_broker::Backend;
+use mqtt_broker::backend::{ClientId, SavedSession};
 use mqtt_codec::*;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 #[tokio::test(start_paused = true)]
@@ -333,4 +336,22 @@ async fn a_session_from_a_time_that_is_yet_to_come_ends_too() {
     assert_eq!(server.memory.stored_sessions(), 1);
     tokio::time::sleep(Duration::from_secs(100)).await;
     assert_eq!(server.memory.stored_sessions(), 0);
+}
+
+/// Damaged, or of a later version.
+#[tokio::test(start_paused = true)]
+async fn who_has_a_session_that_can_not_be_read_gets_a_new_one() {
+    let server = Server::start().await;
+    let unreadable = SavedSession::default();
+    let client = ClientId::new("a");
+    let saved = server.memory.save_session(&client, unreadable);
+    saved.await.unwrap();
+    let (client, present) = server.persistent("a").await;
+    assert!(!present);
+    let counted = &server.broker.metrics().persistent_sessions;
+    assert_eq!(counted.load(Relaxed), 1);
+    client.disconnect().await;
+    let (_client, present) = server.persistent("a").await;
+    assert!(present);
+    assert_eq!(counted.load(Relaxed), 1);
 }

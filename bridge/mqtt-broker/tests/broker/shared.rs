@@ -4,8 +4,10 @@ use crate::client::*;
 use crate::memory::Memory;
 use mqtt_broker::Limits;
 use mqtt_codec::*;
+use mqtt_session::ClientId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 fn qos(n: u8) -> SubscriptionOptions {
     SubscriptionOptions {
@@ -388,4 +390,51 @@ async fn a_broker_that_is_killed_loses_nothing_and_repeats_no_qos_2() {
     }
     assert_eq!(releases, 2, "those without PUBCOMP");
     assert_eq!(repeated, ["unacknowledged"]);
+}
+
+/// What a host needs to give messages may be what it needs to change the groups.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_messages_of_a_group_joins_and_leaves_others() {
+    let server = Server::start().await;
+    server.memory.locks.store(true, Relaxed);
+    let mut member = server.clean("m").await;
+    member.subscribe("$share/one/t", 1).await;
+    member.subscribe("$share/two/t", 1).await;
+    member.subscribe("$share/three/t", 1).await;
+    member.unsubscribe("$share/two/t").await;
+    let three = TopicFilter::new("$share/three/t").expect("a filter");
+    let client = ClientId::new("m");
+    let taken = server.broker.unsubscribe(&client, &three);
+    assert_eq!(taken.await, Ok(Some(true)));
+    let mut sender = server.clean("s").await;
+    sender.publish("t", "x", 1).await;
+    assert_eq!(member.take().await, "x");
+    member.nothing().await;
+    member.disconnect().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_may_get_of_a_session_that_ended_they_get_though_the_rest_can_not_be_written() {
+    let server = Server::start().await;
+    let (mut member, _) = server.connect(v311("m")).await;
+    member.subscribe("$share/g/t", 1).await;
+    let mut sender = server.clean("s").await;
+    sender.publish("t", "acknowledged", 1).await;
+    sender.publish("t", "not yet", 1).await;
+    let first = member.receive_publish().await.packet_id.expect("an id");
+    member.receive_publish().await;
+    let mut other = server.clean("other").await;
+    other.subscribe("$share/g/t", 1).await;
+    server.memory.broken.store(true, Relaxed);
+    member.send(Packet::PubAck(Ack::success(first))).await;
+    assert_eq!(member.receive().await, None);
+    member.vanish().await;
+    server.memory.broken.store(false, Relaxed);
+    assert_eq!(other.take().await, "not yet");
+    other.nothing().await;
+    // It is no member any more.
+    for n in 0..4 {
+        sender.publish("t", &n.to_string(), 1).await;
+        assert_eq!(other.take().await, n.to_string());
+    }
 }

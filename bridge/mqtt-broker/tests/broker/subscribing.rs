@@ -1,5 +1,8 @@
 use crate::client::*;
+use bytes::BytesMut;
 use mqtt_codec::*;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 #[tokio::test(start_paused = true)]
 async fn wildcards_and_dollar_topics() {
@@ -250,4 +253,39 @@ async fn the_clients_receive_maximum_and_packet_size_are_kept() {
             .load(std::sync::atomic::Ordering::Relaxed),
         1
     );
+}
+
+/// `#` is to have all of it, though another filter begins at its end now.
+#[tokio::test(start_paused = true)]
+async fn a_new_subscription_takes_nothing_of_a_new_stream_from_the_others() {
+    let server = Server::start().await;
+    let (mut client, _) = server.persistent("c").await;
+    client.subscribe("#", 1).await;
+    // While the first of these is saved there is a new stream, and the second comes before anything else is looked at.
+    server.memory.slow.store(1000, Ordering::Relaxed);
+    let mut packets = BytesMut::new();
+    for (packet_id, filter) in [(11, "other/x"), (12, "news/y")] {
+        let filter = TopicFilter::new(filter).expect("a filter");
+        let options = SubscriptionOptions {
+            qos: QoS::AtLeastOnce,
+            ..Default::default()
+        };
+        let subscribe = Packet::Subscribe(Subscribe {
+            packet_id: id(packet_id),
+            properties: Properties::default(),
+            filters: vec![SubscribeFilter { filter, options }],
+        });
+        encode(&subscribe, Version::V311, &mut packets);
+    }
+    client.send_bytes(&packets).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut sender = server.clean("s").await;
+    sender.publish("news/x", "first", 1).await;
+    for _ in 0..2 {
+        assert!(matches!(client.receive().await, Some(Packet::SubAck(_))));
+    }
+    assert_eq!(client.take().await, "first");
+    sender.publish("news/y", "second", 1).await;
+    assert_eq!(client.take().await, "second");
+    client.nothing().await;
 }

@@ -1,7 +1,13 @@
 use crate::client::*;
+use bytes::BytesMut;
 use mqtt_codec::*;
 use mqtt_session::{ClientId, Session};
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 
 #[tokio::test(start_paused = true)]
 async fn a_will_is_published_unless_the_client_says_goodbye() {
@@ -187,4 +193,60 @@ async fn keep_alive() {
         "one and a half periods after the last packet: {alive:?}"
     );
     watcher.take().await;
+}
+
+/// Its end of the connection is never shut.
+struct Unshut(DuplexStream);
+
+impl AsyncRead for Unshut {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Unshut {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_due_while_a_connection_still_ends_is_done_after_it() {
+    for (expiry, delay, published) in [(60, 1, 1), (1, 0, 1), (1, 60, 1)] {
+        let server = Server::start().await;
+        let (mut near, far) = tokio::io::duplex(4096);
+        let broker = server.broker.clone();
+        let serving = tokio::spawn(async move { broker.serve(Unshut(far)).await });
+        let connect = Packet::Connect(Box::new(lasting("a", expiry, delay)));
+        let mut out = BytesMut::new();
+        encode(&connect, Version::V5, &mut out);
+        near.write_all(&out).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(server.memory.stored_session("a").is_some());
+        server.memory.slow.store(1500, Relaxed);
+        assert!(server.broker.kick(&ClientId::new("a")));
+        serving.await.unwrap();
+        server.memory.slow.store(0, Relaxed);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let will = server.memory.payloads("will").len();
+        assert_eq!(will, published, "{expiry} {delay}");
+        let is_over = server.memory.stored_session("a").is_none();
+        assert_eq!(is_over, expiry < 60, "{expiry} {delay}");
+    }
 }

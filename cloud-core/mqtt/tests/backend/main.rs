@@ -1,5 +1,7 @@
 //! The backend over a real kernel in a directory of its own.
 
+mod damaged;
+mod groups;
 mod kept_wills;
 
 use std::path::Path;

@@ -37,7 +37,7 @@ async fn who_is_not_read_is_not_silent() {
     for publishes in [true, false] {
         let mut clients = with_keep_alive(&server).await;
         server.memory.hold(publishes);
-        server.memory.save_ms.store(20_000, Ordering::Relaxed);
+        server.memory.slow.store(20_000, Ordering::Relaxed);
         for (n, client) in clients.iter_mut().enumerate() {
             if publishes {
                 client.send(packed(numbered(1, "x", "x", 1))).await;
@@ -49,7 +49,7 @@ async fn who_is_not_read_is_not_silent() {
             client.send(Packet::PingReq).await;
         }
         tokio::time::sleep(Duration::from_secs(9)).await;
-        server.memory.save_ms.store(0, Ordering::Relaxed);
+        server.memory.slow.store(0, Ordering::Relaxed);
         server.memory.hold(false);
         still_there(&mut clients).await;
     }
