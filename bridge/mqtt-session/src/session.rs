@@ -73,8 +73,8 @@ pub(crate) struct Connection {
     pub sent_aliases: HashMap<TopicName, u16>,
     /// It goes on with a session that was there.
     pub resumed: bool,
-    /// QoS 2, receiver side: stored and not yet released (or on the way to it).
-    pub unreleased: BTreeSet<PacketId>,
+    /// QoS 2, receiver side: stored and not yet released (or on the way to it), and whether PUBREC has said so.
+    pub unreleased: BTreeMap<PacketId, bool>,
     /// QoS 1 publishes handed to storage and not yet answered.
     pub storing: usize,
     pub replies: VecDeque<Packet>,
@@ -124,7 +124,7 @@ impl Connection {
             aliases_to_client: 0,
             sent_aliases: HashMap::new(),
             resumed: false,
-            unreleased: BTreeSet::new(),
+            unreleased: BTreeMap::new(),
             storing: 0,
             replies: VecDeque::new(),
             deliveries: VecDeque::new(),

@@ -48,6 +48,8 @@ pub struct Memory {
     pub full: AtomicBool,
     /// Sessions can neither be read nor written.
     pub broken: AtomicBool,
+    /// Saves wait until it is false again.
+    pub saves_wait: watch::Sender<bool>,
     /// A will that finds no room is kept, as in the core and on the edge.
     pub keeps: AtomicBool,
     pub kept: Mutex<Vec<Publish>>,
@@ -69,6 +71,7 @@ impl Memory {
             answers_early: Default::default(),
             full: Default::default(),
             broken: Default::default(),
+            saves_wait: watch::Sender::new(false),
             keeps: Default::default(),
             kept: Default::default(),
             saves: Default::default(),
@@ -331,6 +334,8 @@ impl Backend for Memory {
         self.check_storage()?;
         self.write_shares(Some(client));
         tokio::task::yield_now().await;
+        let mut waits = self.saves_wait.subscribe();
+        waits.wait_for(|waits| !waits).await.expect("the sender");
         self.saves
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut state = self.state();
