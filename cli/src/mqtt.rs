@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use admin_api::{
     MqttBan, MqttClient, MqttRetained, MqttSession, MqttSlowSubscriber, MqttSubscription,
 };
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use settings::Value;
 
@@ -171,6 +171,9 @@ impl MqttCommand {
 
 /// Milliseconds since 1970 at the end of a time from now on.
 fn until(time: Duration) -> Result<i64> {
+    if time.is_zero() {
+        bail!("--for is 0: nobody would be banned; leave it out for a ban without an end");
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let end = now.saturating_add(time).as_millis();
     i64::try_from(end)
@@ -284,5 +287,21 @@ impl Row for MqttBan {
             self.until_ms.map_or("lifted".to_owned(), utc),
             self.reason.clone(),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ban_of_no_time_is_refused_and_one_that_lasts_is_not() {
+        let error = until(Duration::ZERO).unwrap_err().to_string();
+        assert!(
+            error.contains("--for") && error.contains("nobody"),
+            "{error}"
+        );
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        assert!(until(Duration::from_secs(1)).unwrap() > now.as_millis() as i64);
     }
 }

@@ -252,7 +252,7 @@ fn render(state: &State) -> String {
         (
             "mqtt_retained",
             gauge,
-            state.store.retained_len() as u64,
+            state.store.retained_sum().rows as u64,
             "Retained messages that are stored",
         ),
         (

@@ -9,7 +9,7 @@ use mqtt_broker::backend::{
     ClientId, ClockSet, Expiry, FeedId, FeedRead, Message, Position, Publish, PublishError,
     ReadError, Rest, SavedSession, StorageError, Taken, WillOf,
 };
-use mqtt_broker::extra::{RetainedPlace, RetainedRoom};
+use mqtt_broker::extra::{RetainedPlace, RetainedRoom, RetainedSum};
 use mqtt_broker::{Backend, Joins, MemoryShares, convert};
 use mqtt_codec::{PacketId, QoS, TopicFilter, TopicName};
 use store::{
@@ -145,10 +145,16 @@ impl EdgeBackend {
     }
 
     pub fn retained_place(&self, message: &Message) -> Result<RetainedPlace<'_>, PublishError> {
-        let count = || self.store.retained_len();
+        let there = || {
+            let sum = self.store.retained_sum();
+            RetainedSum {
+                messages: sum.rows,
+                bytes: sum.bytes,
+            }
+        };
         // A ledger that can not be read says so to whoever writes to it.
-        let is_known = |topic: &TopicName| self.store.is_retained(topic.as_str()).unwrap_or(false);
-        self.retained_room.take(message, count, is_known)
+        let known = |topic: &TopicName| self.store.retained_bytes(topic.as_str()).ok().flatten();
+        self.retained_room.take(message, there, known)
     }
 
     fn stored(&self, written: Result<(), WriteError>) -> Result<(), PublishError> {
@@ -364,7 +370,7 @@ impl Backend for EdgeBackend {
     }
 
     fn retained_count(&self) -> Option<u64> {
-        u64::try_from(self.store.retained_len()).ok()
+        u64::try_from(self.store.retained_sum().rows).ok()
     }
 
     fn feeds_for(&self, _filter: &TopicFilter) -> Vec<(FeedId, Position)> {

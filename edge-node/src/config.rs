@@ -55,6 +55,8 @@ settings! {
         pub max_connections: usize = "1000";
         /// Retained messages that there can be
         pub mqtt_max_retained: usize = "100000";
+        /// All retained messages together: topics, payloads and properties
+        pub mqtt_max_retained_total: Size = "256MiB";
         /// What is logged to stderr: off, error, warn, info, debug or trace
         pub log: LogLevel = "warn";
         /// text, or json: one object a line

@@ -8,7 +8,8 @@ use crate::limits;
 
 /// An error says which of them is wrong.
 pub fn options(set: &EdgeSettings) -> Result<Meaning> {
-    let meaning = set.mqtt.meaning(set.mqtt_max_retained);
+    let total = set.mqtt_max_retained_total.bytes();
+    let meaning = set.mqtt.meaning(set.mqtt_max_retained, total);
     let mut meaning = meaning.map_err(Error::msg)?;
     meaning.limits.maximum_packet_size = limits::MAX_PACKET;
     Ok(meaning)

@@ -159,6 +159,9 @@ def test_the_command_line_sees_and_ends_clients(where, request):
     assert (session[0]["connected"], session[0]["subscriptions"]) == (False, 1)
     broker.cli("mqtt", "end-session", name)
     assert not [row for row in broker.cli_json("mqtt", "sessions") if row["client"] == name]
+    for over, said in ((["--for", "0s"], "--for is 0"), (["--for", "1ms"], "over already")):
+        refused = broker.cli("mqtt", "ban", f"client:{name}", *over, check=False)
+        assert refused.returncode != 0 and said in refused.stderr, refused
     broker.cli("mqtt", "ban", f"client:{name}", "--for", "1h")
     assert mosquitto_pub(broker, "-i", name, "-t", "t", "-m", "x").returncode != 0
     broker.cli("mqtt", "unban", f"client:{name}")

@@ -316,14 +316,19 @@ async fn ban<B: Backend>(
 ) -> Result<StatusCode, Refusal> {
     let Json(request) = body?;
     let broker = broker(&served)?;
+    let now_ms = broker.backend().now_ms();
+    if request.until_ms.is_some_and(|until| until <= now_ms) {
+        let hint = "say a time that is yet to come, or none";
+        return Err(Refusal::invalid(
+            "the ban would be over already, by the clock of this broker",
+            hint,
+        ));
+    }
     let ban = Ban {
         until_ms: request.until_ms,
         reason: request.reason,
     };
-    if !broker
-        .bans()
-        .add(key(&request.who)?, ban, broker.backend().now_ms())
-    {
+    if !broker.bans().add(key(&request.who)?, ban, now_ms) {
         return Err(Refusal::unavailable(
             "there are too many bans",
             "lift some, `towline mqtt bans` lists them",

@@ -5,6 +5,7 @@ use crate::aside;
 use crate::authenticate::{self, Enhanced, Refused, Wire};
 use crate::backend::{Backend, ClientId, ReadError, StorageError};
 use crate::broker::Broker;
+use crate::clock::put_right;
 use crate::deadlines::save;
 use crate::extra::{AddressPlace, Delayed, delayed, fill};
 use crate::fit::Fit;
@@ -274,7 +275,8 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
     let is_unreadable = was_stored && stored.is_none();
     if let Some(session) = &mut stored {
         // What is due and not done yet: the will's delay or the session itself can be over.
-        let mut ended = session.handle_deadline(backend.now_ms());
+        let (now_ms, by_new_clock) = put_right(broker, session);
+        let mut ended = session.handle_deadline(now_ms);
         let expired = !ended.keep;
         if connect.clean_start {
             // It ends before its time, and its will is published then [MQTT-3.1.3-9].
@@ -283,6 +285,9 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
         }
         let keep = ended.keep;
         if !keep || ended.will.is_some() {
+            if by_new_clock {
+                broker.by_new_clock.add(&client);
+            }
             // Its will and its end in one step: what a crash in between could lose is the will.
             let settled = Box::pin(settle(broker, session, ended, true)).await;
             if settled.is_err() && !keep {

@@ -6,6 +6,7 @@ use crate::broker::Broker;
 use crate::clients::{Ask, subscriptions};
 use crate::connection::{Connection, End};
 use crate::extra::{BanKey, Delayed, Redirect, delayed};
+use crate::limits;
 use crate::sys::{Values, is_sys, wants_sys};
 use mqtt_codec::{ConnAck, Disconnect, Properties, ReasonCode, TopicName};
 use mqtt_session::Close;
@@ -193,6 +194,10 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     }
 
     pub(crate) fn offer_values(&mut self, values: Values) {
+        // Its client does not take what it has: these are old when it does, and others come.
+        if self.session.deliveries_waiting() >= limits::MAX_HELD_BACK {
+            return;
+        }
         let now_ms = self.broker.backend.now_ms();
         for value in values.iter() {
             self.session.offer_unstored(value, now_ms);

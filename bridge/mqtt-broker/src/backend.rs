@@ -149,7 +149,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Milliseconds since the epoch, by the clock that record timestamps use.
     fn now_ms(&self) -> i64;
 
-    /// Resolves, once, when it has turned out that [`Backend::now_ms`] was wrong from the start on; it is right from then on. Cancel-safe.
+    /// Resolves, once, when it has turned out that [`Backend::now_ms`] was wrong from the start on; it is right from then on. Who asks after that is
+    /// answered at once, and nobody sees the new time before. Cancel-safe.
     fn clock_set(&self) -> impl Future<Output = ClockSet> + Send {
         std::future::pending()
     }

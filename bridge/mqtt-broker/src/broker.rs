@@ -2,6 +2,7 @@ use crate::accept;
 use crate::access::{Access, Everybody, Peer};
 use crate::backend::{Backend, ClientId, StorageError};
 use crate::clients::Clients;
+use crate::clock::ByNewClock;
 use crate::connection::Connection;
 use crate::deadlines::{self, Deadlines};
 use crate::extra::{Addresses, Bans, ConnectionRate, Exclusives, Extra, SlowSubscribers};
@@ -25,6 +26,7 @@ pub struct Broker<B> {
     pub(crate) metrics: Metrics,
     pub(crate) registry: Arc<Registry>,
     pub(crate) deadlines: Deadlines,
+    pub(crate) by_new_clock: ByNewClock,
     pub(crate) unsettled: Unsettled,
     pub(crate) extra: Extra,
     pub(crate) clients: Arc<Clients>,
@@ -83,6 +85,7 @@ impl<B: Backend> Broker<B> {
             metrics: Metrics::default(),
             registry: Arc::default(),
             deadlines: Deadlines::default(),
+            by_new_clock: ByNewClock::default(),
             unsettled: Unsettled::default(),
             clients: Arc::default(),
             exclusives: Exclusives::default(),
@@ -140,6 +143,7 @@ impl<B: Backend> Broker<B> {
     pub(crate) fn forget(&self, session: &Session) {
         self.hub.unstored.take_unreleased(session.client_id());
         self.deadlines.forget(session.client_id());
+        self.by_new_clock.remove(session.client_id());
         for filter in session.exclusive() {
             self.exclusives.release(filter, session.client_id());
         }

@@ -84,7 +84,8 @@ pub(crate) struct Connection<B: Backend, S> {
     pub(crate) passing: Option<Box<Passing>>,
     /// QoS 2, of such messages: packet ids that the client has not released. Storage knows nothing of them.
     pub(crate) unstored_ids: BTreeSet<PacketId>,
-    /// A packet that must wait until everything before it is stored: SUBSCRIBE must see the retained messages set before it.
+    /// A packet that must wait until everything before it is stored: SUBSCRIBE must see the retained messages set before it, and PUBREL the packet id
+    /// that it releases.
     pub(crate) deferred: Option<Box<Packet>>,
     pub(crate) delivery: Delivery<B>,
     pub(crate) shared: SharedDelivery<B>,
@@ -345,16 +346,15 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             || self.publishing.len().max(self.publishing_messages) >= limits::MAX_PUBLISHING
             || self.publishing_bytes >= limits::MAX_PUBLISHING_BYTES
             || self.passing.as_ref().is_some_and(|passing| passing.waits())
+            // PUBREC adds one each, also while they wait for a save.
+            || self.session.deliveries_waiting() >= 4 * limits::MAX_HELD_BACK
     }
 
     /// Handles what has come in, as far as there is room. `true` = DISCONNECT.
     async fn take_packets(&mut self) -> Result<bool, End> {
         let mut packets = 0;
         let taken = self.take_each(&mut packets).await;
-        self.give_gathered();
-        if let Some(passing) = &mut self.passing {
-            passing.flush(&self.broker.metrics);
-        }
+        self.give_all();
         if packets > 0 {
             let by_qos = std::mem::take(&mut self.messages_in);
             Metrics::add(&self.broker.metrics.packets_in, packets);
@@ -368,6 +368,14 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         taken
     }
 
+    /// What was gathered, and what is not stored: with the routes that there are now.
+    fn give_all(&mut self) {
+        self.give_gathered();
+        if let Some(passing) = &mut self.passing {
+            passing.flush(&self.broker.metrics);
+        }
+    }
+
     async fn take_each(&mut self, packets: &mut u64) -> Result<bool, End> {
         let now_ms = self.broker.backend.now_ms();
         while !self.is_full() && self.heard_at().is_none() {
@@ -378,12 +386,13 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                     None => break,
                 },
             };
-            let waits = matches!(
-                packet,
-                Packet::Subscribe(_) | Packet::Unsubscribe(_) | Packet::Disconnect(_)
-            );
+            let waits = match &packet {
+                Packet::Subscribe(_) | Packet::Unsubscribe(_) | Packet::Disconnect(_) => true,
+                Packet::PubRel(ack) => self.session.is_storing(ack.packet_id),
+                _ => false,
+            };
             if waits {
-                self.give_gathered();
+                self.give_all();
                 // Until it is done with nothing is read.
                 self.can_read = false;
             }

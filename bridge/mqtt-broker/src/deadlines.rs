@@ -2,6 +2,7 @@
 
 use crate::backend::{Backend, ClientId, ClockSet, SavedSession, StorageError};
 use crate::broker::Broker;
+use crate::clock::{self, put_right};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::shared;
@@ -137,18 +138,23 @@ pub(crate) async fn run<B: Backend>(broker: Arc<Broker<B>>) {
 async fn move_ends<B: Backend>(broker: &Arc<Broker<B>>, set: ClockSet) {
     let moved = async {
         for (client, _) in broker.backend.sessions().await? {
-            // Connected: nothing runs out.
-            let Some(_claim) = broker.registry.try_claim(&client) else {
+            if broker.by_new_clock.contains(&client) {
                 continue;
-            };
+            }
+            let claim = broker.registry.try_claim(&client);
             let Some(saved) = broker.backend.load_session(&client).await? else {
                 continue;
             };
-            let Ok(mut session) = Session::from_bytes(client, saved.bytes) else {
+            let Ok(mut session) = Session::from_bytes(client.clone(), saved.bytes) else {
                 continue;
             };
+            // Of one that is connected nothing runs out.
             if session.clock_was_set(set.from_ms, set.to_ms, set.add_ms) {
-                save(broker, &mut session).await?;
+                // Otherwise it comes or goes at this moment, and is put right by whoever judges it next.
+                if claim.is_some() {
+                    save(broker, &mut session).await?;
+                    broker.by_new_clock.add(&client);
+                }
                 broker.deadlines.add(&session);
             }
         }
@@ -182,10 +188,14 @@ async fn due<B: Backend>(
             return Ok(());
         }
     };
+    let (now_ms, by_new_clock) = put_right(broker, &mut session);
     // The end of its connection may not have been saved.
     session.assume_disconnected(now_ms);
     let ended = session.handle_deadline(now_ms);
     let keep = ended.keep;
+    if by_new_clock {
+        broker.by_new_clock.add(client);
+    }
     let settled = settle(broker, &mut session, ended, true).await;
     if !keep {
         Metrics::sub(&broker.metrics.persistent_sessions, 1);
@@ -204,7 +214,11 @@ pub(crate) async fn recover<B: Backend>(broker: &Arc<Broker<B>>) -> Result<(), S
     for (client, saved) in broker.backend.sessions().await? {
         match Session::from_bytes(client.clone(), saved.bytes) {
             Ok(mut session) => {
-                if session.assume_disconnected(broker.backend.now_ms()) {
+                let (now_ms, set) = clock::now(&**broker.backend());
+                if session.assume_disconnected(now_ms) {
+                    if set.is_some() {
+                        broker.by_new_clock.add(&client);
+                    }
                     save(broker, &mut session).await?;
                 }
                 shared::join_again(&*broker.backend, &session).await?;

@@ -2,6 +2,7 @@
 
 use crate::aside;
 use crate::backend::{Backend, StorageError};
+use crate::clock::{self, put_right};
 use crate::connection::{Connection, End};
 use crate::limits;
 use crate::metrics::Metrics;
@@ -136,8 +137,12 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             written = written.and(saving.await.1);
         }
         let broker = self.broker.clone();
-        let ended = self.session.handle_connection_end(broker.backend.now_ms());
+        let (now_ms, set) = clock::now(&*broker.backend);
+        let ended = self.session.handle_connection_end(now_ms);
         let keep = ended.keep;
+        if keep && set.is_some() {
+            broker.by_new_clock.add(self.session.client_id());
+        }
         let gauge = &broker.metrics.persistent_sessions;
         match (keep, self.stored) {
             (true, false) => Metrics::add(gauge, 1),
@@ -152,6 +157,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         let stored = self.stored || self.session.has_unreleased();
         settle(&broker, &mut self.session, ended, stored).await?;
         if keep {
+            // The clock may have been set while this was written.
+            put_right(&broker, &mut self.session);
             broker.deadlines.add(&self.session);
         }
         written

@@ -8,6 +8,7 @@ mod authenticate;
 pub mod backend;
 mod broker;
 mod clients;
+mod clock;
 mod connection;
 pub mod convert;
 mod deadlines;

@@ -4,7 +4,7 @@ use crate::limits;
 use crate::mailbox::{Mailbox, Recipient};
 use mqtt_codec::TopicName;
 use parking_lot::RwLock;
-use router::Router;
+use router::{LONGEST_CACHED, Router};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -30,6 +30,9 @@ impl<G: Copy + PartialEq, R: Clone> RouteCache<G, R> {
             }
         }
         let route = find();
+        if topic.as_str().len() > LONGEST_CACHED {
+            return route;
+        }
         let mut routes = self.0.write();
         if routes.generation != generation || routes.topics.len() >= limits::CACHED_TOPICS {
             routes.topics.clear();
@@ -50,4 +53,20 @@ pub(crate) fn mailboxes(
     matching
         .map(|Recipient(mailbox)| mailbox)
         .filter(move |mailbox| seen.insert(mailbox.id()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_topics_are_found_and_not_remembered() {
+        let cache: RouteCache<u64, usize> = RouteCache::default();
+        for len in [LONGEST_CACHED, LONGEST_CACHED + 1, 60_000] {
+            let topic = TopicName::new(&"x".repeat(len)).unwrap();
+            assert_eq!(cache.get(1, &topic, || len), len);
+        }
+        let remembered: Vec<usize> = cache.0.read().topics.values().copied().collect();
+        assert_eq!(remembered, [LONGEST_CACHED]);
+    }
 }

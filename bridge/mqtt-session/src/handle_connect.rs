@@ -104,7 +104,7 @@ impl Session {
             .min(limits.topic_aliases_sent);
         connection.resumed = session_present;
         if session_present {
-            connection.unreleased = unreleased.into_iter().collect();
+            connection.unreleased = unreleased.into_iter().map(|id| (id, true)).collect();
         }
         connection.resends = !session.in_flight.entries.is_empty();
         session.connection = connection;

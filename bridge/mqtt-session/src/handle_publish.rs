@@ -45,7 +45,7 @@ impl Session {
             ));
         }
         if let (Some(packet_id), QoS::ExactlyOnce) = (publish.packet_id, publish.qos)
-            && self.connection.unreleased.contains(&packet_id)
+            && self.connection.unreleased.contains_key(&packet_id)
         {
             return Ok(PublishAction::Repeat { packet_id });
         }
@@ -62,7 +62,7 @@ impl Session {
         match (publish.qos, publish.packet_id) {
             (QoS::AtLeastOnce, _) => self.connection.storing += 1,
             (QoS::ExactlyOnce, Some(packet_id)) => {
-                self.connection.unreleased.insert(packet_id);
+                self.connection.unreleased.insert(packet_id, false);
             }
             _ => {}
         }
@@ -146,6 +146,8 @@ impl Session {
             QoS::ExactlyOnce => {
                 if code.is_error() {
                     self.connection.unreleased.remove(&packet_id);
+                } else if let Some(answered) = self.connection.unreleased.get_mut(&packet_id) {
+                    *answered = true;
                 }
                 self.reply(Packet::PubRec(ack));
             }

@@ -4,9 +4,14 @@ use crate::Session;
 use mqtt_codec::{Ack, Packet, PacketId, ReasonCode, Version};
 
 impl Session {
+    /// Has its PUBLISH come and no PUBREC gone? The client has not waited for that, and storage does not know yet what it would have to release.
+    pub fn is_storing(&self, packet_id: PacketId) -> bool {
+        self.connection.unreleased.get(&packet_id) == Some(&false)
+    }
+
     /// `true` = release it in storage, then call [`Session::released`]. `false` = unknown, already answered.
     pub fn handle_pubrel(&mut self, ack: &Ack) -> bool {
-        if self.connection.unreleased.contains(&ack.packet_id) {
+        if self.connection.unreleased.contains_key(&ack.packet_id) {
             return true;
         }
         // In recovery an id that is not known was released, and PUBCOMP got lost (section 3.7.2.1: "not an error during recovery"). There are clients

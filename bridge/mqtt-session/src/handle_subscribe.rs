@@ -1,7 +1,7 @@
 //! SUBSCRIBE (sections 3.8, 3.9).
 
 use crate::subscriptions::Subscription;
-use crate::{FeedId, Position, Session};
+use crate::{FeedId, Position, Session, limits};
 use mqtt_codec::{
     Packet, PacketId, Properties, ReasonCode, RetainHandling, SubAck, SubscribeFilter,
     SubscriptionOptions, TopicFilter,
@@ -24,10 +24,19 @@ impl Session {
         let new = self.subscriptions.get(&entry.filter).is_none()
             && !self.shared.contains_key(&entry.filter);
         let count = self.subscriptions.len() + self.shared.len();
-        if new && count >= self.connection.limits.max_subscriptions {
+        let bytes = || self.filter_bytes() + entry.filter.as_str().len();
+        if new
+            && (count >= self.connection.limits.max_subscriptions || bytes() > limits::FILTER_BYTES)
+        {
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }
         Ok(())
+    }
+
+    fn filter_bytes(&self) -> usize {
+        let plain = self.subscriptions.iter().map(|(filter, _)| filter);
+        let all = plain.chain(self.shared.keys());
+        all.map(|filter| filter.as_str().len()).sum()
     }
 
     /// Of a shared subscription only the options are kept here: its group is the host's.

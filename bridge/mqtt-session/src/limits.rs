@@ -3,6 +3,9 @@
 use mqtt_codec::QoS;
 use std::time::Duration;
 
+/// Bytes of all filters of a session: each is in memory several times, and in every save of the session. One more is refused (0x97).
+pub(crate) const FILTER_BYTES: usize = 4 * 1024 * 1024;
+
 /// What a server grants its clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {

@@ -75,8 +75,8 @@ pub(crate) struct Connection {
     pub resumed: bool,
     /// Something of the connection before is yet to be sent again.
     pub resends: bool,
-    /// QoS 2, receiver side: stored and not yet released (or on the way to it).
-    pub unreleased: BTreeSet<PacketId>,
+    /// QoS 2, receiver side: stored and not yet released (or on the way to it), and whether PUBREC has said so.
+    pub unreleased: BTreeMap<PacketId, bool>,
     /// QoS 1 publishes handed to storage and not yet answered.
     pub storing: usize,
     pub replies: VecDeque<Packet>,
@@ -127,7 +127,7 @@ impl Connection {
             sent_aliases: HashMap::new(),
             resumed: false,
             resends: false,
-            unreleased: BTreeSet::new(),
+            unreleased: BTreeMap::new(),
             storing: 0,
             replies: VecDeque::new(),
             deliveries: VecDeque::new(),

@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use crate::Router;
 
+/// Bytes of the longest name that is worth remembering. A few thousand of the longest that there can be would be hundreds of megabytes.
+pub const LONGEST_CACHED: usize = 256;
+
 /// Remembers what names matched; for one task, which publishes the same names again and again.
 #[derive(Debug)]
 pub struct MatchCache<T> {
@@ -38,9 +41,28 @@ impl<T: Clone + Eq + Hash> MatchCache<T> {
             return found.clone();
         }
         let found: Arc<[T]> = snapshot.matches(name).into();
-        if self.limit > 0 {
+        if self.limit > 0 && name.len() <= LONGEST_CACHED {
             self.names.insert(name.into(), found.clone());
         }
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Dialect;
+
+    #[test]
+    fn long_names_are_matched_and_not_remembered() {
+        let router = Router::new(Dialect::SLASHED);
+        router.insert("a/#", 1).unwrap();
+        let mut cache = MatchCache::new(10);
+        let name = |len: usize| format!("a/{}", "x".repeat(len - 2));
+        for len in [LONGEST_CACHED, LONGEST_CACHED + 1, 60_000] {
+            assert_eq!(*cache.matches(&router, &name(len)), [1]);
+        }
+        let remembered: Vec<usize> = cache.names.keys().map(|name| name.len()).collect();
+        assert_eq!(remembered, [LONGEST_CACHED]);
     }
 }

@@ -170,8 +170,8 @@ impl Snapshot {
         for (name, table) in &self.tables {
             let out = &mut parts.open;
             out.bytes_with_len(name.as_bytes());
-            out.put_u32_le(len_u32(table.size()));
-            for (key, value) in table {
+            out.put_u32_le(len_u32(table.rows().size()));
+            for (key, value) in table.rows() {
                 let out = parts.next();
                 out.bytes_with_len(key);
                 out.bytes_with_len(value);
@@ -401,10 +401,10 @@ pub(crate) fn decode(bytes: Bytes, version: u32, state: &State) -> Result<Snapsh
     for _ in 0..from.count(8)? {
         let name = from.string()?;
         let count = from.count(8)?;
-        let mut table = Table::new_sync();
+        let mut table = Table::default();
         for _ in 0..count {
             // Copies: a slice would keep the whole checkpoint in memory.
-            table.insert_mut(
+            table.insert(
                 Bytes::copy_from_slice(&from.bytes()?),
                 Bytes::copy_from_slice(&from.bytes()?),
             );

@@ -69,6 +69,14 @@ async fn what_was_written_is_there_after_a_restart() {
         )
         .await
         .unwrap();
+    // "k2" with its value, and "x" with its own.
+    assert_eq!(kernel.table_bytes("t"), 6);
+    let longer = Entry::new().put("t", "k2", "longer").put("u", "k", "v");
+    kernel.write(longer).await.unwrap();
+    assert_eq!((kernel.table_bytes("t"), kernel.table_bytes("u")), (10, 2));
+    let shorter = Entry::new().put("t", "k2", "v2").delete("u", "k");
+    kernel.write(shorter.delete("t", "none")).await.unwrap();
+    assert_eq!((kernel.table_bytes("t"), kernel.table_bytes("u")), (6, 0));
     let producer = kernel.allocate_producer_id().await.unwrap();
     let refused = Kernel::open(
         Ports::system(
@@ -88,6 +96,7 @@ async fn what_was_written_is_there_after_a_restart() {
         assert_eq!(kernel.cursor(&group)[0].offset, 2);
         assert_eq!(kernel.cursor(&group)[0].metadata, "note");
         assert_eq!(kernel.table_get("t", b"k1"), None);
+        assert_eq!(kernel.table_bytes("t"), 6);
         assert_eq!(
             kernel.table_scan("t", b"k"),
             [(Bytes::from("k2"), Bytes::from("v2"))]

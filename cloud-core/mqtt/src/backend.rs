@@ -12,7 +12,7 @@ use mqtt_broker::backend::{
     SavedSession, StorageError, Taken, WillOf,
 };
 use mqtt_broker::convert;
-use mqtt_broker::extra::{RetainedLimits, RetainedPlace, RetainedRoom};
+use mqtt_broker::extra::{RetainedLimits, RetainedPlace, RetainedRoom, RetainedSum};
 use mqtt_broker::later::{self, DueNow, Later};
 use mqtt_codec::{PacketId, TopicFilter, TopicName};
 use record::{Namespace, NewRecord, StreamName, stream_for_topic};
@@ -67,14 +67,23 @@ impl CoreBackend {
         until.run_until_cancelled(later::run(&*self)).await;
     }
 
+    /// To be called at start, before anybody connects: deletes packet ids of clients that have no stored session.
+    pub async fn forget_unreleased_of_nobody(&self) -> Result<(), StorageError> {
+        self.sessions.forget_unreleased_of_nobody().await
+    }
+
     fn retained_place(&self, message: &Message) -> Result<RetainedPlace<'_>, PublishError> {
         let kernel = &self.ctx.kernel;
-        let count = || kernel.table_len(retained_layout::TABLE);
-        let is_known = |topic: &TopicName| {
-            let key = retained_layout::key(&self.namespace, topic.as_str());
-            kernel.table_get(retained_layout::TABLE, &key).is_some()
+        let there = || RetainedSum {
+            messages: kernel.table_len(retained_layout::TABLE),
+            bytes: kernel.table_bytes(retained_layout::TABLE),
         };
-        self.retained_room.take(message, count, is_known)
+        let known = |topic: &TopicName| {
+            let key = retained_layout::key(&self.namespace, topic.as_str());
+            let value = kernel.table_get(retained_layout::TABLE, &key)?;
+            Some((key.len() + value.len()) as u64)
+        };
+        self.retained_room.take(message, there, known)
     }
 
     /// `with_it` goes into the same write.

@@ -14,8 +14,15 @@ pub const PENDING_BYTES: usize = 256 * 1024 * 1024;
 /// What a waiting message is counted with beside its own bytes.
 pub const PENDING_OVERHEAD: usize = 256;
 
+/// Bytes of the messages that wait to be published later, with topics, properties and keys: they are in memory, and read again at each start. As much
+/// as may wait to be written. One more is refused (0x97).
+pub const DELAYED_BYTES: u64 = 256 * 1024 * 1024;
+
 /// Sessions are written under one of this many locks (see `sessions.rs`).
 pub const SESSION_LOCKS: usize = 256;
+
+/// Packet ids without a session that one write deletes at start: with the longest client ids less than a write may have.
+pub const FORGOTTEN_AT_ONCE: usize = 512;
 
 /// What a PUBLISH may be longer than the largest message: topic and properties.
 pub const PACKET_OVERHEAD: u32 = 128 * 1024;

@@ -134,6 +134,26 @@ impl Sessions {
             .collect()
     }
 
+    /// Packet ids of clients that have no stored session: a crash leaves those of sessions that end with their connections.
+    pub async fn forget_unreleased_of_nobody(&self) -> Result<(), StorageError> {
+        let prefix = tables::namespace_prefix(&self.namespace);
+        let rows = self.kernel.table_scan(tables::UNRELEASED, &prefix);
+        let keys = rows.into_iter().map(|(key, _)| key);
+        let of_nobody: Vec<Bytes> = keys
+            .filter(|key| {
+                let session = tables::session_of_unreleased(key);
+                let stored = session.and_then(|key| self.kernel.table_get(tables::SESSIONS, &key));
+                stored.is_none()
+            })
+            .collect();
+        for keys in of_nobody.chunks(limits::FORGOTTEN_AT_ONCE) {
+            let keys = keys.iter().cloned();
+            let delete = |entry: Entry, key| entry.delete(tables::UNRELEASED, key);
+            self.write(keys.fold(Entry::new(), delete)).await?;
+        }
+        Ok(())
+    }
+
     pub async fn release(
         &self,
         client: &ClientId,

@@ -48,6 +48,7 @@ enum StartError {
 async fn open(ctx: &Context, options: MqttOptions) -> Result<Arc<Broker<CoreBackend>>, StartError> {
     let backend = CoreBackend::new(ctx.clone(), Namespace::default())?;
     let backend = backend.with_retained_limits(options.retained);
+    backend.forget_unreleased_of_nobody().await?;
     let message_bytes = u32::try_from(ctx.limits.message_bytes).unwrap_or(u32::MAX);
     let session_limits = Limits {
         maximum_packet_size: message_bytes.saturating_add(limits::PACKET_OVERHEAD),

@@ -48,6 +48,13 @@ pub fn unreleased_key(namespace: &Namespace, client: &ClientId, packet_id: Packe
     key.freeze()
 }
 
+/// The key in [`SESSIONS`] of the client of a key in [`UNRELEASED`].
+pub fn session_of_unreleased(key: &Bytes) -> Option<Bytes> {
+    // NUL, and the packet id.
+    let end = key.len().checked_sub(3)?;
+    Some(key.slice(..end))
+}
+
 /// The packet id at the end of a key in [`UNRELEASED`].
 pub fn packet_id_of_key(key: &[u8]) -> Option<PacketId> {
     let id = key.last_chunk::<2>()?;
@@ -139,6 +146,8 @@ mod tests {
         assert!(!key.starts_with(&unreleased_prefix(&namespace, &ClientId::new("a"))));
         assert!(key.starts_with(&unreleased_prefix(&namespace, &ClientId::new("ab"))));
         assert_eq!(packet_id_of_key(&key), Some(id));
+        let session = session_key(&namespace, &ClientId::new("ab"));
+        assert_eq!(session_of_unreleased(&key), Some(session));
         let key = session_key(&namespace, &ClientId::new("ab"));
         assert_eq!(client_of_key(&namespace, &key), Some(ClientId::new("ab")));
     }

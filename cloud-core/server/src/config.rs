@@ -106,6 +106,8 @@ settings! {
         pub compaction_memory: Size = "64MiB";
         /// Retained messages that there can be
         pub mqtt_max_retained: usize = "1000000";
+        /// All retained messages together: topics, payloads and properties
+        pub mqtt_max_retained_total: Size = "1GiB";
         /// How long connections may take to end at shutdown before they are cut
         pub shutdown_timeout: Duration = "5s";
         /// What is logged to stderr: off, error, warn, info, debug or trace

@@ -8,7 +8,8 @@ use crate::config::CoreSettings;
 
 /// What the settings mean; an error says which of them is wrong.
 pub fn options(set: &CoreSettings) -> Result<MqttOptions> {
-    let meaning = set.mqtt.meaning(set.mqtt_max_retained);
+    let total = set.mqtt_max_retained_total.bytes();
+    let meaning = set.mqtt.meaning(set.mqtt_max_retained, total);
     let Meaning {
         limits,
         retained,

@@ -26,7 +26,7 @@ use crate::frame::{Lane, Origin, PacketRef, View};
 use crate::gap::Gaps;
 use crate::item::{Control, Item};
 use crate::keeper::Keeper;
-use crate::ledger::{Change, Ledger, LedgerError, OneFailure, Table};
+use crate::ledger::{Change, Ledger, LedgerError, OneFailure, RowSum, Table};
 use crate::log::{End, FrameRead, From, Log, LogId, WriteError};
 use crate::progress::{Progress, Unwritten};
 use crate::quarantine::Quarantine;
@@ -307,14 +307,16 @@ impl Store {
         })
     }
 
-    /// How many there are.
-    pub fn retained_len(&self) -> usize {
+    /// How many there are, and their bytes.
+    pub fn retained_sum(&self) -> RowSum {
         self.inner.retained.get()
     }
 
-    /// Is there one under this key?
-    pub fn is_retained(&self, key: &str) -> Result<bool, LedgerError> {
-        self.inner.ledger.contains(Table::Retained, key.as_bytes())
+    /// Bytes of the one under this key, if there is one.
+    pub fn retained_bytes(&self, key: &str) -> Result<Option<u64>, LedgerError> {
+        let ledger = &self.inner.ledger;
+        let value = ledger.value_len(Table::Retained, key.as_bytes())?;
+        Ok(value.map(|value| (key.len() + value) as u64))
     }
 
     /// Stores a batch from the core. One that is here already is not stored again. Resolves when it is durable. `retained` names

@@ -103,6 +103,14 @@ fn message(stream_name: &str, key: &str, value: &str) -> NewMessage {
     }
 }
 
+fn session(epoch: u64, bytes: &'static str) -> Session {
+    Session {
+        epoch,
+        checkpoints: Vec::new(),
+        bytes: Bytes::from_static(bytes.as_bytes()),
+    }
+}
+
 async fn frames(store: &Arc<Store>, log: LogId) -> Vec<Arc<Frame>> {
     let mut frames = Vec::new();
     let mut from = store.oldest(log).number;

@@ -78,11 +78,12 @@ pub struct Meaning {
 }
 
 impl MqttSettings {
-    /// With so many retained messages at most (`mqtt-max-retained`), of which the core has room for more than an edge. An error says which key is wrong.
-    pub fn meaning(&self, max_retained: usize) -> Result<Meaning, String> {
+    /// With so many retained messages at most (`mqtt-max-retained`), and so many bytes of them (`mqtt-max-retained-total`), of which the core has room
+    /// for more than an edge. An error says which key is wrong.
+    pub fn meaning(&self, max_retained: usize, total_retained: u64) -> Result<Meaning, String> {
         Ok(Meaning {
             limits: self.limits()?,
-            retained: self.retained(max_retained)?,
+            retained: self.retained(max_retained, total_retained)?,
             extra: self.extra()?,
         })
     }
@@ -125,12 +126,13 @@ impl MqttSettings {
         })
     }
 
-    fn retained(&self, messages: usize) -> Result<RetainedLimits, String> {
+    fn retained(&self, messages: usize, all_bytes: u64) -> Result<RetainedLimits, String> {
         let bytes = self.mqtt_max_retained_size.map(|size| size.bytes());
         let bytes = bytes.map_or(Ok(usize::MAX), usize::try_from);
         Ok(RetainedLimits {
             messages,
             bytes: bytes.map_err(|error| format!("--mqtt-max-retained-size: {error}"))?,
+            all_bytes,
         })
     }
 
@@ -288,7 +290,7 @@ mod tests {
                 "--mqtt-message-rate",
             ),
         ] {
-            let error = wrong.meaning(10).unwrap_err();
+            let error = wrong.meaning(10, 100).unwrap_err();
             assert!(error.contains(named), "{error}");
         }
     }
@@ -325,7 +327,7 @@ mod tests {
                 mqtt_redirect: Some(text.to_owned()),
                 ..keys()
             };
-            let meaning = keys.meaning(10);
+            let meaning = keys.meaning(10, 100);
             meaning.map(|all| all.extra.redirect.map(|to| to.server))
         };
         for right in [
@@ -365,9 +367,13 @@ mod tests {
 
     #[test]
     fn what_is_not_given_is_no_limit() {
-        let meaning = keys().meaning(10).unwrap();
+        let meaning = keys().meaning(10, 100).unwrap();
         assert_eq!(meaning.limits.max_session_expiry, u32::MAX);
         assert_eq!(meaning.retained.bytes, usize::MAX);
+        assert_eq!(
+            (meaning.retained.messages, meaning.retained.all_bytes),
+            (10, 100)
+        );
         assert_eq!(meaning.extra.sys_interval, None);
         assert_eq!(meaning.extra.redirect, None);
         assert!(keys().websocket().unwrap().origins.is_empty());

@@ -1,4 +1,4 @@
-//! How many retained messages there may be, and how long their payloads.
+//! How many retained messages there may be, how long their payloads, and how many bytes all of them.
 
 use crate::backend::{Message, PublishError};
 use mqtt_codec::TopicName;
@@ -9,7 +9,10 @@ use std::collections::HashMap;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetainedLimits {
     pub messages: usize,
+    /// Of one payload.
     pub bytes: usize,
+    /// Of all of them: topics, payloads and properties.
+    pub all_bytes: u64,
 }
 
 impl Default for RetainedLimits {
@@ -17,16 +20,38 @@ impl Default for RetainedLimits {
         RetainedLimits {
             messages: 1_000_000,
             bytes: usize::MAX,
+            all_bytes: 1 << 30,
         }
     }
+}
+
+/// Those that are there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetainedSum {
+    pub messages: usize,
+    /// As the host stores them.
+    pub bytes: u64,
+}
+
+/// On the way to one topic.
+#[derive(Debug, Default)]
+struct ToTopic {
+    messages: usize,
+    /// Of the largest.
+    bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Coming {
+    topics: HashMap<TopicName, ToTopic>,
+    bytes: u64,
 }
 
 /// What is on its way to be retained counts as if it were there: many at a time would all be let in otherwise.
 #[derive(Debug, Default)]
 pub struct RetainedRoom {
     limits: RetainedLimits,
-    /// By topic, how many.
-    coming: Mutex<HashMap<TopicName, usize>>,
+    coming: Mutex<Coming>,
 }
 
 /// To be kept until the message is retained or refused.
@@ -42,51 +67,104 @@ impl RetainedRoom {
         }
     }
 
-    /// A retained message more, or a larger one, than there may be is refused (0x97). `count` says how many there are, `is_known` whether a
-    /// message to this topic takes the place of another.
+    /// A retained message more, or a larger one, than there may be is refused (0x97). `there` says what there is, `known` of how many bytes the
+    /// message is whose place one to this topic takes.
     pub fn take(
         &self,
         message: &Message,
-        count: impl Fn() -> usize,
-        is_known: impl Fn(&TopicName) -> bool,
+        there: impl Fn() -> RetainedSum,
+        known: impl Fn(&TopicName) -> Option<u64>,
     ) -> Result<RetainedPlace<'_>, PublishError> {
         let payload = message.payload.len();
         if !message.retain || payload == 0 {
             return Ok(RetainedPlace(None));
         }
-        let RetainedLimits { messages, bytes } = self.limits;
+        let RetainedLimits {
+            messages,
+            bytes,
+            all_bytes,
+        } = self.limits;
         if payload > bytes {
             let text = format!("a retained message may have {bytes} bytes, this has {payload}");
             return Err(PublishError::QuotaExceeded(text));
         }
         let topic = &message.topic;
+        let size = message.size() as u64;
         let mut coming = self.coming.lock();
-        let is_full = || {
-            // Those that come before those that are there: one that arrives meanwhile is counted twice and not missed.
-            let new = coming.keys().filter(|topic| !is_known(topic)).count();
-            new + count() >= messages
-        };
-        let is_near = count() + coming.len() >= messages;
-        if is_near && !coming.contains_key(topic) && !is_known(topic) && is_full() {
+        let now = there();
+        let is_near = now.messages + coming.topics.len() >= messages;
+        if is_near && coming.is_too_many(topic, messages, &there, &known) {
             let text = format!("there are {messages} retained messages already");
             return Err(PublishError::QuotaExceeded(text));
         }
-        *coming.entry(topic.clone()).or_default() += 1;
+        let is_near = now.bytes + coming.bytes + size > all_bytes;
+        if is_near && coming.is_too_much(topic, size, all_bytes, &there, &known) {
+            let text = format!("all retained messages would be more than {all_bytes} bytes");
+            return Err(PublishError::QuotaExceeded(text));
+        }
+        coming.add(topic, size);
         Ok(RetainedPlace(Some((self, topic.clone()))))
+    }
+}
+
+/// Those that come are looked at before those that are there: one that arrives meanwhile is counted twice and not missed.
+impl Coming {
+    fn is_too_many(
+        &self,
+        topic: &TopicName,
+        most: usize,
+        there: impl Fn() -> RetainedSum,
+        known: impl Fn(&TopicName) -> Option<u64>,
+    ) -> bool {
+        if self.topics.contains_key(topic) || known(topic).is_some() {
+            return false;
+        }
+        let topics = self.topics.keys();
+        let new = topics.filter(|topic| known(topic).is_none()).count();
+        new + there().messages >= most
+    }
+
+    /// What makes nothing larger is let in, however much there is.
+    fn is_too_much(
+        &self,
+        topic: &TopicName,
+        size: u64,
+        most: u64,
+        there: impl Fn() -> RetainedSum,
+        known: impl Fn(&TopicName) -> Option<u64>,
+    ) -> bool {
+        let known = |topic| known(topic).unwrap_or(0);
+        let coming = self.topics.get(topic).map_or(0, |one| one.bytes);
+        let more = size.saturating_sub(coming.max(known(topic)));
+        let topics = self.topics.iter();
+        let others = topics.map(|(topic, one)| one.bytes.saturating_sub(known(topic)));
+        let others: u64 = others.sum();
+        more > 0 && others + more + there().bytes > most
+    }
+
+    fn add(&mut self, topic: &TopicName, size: u64) {
+        let one = self.topics.entry(topic.clone()).or_default();
+        one.messages += 1;
+        self.bytes += size.saturating_sub(one.bytes);
+        one.bytes = one.bytes.max(size);
+    }
+
+    fn remove(&mut self, topic: &TopicName) {
+        let Some(one) = self.topics.get_mut(topic) else {
+            return;
+        };
+        one.messages -= 1;
+        if one.messages == 0 {
+            self.bytes -= one.bytes;
+            self.topics.remove(topic);
+        }
     }
 }
 
 impl Drop for RetainedPlace<'_> {
     fn drop(&mut self) {
-        let Some((room, topic)) = self.0.take() else {
-            return;
-        };
-        let mut coming = room.coming.lock();
-        if let Some(count) = coming.get_mut(&topic) {
-            *count -= 1;
-            if *count == 0 {
-                coming.remove(&topic);
-            }
+        if let Some((room, topic)) = self.0.take() {
+            room.coming.lock().remove(&topic);
         }
     }
 }
@@ -115,12 +193,18 @@ mod tests {
         let room = RetainedRoom::new(RetainedLimits {
             messages: 3,
             bytes: 1,
+            ..RetainedLimits::default()
         });
         let take = |topic: &str, there: &[&str]| {
+            let sum = RetainedSum {
+                messages: there.len(),
+                bytes: 0,
+            };
+            let is_known = |topic: &TopicName| there.contains(&topic.as_str());
             room.take(
                 &retained(topic),
-                || there.len(),
-                |topic| there.contains(&topic.as_str()),
+                || sum,
+                |topic| is_known(topic).then_some(0),
             )
         };
         let first = take("a", &["x"]).unwrap();
@@ -135,6 +219,48 @@ mod tests {
         drop(second);
         drop(take("c", &["x", "a"]).unwrap());
         drop(first);
-        assert!(room.coming.lock().is_empty());
+        assert!(room.coming.lock().topics.is_empty());
+    }
+
+    #[test]
+    fn all_of_them_have_a_bound_in_bytes_and_what_comes_counts() {
+        let room = RetainedRoom::new(RetainedLimits {
+            all_bytes: 100,
+            ..RetainedLimits::default()
+        });
+        let take = |topic: &str, size: usize, there: &[(&str, u64)]| {
+            let mut message = retained(topic);
+            message.payload = vec![0; size - topic.len()].into();
+            let sum = RetainedSum {
+                messages: there.len(),
+                bytes: there.iter().map(|(_, bytes)| bytes).sum(),
+            };
+            let known = |topic: &TopicName| {
+                let found = there.iter().find(|(other, _)| *other == topic.as_str());
+                found.map(|(_, bytes)| *bytes)
+            };
+            room.take(&message, || sum, known)
+        };
+        let there = [("x", 40)];
+        let first = take("a", 40, &there).unwrap();
+        assert!(take("b", 21, &there).is_err());
+        let second = take("b", 20, &there).unwrap();
+        // In the place of another it takes what it is larger.
+        assert!(take("x", 41, &there).is_err());
+        drop(take("x", 40, &there).unwrap());
+        assert!(take("a", 41, &there).is_err());
+        drop(take("a", 40, &there).unwrap());
+        drop(first);
+        drop(take("x", 80, &there).unwrap());
+        // Arrived and still held: counted once.
+        let there = [("x", 40), ("b", 20)];
+        drop(take("c", 40, &there).unwrap());
+        assert!(take("c", 41, &there).is_err());
+        drop(second);
+        assert_eq!(room.coming.lock().bytes, 0);
+        // More than there may be, from before there was a bound.
+        let there = [("x", 400)];
+        assert!(take("a", 2, &there).is_err());
+        drop(take("x", 300, &there).unwrap());
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::access::Guard;
 use crate::memory::Memory;
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use mqtt_broker::extra::Extra;
 use mqtt_broker::{Broker, Limits};
 use mqtt_codec::*;
@@ -206,6 +206,13 @@ impl Client {
                 return None;
             }
         }
+    }
+
+    /// Takes a few bytes from the socket, of whatever comes.
+    pub async fn take_bytes(&mut self, most: usize) {
+        let mut room = (&mut self.input).limit(most);
+        let read = self.stream.read_buf(&mut room).await;
+        assert!(read.expect("a connection") > 0);
     }
 
     /// Nothing more comes, although the server has had its time (which is virtual).

@@ -10,7 +10,7 @@ use mqtt_broker::extra::{
 use mqtt_codec::*;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 
 async fn server(limits: Limits, extra: Extra) -> Server {
     Server::extended(Arc::new(Memory::new()), limits, extra).await
@@ -198,6 +198,32 @@ async fn sys_topics_are_live_and_nobody_elses() {
     client.unsubscribe("$SYS/broker/uptime").await;
     tokio::time::sleep(Duration::from_secs(30)).await;
     client.nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn sys_topics_are_passed_over_for_who_does_not_take_them() {
+    let extra = Extra {
+        sys_interval: Some(Duration::from_secs(1)),
+        ..Extra::default()
+    };
+    let server = with(extra).await;
+    let mut client = server.clean("c").await;
+    client.subscribe("$SYS/#", 0).await;
+    // It takes a little now and then, so that nobody gives it up.
+    for _ in 0..200 {
+        sleep(Duration::from_secs(30)).await;
+        client.take_bytes(10).await;
+    }
+    let mut got = 0;
+    while timeout(Duration::from_millis(100), client.receive())
+        .await
+        .is_ok()
+    {
+        got += 1;
+    }
+    assert!((1..20_000).contains(&got), "{got} values");
+    // And goes on with those of now.
+    client.receive_publish().await;
 }
 
 #[tokio::test(start_paused = true)]

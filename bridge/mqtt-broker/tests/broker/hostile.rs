@@ -1,7 +1,10 @@
 //! Input that no client sends, and that must cost the server nothing but the connection.
 
 use crate::client::*;
+use bytes::BytesMut;
 use mqtt_codec::*;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// A small generator: the same bytes on every run of a seed.
 struct Noise(u64);
@@ -83,4 +86,35 @@ async fn bytes_may_come_one_by_one() {
     }
     assert!(matches!(client.receive().await, Some(Packet::ConnAck(_))));
     assert_eq!(client.receive().await, Some(Packet::PingResp));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_not_read_while_its_answers_wait_for_a_save() {
+    const ACKS: usize = 100_000;
+    let server = Server::start().await;
+    let (mut client, _) = server.persistent("c").await;
+    client.subscribe("t", 2).await;
+    server.clean("s").await.publish("t", "x", 2).await;
+    let first = client.receive_publish().await.packet_id.expect("an id");
+    server.memory.saves_wait.send_replace(true);
+    let mut flood = BytesMut::new();
+    for _ in 0..ACKS {
+        let ack = Packet::PubRec(Ack::success(first));
+        encode(&ack, Version::V311, &mut flood);
+    }
+    // So much is in the socket, and what the server has taken from it.
+    let mut sent = 0;
+    while let Some(some) = flood.chunks(1_000).nth(sent) {
+        let sending = client.send_bytes(some);
+        if timeout(Duration::from_secs(1), sending).await.is_err() {
+            break;
+        }
+        sent += 1;
+    }
+    assert!(sent < 300, "the server took {sent} of 400 KB");
+    server.memory.saves_wait.send_replace(false);
+    for _ in 0..sent * 250 {
+        let released = Some(Packet::PubRel(Ack::success(first)));
+        assert_eq!(client.receive().await, released);
+    }
 }

@@ -54,6 +54,8 @@ pub struct Memory {
     /// Who waits for messages of a shared group keeps everybody from joining and leaving groups.
     pub locks: AtomicBool,
     lock: tokio::sync::Mutex<()>,
+    /// Saves wait until it is false again.
+    pub saves_wait: watch::Sender<bool>,
     /// A will that finds no room is kept, as in the core and on the edge.
     pub keeps: AtomicBool,
     pub kept: Mutex<Vec<Publish>>,
@@ -78,6 +80,7 @@ impl Memory {
             slow: Default::default(),
             locks: Default::default(),
             lock: Default::default(),
+            saves_wait: watch::Sender::new(false),
             keeps: Default::default(),
             kept: Default::default(),
             saves: Default::default(),
@@ -346,6 +349,8 @@ impl Backend for Memory {
     ) -> Result<(), StorageError> {
         self.check_storage()?;
         self.write_shares(Some(client));
+        let mut waits = self.saves_wait.subscribe();
+        waits.wait_for(|waits| !waits).await.expect("the sender");
         match self.slow.load(Ordering::Relaxed) {
             0 => tokio::task::yield_now().await,
             slow => sleep(Duration::from_millis(slow)).await,

@@ -1,5 +1,7 @@
 use crate::client::*;
 use bytes::Bytes;
+use mqtt_broker::Backend;
+use mqtt_broker::backend::ClientId;
 use mqtt_codec::*;
 use std::sync::atomic::Ordering;
 
@@ -291,4 +293,29 @@ async fn topic_aliases() {
     let mut other = server.clean("d").await;
     other.send(Packet::Publish(Box::new(with(None, 3)))).await;
     other.closed_with(ReasonCode::PROTOCOL_ERROR).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pubrel_that_does_not_wait_for_pubrec_releases_what_was_stored() {
+    for connect in [v5("c"), v311("c")] {
+        let server = Server::start().await;
+        let (mut client, _) = server.connect(connect).await;
+        server.memory.hold(true);
+        for round in 0..2 {
+            let packet = Publish {
+                packet_id: Some(id(7)),
+                ..publish("t", &round.to_string(), 2)
+            };
+            client.send(Packet::Publish(Box::new(packet))).await;
+            client.send(Packet::PubRel(Ack::success(id(7)))).await;
+            client.nothing().await;
+            server.memory.commit(1, |_| Ok(()));
+            let done = Ack::success(id(7));
+            assert_eq!(client.receive().await, Some(Packet::PubRec(done.clone())));
+            assert_eq!(client.receive().await, Some(Packet::PubComp(done)));
+            let left = server.memory.unreleased(&ClientId::new("c")).await;
+            assert!(left.expect("readable").is_empty());
+        }
+        assert_eq!(server.memory.payloads("t"), ["0", "1"]);
+    }
 }

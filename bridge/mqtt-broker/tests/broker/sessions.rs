@@ -4,6 +4,7 @@ use mqtt_broker::backend::{ClientId, SavedSession};
 use mqtt_codec::*;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use tokio::time::sleep;
 
 #[tokio::test(start_paused = true)]
 async fn offline_messages_are_delivered_in_order_also_by_another_process() {
@@ -276,6 +277,69 @@ async fn a_session_has_its_time_left_when_the_clock_is_set() {
         tokio::time::sleep(Duration::from_secs(300)).await;
         assert_eq!(server.memory.stored_sessions(), 1, "{add}: 100 s are left");
         tokio::time::sleep(Duration::from_secs(170)).await;
+        assert_eq!(server.memory.stored_sessions(), 0, "{add}: it is over");
+    }
+}
+
+fn for_ten_minutes(id: &str) -> Connect {
+    let mut connect = v5(id);
+    connect.clean_start = false;
+    connect.properties.session_expiry_interval = Some(600);
+    connect
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_while_the_clock_is_being_set_has_its_session() {
+    const YEARS: i64 = 5 * 365 * 86_400_000;
+    for add in [YEARS, -YEARS, 3_600_000, -3_600_000] {
+        let server = Server::start().await;
+        for n in 0..200 {
+            let (client, _) = server.connect(for_ten_minutes(&format!("c{n:03}"))).await;
+            client.vanish().await;
+        }
+        sleep(Duration::from_secs(200)).await;
+        // The first one is being put right for as long as the last one needs.
+        server.memory.saves_wait.send_replace(true);
+        server.memory.set_clock(add);
+        sleep(Duration::from_millis(1)).await;
+        let memory = server.memory.clone();
+        let later = tokio::spawn(async move {
+            sleep(Duration::from_secs(1)).await;
+            memory.saves_wait.send_replace(false);
+        });
+        let (client, connack) = server.connect(for_ten_minutes("c199")).await;
+        assert!(connack.session_present, "{add}");
+        later.await.expect("the end");
+        client.vanish().await;
+        sleep(Duration::from_secs(350)).await;
+        assert_eq!(server.memory.stored_sessions(), 200, "{add}");
+        sleep(Duration::from_secs(100)).await;
+        assert_eq!(server.memory.stored_sessions(), 1, "{add}: of the last one");
+        sleep(Duration::from_secs(200)).await;
+        assert_eq!(server.memory.stored_sessions(), 0, "{add}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_while_the_clock_is_being_set_has_its_time_too() {
+    const YEARS: i64 = 5 * 365 * 86_400_000;
+    for add in [YEARS, -YEARS] {
+        let server = Server::start().await;
+        let (client, _) = server.connect(for_ten_minutes("c")).await;
+        server.memory.saves_wait.send_replace(true);
+        let gone = tokio::spawn(client.vanish());
+        sleep(Duration::from_secs(1)).await;
+        server.memory.set_clock(add);
+        sleep(Duration::from_secs(1)).await;
+        server.memory.saves_wait.send_replace(false);
+        gone.await.expect("the end");
+        sleep(Duration::from_secs(500)).await;
+        assert_eq!(
+            server.memory.stored_sessions(),
+            1,
+            "{add}: it has time left"
+        );
+        sleep(Duration::from_secs(110)).await;
         assert_eq!(server.memory.stored_sessions(), 0, "{add}: it is over");
     }
 }

@@ -289,3 +289,32 @@ async fn a_new_subscription_takes_nothing_of_a_new_stream_from_the_others() {
     assert_eq!(client.take().await, "second");
     client.nothing().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_filters_of_a_session_have_a_bound_in_bytes() {
+    let server = Server::start().await;
+    for connect in [v5("c"), v311("c")] {
+        // Of a refusal 3.1.1 has one code.
+        let refused = match connect.version {
+            Version::V5 => ReasonCode::QUOTA_EXCEEDED,
+            _ => ReasonCode(0x80),
+        };
+        let (mut client, _) = server.connect(connect).await;
+        let filter = |n: u32| match n % 2 {
+            0 => format!("{n:09}/{}", "x".repeat(64 * 1024 - 64)),
+            _ => format!("$share/g/{n:09}/{}", "x".repeat(64 * 1024 - 64)),
+        };
+        let options = SubscriptionOptions::default();
+        for n in 0..64 {
+            let code = client.subscribe_with(&filter(n), options, None).await;
+            assert_eq!(code, ReasonCode::SUCCESS, "{n}");
+        }
+        let code = client.subscribe_with(&filter(64), options, None).await;
+        assert_eq!(code, refused);
+        // One that is there takes nothing, nor does a short one, and what is gone makes room.
+        client.subscribe(&filter(0), 1).await;
+        client.subscribe("short", 1).await;
+        client.unsubscribe(&filter(1)).await;
+        client.subscribe(&filter(64), 0).await;
+    }
+}

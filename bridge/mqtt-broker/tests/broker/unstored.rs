@@ -2,6 +2,7 @@
 
 use crate::client::*;
 use crate::memory::Memory;
+use bytes::BytesMut;
 use mqtt_broker::Limits;
 use mqtt_broker::extra::{Extra, Persist, PersistRules};
 use mqtt_codec::*;
@@ -471,4 +472,28 @@ async fn receive_maximum_holds() {
         }
     }
     assert_eq!(dropped(&server), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_subscribes_between_two_messages_of_its_own_gets_the_second() {
+    let server = server().await;
+    let mut client = server.clean("c").await;
+    let filters = vec![SubscribeFilter {
+        filter: TopicFilter::new("live/t").expect("a filter"),
+        options: SubscriptionOptions::default(),
+    }];
+    let subscribe = Packet::Subscribe(Subscribe {
+        packet_id: id(1),
+        properties: Properties::default(),
+        filters,
+    });
+    let message = |text| Packet::Publish(Box::new(publish("live/t", text, 0)));
+    let mut together = BytesMut::new();
+    for packet in [message("before"), subscribe, message("after")] {
+        encode(&packet, Version::V5, &mut together);
+    }
+    client.send_bytes(&together).await;
+    assert!(matches!(client.receive().await, Some(Packet::SubAck(_))));
+    assert_eq!(client.take().await, "after");
+    client.nothing().await;
 }

@@ -389,7 +389,8 @@ impl Kernel {
 
     /// A value of a table.
     pub fn table_get(&self, table: &str, key: &[u8]) -> Option<Bytes> {
-        self.core.state.tables.read().get(table)?.get(key).cloned()
+        let tables = self.core.state.tables.read();
+        tables.get(table)?.rows().get(key).cloned()
     }
 
     /// Keys that begin with `prefix`, with their values, by key.
@@ -400,14 +401,15 @@ impl Kernel {
     /// The first of the keys that begin with `prefix`, with their values, by key; at most `most`.
     pub fn table_first(&self, table: &str, prefix: &[u8], most: usize) -> Vec<(Bytes, Bytes)> {
         let tables = self.core.state.tables.read();
-        let Some(values) = tables.get(table) else {
+        let Some(table) = tables.get(table) else {
             return Vec::new();
         };
         let from = (
             std::ops::Bound::Included(prefix),
             std::ops::Bound::Unbounded,
         );
-        let with_prefix = values
+        let with_prefix = table
+            .rows()
             .range::<[u8], _>(from)
             .take_while(|(key, _)| key.starts_with(prefix));
         with_prefix
@@ -419,7 +421,13 @@ impl Kernel {
     /// Number of keys in a table.
     pub fn table_len(&self, table: &str) -> usize {
         let tables = self.core.state.tables.read();
-        tables.get(table).map_or(0, |values| values.size())
+        tables.get(table).map_or(0, |table| table.rows().size())
+    }
+
+    /// Bytes of the keys and values of a table: at least so much memory.
+    pub fn table_bytes(&self, table: &str) -> u64 {
+        let tables = self.core.state.tables.read();
+        tables.get(table).map_or(0, |table| table.bytes())
     }
 
     /// Opens a queue with the state that survived; without state it is empty until [`Queue::set_sources`]. A queue that somebody holds

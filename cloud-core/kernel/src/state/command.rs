@@ -14,7 +14,7 @@ impl State {
                 // What is kept for long must not hold on to the frame or the network buffer it came in.
                 let (key, value) = (own(&key), own(&value));
                 change(&mut self.tables.write(), table, |t| {
-                    t.insert_mut(key, value);
+                    t.insert(key, value);
                 });
                 Outcome::Done
             }
@@ -23,8 +23,8 @@ impl State {
                 let Some(values) = tables.get_mut(&table) else {
                     return Outcome::NoEffect;
                 };
-                let removed = values.remove_mut(&key);
-                if values.is_empty() {
+                let removed = values.remove(&key);
+                if values.rows().is_empty() {
                     tables.remove_mut(&table);
                 }
                 if removed {

@@ -6,6 +6,7 @@ mod command;
 pub(crate) mod partition;
 pub(crate) mod producer;
 mod settled;
+mod table;
 mod tail;
 pub(crate) mod transaction;
 pub(crate) mod volatile;
@@ -16,7 +17,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use record::{Namespace, StreamAddress, StreamName};
 use roaring::RoaringTreemap;
@@ -33,6 +33,7 @@ use tail::Tail;
 use wal_use::{Live, WalUse};
 
 pub(crate) use apply::FrameAt;
+pub(crate) use table::Table;
 
 /// The streams, by every name they have.
 #[derive(Debug)]
@@ -68,7 +69,6 @@ pub(crate) struct SourceState {
 /// Maps that share what has not changed since they were copied: a checkpoint takes a copy on the writer's thread for the price of a pointer,
 /// and encodes it beside it.
 pub(crate) type Shared<K, V> = rpds::RedBlackTreeMapSync<K, V>;
-pub(crate) type Table = Shared<Bytes, Bytes>;
 pub(crate) type Positions = Shared<PartitionId, CursorPosition>;
 pub(crate) type QueueSources = Shared<PartitionId, SourceState>;
 

@@ -1,5 +1,6 @@
 //! The backend over a real kernel in a directory of its own.
 
+mod bounds;
 mod damaged;
 mod groups;
 mod kept_wills;
@@ -520,6 +521,7 @@ async fn retained_messages_above_the_limits_are_refused() {
     let backend = backend(&ctx).with_retained_limits(mqtt::RetainedLimits {
         messages: 2,
         bytes: 4,
+        ..Default::default()
     });
     for (topic, payload, fits) in [
         ("r/1", "one", true),

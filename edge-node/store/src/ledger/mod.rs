@@ -54,6 +54,25 @@ pub enum Change {
 #[error("ledger: {0}")]
 pub struct LedgerError(pub String);
 
+/// Rows, and the bytes of their keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RowSum {
+    pub rows: usize,
+    pub bytes: u64,
+}
+
+impl RowSum {
+    pub(crate) fn add(&mut self, key: usize, value: usize) {
+        self.rows += 1;
+        self.bytes += (key + value) as u64;
+    }
+
+    pub(crate) fn subtract(&mut self, key: usize, value: usize) {
+        self.rows = self.rows.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub((key + value) as u64);
+    }
+}
+
 pub trait Ledger: Send + Sync + 'static {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, LedgerError>;
     /// Rows whose key begins with `prefix`, in the order of keys, until `visit` returns false.
@@ -63,17 +82,18 @@ pub trait Ledger: Send + Sync + 'static {
         prefix: &[u8],
         visit: &mut dyn FnMut(&[u8], Bytes) -> bool,
     ) -> Result<(), LedgerError>;
-    fn contains(&self, table: Table, key: &[u8]) -> Result<bool, LedgerError> {
-        Ok(self.get(table, key)?.is_some())
+    /// How long the value of a row is, if it is there; 0 = it is damaged.
+    fn value_len(&self, table: Table, key: &[u8]) -> Result<Option<usize>, LedgerError> {
+        Ok(self.get(table, key)?.map(|value| value.len()))
     }
-    /// Rows of a table, counted.
-    fn count(&self, table: Table) -> Result<usize, LedgerError> {
-        let mut count = 0;
-        self.scan(table, b"", &mut |_, _| {
-            count += 1;
+    /// What all rows of a table are.
+    fn sum(&self, table: Table) -> Result<RowSum, LedgerError> {
+        let mut sum = RowSum::default();
+        self.scan(table, b"", &mut |key, value| {
+            sum.add(key.len(), value.len());
             true
         })?;
-        Ok(count)
+        Ok(sum)
     }
     /// All or nothing, also over a power cut; durable only after the next [`Ledger::flush`].
     fn apply(&self, changes: Vec<Change>) -> Result<(), LedgerError>;

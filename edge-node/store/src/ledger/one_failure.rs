@@ -5,7 +5,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-use super::{Change, Ledger, LedgerError, Table};
+use super::{Change, Ledger, LedgerError, RowSum, Table};
 use crate::space::Space;
 
 pub(crate) struct OneFailure {
@@ -59,12 +59,12 @@ impl Ledger for OneFailure {
         self.ledger.scan(table, prefix, visit)
     }
 
-    fn contains(&self, table: Table, key: &[u8]) -> Result<bool, LedgerError> {
-        self.ledger.contains(table, key)
+    fn value_len(&self, table: Table, key: &[u8]) -> Result<Option<usize>, LedgerError> {
+        self.ledger.value_len(table, key)
     }
 
-    fn count(&self, table: Table) -> Result<usize, LedgerError> {
-        self.ledger.count(table)
+    fn sum(&self, table: Table) -> Result<RowSum, LedgerError> {
+        self.ledger.sum(table)
     }
 
     fn apply(&self, changes: Vec<Change>) -> Result<(), LedgerError> {

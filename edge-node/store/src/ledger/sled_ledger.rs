@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use self::mark::{MARK, Marks};
 use self::restore::{look, salvage};
 use super::value::{self, Stored, Whole, checksum};
-use super::{Change, Ledger, LedgerError, Table};
+use super::{Change, Ledger, LedgerError, RowSum, Table};
 use crate::limits;
 
 mod mark;
@@ -526,14 +526,19 @@ impl Ledger for SledLedger {
         Ok(())
     }
 
-    fn contains(&self, table: Table, key: &[u8]) -> Result<bool, LedgerError> {
-        self.db.contains_key(full_key(table, key)).map_err(failed)
+    fn value_len(&self, table: Table, key: &[u8]) -> Result<Option<usize>, LedgerError> {
+        let key = full_key(table, key);
+        let stored = self.db.get(&key).map_err(failed)?;
+        Ok(stored.map(|stored| value::len(&key, &stored)))
     }
 
-    fn count(&self, table: Table) -> Result<usize, LedgerError> {
-        let mut keys = self.db.scan_prefix(full_key(table, b"")).keys();
-        keys.try_fold(0, |count, key| key.map(|_| count + 1))
-            .map_err(failed)
+    fn sum(&self, table: Table) -> Result<RowSum, LedgerError> {
+        let mut sum = RowSum::default();
+        for row in self.db.scan_prefix(full_key(table, b"")) {
+            let (key, stored) = row.map_err(failed)?;
+            sum.add(key.len() - 1, value::len(&key, &stored));
+        }
+        Ok(sum)
     }
 
     fn apply(&self, changes: Vec<Change>) -> Result<(), LedgerError> {

@@ -86,6 +86,15 @@ impl Stored<'_> {
     }
 }
 
+/// How long the value is, without reading its pieces; 0 = it is damaged, or in pieces since before format 2.
+pub(super) fn len(key: &[u8], stored: &[u8]) -> usize {
+    match Stored::read(key, stored) {
+        Some(Stored::Here { value, .. }) => value.len(),
+        Some(Stored::InPieces { whole, .. }) => whole.map_or(0, |whole| whole.len as usize),
+        None => 0,
+    }
+}
+
 /// A row with the value in it.
 pub(super) fn here(key: &[u8], value: &[u8]) -> Vec<u8> {
     let sum = checksum(key, value).to_be_bytes();

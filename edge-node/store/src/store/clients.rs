@@ -52,6 +52,29 @@ pub(super) fn forget_wills_of_nobody(
     ledger.apply(rows)
 }
 
+/// Packet ids of clients that have no stored session. A crash leaves those of sessions that end with their connections.
+pub(super) fn forget_packets_of_nobody(
+    sessions: &Sessions,
+    ledger: &dyn Ledger,
+) -> Result<(), LedgerError> {
+    let mut rows = Vec::new();
+    let table = Table::Unreleased;
+    ledger.scan(table, b"", &mut |key, _| {
+        let client = key.split(|byte| *byte == 0).next().unwrap_or_default();
+        let client = std::str::from_utf8(client).unwrap_or_default();
+        // Without a name: a will, see above.
+        if !client.is_empty() && sessions.epoch(client).is_none() {
+            let key = key.to_vec();
+            rows.push(Change::Delete { table, key });
+        }
+        true
+    })?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    ledger.apply(rows)
+}
+
 impl Store {
     pub fn load_session(&self, client: &str) -> Result<Option<Session>, LedgerError> {
         self.inner.sessions.load(&*self.inner.ledger, client)

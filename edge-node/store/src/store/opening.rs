@@ -458,6 +458,7 @@ impl Store {
 
         let sessions = Sessions::load_all(&*ledger)?;
         clients::forget_wills_of_nobody(&sessions, &*ledger)?;
+        clients::forget_packets_of_nobody(&sessions, &*ledger)?;
         let boots = Boots::load(&*ledger)?;
         let inner = Arc::new(Inner {
             lanes,

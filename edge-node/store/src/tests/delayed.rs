@@ -90,6 +90,7 @@ async fn the_packet_id_of_one_is_stored_with_it_and_released_like_others() {
             ..delayed(100, "x")
         };
         store.delay(message).await.unwrap();
+        store.save_session("c", session(1, "")).await.unwrap();
         let store = again(&place, store);
         assert_eq!(store.unreleased("c").unwrap(), [7]);
         store.release(packet).await.unwrap();

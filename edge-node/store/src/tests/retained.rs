@@ -21,7 +21,8 @@ async fn retained_messages_and_packet_ids_survive_with_and_without_the_ledger() 
         store.publish(exactly_once).await.unwrap();
     }
     store.release(packet("c", 2)).await.unwrap();
-    let check = |store: &Store| {
+    store.save_session("c", session(1, "")).await.unwrap();
+    let check_retained = |store: &Store| {
         let mut retained = Vec::new();
         store
             .retained("s/", &mut |r| {
@@ -30,18 +31,50 @@ async fn retained_messages_and_packet_ids_survive_with_and_without_the_ledger() 
             })
             .unwrap();
         assert_eq!(retained, [(Bytes::from("s/a"), Bytes::from("3"))]);
+    };
+    let check = |store: &Store| {
+        check_retained(store);
         assert_eq!(store.unreleased("c").unwrap(), [1, 3]);
         assert_eq!(store.unreleased("").unwrap(), []);
     };
     check(&store);
     drop(store);
     check(&place.open());
+    // What is salvaged of a ledger has the session and no packet ids.
+    let (table, key) = (Table::Session, b"c".to_vec());
+    let value = ledger.get(table, &key).unwrap().unwrap().to_vec();
     ledger.lose();
+    ledger
+        .apply(vec![Change::Put { table, key, value }])
+        .unwrap();
     let store = place.open();
     check(&store);
-    store.delete_session("c").await.unwrap();
     drop(store);
-    assert_eq!(place.open().unreleased("c").unwrap(), []);
+    // Where the session is lost as well, nobody will release them.
+    ledger.lose();
+    let store = place.open();
+    check_retained(&store);
+    assert_eq!(store.unreleased("c").unwrap(), []);
+}
+
+#[tokio::test]
+async fn packet_ids_of_clients_without_a_session_are_forgotten_at_start() {
+    for place in Place::both() {
+        let store = place.open();
+        store.save_session("stored", session(1, "")).await.unwrap();
+        for (client, packet_id) in [("clean", 1), ("stored", 2), ("store", 3), ("stored", 4)] {
+            let mut exactly_once = message("s", "s/x", "q");
+            let client = client.into();
+            exactly_once.packet = Some(PacketRef { client, packet_id });
+            store.publish(exactly_once).await.unwrap();
+        }
+        // Connected: its client will.
+        assert_eq!(store.unreleased("clean").unwrap(), [1]);
+        let store = again(&place, store);
+        assert_eq!(store.unreleased("clean").unwrap(), []);
+        assert_eq!(store.unreleased("store").unwrap(), []);
+        assert_eq!(store.unreleased("stored").unwrap(), [2, 4]);
+    }
 }
 
 #[tokio::test]

@@ -32,14 +32,16 @@ async fn retained_messages_are_counted_and_found_again() {
         }
         let mut store = store;
         for _ in 0..2 {
-            assert_eq!(store.retained_len(), 3);
-            assert!(store.is_retained("s/2").unwrap());
-            assert!(!store.is_retained("s/none").unwrap());
+            assert_eq!(store.retained_sum().rows, 3);
+            let bytes = |key| store.retained_bytes(key).unwrap();
+            let each = ["s/1", "s/2", "s/3"].map(|key| bytes(key).unwrap());
+            assert_eq!(store.retained_sum().bytes, each.iter().sum::<u64>());
+            assert!(bytes("s/none").is_none());
             drop(store);
             store = place.open();
         }
         store.publish(retained("s/3", "")).await.unwrap();
-        assert_eq!(store.retained_len(), 2);
+        assert_eq!(store.retained_sum().rows, 2);
         let batch = {
             let mut builder = BatchBuilder::new();
             for record in [retained("s/9", "of the core"), retained("s/1", "")] {
@@ -56,7 +58,7 @@ async fn retained_messages_are_counted_and_found_again() {
             .receive(stream("s"), batch, origin, vec![0, 1])
             .await
             .unwrap();
-        assert_eq!(store.retained_len(), 2, "one came, one went");
+        assert_eq!(store.retained_sum().rows, 2, "one came, one went");
     }
 }
 
@@ -75,6 +77,25 @@ async fn a_ledger_that_lags_behind_the_segments_counts_them_as_it_catches_up() {
         } else {
             ledger.cut_power(seed);
         }
-        assert_eq!(place.open().retained_len(), 2, "{seed}");
+        assert_eq!(place.open().retained_sum().rows, 2, "{seed}");
+    }
+}
+
+#[tokio::test]
+async fn the_bytes_of_retained_messages_are_counted_over_changes_and_restarts() {
+    for place in Place::both() {
+        let mut store = place.open();
+        let large = "x".repeat(100_000);
+        let mut sums = Vec::new();
+        for value in ["short", &*large, "y", ""] {
+            store.publish(retained("s/1", value)).await.unwrap();
+            let sum = store.retained_sum();
+            drop(store);
+            store = place.open();
+            assert_eq!(store.retained_sum(), sum);
+            sums.push(sum.bytes);
+        }
+        assert!((100_000..101_000).contains(&sums[1]), "{sums:?}");
+        assert!(sums[2] < sums[0] && sums[3] == 0, "{sums:?}");
     }
 }

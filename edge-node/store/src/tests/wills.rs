@@ -2,14 +2,6 @@
 
 use super::*;
 
-fn session(epoch: u64, bytes: &'static str) -> Session {
-    Session {
-        epoch,
-        checkpoints: Vec::new(),
-        bytes: Bytes::from_static(bytes.as_bytes()),
-    }
-}
-
 fn will(session: u64, connection: u64) -> WillRef<'static> {
     WillRef {
         client: "c",
