@@ -19,6 +19,7 @@ mod in_flight;
 mod limits;
 mod message;
 mod message_bytes;
+mod origin;
 mod outbound;
 mod session;
 mod shared;

@@ -28,6 +28,8 @@ pub struct Limits {
     pub max_session_expiry: u32,
     /// Seconds; 0 = any keep-alive, none included, is accepted.
     pub max_keep_alive: u16,
+    /// Which server it is: see [`Limits::of_server`].
+    pub server: u64,
 }
 
 impl Default for Limits {
@@ -45,6 +47,8 @@ impl Default for Limits {
             max_subscriptions: 10_000,
             max_session_expiry: u32::MAX,
             max_keep_alive: 0,
+            // Where FNV-1a begins.
+            server: 0xcbf2_9ce4_8422_2325,
         }
     }
 }

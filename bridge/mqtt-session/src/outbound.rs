@@ -30,7 +30,7 @@ impl Session {
         message: &Arc<SharedMessage>,
         now_ms: i64,
     ) -> Offer {
-        let matched = self.subscriptions.matches(feed, at, message, self.tag);
+        let matched = self.subscriptions.matches(feed, at, message, self.connection.origin);
         let Some(matched) = matched.filter(|_| !message.is_expired(now_ms)) else {
             self.advance(feed, Position(at.0.saturating_add(1)));
             return Offer::Passed;
@@ -72,7 +72,7 @@ impl Session {
         let Some(subscription) = self.subscriptions.get(filter) else {
             return Offer::Passed;
         };
-        let own = subscription.options.no_local && message.origin == Some(self.tag);
+        let own = subscription.options.no_local && message.origin == Some(self.connection.origin);
         if own || message.is_expired(now_ms) {
             return Offer::Passed;
         }
@@ -191,7 +191,7 @@ impl Session {
             partition: u32::MAX,
         };
         let at = Position(u64::MAX);
-        let matched = self.subscriptions.matches(nowhere, at, message, self.tag);
+        let matched = self.subscriptions.matches(nowhere, at, message, self.connection.origin);
         let Some(matched) = matched.filter(|_| !message.is_expired(now_ms)) else {
             return Offer::Passed;
         };

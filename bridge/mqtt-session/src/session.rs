@@ -31,7 +31,7 @@ impl PendingWill {
 #[derive(Debug)]
 pub struct Session {
     pub(crate) client_id: ClientId,
-    /// Random, made with the session: marks its own messages for No Local.
+    /// Random, made with the session.
     pub(crate) tag: u64,
     pub(crate) epoch: u64,
     /// Seconds after the connection; 0 = ends with it; `u32::MAX` = never.
@@ -89,6 +89,8 @@ pub(crate) struct Connection {
     /// Messages that were too large for the client or gone when they had to be sent again.
     pub dropped: u64,
     pub gate: Gate,
+    /// Marks the client's own messages for No Local.
+    pub origin: u64,
 }
 
 /// What has to be durable before a delivery may leave.
@@ -135,6 +137,7 @@ impl Connection {
             dirty: false,
             dropped: 0,
             gate: Gate::default(),
+            origin: 0,
         }
     }
 }
