@@ -364,6 +364,7 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
             message.filter(|message| broker.access.may_receive(&principal, &message.topic));
         session.supply(packet_id, message);
     }
+    session.drop_forbidden();
     let store = session.is_persistent() || resume;
     if store {
         save(broker, &mut session).await.map_err(unavailable)?;

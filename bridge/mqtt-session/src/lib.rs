@@ -21,6 +21,7 @@ mod message;
 mod message_bytes;
 mod origin;
 mod outbound;
+mod retained;
 mod session;
 mod shared;
 mod shared_message;

@@ -3,6 +3,11 @@
 use mqtt_codec::QoS;
 use std::time::Duration;
 
+/// A retained message in flight up to this size is a part of its session's snapshot, bytes. A larger one is read again by its topic.
+pub(crate) const KEPT_MESSAGE_BYTES: usize = 16 * 1024;
+/// The same for all such messages of one session together.
+pub(crate) const KEPT_BYTES: usize = 256 * 1024;
+
 /// What a server grants its clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {

@@ -1,4 +1,5 @@
 use crate::in_flight::InFlights;
+use crate::retained::Due;
 use crate::shared::{Settling, SharedSubscription};
 use crate::subscriptions::Subscriptions;
 use crate::{ClientId, Delivery, FeedId, Gate, Limits, Message, Position, limits};
@@ -46,6 +47,8 @@ pub struct Session {
     pub(crate) settling: VecDeque<Settling>,
     /// Up to where each feed was handed over.
     pub(crate) feeds: BTreeMap<FeedId, Position>,
+    /// Which subscriptions are still to get retained messages.
+    pub(crate) due: Due,
     pub(crate) in_flight: InFlights,
     pub(crate) will: Option<PendingWill>,
 
@@ -155,6 +158,7 @@ impl Session {
             shared: BTreeMap::new(),
             settling: VecDeque::new(),
             feeds: BTreeMap::new(),
+            due: Due::default(),
             in_flight: InFlights::new(PacketId::MAX),
             will: None,
             connection: Connection::new(Version::V5, Limits::default()),
