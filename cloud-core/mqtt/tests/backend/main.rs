@@ -1,6 +1,7 @@
 //! The backend over a real kernel in a directory of its own.
 
 mod kept_wills;
+mod retained_due;
 
 use std::path::Path;
 use std::sync::Arc;
