@@ -139,7 +139,7 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     let broker = Broker::start_extended(
         backend.clone(),
         Arc::new(guard),
-        mqtt_options.limits,
+        mqtt_options.limits.of_server(&name),
         mqtt_options.extra,
         stop.clone(),
     )

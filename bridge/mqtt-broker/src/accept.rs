@@ -371,11 +371,9 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
         let message = Box::pin(read_again(broker, source, packet_id))
             .await
             .map_err(unavailable)?;
-        // The rules may be others than when it was sent first.
-        let message =
-            message.filter(|message| broker.access.may_receive(&principal, &message.topic));
         session.supply(packet_id, message);
     }
+    session.drop_forbidden();
     let store = session.is_persistent() || resume;
     if store {
         save(broker, &mut session).await.map_err(unavailable)?;

@@ -113,7 +113,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         let rewrites = &self.broker.extra.rewrites;
         if !rewrites.0.is_empty() {
             message.topic = rewrites.topic(message.topic.clone(), &self.principal);
-            message.origin = self.session.origin(&message.topic);
+            message.origin = self.session.origin_of(message);
         }
         let mut after_ms = None;
         match delayed(&message.topic) {
@@ -124,8 +124,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             }
             Delayed::By { seconds, topic } => {
                 let delay_ms = i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
-                message.origin = self.session.origin(&topic);
                 message.topic = topic;
+                message.origin = self.session.origin_of(message);
                 // Its life begins when it is published.
                 message.expires_at = message.expires_at.take().map(|at| at.later(delay_ms));
                 after_ms = Some(delay_ms);

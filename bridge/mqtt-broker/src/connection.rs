@@ -19,14 +19,15 @@ use crate::metrics::Metrics;
 use crate::output::{Output, write_some};
 use crate::passing::Passing;
 use crate::registry::Claim;
+use crate::retained::Retained;
 use crate::running::InOrder;
 use crate::saving::{Saving, next_saved};
 use crate::shared::SharedDelivery;
 use crate::sys::Values;
 use bytes::BytesMut;
 use mqtt_codec::{Decoder, Packet, PacketId, ReasonCode, TopicFilter};
-use mqtt_session::{Close, Delivery as Outgoing, Offer, Session, SharedMessage};
-use std::collections::{BTreeSet, VecDeque};
+use mqtt_session::{Close, Delivery as Outgoing, Session};
+use std::collections::BTreeSet;
 use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
@@ -90,7 +91,7 @@ pub(crate) struct Connection<B: Backend, S> {
     pub(crate) delivery: Delivery<B>,
     pub(crate) shared: SharedDelivery<B>,
     pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) retained: VecDeque<(TopicFilter, Arc<SharedMessage>)>,
+    pub(crate) retained: Retained,
     pub(crate) feeds_generation: u64,
     /// There while it waits for one, or will.
     pub(crate) fence: Option<Box<Fence>>,
@@ -174,7 +175,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             passing: None,
             unstored_ids: accepted.unstored_ids,
             deferred: None,
-            retained: VecDeque::new(),
+            retained: Retained::default(),
             feeds_generation: accepted.feeds_generation,
             fence: None,
             saving: None,
@@ -221,7 +222,12 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             if self.take_packets().await? {
                 return Ok(());
             }
-            let more = self.put_packets();
+            if self.is_retained_due()? {
+                Box::pin(self.read_retained()).await?;
+            }
+            let mut more = self.put_packets();
+            // What they waited for may be on its way now.
+            more |= self.is_retained_due()?;
             self.look_for_room();
             if let Some(due) = self.next_deadline()
                 && armed.is_none_or(|at| due < at)
@@ -439,24 +445,15 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         if self.output.len() < limits::MAX_OUTPUT
             && self.session.deliveries_waiting() < limits::MAX_HELD_BACK
         {
-            for _ in 0..limits::OFFERS_PER_TURN {
-                let Some((filter, message)) = self.retained.front() else {
-                    break;
-                };
-                if self.session.offer_retained(filter, message, now_ms) == Offer::Full {
-                    break;
-                }
-                more = true;
-                self.retained.pop_front();
-            }
-            // Retained messages go first: what the feeds bring is newer.
-            if self.retained.is_empty() {
+            more = self.offer_retained(now_ms);
+            // Retained messages that wait for nothing go first: what the feeds bring is newer.
+            if !self.retained.is_sending() {
                 more |= self.delivery.offer(&mut self.session, now_ms);
                 self.give_on();
                 more |= self.shared.offer(&mut self.session, now_ms);
             }
             self.put_deliveries(now_ms);
-            let waits = !self.retained.is_empty() || self.delivery.window_full();
+            let waits = self.retained.is_sending() || self.delivery.window_full();
             let waits = waits || self.session.deliveries_waiting() >= limits::MAX_HELD_BACK;
             self.mailbox.set_blocked(WINDOW, waits);
         }
@@ -466,7 +463,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         }
         self.shared.begin(
             &mut self.session,
-            self.output.len() < limits::MAX_OUTPUT && self.retained.is_empty(),
+            self.output.len() < limits::MAX_OUTPUT && !self.retained.is_sending(),
         );
         self.delivery.begin(
             self.feeds_generation,
@@ -510,7 +507,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         Metrics::add_by_qos(&self.broker.metrics.messages_out, by_qos);
     }
 
-    fn arrived(&mut self, arrival: Arrival) -> Result<(), End> {
+    pub(crate) fn arrived(&mut self, arrival: Arrival) -> Result<(), End> {
         match arrival {
             Arrival::Progress => {}
             Arrival::Mail {

@@ -437,6 +437,21 @@ impl<B: Backend> Delivery<B> {
         }
     }
 
+    /// What is in the mailbox now.
+    pub fn take_mail(&mut self) -> Arrival {
+        self.collect().into()
+    }
+
+    /// Is something of the feed below this position still to be offered? Where the mailbox brings everything and nothing waits it is not, whatever the
+    /// session's position says: that moves on only now and then.
+    pub fn is_below(&self, session: &Session, feed: FeedId, end: Position) -> bool {
+        let waits = self
+            .feeds
+            .get(&feed)
+            .is_some_and(|feed| feed.state != State::Following || !feed.messages.is_empty());
+        waits && session.feeds().get(&feed).is_some_and(|at| *at < end)
+    }
+
     /// Takes out what is in the mailbox.
     fn collect(&mut self) -> Collected {
         let mail = self.subscriber.mailbox().take();

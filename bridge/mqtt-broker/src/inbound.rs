@@ -479,14 +479,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         &mut self,
         with_retained: Vec<TopicFilter>,
     ) -> Result<(), StorageError> {
-        for filter in with_retained {
-            for message in self.broker.retained(&filter).await? {
-                self.retained
-                    .push_back((filter.clone(), Arc::new(message.into())));
-            }
-            for message in self.broker.sys.matching(&filter) {
-                self.retained.push_back((filter.clone(), message));
-            }
+        for filter in &with_retained {
+            self.begin_retained(filter);
         }
         self.sync_feeds();
         self.shared.sync(&self.session);
@@ -534,8 +528,9 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 self.shared.leave(filter).await?;
             }
         }
-        self.retained
-            .retain(|(filter, _)| !filters.contains(filter));
+        for filter in filters {
+            self.retained.forget(filter);
+        }
         let mut wanted: BTreeSet<FeedId> = BTreeSet::new();
         for (filter, _) in self.session.subscriptions().iter() {
             wanted.extend(

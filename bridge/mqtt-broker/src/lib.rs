@@ -32,6 +32,7 @@ mod metrics;
 mod output;
 mod passing;
 mod registry;
+mod retained;
 mod route_cache;
 mod running;
 mod saving;

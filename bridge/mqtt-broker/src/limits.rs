@@ -51,6 +51,10 @@ pub const FENCE_IDLE: Duration = Duration::from_secs(10);
 pub const UNSTORED_RETAINED_BYTES: usize = 64 * 1024 * 1024;
 /// What each of them is counted with beside topic and payload.
 pub const RETAINED_OVERHEAD: usize = 256;
+/// Subscriptions of a connection whose retained messages wait for what is older, at a time. Those behind them wait for these.
+pub const RETAINED_BEHIND: usize = 64;
+/// How often they look what is older and on its way to the client: a client that is faster than what comes has had it all long before.
+pub const RETAINED_LOOKS: u8 = 8;
 /// Topics of which a follower, or the hub for what is not stored, remembers who wants them.
 pub const CACHED_TOPICS: usize = 8_192;
 /// Asked from a feed at a time by a connection that is behind, bytes of payload.

@@ -34,7 +34,8 @@ pub struct Connected {
     pub connack: ConnAck,
 }
 
-fn pending_will(will: Will) -> PendingWill {
+/// `origin`: it may be published when its client is back, with a No Local subscription that matches.
+fn pending_will(will: Will, origin: u64) -> PendingWill {
     PendingWill {
         delay: will.properties.will_delay_interval.unwrap_or(0),
         message_expiry: will.properties.message_expiry_interval,
@@ -44,7 +45,7 @@ fn pending_will(will: Will) -> PendingWill {
             qos: will.qos,
             retain: will.retain,
             expires_at: None,
-            origin: None,
+            origin: Some(origin),
             number: None,
             properties: MessageProperties::from_packet(will.properties),
         },
@@ -83,8 +84,10 @@ impl Session {
         session.epoch = epoch;
         session.disconnected_at = None;
         session.expiry_interval = asked_expiry.min(limits.max_session_expiry);
-        session.will = connect.will.map(pending_will);
+        let origin = limits.origin(&session.client_id);
+        session.will = connect.will.map(|will| pending_will(will, origin));
         let mut connection = Connection::new(connect.version, limits);
+        connection.origin = origin;
         connection.is_bridge = connect.is_bridge;
         connection.connect_expiry = session.expiry_interval;
         connection.keep_alive = if clamp_keep_alive {

@@ -70,27 +70,29 @@ impl Session {
             .properties
             .message_expiry_interval
             .map(|seconds| now_ms.saturating_add(i64::from(seconds) * 1000).into());
-        let origin = self.origin(&topic);
-        let message = Message {
+        let mut message = Message {
             topic,
             payload: publish.payload,
             qos: publish.qos,
             retain: publish.retain,
             expires_at,
-            origin,
+            origin: None,
             number: None,
             properties: MessageProperties::from_packet(publish.properties),
         };
+        message.origin = self.origin_of(&message);
         Ok(PublishAction::Store {
             message,
             packet_id: publish.packet_id,
         })
     }
 
-    /// What a message of this client on the topic carries, so that it does not come back where it is not wanted.
-    pub fn origin(&self, topic: &TopicName) -> Option<u64> {
-        let unwanted = self.subscriptions.no_local_matches(topic);
-        unwanted.then_some(self.tag)
+    /// What a message of this client carries, so that it does not come back where it is not wanted [MQTT-3.8.3-3]. What is retained can come to
+    /// subscriptions that are yet to be made.
+    pub fn origin_of(&self, message: &Message) -> Option<u64> {
+        let is_kept = message.retain && !message.payload.is_empty();
+        let unwanted = is_kept || self.subscriptions.no_local_matches(&message.topic);
+        unwanted.then_some(self.connection.origin)
     }
 
     /// Topic aliases (section 3.3.2.3.4).

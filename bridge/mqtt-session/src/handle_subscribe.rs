@@ -11,7 +11,7 @@ use mqtt_codec::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subscribed {
     pub reason_code: ReasonCode,
-    /// The retained messages that match are to be sent (section 3.3.1.3).
+    /// The retained messages that match are to be sent (section 3.3.1.3), from the beginning: see [`Session::retained_due`].
     pub send_retained: bool,
 }
 
@@ -76,13 +76,17 @@ impl Session {
         self.subscriptions
             .insert(entry.filter.clone(), subscription);
         self.connection.dirty = true;
+        let send_retained = match entry.options.retain_handling {
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => !existed,
+            RetainHandling::DoNotSend => false,
+        };
+        if send_retained {
+            self.due.begin(&entry.filter);
+        }
         Subscribed {
             reason_code: ReasonCode(options.qos as u8),
-            send_retained: match entry.options.retain_handling {
-                RetainHandling::Send => true,
-                RetainHandling::SendIfNew => !existed,
-                RetainHandling::DoNotSend => false,
-            },
+            send_retained,
         }
     }
 

@@ -6,6 +6,7 @@ use mqtt_codec::{Packet, PacketId, ReasonCode, TopicFilter, UnsubAck};
 impl Session {
     pub fn handle_unsubscribe(&mut self, filter: &TopicFilter) -> ReasonCode {
         self.exclusive.remove(filter);
+        self.due.remove(filter);
         if self.subscriptions.remove(filter) || self.shared.remove(filter).is_some() {
             self.connection.dirty = true;
             ReasonCode::SUCCESS

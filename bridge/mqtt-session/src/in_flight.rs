@@ -15,7 +15,7 @@ pub enum Awaiting {
     PubComp = 3,
 }
 
-/// Where the message can be read again after a restart; sessions hold no copies on disk.
+/// Where the message can be read again after a restart. A session holds copies on disk only of retained messages: see `retained.rs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     Feed(FeedId, Position),

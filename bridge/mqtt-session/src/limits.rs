@@ -5,6 +5,10 @@ use std::time::Duration;
 
 /// Bytes of all filters of a session: each is in memory several times, and in every save of the session. One more is refused (0x97).
 pub(crate) const FILTER_BYTES: usize = 4 * 1024 * 1024;
+/// A retained message in flight up to this size is a part of its session's snapshot, bytes. A larger one is read again by its topic.
+pub(crate) const KEPT_MESSAGE_BYTES: usize = 16 * 1024;
+/// The same for all such messages of one session together.
+pub(crate) const KEPT_BYTES: usize = 256 * 1024;
 
 /// What a server grants its clients.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +35,8 @@ pub struct Limits {
     pub max_session_expiry: u32,
     /// Seconds; 0 = any keep-alive, none included, is accepted.
     pub max_keep_alive: u16,
+    /// Which server it is: see [`Limits::of_server`].
+    pub server: u64,
 }
 
 impl Default for Limits {
@@ -48,6 +54,8 @@ impl Default for Limits {
             max_subscriptions: 10_000,
             max_session_expiry: u32::MAX,
             max_keep_alive: 0,
+            // Where FNV-1a begins.
+            server: 0xcbf2_9ce4_8422_2325,
         }
     }
 }

@@ -86,8 +86,8 @@ pub struct Message {
     pub retain: bool,
     /// When the message must not be delivered any more.
     pub expires_at: Option<Expiry>,
-    /// The tag of the session that published it, present only when that session has a No Local
-    /// subscription that matches (nobody else needs to know).
+    /// Which client published it, see `origin.rs`. Present only where it can matter for No Local: the client has such a subscription that matches, or
+    /// may have one when the message comes to it later (a will, a retained message). In older records a number that fits no client.
     pub origin: Option<u64>,
     /// Of QoS 0, and only where somebody was given it, or could have been, before it was stored: by this its copy in the log is known again.
     pub number: Option<u64>,

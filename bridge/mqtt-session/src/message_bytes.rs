@@ -50,8 +50,8 @@ impl Message {
         if let Some(at) = &self.expires_at {
             out.put_i64(at.at());
         }
-        if let Some(tag) = self.origin {
-            out.put_u64(tag);
+        if let Some(origin) = self.origin {
+            out.put_u64(origin);
         }
         let publish = Publish {
             dup: false,

@@ -4,7 +4,7 @@ use crate::in_flight::{Awaiting, InFlight, Source};
 use crate::session::After;
 use crate::subscriptions::Match;
 use crate::{Delivery, FeedId, Message, OutgoingPublish, Position, Session, SharedMessage};
-use mqtt_codec::{PacketId, QoS, ReasonCode, TopicFilter};
+use mqtt_codec::{PacketId, QoS, ReasonCode};
 use std::sync::Arc;
 
 /// Bytes that the property of a topic alias takes, and what it can make the lengths longer.
@@ -30,7 +30,9 @@ impl Session {
         message: &Arc<SharedMessage>,
         now_ms: i64,
     ) -> Offer {
-        let matched = self.subscriptions.matches(feed, at, message, self.tag);
+        let matched = self
+            .subscriptions
+            .matches(feed, at, message, self.connection.origin);
         let Some(matched) = matched.filter(|_| !message.is_expired(now_ms)) else {
             self.advance(feed, Position(at.0.saturating_add(1)));
             return Offer::Passed;
@@ -60,34 +62,6 @@ impl Session {
     pub fn forget_feed(&mut self, feed: FeedId) {
         self.feeds.remove(&feed);
         self.connection.dirty = true;
-    }
-
-    /// A retained message, because of a new subscription: RETAIN is set, and only this subscription counts [MQTT-3.3.1-8].
-    pub fn offer_retained(
-        &mut self,
-        filter: &TopicFilter,
-        message: &Arc<SharedMessage>,
-        now_ms: i64,
-    ) -> Offer {
-        let Some(subscription) = self.subscriptions.get(filter) else {
-            return Offer::Passed;
-        };
-        let own = subscription.options.no_local && message.origin == Some(self.tag);
-        if own || message.is_expired(now_ms) {
-            return Offer::Passed;
-        }
-        let matched = Match {
-            qos: subscription.options.qos,
-            retain_as_published: true,
-            identifiers: subscription.identifier.into_iter().collect(),
-        };
-        self.send(
-            message,
-            matched,
-            true,
-            Source::Retained(message.topic.clone()),
-            now_ms,
-        )
     }
 
     pub(crate) fn send(
@@ -215,7 +189,9 @@ impl Session {
             partition: u32::MAX,
         };
         let at = Position(u64::MAX);
-        let matched = self.subscriptions.matches(nowhere, at, message, self.tag);
+        let matched = self
+            .subscriptions
+            .matches(nowhere, at, message, self.connection.origin);
         let Some(matched) = matched.filter(|_| !message.is_expired(now_ms)) else {
             return Offer::Passed;
         };

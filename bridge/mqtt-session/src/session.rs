@@ -1,4 +1,5 @@
 use crate::in_flight::InFlights;
+use crate::retained::Due;
 use crate::shared::{Settling, SharedSubscription};
 use crate::subscriptions::Subscriptions;
 use crate::{ClientId, Delivery, FeedId, Gate, Limits, Message, Position, limits};
@@ -31,7 +32,7 @@ impl PendingWill {
 #[derive(Debug)]
 pub struct Session {
     pub(crate) client_id: ClientId,
-    /// Random, made with the session: marks its own messages for No Local.
+    /// Random, made with the session.
     pub(crate) tag: u64,
     pub(crate) epoch: u64,
     /// Seconds after the connection; 0 = ends with it; `u32::MAX` = never.
@@ -46,6 +47,8 @@ pub struct Session {
     pub(crate) settling: VecDeque<Settling>,
     /// Up to where each feed was handed over.
     pub(crate) feeds: BTreeMap<FeedId, Position>,
+    /// Which subscriptions are still to get retained messages.
+    pub(crate) due: Due,
     pub(crate) in_flight: InFlights,
     pub(crate) will: Option<PendingWill>,
 
@@ -91,6 +94,8 @@ pub(crate) struct Connection {
     /// Messages that were too large for the client, over before they could be sent, or gone when they had to be sent again.
     pub dropped: u64,
     pub gate: Gate,
+    /// Marks the client's own messages for No Local.
+    pub origin: u64,
 }
 
 /// What has to be durable before a delivery may leave.
@@ -138,6 +143,7 @@ impl Connection {
             dirty: false,
             dropped: 0,
             gate: Gate::default(),
+            origin: 0,
         }
     }
 }
@@ -155,6 +161,7 @@ impl Session {
             shared: BTreeMap::new(),
             settling: VecDeque::new(),
             feeds: BTreeMap::new(),
+            due: Due::default(),
             in_flight: InFlights::new(PacketId::MAX),
             will: None,
             connection: Connection::new(Version::V5, Limits::default()),

@@ -1,6 +1,7 @@
 //! A session as bytes, versioned, for storage.
 
 use crate::in_flight::{Awaiting, InFlight, Source};
+use crate::retained::{KeptRoom, kept};
 use crate::session::PendingWill;
 use crate::shared::SharedSubscription;
 use crate::subscriptions::Subscription;
@@ -8,8 +9,9 @@ use crate::{ClientId, FeedId, Message, Position, Session, SharedPlace};
 use bytes::{Buf, BufMut, Bytes, BytesMut, TryGetError};
 use mqtt_codec::{PacketId, QoS, SubscriptionOptions, TopicFilter, TopicName};
 
-/// 2: shared and exclusive subscriptions. 3: messages in flight that were never stored. The earlier ones are read as well.
-const FORMAT: u8 = 3;
+/// 2: shared and exclusive subscriptions. 3: messages in flight that were never stored. 4: retained messages that are due, and those in flight themselves.
+/// The earlier ones are read as well.
+const FORMAT: u8 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
@@ -73,6 +75,10 @@ fn get_filter(from: &mut Bytes) -> Result<TopicFilter, StateError> {
         .map_err(|_| StateError::Damaged("a topic filter is not valid"))
 }
 
+fn get_topic(text: &str) -> Result<TopicName, StateError> {
+    TopicName::new(text).map_err(|_| StateError::Damaged("a topic"))
+}
+
 fn get_options(from: &mut Bytes) -> Result<SubscriptionOptions, StateError> {
     SubscriptionOptions::from_u8(from.try_get_u8()?)
         .map_err(|_| StateError::Damaged("subscription options"))
@@ -116,6 +122,7 @@ impl Session {
             put_place(&mut out, *feed, *position);
         }
         out.put_u32(self.in_flight.entries.len() as u32);
+        let mut room = KeptRoom::default();
         for entry in &self.in_flight.entries {
             out.put_u16(entry.packet_id.get());
             out.put_u8(entry.awaiting as u8);
@@ -133,6 +140,7 @@ impl Session {
                 Source::Retained(topic) => {
                     out.put_u8(1);
                     put_bytes(&mut out, topic.as_str().as_bytes());
+                    put_bytes(&mut out, &room.take(entry));
                 }
                 Source::Shared(place) => {
                     out.put_u8(2);
@@ -163,6 +171,11 @@ impl Session {
         out.put_u32(self.exclusive.len() as u32);
         for filter in &self.exclusive {
             put_bytes(&mut out, filter.as_str().as_bytes());
+        }
+        out.put_u32(self.due.len() as u32);
+        for (filter, given) in self.due.iter() {
+            put_bytes(&mut out, filter.as_str().as_bytes());
+            put_bytes(&mut out, given.map_or("", TopicName::as_str).as_bytes());
         }
         out.freeze()
     }
@@ -202,7 +215,7 @@ impl Session {
             session.feeds.insert(feed, position);
         }
         for _ in 0..from.try_get_u32()? {
-            let entry = get_in_flight(from)?;
+            let entry = get_in_flight(from, format)?;
             // Packet ids are given out until one is free: there must be a free one.
             if session.in_flight.entries.len() >= usize::from(u16::MAX) - 1 {
                 return Err(StateError::Damaged("too many messages in flight"));
@@ -224,6 +237,9 @@ impl Session {
         }
         if format >= 2 {
             session.get_shared(from)?;
+        }
+        if format >= 4 {
+            session.get_due(from)?;
         }
         Ok(session)
     }
@@ -253,9 +269,22 @@ impl Session {
         }
         Ok(())
     }
+
+    fn get_due(&mut self, from: &mut Bytes) -> Result<(), StateError> {
+        for _ in 0..from.try_get_u32()? {
+            let filter = get_filter(from)?;
+            let given = get_text(from)?;
+            let given = (!given.is_empty()).then(|| get_topic(&given)).transpose()?;
+            if self.subscriptions.get(&filter).is_none() {
+                return Err(StateError::Damaged("retained messages of no subscription"));
+            }
+            self.due.put(filter, given);
+        }
+        Ok(())
+    }
 }
 
-fn get_in_flight(from: &mut Bytes) -> Result<InFlight, StateError> {
+fn get_in_flight(from: &mut Bytes, format: u8) -> Result<InFlight, StateError> {
     let packet_id = get_packet_id(from)?;
     let awaiting = match from.try_get_u8()? {
         1 => Awaiting::PubAck,
@@ -276,14 +305,17 @@ fn get_in_flight(from: &mut Bytes) -> Result<InFlight, StateError> {
             identifier => identifiers.push(identifier),
         }
     }
+    let mut message = None;
     let source = match from.try_get_u8()? {
         0 => {
             let (feed, position) = get_place(from)?;
             Source::Feed(feed, position)
         }
         1 => {
-            let topic =
-                TopicName::new(&get_text(from)?).map_err(|_| StateError::Damaged("a topic"))?;
+            let topic = get_topic(&get_text(from)?)?;
+            if format >= 4 {
+                message = kept(get_bytes(from)?)?;
+            }
             Source::Retained(topic)
         }
         2 => Source::Shared(get_shared_place(from)?),
@@ -297,7 +329,7 @@ fn get_in_flight(from: &mut Bytes) -> Result<InFlight, StateError> {
         retain,
         identifiers,
         source,
-        message: None,
+        message,
         sent: false,
     })
 }

@@ -98,17 +98,17 @@ impl Subscriptions {
             .chain(wild.filter_map(|filter| self.get(filter)))
     }
 
-    /// `None` = nobody wants it. `tag` is the session's own.
+    /// `None` = nobody wants it. `client` is what marks the session's own messages.
     pub fn matches(
         &self,
         feed: FeedId,
         at: Position,
         message: &Message,
-        tag: u64,
+        client: u64,
     ) -> Option<Match> {
         let mut result: Option<Match> = None;
         for subscription in self.matching(&message.topic) {
-            let own = message.origin == Some(tag);
+            let own = message.origin == Some(client);
             let before = subscription
                 .starts
                 .iter()
@@ -129,7 +129,7 @@ impl Subscriptions {
         result
     }
 
-    /// Must a message on this topic carry the session's tag, so that it does not come back?
+    /// Must a message on this topic say whose it is, so that it does not come back?
     pub fn no_local_matches(&self, topic: &TopicName) -> bool {
         self.matching(topic)
             .any(|subscription| subscription.options.no_local)

@@ -10,6 +10,7 @@ mod hostile;
 mod live;
 mod memory;
 mod publishing;
+mod retained_due;
 mod sessions;
 mod shared;
 mod shared_restarts;

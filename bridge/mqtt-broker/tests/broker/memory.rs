@@ -385,13 +385,13 @@ impl Backend for Memory {
     }
 
     async fn retained(&self, filter: &TopicFilter) -> Result<Vec<Message>, StorageError> {
-        let state = self.state();
+        let (state, now_ms) = (self.state(), self.now_ms());
         let all = state
             .retained
             .values()
             .filter_map(|bytes| convert::decode_retained(bytes.clone()));
         Ok(all
-            .filter(|message| filter.matches(&message.topic))
+            .filter(|message| filter.matches(&message.topic) && !message.is_expired(now_ms))
             .collect())
     }
 

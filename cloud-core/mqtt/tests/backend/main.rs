@@ -4,6 +4,7 @@ mod bounds;
 mod damaged;
 mod groups;
 mod kept_wills;
+mod retained_due;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -48,6 +48,13 @@ pub fn numbered(packet_id: u16, name: &str, payload: &str, qos: u8) -> Publish {
     }
 }
 
+pub fn retained(name: &str, payload: &str, qos: u8) -> Publish {
+    Publish {
+        retain: true,
+        ..publish(name, payload, qos)
+    }
+}
+
 pub fn options(qos: u8) -> SubscriptionOptions {
     SubscriptionOptions {
         qos: QoS::from_u8(qos).expect("a QoS"),

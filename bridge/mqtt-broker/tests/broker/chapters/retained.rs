@@ -15,13 +15,6 @@ async fn kept(server: &Server, version: Version, name: &str) -> Option<(String, 
     ))
 }
 
-fn retained(name: &str, payload: &str, qos: u8) -> Publish {
-    Publish {
-        retain: true,
-        ..publish(name, payload, qos)
-    }
-}
-
 /// [MQTT-3.3.1-5] to [MQTT-3.3.1-8], [MQTT-3.3.1-10] to [MQTT-3.3.1-12] of 3.1.1; [MQTT-3.3.1-5] to [MQTT-3.3.1-8] of 5
 #[tokio::test(start_paused = true)]
 async fn the_last_message_with_the_flag_is_kept_with_its_qos() {

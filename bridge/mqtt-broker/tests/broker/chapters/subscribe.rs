@@ -1,6 +1,7 @@
 //! SUBSCRIBE and SUBACK (sections 3.8, 3.9).
 
 use super::*;
+use mqtt_broker::Limits;
 
 /// [MQTT-3.8.4-1], [MQTT-3.8.4-2], [MQTT-3.8.4-4], [MQTT-3.8.4-5], [MQTT-3.9.3-1], [MQTT-3.9.3-2] of 3.1.1; [MQTT-3.8.4-1], [MQTT-3.8.4-2],
 /// [MQTT-3.8.4-5] to [MQTT-3.8.4-7], [MQTT-3.9.3-1], [MQTT-3.9.3-2] of 5
@@ -176,16 +177,19 @@ async fn subscription_identifiers_are_part_of_the_session() {
     );
 }
 
+fn no_local() -> SubscriptionOptions {
+    SubscriptionOptions {
+        no_local: true,
+        ..options(1)
+    }
+}
+
 /// [MQTT-3.8.3-3] of 5, over a reconnect of either side and with a wildcard; a retained message of one's own too
 #[tokio::test(start_paused = true)]
 async fn no_local_keeps_ones_own_messages_away() {
     let server = Server::start().await;
     let (mut client, _) = server.connect(lasting(Version::V5, "c")).await;
-    let no_local = SubscriptionOptions {
-        no_local: true,
-        ..options(1)
-    };
-    client.subscribe_with("a/#", no_local, None).await;
+    client.subscribe_with("a/#", no_local(), None).await;
     client.publish("a/1", "own", 1).await;
     client.vanish().await;
     let mut other = server.clean("o").await;
@@ -198,8 +202,72 @@ async fn no_local_keeps_ones_own_messages_away() {
             ..publish("a/2", "own", 1)
         })
         .await;
-    client.subscribe_with("a/#", no_local, None).await;
+    client.subscribe_with("a/#", no_local(), None).await;
     client.nothing().await;
+}
+
+/// [MQTT-3.8.3-3] of 5: whenever it was published, and by which session of the client
+#[tokio::test(start_paused = true)]
+async fn no_local_keeps_away_what_was_retained_before_the_subscription() {
+    let server = Server::start().await;
+    let mut other = server.clean("o").await;
+    other.publish_packet(retained("a/2", "other", 1)).await;
+    let (mut client, _) = server.connect(lasting(Version::V5, "c")).await;
+    client.publish_packet(retained("a/1", "own", 1)).await;
+    client.subscribe_with("a/+", no_local(), None).await;
+    assert_eq!(client.take().await, "other");
+    client.nothing().await;
+    client.vanish().await;
+    // Another session of the same client, and another process.
+    let server = Server::over(server.memory, Limits::default()).await;
+    let mut client = server.clean("c").await;
+    client.subscribe_with("a/+", no_local(), None).await;
+    assert_eq!(client.take().await, "other");
+    client.nothing().await;
+    // Without No Local it is as any other.
+    client.subscribe("a/1", 1).await;
+    assert_eq!(client.take().await, "own");
+}
+
+/// [MQTT-3.8.3-3] of 5: a will is its client's
+#[tokio::test(start_paused = true)]
+async fn no_local_keeps_ones_own_will_away() {
+    let server = Server::start().await;
+    let mut watcher = server.clean("w").await;
+    watcher.subscribe("a/#", 1).await;
+    let mut connect = lasting(Version::V5, "c");
+    connect.will = will("a/will", 0).map(|will| Will {
+        retain: true,
+        ..will
+    });
+    let (mut client, _) = server.connect(connect).await;
+    client.subscribe_with("a/#", no_local(), None).await;
+    client.vanish().await;
+    assert_eq!(watcher.take().await, "gone");
+    let mut other = server.clean("o").await;
+    other.publish("a/1", "from another", 1).await;
+    let (mut client, connack) = server.connect(lasting(Version::V5, "c")).await;
+    assert!(connack.session_present);
+    assert_eq!(client.take().await, "from another");
+    client.nothing().await;
+    // It is retained, too.
+    client.subscribe_with("a/will", no_local(), None).await;
+    client.nothing().await;
+}
+
+/// Records go from an edge to the core with what marks them.
+#[tokio::test(start_paused = true)]
+async fn no_local_is_about_the_clients_of_one_server() {
+    let server = Server::start().await;
+    let limits = Limits::default().of_server("edge");
+    let edge = Server::over(server.memory.clone(), limits).await;
+    let mut there = edge.clean("c").await;
+    there
+        .publish_packet(retained("a", "of the edge's c", 1))
+        .await;
+    let mut here = server.clean("c").await;
+    here.subscribe_with("a", no_local(), None).await;
+    assert_eq!(here.take().await, "of the edge's c");
 }
 
 /// [MQTT-3.8.3-4] of 3.1.1, [MQTT-3.8.3-5] of 5 and what else is malformed: `vectors/subscribe.rs` has every case
