@@ -376,7 +376,7 @@ impl Settling<'_> {
         self.leases.iter().map(|(_, id)| *id).collect()
     }
 
-    fn is_durable(mut self) {
+    fn ended(mut self) {
         let mut state = self.group.state.lock();
         for (place, _) in std::mem::take(&mut self.leases) {
             state.held.remove(&place);
@@ -473,7 +473,7 @@ impl Group {
         let settling = Settling { group, leases };
         match self.queue.settle(&settling.ids(), Verdict::Accept).await {
             Ok(_) | Err(kernel::QueueError::Deleted) => {
-                settling.is_durable();
+                settling.ended();
                 Ok(())
             }
             Err(error) => Err(storage(error)),
