@@ -124,9 +124,11 @@ impl Access {
     /// May `who` subscribe to this topic filter? When a part of it is denied, yes: [`Access::may`] is asked for each message.
     pub fn may_subscribe(&self, who: &Asker<'_>, filter: &str) -> bool {
         let list = self.0.list.load();
-        self.without_rules(&list, who, Verb::Subscribe).unwrap_or_else(|| {
-            self.with_subject(&list, who, |who| list.rules().grant(who, filter)) != Grant::Nothing
-        })
+        self.without_rules(&list, who, Verb::Subscribe)
+            .unwrap_or_else(|| {
+                self.with_subject(&list, who, |who| list.rules().grant(who, filter))
+                    != Grant::Nothing
+            })
     }
 
     /// The answer, with its reason.
