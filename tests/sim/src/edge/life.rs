@@ -54,6 +54,7 @@ pub struct Life {
     inbox: End,
     receiving: Rc<Cell<bool>>,
     saving: Rc<Cell<bool>>,
+    connecting: Rc<Cell<bool>>,
 }
 
 impl Life {
@@ -66,6 +67,7 @@ impl Life {
             inbox: End::default(),
             receiving: Rc::default(),
             saving: Rc::default(),
+            connecting: Rc::default(),
         }
     }
 
@@ -226,6 +228,10 @@ impl Edge {
             id @ 1..=3 if waited => Some(id),
             _ => None,
         };
+        if packet.is_some() && !model.connected {
+            self.connect(life);
+        }
+        let packet = packet.filter(|_| model.connected);
         let packet = packet.filter(|id| {
             let known = model.packets.entry(*id).or_insert(Packet::Free);
             let is_free = *known == Packet::Free;
@@ -293,6 +299,26 @@ impl Edge {
             }
         });
         life.tasks.poll(task);
+    }
+
+    /// The client has a session before it has packet ids: a start forgets those of nobody.
+    fn connect(&self, life: &mut Life) {
+        if life.connecting.replace(true) {
+            return;
+        }
+        let session = Session {
+            epoch: 1,
+            checkpoints: Vec::new(),
+            bytes: Bytes::from_static(b"c"),
+        };
+        let (store, model) = (life.store.clone(), self.model.clone());
+        let connecting = life.connecting.clone();
+        life.tasks.spawn("connect", async move {
+            if store.save_session(CLIENT, session).await.is_ok() {
+                model.borrow_mut().connected = true;
+            }
+            connecting.set(false);
+        });
     }
 
     fn release(&mut self, life: &mut Life) {

@@ -59,6 +59,8 @@ pub struct Model {
     pub starts: Vec<Producer>,
     /// Which message has a sequence.
     sequences: BTreeMap<(i64, i16, StreamName, i32), u64>,
+    /// The client that publishes at QoS 2 has a session.
+    pub connected: bool,
     pub packets: BTreeMap<u16, Packet>,
     pub retained: BTreeMap<String, Retained>,
     pub delayed: BTreeMap<u64, Delayed>,

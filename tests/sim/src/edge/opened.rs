@@ -58,10 +58,17 @@ impl Edge {
         let packets = packets.map_err(|error| Stop::Wrong(error.to_string()))?;
         model.check_packets(&packets).map_err(Stop::Wrong)?;
 
-        let saved = |name: &str| -> Result<Option<u64>, Stop> {
+        let session = |name: &str| {
             let session = store.load_session(name);
-            let session = session.map_err(|error| Stop::Wrong(error.to_string()))?;
-            Ok(session.and_then(|session| Some(session.checkpoints.first()?.position)))
+            session.map_err(|error| Stop::Wrong(error.to_string()))
+        };
+        let is_there = session(CLIENT)?.is_some();
+        if model.connected && !is_there && !model.ledger_lost {
+            return Err(Stop::Wrong("the session of the client is gone".into()));
+        }
+        model.connected = is_there;
+        let saved = |name: &str| -> Result<Option<u64>, Stop> {
+            Ok(session(name)?.and_then(|session| Some(session.checkpoints.first()?.position)))
         };
         let (at, group) = (saved(SESSION)?, saved(GROUP)?);
         if !model.session.contains(&at) && !model.ledger_lost {
