@@ -40,11 +40,13 @@ REST = 20
 
 
 class Towline:
+    """It and the others listen on every address: idle connections go to several of 127.0.0.x."""
+
     def __init__(self, folder, _options):
         config = folder / "core.toml"
         config.write_text('[[mqtt-rule]]\nfilter = "never/#"\npersist = "never"\n')
         self.core = daemons.Core(folder / "data", ["--config", str(config), "--anonymous", "allow"])
-        self.core.listeners = {"sync": "127.0.0.1:0", "mqtt": "127.0.0.1:0", "admin": "127.0.0.1:0", "kafka": "off", "amqp": "off"}
+        self.core.listeners = {"sync": "127.0.0.1:0", "mqtt": "0.0.0.0:0", "admin": "127.0.0.1:0", "kafka": "off", "amqp": "off"}
         self.core.start()
         self.port, self.pid = self.core.port("mqtt"), self.core.process.pid
         binary = daemons.BINARIES / "towline-core"
@@ -60,7 +62,7 @@ class Mosquitto:
         self.port = 18930
         config = folder / "mosquitto.conf"
         # No message is to be lost by a limit; otherwise as it comes.
-        config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nset_tcp_nodelay true\nuser root\n")
+        config.write_text(f"listener {self.port}\nallow_anonymous true\nmax_queued_messages 0\nset_tcp_nodelay true\nuser root\n")
         self.process = Process([*command, "-c", str(config)], folder / "mosquitto.log")
         listening(f"127.0.0.1:{self.port}")
         self.pid = self.process.pid
@@ -287,7 +289,10 @@ def main():
                     if program is Relay:
                         continue
                     clients = 2_000 if options.quick else 8_000
-                    results["idle"][program.__name__.lower()] = load(options, "idle", "--port", system.port, "--pid", system.pid, "--clients", clients, "--subscribe")
+                    idle = load(options, "idle", "--port", system.port, "--pid", system.pid, "--clients", clients, "--subscribe")
+                    if idle["failed"]:
+                        raise OSError(f"{idle['failed']} of {clients} idle connections failed: {idle['error']}")
+                    results["idle"][program.__name__.lower()] = idle
             finally:
                 for system in running.values():
                     system.stop()
