@@ -130,7 +130,11 @@ async fn a_publish_that_is_not_allowed_is_answered_in_its_place() {
         old.receive().await,
         Some(Packet::PubAck(Ack::success(id(1))))
     );
+    // The whole handshake.
+    old.publish("guarded/x", "x", 2).await;
     assert!(server.memory.payloads("guarded").is_empty());
+    old.publish("a/3", "x", 2).await;
+    assert_eq!(server.memory.payloads("a").len(), 3);
     let (mut allowed, _) = server.connect(alice(v5("a"))).await;
     let packet = Publish {
         packet_id: Some(id(1)),
@@ -166,8 +170,9 @@ async fn who_must_not_have_a_client_id_takes_nothing_over() {
     let (mut owner, _) = server.connect(alice(v5("guarded"))).await;
     owner.subscribe("a", 1).await;
     for (connect, code) in [(v5("guarded"), 0x85), (v311("guarded"), 2)] {
-        let (_, connack) = server.connect(connect).await;
+        let (mut client, connack) = server.connect(connect).await;
         assert_eq!(connack.reason_code.0, code);
+        assert_eq!(client.receive().await, None, "closed [MQTT-3.1.3-8]");
     }
     let (mut other, connack) = server.connect(v5("c")).await;
     assert_eq!(connack.reason_code, ReasonCode::SUCCESS);
@@ -285,8 +290,13 @@ async fn enhanced_authentication_4_12() {
     let mut quick = server.open(Version::V5);
     quick.send(riddle("open bob")).await;
     assert!(matches!(quick.receive().await, Some(Packet::ConnAck(_))));
+    let other_method = Packet::Auth(Auth {
+        reason_code: CONTINUE,
+        properties: properties("OTHER", "open alice"),
+    });
     // [MQTT-3.1.2-30], a wrong word, another method, and one that left.
     for (answer, code) in [
+        (Some(other_method), ReasonCode::PROTOCOL_ERROR),
         (Some(Packet::PingReq), ReasonCode::PROTOCOL_ERROR),
         (Some(auth(AGAIN, "open alice")), ReasonCode::PROTOCOL_ERROR),
         (
@@ -311,7 +321,10 @@ async fn enhanced_authentication_4_12() {
             client.send(answer).await;
         }
         match client.receive().await {
-            Some(Packet::ConnAck(connack)) => assert_eq!(connack.reason_code, code),
+            Some(Packet::ConnAck(connack)) => {
+                assert_eq!(connack.reason_code, code);
+                assert_eq!(client.receive().await, None, "closed [MQTT-4.12.0-4]");
+            }
             None => assert_eq!(code, ReasonCode::SUCCESS),
             other => panic!("{other:?}"),
         }

@@ -112,9 +112,20 @@ async fn unknown_versions_and_silence() {
 #[tokio::test(start_paused = true)]
 async fn a_second_connect_ends_the_connection() {
     let server = Server::start().await;
-    let mut client = server.clean("c").await;
-    client.send(Packet::Connect(Box::new(v5("c")))).await;
-    client.closed_with(ReasonCode::PROTOCOL_ERROR).await;
+    for connect in [v5("c"), v311("c")] {
+        for again in [connect.client_id.as_str(), "another"] {
+            let (mut client, _) = server.connect(connect.clone()).await;
+            let second = Connect {
+                client_id: again.to_owned(),
+                ..connect.clone()
+            };
+            client.send(Packet::Connect(Box::new(second))).await;
+            match connect.version {
+                Version::V5 => client.closed_with(ReasonCode::PROTOCOL_ERROR).await,
+                _ => assert_eq!(client.receive().await, None),
+            }
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -106,6 +106,52 @@ async fn two_groups_and_an_ordinary_subscription_of_one_client_each_get_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_member_gets_the_qos_it_was_granted_4_8_2_3() {
+    let server = Server::start().await;
+    let mut members = [
+        server.clean("zero").await,
+        server.clean("one").await,
+        server.clean("two").await,
+    ];
+    for (granted, member) in members.iter_mut().enumerate() {
+        member.subscribe("$share/g/t", granted as u8).await;
+    }
+    let mut sender = server.clean("s").await;
+    for published in [1, 2] {
+        let mut count = [0; 3];
+        for n in 0..30 {
+            sender.publish("t", &n.to_string(), published).await;
+            let [zero, one, two] = &mut members;
+            let (granted, got) = tokio::select! {
+                got = zero.receive_publish() => (0, got),
+                got = one.receive_publish() => (1, got),
+                got = two.receive_publish() => (2, got),
+            };
+            assert_eq!(got.payload, n.to_string());
+            assert_eq!(got.qos as u8, published.min(granted), "of {published}");
+            let member = &mut members[usize::from(granted)];
+            count[usize::from(granted)] += 1;
+            match (got.qos, got.packet_id.map(Ack::success)) {
+                (QoS::AtLeastOnce, Some(ack)) => member.send(Packet::PubAck(ack)).await,
+                (QoS::ExactlyOnce, Some(ack)) => {
+                    member.send(Packet::PubRec(ack.clone())).await;
+                    let released = member.receive().await;
+                    assert_eq!(released, Some(Packet::PubRel(ack.clone())));
+                    member.send(Packet::PubComp(ack)).await;
+                }
+                _ => {}
+            }
+        }
+        assert!(count.iter().all(|count| *count > 0), "all work: {count:?}");
+    }
+    // What was handed over at QoS 0 is done with.
+    let [zero, mut one, mut two] = members;
+    zero.vanish().await;
+    one.nothing().await;
+    two.nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_history_and_no_retained_messages_3_8_3_1() {
     let server = Server::start().await;
     let mut sender = server.clean("s").await;
@@ -212,23 +258,34 @@ async fn qos_2_in_delivery_goes_to_nobody_else_4_8_2_5() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_by_the_client_ends_it_for_all_4_8_2_6() {
-    let server = Server::start().await;
-    let mut member = server.clean("m").await;
-    member.subscribe("$share/g/t", 1).await;
-    let mut sender = server.clean("s").await;
-    sender.publish("t", "unwanted", 1).await;
-    let packet_id = member.receive_publish().await.packet_id.expect("an id");
-    member
-        .send(Packet::PubAck(Ack::new(
-            packet_id,
-            ReasonCode::QUOTA_EXCEEDED,
-        )))
-        .await;
-    member.nothing().await;
-    let mut other = server.clean("other").await;
-    other.subscribe("$share/g/t", 1).await;
-    member.vanish().await;
-    other.nothing().await;
+    for (qos, staying_on) in [(1, false), (2, false), (1, true), (2, true)] {
+        let server = Server::start().await;
+        let connect = if staying_on { staying("m") } else { v5("m") };
+        let (mut member, _) = server.connect(connect.clone()).await;
+        member.subscribe("$share/g/t", qos).await;
+        let mut sender = server.clean("s").await;
+        sender.publish("t", "unwanted", 2).await;
+        let packet_id = member.receive_publish().await.packet_id.expect("an id");
+        let refusal = Ack::new(packet_id, ReasonCode::QUOTA_EXCEEDED);
+        let refusal = match qos {
+            1 => Packet::PubAck(refusal),
+            _ => Packet::PubRec(refusal),
+        };
+        member.send(refusal).await;
+        member.nothing().await;
+        let mut other = server.clean("other").await;
+        other.subscribe("$share/g/t", qos).await;
+        other.nothing().await;
+        member.vanish().await;
+        other.nothing().await;
+        let (mut member, connack) = server.connect(connect).await;
+        assert_eq!(connack.session_present, staying_on);
+        member.nothing().await;
+        member.disconnect().await;
+        other.nothing().await;
+        sender.publish("t", "next", 2).await;
+        assert_eq!(other.take().await, "next");
+    }
 }
 
 #[tokio::test(start_paused = true)]

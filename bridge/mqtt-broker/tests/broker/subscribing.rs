@@ -192,6 +192,10 @@ async fn refused_subscriptions() {
     let mut client = server.clean("c").await;
     for (filter, code) in [
         ("$share/g", ReasonCode::TOPIC_FILTER_INVALID),
+        ("$share/g/", ReasonCode::TOPIC_FILTER_INVALID),
+        ("$share//t", ReasonCode::TOPIC_FILTER_INVALID),
+        ("$share/+/t", ReasonCode::TOPIC_FILTER_INVALID),
+        ("$share/#", ReasonCode::TOPIC_FILTER_INVALID),
         ("$share/g/forbidden/#", ReasonCode::NOT_AUTHORIZED),
         ("forbidden/#", ReasonCode::NOT_AUTHORIZED),
     ] {

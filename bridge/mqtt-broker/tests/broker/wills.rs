@@ -122,6 +122,53 @@ async fn the_will_delay() {
     assert!(started.elapsed() - before < Duration::from_secs(20));
 }
 
+/// [MQTT-3.1.2-7], [MQTT-3.1.2-8], [MQTT-3.1.4-3] of 5, [MQTT-3.1.2-8] of 3.1.1: the older connection ends by the newer one, and its session or not
+#[tokio::test(start_paused = true)]
+async fn the_will_of_a_connection_that_is_taken_over() {
+    let old = Connect {
+        clean_start: false,
+        will: will("will/x", 0),
+        ..v311("a")
+    };
+    for (older, clean_start, published) in [
+        (lasting("a", 1000, 0), false, true),
+        (lasting("a", 1000, 0), true, true),
+        (lasting("a", 1000, 30), false, false),
+        (lasting("a", 1000, 30), true, true),
+        (lasting("a", 0, 30), false, true), // its session ends with it
+        (old.clone(), false, true),
+        (old, true, true),
+    ] {
+        let server = Server::start().await;
+        let mut watcher = server.clean("w").await;
+        watcher.subscribe("will/#", 1).await;
+        let newer = Connect {
+            clean_start,
+            will: None,
+            ..older.clone()
+        };
+        let (mut first, _) = server.connect(older).await;
+        watcher.nothing().await;
+        let (mut second, _) = server.connect(newer.clone()).await;
+        let said = format!("{newer:?}");
+        if published {
+            let got = tokio::time::timeout(Duration::from_secs(1), watcher.take());
+            assert_eq!(got.await.as_deref(), Ok("gone"), "{said}");
+        }
+        // Neither later nor again.
+        tokio::time::sleep(Duration::from_secs(2000)).await;
+        watcher.nothing().await;
+        match newer.version {
+            Version::V5 => first.closed_with(ReasonCode::SESSION_TAKEN_OVER).await,
+            _ => assert_eq!(first.receive().await, None, "{said}"),
+        }
+        second.send(Packet::PingReq).await;
+        assert_eq!(second.receive().await, Some(Packet::PingResp));
+        second.vanish().await;
+        watcher.nothing().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_will_survives_the_process() {
     let server = Server::start().await;

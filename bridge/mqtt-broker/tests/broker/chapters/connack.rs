@@ -1,7 +1,10 @@
 //! CONNACK (section 3.2).
 
 use super::*;
+use crate::memory::Memory;
 use bytes::Bytes;
+use mqtt_broker::Limits;
+use std::sync::Arc;
 
 /// [MQTT-3.2.0-1], [MQTT-3.2.0-2] of 5: first, and only once
 #[tokio::test(start_paused = true)]
@@ -78,7 +81,68 @@ async fn a_refusal_says_no_session_and_closes() {
     }
 }
 
-/// [MQTT-3.2.2-9], [MQTT-3.2.2-12], [MQTT-3.2.2-13] of 5 do not apply: QoS 2 and retained messages are there, also for wills
+/// [MQTT-3.2.2-9] to [MQTT-3.2.2-14] of 5, where QoS 2 or retained messages are switched off; 3.1.1 has no word for it
+#[tokio::test(start_paused = true)]
+async fn what_is_switched_off_is_said_and_refused() {
+    for (version, maximum) in [
+        (Version::V311, 0u8),
+        (Version::V311, 1),
+        (Version::V5, 0),
+        (Version::V5, 1),
+    ] {
+        let limits = Limits {
+            maximum_qos: QoS::from_u8(maximum).expect("a QoS"),
+            retain_available: false,
+            ..Limits::default()
+        };
+        let server = Server::over(Arc::new(Memory::new()), limits).await;
+        let is_5 = version == Version::V5;
+        let (mut client, connack) = server.connect(clean(version, "c")).await;
+        let told = connack.properties;
+        assert_eq!(told.maximum_qos, is_5.then_some(maximum));
+        assert_eq!(told.retain_available, is_5.then_some(0));
+        for asked in 0..=2 {
+            let granted = client.subscribe_with("t", options(asked), None).await;
+            assert_eq!(granted.0, asked.min(maximum), "[MQTT-3.2.2-10]");
+        }
+        let mut sender = server.clean("s").await;
+        sender.publish("t", "x", maximum).await;
+        assert_eq!(client.receive_publish().await.qos as u8, maximum);
+        client.disconnect().await;
+        for (qos, retain, code) in [
+            (maximum + 1, false, ReasonCode::QOS_NOT_SUPPORTED),
+            (2, false, ReasonCode::QOS_NOT_SUPPORTED),
+            (0, true, ReasonCode::RETAIN_NOT_SUPPORTED),
+        ] {
+            let (mut client, _) = server.connect(clean(version, "c")).await;
+            let mut message = publish("u", "x", qos);
+            message.packet_id = (qos > 0).then(|| id(9));
+            message.retain = retain;
+            client.send(packed(message)).await;
+            match version {
+                Version::V5 => client.closed_with(code).await,
+                _ => assert_eq!(client.receive().await, None, "QoS {qos}"),
+            }
+            let with = will("u", 0).map(|will| Will {
+                qos: QoS::from_u8(qos).expect("a QoS"),
+                retain,
+                ..will
+            });
+            let connect = Connect {
+                will: with,
+                ..clean(version, "w")
+            };
+            let (mut client, connack) = server.connect(connect).await;
+            // To 3.1.1: server unavailable.
+            let expected = if is_5 { code } else { ReasonCode(3) };
+            assert_eq!(connack.reason_code, expected, "[MQTT-3.2.2-12, 3.2.2-13]");
+            assert_eq!(client.receive().await, None, "closed");
+        }
+        assert!(server.memory.payloads("u").is_empty(), "nothing is stored");
+    }
+}
+
+/// What a server says that has everything: QoS 2 and retained messages, also for wills
 #[tokio::test(start_paused = true)]
 async fn everything_is_available() {
     let server = Server::start().await;

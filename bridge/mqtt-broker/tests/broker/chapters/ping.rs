@@ -88,3 +88,36 @@ async fn a_pingreq_is_answered() {
         client.nothing().await;
     }
 }
+
+/// [MQTT-4.1.0-2] of 3.1.1, [MQTT-4.1.0-1] of 5: whatever its expiry is
+#[tokio::test(start_paused = true)]
+async fn a_session_lasts_as_long_as_its_connection() {
+    for (version, expiry) in [
+        (Version::V311, None),
+        (Version::V5, None),
+        (Version::V5, Some(1)),
+    ] {
+        let server = Server::start().await;
+        let mut connect = Connect {
+            keep_alive: 10,
+            ..clean(version, "c")
+        };
+        connect.properties.session_expiry_interval = expiry;
+        let (mut client, _) = server.connect(connect).await;
+        client.subscribe("t", 1).await;
+        let taken = Packet::PubRec(Ack::success(id(700)));
+        client.send(packed(numbered(700, "q", "x", 2))).await;
+        assert_eq!(client.receive().await.as_ref(), Some(&taken));
+        for _ in 0..200 {
+            tokio::time::sleep(Duration::from_secs(14)).await;
+            client.send(Packet::PingReq).await;
+            assert_eq!(client.receive().await, Some(Packet::PingResp));
+        }
+        let mut sender = server.clean("s").await;
+        sender.publish("t", "x", 1).await;
+        assert_eq!(client.take().await, "x");
+        client.send(packed(numbered(700, "q", "x", 2))).await;
+        assert_eq!(client.receive().await, Some(taken));
+        assert_eq!(server.memory.payloads("q").len(), 1, "it is known");
+    }
+}

@@ -140,3 +140,38 @@ async fn the_qos_of_a_retained_message_is_the_lower_one() {
         }
     }
 }
+
+/// [MQTT-3.3.1-10] of 5: a subscription that came back with its session is not new, also in another process
+#[tokio::test(start_paused = true)]
+async fn retain_handling_1_knows_the_subscriptions_of_a_resumed_session() {
+    let handling = |retain_handling| SubscriptionOptions {
+        retain_handling,
+        ..options(1)
+    };
+    for restart in [false, true] {
+        let mut server = Server::start().await;
+        let mut sender = server.clean("s").await;
+        for name in ["a/1", "b/1"] {
+            sender.publish_packet(retained(name, name, 1)).await;
+        }
+        let (mut client, _) = server.connect(lasting(Version::V5, "c")).await;
+        client
+            .subscribe_with("a/+", handling(RetainHandling::DoNotSend), None)
+            .await;
+        client.nothing().await;
+        if restart {
+            client.kill_server_side().await;
+            server = Server::over(server.memory, Default::default()).await;
+        } else {
+            client.vanish().await;
+        }
+        let (mut client, connack) = server.connect(lasting(Version::V5, "c")).await;
+        assert!(connack.session_present);
+        let if_new = handling(RetainHandling::SendIfNew);
+        client.subscribe_with("a/+", if_new, None).await;
+        client.nothing().await;
+        client.subscribe_with("b/+", if_new, None).await;
+        assert_eq!(client.take().await, "b/1");
+        client.nothing().await;
+    }
+}

@@ -305,3 +305,85 @@ async fn a_malformed_subscribe_ends_the_connection_and_subscribes_to_nothing() {
         client.disconnect().await;
     }
 }
+
+/// [MQTT-3.8.4-3] of 3.1.1, [MQTT-3.8.4-3], [MQTT-3.3.4-3] of 5: what the newer one says is what the session keeps, also where it is less
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_is_replaced_by_a_lower_qos_stays_so() {
+    for version in BOTH {
+        let identifier = |n| (version == Version::V5).then_some(n);
+        for restart in [false, true] {
+            let mut server = Server::start().await;
+            let (mut client, _) = server.connect(lasting(version, "c")).await;
+            for (qos, n) in [(2, 5), (1, 9)] {
+                let code = client
+                    .subscribe_with("t", options(qos), identifier(n))
+                    .await;
+                assert_eq!(code, ReasonCode(qos));
+            }
+            if restart {
+                client.kill_server_side().await;
+                server = Server::over(server.memory, Limits::default()).await;
+            } else {
+                client.vanish().await;
+            }
+            let mut sender = server.clean("s").await;
+            sender.publish("t", "while away", 2).await;
+            let (mut client, connack) = server.connect(lasting(version, "c")).await;
+            assert!(connack.session_present);
+            sender.publish("t", "now", 2).await;
+            for payload in ["while away", "now"] {
+                let got = client.receive_publish().await;
+                assert_eq!((got.qos, got.dup), (QoS::AtLeastOnce, false));
+                assert_eq!(got.payload, payload);
+                let expected: Vec<u32> = identifier(9).into_iter().collect();
+                assert_eq!(got.properties.subscription_identifiers, expected);
+            }
+            client.subscribe_with("t", options(0), identifier(3)).await;
+            sender.publish("t", "as it comes", 2).await;
+            let got = client.receive_publish().await;
+            assert_eq!((got.qos, got.packet_id), (QoS::AtMostOnce, None));
+            let expected: Vec<u32> = identifier(3).into_iter().collect();
+            assert_eq!(got.properties.subscription_identifiers, expected);
+            client.nothing().await;
+        }
+    }
+}
+
+/// [MQTT-3.3.4-5] of 5: a shared subscription beside an ordinary one, and a retained message for each filter it matches
+#[tokio::test(start_paused = true)]
+async fn each_copy_has_the_identifier_of_its_subscription() {
+    let server = Server::start().await;
+    let mut client = server.clean("c").await;
+    for (filter, identifier) in [("$share/g/t", 1), ("t", 2), ("#", 3)] {
+        client
+            .subscribe_with(filter, options(0), Some(identifier))
+            .await;
+    }
+    let mut sender = server.clean("s").await;
+    sender.publish("t", "x", 0).await;
+    let mut got = Vec::new();
+    for _ in 0..2 {
+        let mut identifiers = client
+            .receive_publish()
+            .await
+            .properties
+            .subscription_identifiers;
+        identifiers.sort();
+        got.push(identifiers);
+    }
+    got.sort();
+    assert_eq!(got, [vec![1], vec![2, 3]]);
+    client.nothing().await;
+
+    sender.publish_packet(retained("r/1", "kept", 0)).await;
+    let mut later = server.clean("later").await;
+    for (filter, identifier) in [("r/+", 4), ("r/1", 5), ("+/1", 6)] {
+        later
+            .subscribe_with(filter, options(0), Some(identifier))
+            .await;
+        let copy = later.receive_publish().await;
+        assert!(copy.retain);
+        assert_eq!(copy.properties.subscription_identifiers, [identifier]);
+    }
+    later.nothing().await;
+}

@@ -95,3 +95,31 @@ async fn an_unsubscribe_outlives_the_connection() {
         client.nothing().await;
     }
 }
+
+/// [MQTT-3.10.1-1]: nothing is unsubscribed by it either
+#[tokio::test(start_paused = true)]
+async fn other_flags_than_0010_end_the_connection() {
+    let server = Server::start().await;
+    for version in BOTH {
+        for flags in (0u8..16).filter(|flags| *flags != 0b0010) {
+            let (mut client, _) = server.connect(lasting(version, "c")).await;
+            client.subscribe("t", 1).await;
+            let mut bytes = match version {
+                Version::V5 => b"\xa2\x06\x00\x01\x00\x00\x01t".to_vec(),
+                _ => b"\xa2\x05\x00\x01\x00\x01t".to_vec(),
+            };
+            bytes[0] = 0xa0 | flags;
+            client.send_bytes(&bytes).await;
+            match version {
+                Version::V5 => client.closed_with(ReasonCode::MALFORMED_PACKET).await,
+                _ => assert_eq!(client.receive().await, None, "flags {flags:04b}"),
+            }
+            let mut sender = server.clean("s").await;
+            sender.publish("t", "still subscribed", 1).await;
+            let (mut client, connack) = server.connect(lasting(version, "c")).await;
+            assert!(connack.session_present);
+            assert_eq!(client.take().await, "still subscribed");
+            client.disconnect().await;
+        }
+    }
+}
