@@ -15,8 +15,8 @@ pub(crate) const KEPT_BYTES: usize = 256 * 1024;
 pub struct Limits {
     /// QoS 1 and 2 publishes of a client that may be unacknowledged: Receive Maximum in CONNACK.
     pub receive_maximum: u16,
-    /// How many it takes before the connection is closed with 0x93. Well-known clients (paho for Python, MQTT.js) do not look at
-    /// Receive Maximum, so what is above it is slowed down first, by not reading.
+    /// How many it takes before the connection is closed with 0x93; 3.1.1 has no such thing. Well-known clients (paho for Python, MQTT.js) do not
+    /// look at Receive Maximum: those who send faster than storage takes are slowed down, long before, by not reading.
     pub receive_limit: u16,
     /// Bytes of one packet from a client: Maximum Packet Size in CONNACK.
     pub maximum_packet_size: u32,

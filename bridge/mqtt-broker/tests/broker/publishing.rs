@@ -141,23 +141,26 @@ async fn refused_publishes() {
         };
         assert_eq!(client.receive().await, Some(expected));
     }
-    for qos in 0..=2 {
-        let (mut old, _) = server.connect(v311("old")).await;
-        let packet = Publish {
-            packet_id: (qos > 0).then(|| id(1)),
-            ..publish("quota", "x", qos)
-        };
-        old.send(Packet::Publish(Box::new(packet))).await;
-        if qos == 0 {
-            old.nothing().await;
-            old.send(Packet::PingReq).await;
-            assert_eq!(old.receive().await, Some(Packet::PingResp), "not closed");
-        } else {
-            // 3.1.1 can not say no: closed without PUBACK, PUBREC.
-            assert_eq!(old.receive().await, None, "QoS {qos}");
+    for (topic, disk_is_full) in [("quota", false), ("t", true)] {
+        server.memory.full.store(disk_is_full, Ordering::Relaxed);
+        for qos in 0..=2 {
+            let (mut old, _) = server.connect(v311("old")).await;
+            let packet = Publish {
+                packet_id: (qos > 0).then(|| id(1)),
+                ..publish(topic, "x", qos)
+            };
+            old.send(Packet::Publish(Box::new(packet))).await;
+            if qos == 0 {
+                old.nothing().await;
+                old.send(Packet::PingReq).await;
+                assert_eq!(old.receive().await, Some(Packet::PingResp), "not closed");
+            } else {
+                // 3.1.1 can not say no: closed without PUBACK, PUBREC.
+                assert_eq!(old.receive().await, None, "{topic}, QoS {qos}");
+            }
         }
+        assert!(server.memory.payloads(topic).is_empty());
     }
-    assert!(server.memory.payloads("quota").is_empty());
 }
 
 #[tokio::test(start_paused = true)]

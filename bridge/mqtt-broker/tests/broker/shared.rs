@@ -144,6 +144,11 @@ async fn each_member_gets_the_qos_it_was_granted_4_8_2_3() {
         }
         assert!(count.iter().all(|count| *count > 0), "all work: {count:?}");
     }
+    // What was handed over at QoS 0 is done with.
+    let [zero, mut one, mut two] = members;
+    zero.vanish().await;
+    one.nothing().await;
+    two.nothing().await;
 }
 
 #[tokio::test(start_paused = true)]

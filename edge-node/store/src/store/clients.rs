@@ -36,20 +36,10 @@ pub(super) fn forget_wills_of_nobody(
     sessions: &Sessions,
     ledger: &dyn Ledger,
 ) -> Result<(), LedgerError> {
-    let mut rows = Vec::new();
-    let table = Table::Unreleased;
-    ledger.scan(table, wills::ALL.as_bytes(), &mut |key, _| {
+    forget_unreleased(ledger, wills::ALL.as_bytes(), |key| {
         let of = wills::of_key(key);
-        if of.is_none_or(|(client, connection)| sessions.epoch(client) != Some(connection)) {
-            let key = key.to_vec();
-            rows.push(Change::Delete { table, key });
-        }
-        true
-    })?;
-    if rows.is_empty() {
-        return Ok(());
-    }
-    ledger.apply(rows)
+        of.is_none_or(|(client, connection)| sessions.epoch(client) != Some(connection))
+    })
 }
 
 /// Packet ids of clients that have no stored session. A crash leaves those of sessions that end with their connections.
@@ -57,13 +47,23 @@ pub(super) fn forget_packets_of_nobody(
     sessions: &Sessions,
     ledger: &dyn Ledger,
 ) -> Result<(), LedgerError> {
-    let mut rows = Vec::new();
-    let table = Table::Unreleased;
-    ledger.scan(table, b"", &mut |key, _| {
+    forget_unreleased(ledger, b"", |key| {
         let client = key.split(|byte| *byte == 0).next().unwrap_or_default();
         let client = std::str::from_utf8(client).unwrap_or_default();
         // Without a name: a will, see above.
-        if !client.is_empty() && sessions.epoch(client).is_none() {
+        !client.is_empty() && sessions.epoch(client).is_none()
+    })
+}
+
+fn forget_unreleased(
+    ledger: &dyn Ledger,
+    prefix: &[u8],
+    is_of_nobody: impl Fn(&[u8]) -> bool,
+) -> Result<(), LedgerError> {
+    let mut rows = Vec::new();
+    let table = Table::Unreleased;
+    ledger.scan(table, prefix, &mut |key, _| {
+        if is_of_nobody(key) {
             let key = key.to_vec();
             rows.push(Change::Delete { table, key });
         }

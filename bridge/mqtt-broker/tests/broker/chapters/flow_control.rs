@@ -102,16 +102,17 @@ async fn only_publishes_wait_for_the_receive_maximum() {
     client.receive_publish().await;
 }
 
+fn lasting_with(receive_maximum: u16) -> Connect {
+    let mut connect = lasting(Version::V5, "c");
+    connect.properties.receive_maximum = Some(receive_maximum);
+    connect
+}
+
 /// [MQTT-3.3.4-10], [MQTT-4.9.0-3] after a reconnect: PUBREL does not wait, and what was sent before goes before what was not
 #[tokio::test(start_paused = true)]
 async fn pubrel_that_is_sent_again_does_not_wait_for_the_receive_maximum() {
     let server = Server::start().await;
-    let with = |maximum| {
-        let mut connect = lasting(Version::V5, "c");
-        connect.properties.receive_maximum = Some(maximum);
-        connect
-    };
-    let (mut client, _) = server.connect(with(10)).await;
+    let (mut client, _) = server.connect(lasting_with(10)).await;
     client.subscribe("t", 2).await;
     let mut sender = server.clean("s").await;
     let mut ids = Vec::new();
@@ -127,7 +128,7 @@ async fn pubrel_that_is_sent_again_does_not_wait_for_the_receive_maximum() {
     }
     client.vanish().await;
     sender.publish("t", "4", 1).await;
-    let (mut client, _) = server.connect(with(1)).await;
+    let (mut client, _) = server.connect(lasting_with(1)).await;
     let released = [Ack::success(ids[1]), Ack::success(ids[3])];
     for ack in &released {
         assert_eq!(client.receive().await, Some(Packet::PubRel(ack.clone())));
@@ -149,12 +150,7 @@ async fn pubrel_that_is_sent_again_does_not_wait_for_the_receive_maximum() {
 #[tokio::test(start_paused = true)]
 async fn what_is_sent_again_counts_too() {
     let server = Server::start().await;
-    let with = |maximum| {
-        let mut connect = lasting(Version::V5, "c");
-        connect.properties.receive_maximum = Some(maximum);
-        connect
-    };
-    let (mut client, _) = server.connect(with(10)).await;
+    let (mut client, _) = server.connect(lasting_with(10)).await;
     client.subscribe("t", 1).await;
     let mut sender = server.clean("s").await;
     for n in 0..10 {
@@ -164,7 +160,7 @@ async fn what_is_sent_again_counts_too() {
         client.receive_publish().await;
     }
     client.vanish().await;
-    let (mut client, _) = server.connect(with(3)).await;
+    let (mut client, _) = server.connect(lasting_with(3)).await;
     let mut open = std::collections::VecDeque::new();
     for n in 0..10 {
         if n >= 3 {
