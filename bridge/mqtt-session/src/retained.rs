@@ -24,7 +24,12 @@ impl Due {
 
     pub fn remove(&mut self, filter: &TopicFilter) -> bool {
         let place = self.0.iter().position(|(other, _)| other == filter);
-        place.and_then(|place| self.0.remove(place)).is_some()
+        let removed = place.and_then(|place| self.0.remove(place)).is_some();
+        if self.0.is_empty() {
+            // Mostly there is none: room for some would be in every idle session.
+            self.0 = VecDeque::new();
+        }
+        removed
     }
 
     /// As read from storage.
