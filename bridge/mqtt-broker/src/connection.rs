@@ -25,7 +25,9 @@ use crate::saving::{Saving, next_saved};
 use crate::shared::SharedDelivery;
 use crate::sys::Values;
 use bytes::BytesMut;
-use mqtt_codec::{Decoder, Packet, PacketId, ReasonCode, TopicFilter};
+use mqtt_codec::{
+    Auth, Decoder, Packet, PacketId, ReasonCode, Subscribe, TopicFilter, Unsubscribe,
+};
 use mqtt_session::{Close, Delivery as Outgoing, Session};
 use std::collections::BTreeSet;
 use std::future::{pending, poll_fn};
@@ -44,6 +46,22 @@ pub(crate) enum End {
     Lost,
     /// We close it.
     Close(Close),
+}
+
+/// How far the packets that have come were handled.
+pub(crate) enum Taken {
+    /// As far as there is room for them.
+    All,
+    /// Up to this one.
+    Asks(Box<Ask>),
+    Disconnect,
+}
+
+/// The packets whose handling waits for the backend. In a box: the future of an idle connection has no room for a packet.
+pub(crate) enum Ask {
+    Subscribe(Subscribe),
+    Unsubscribe(Unsubscribe),
+    Auth(Auth),
 }
 
 impl From<Close> for End {
@@ -222,12 +240,12 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             if self.take_packets().await? {
                 return Ok(());
             }
-            if self.is_retained_due()? {
-                Box::pin(self.read_retained()).await?;
+            if let Some(filter) = self.next_retained()? {
+                Box::pin(self.read_retained(filter)).await?;
             }
             let mut more = self.put_packets();
             // What they waited for may be on its way now.
-            more |= self.is_retained_due()?;
+            more |= self.next_retained()?.is_some();
             self.look_for_room();
             if let Some(due) = self.next_deadline()
                 && armed.is_none_or(|at| due < at)
@@ -359,7 +377,17 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     /// Handles what has come in, as far as there is room. `true` = DISCONNECT.
     async fn take_packets(&mut self) -> Result<bool, End> {
         let mut packets = 0;
-        let taken = self.take_each(&mut packets).await;
+        let taken = loop {
+            match self.take_each(&mut packets) {
+                Ok(Taken::Asks(ask)) => match Box::pin(self.ask(*ask)).await {
+                    Ok(()) => self.put_replies(),
+                    Err(end) => break Err(end),
+                },
+                Ok(Taken::All) => break Ok(false),
+                Ok(Taken::Disconnect) => break Ok(true),
+                Err(end) => break Err(end),
+            }
+        };
         self.give_all();
         if packets > 0 {
             let by_qos = std::mem::take(&mut self.messages_in);
@@ -382,7 +410,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         }
     }
 
-    async fn take_each(&mut self, packets: &mut u64) -> Result<bool, End> {
+    /// Up to one that asks the backend for something.
+    fn take_each(&mut self, packets: &mut u64) -> Result<Taken, End> {
         let now_ms = self.broker.backend.now_ms();
         while !self.is_full() && self.heard_at().is_none() {
             let packet = match self.deferred.take() {
@@ -407,12 +436,12 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 break;
             }
             *packets += 1;
-            if self.handle(packet, now_ms).await? {
-                return Ok(true);
+            match self.handle(packet, now_ms)? {
+                Taken::All => self.put_replies(),
+                other => return Ok(other),
             }
-            self.put_replies();
         }
-        Ok(false)
+        Ok(Taken::All)
     }
 
     pub(crate) fn write(&mut self, packet: &Packet) {

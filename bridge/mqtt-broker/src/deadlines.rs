@@ -8,12 +8,14 @@ use crate::metrics::Metrics;
 use crate::shared;
 use crate::unsettled::settle;
 use futures_util::FutureExt;
+use futures_util::future::try_join_all;
 use mqtt_session::Session;
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 /// The longest single sleep: the wall clock can be set, and a timer does not see that.
 const MAX_SLEEP: Duration = Duration::from_secs(60);
@@ -111,6 +113,8 @@ fn after(now_ms: i64, pause: Duration) -> i64 {
 pub(crate) async fn run<B: Backend>(broker: Arc<Broker<B>>) {
     let clock_set = broker.backend.clock_set();
     let mut clock_set = std::pin::pin!(clock_set.fuse());
+    // Many can be due at once, after an outage: their writes go to the disk together.
+    let mut doing = JoinSet::new();
     loop {
         let now_ms = broker.backend.now_ms();
         // What the old clock said must not be measured by the new one.
@@ -118,14 +122,17 @@ pub(crate) async fn run<B: Backend>(broker: Arc<Broker<B>>) {
             move_ends(&broker, set).await;
             continue;
         }
-        match broker.deadlines.first_due(now_ms) {
+        let due = match doing.len() {
+            limits::DUE_AT_ONCE.. => Err(MAX_SLEEP),
+            _ => broker.deadlines.first_due(now_ms),
+        };
+        match due {
             Ok((client, epoch)) => {
-                if let Err(error) = due(&broker, &client, epoch).await {
-                    tracing::warn!(%client, %error, "the session could not be ended or its will published; trying again");
-                }
+                doing.spawn(try_due(broker.clone(), client, epoch));
             }
             Err(sleep) => tokio::select! {
                 () = broker.shutdown.cancelled() => return,
+                Some(_) = doing.join_next() => {}
                 () = broker.deadlines.changed.notified() => {}
                 set = &mut clock_set => move_ends(&broker, set).await,
                 () = tokio::time::sleep(sleep) => {}
@@ -162,6 +169,12 @@ async fn move_ends<B: Backend>(broker: &Arc<Broker<B>>, set: ClockSet) {
     };
     if let Err(error) = moved.await {
         tracing::warn!(%error, "not all sessions could be told that the clock was set: some end too early or too late");
+    }
+}
+
+async fn try_due<B: Backend>(broker: Arc<Broker<B>>, client: ClientId, epoch: u64) {
+    if let Err(error) = due(&broker, &client, epoch).await {
+        tracing::warn!(%client, %error, "the session could not be ended or its will published; trying again");
     }
 }
 
@@ -211,36 +224,54 @@ async fn due<B: Backend>(
 /// disconnected from now on.
 pub(crate) async fn recover<B: Backend>(broker: &Arc<Broker<B>>) -> Result<(), StorageError> {
     let mut left = Vec::new();
-    for (client, saved) in broker.backend.sessions().await? {
-        match Session::from_bytes(client.clone(), saved.bytes) {
-            Ok(mut session) => {
-                let (now_ms, set) = clock::now(&**broker.backend());
-                if session.assume_disconnected(now_ms) {
-                    if set.is_some() {
-                        broker.by_new_clock.add(&client);
-                    }
-                    save(broker, &mut session).await?;
-                }
-                shared::join_again(&*broker.backend, &session).await?;
-                let left_behind = shared::left_behind(&session);
-                if !left_behind.is_empty() {
-                    left.push((client.clone(), left_behind));
-                }
-                for filter in session.exclusive() {
-                    broker.exclusives.take(filter, &client);
-                }
-                broker.deadlines.add(&session);
-                Metrics::add(&broker.metrics.persistent_sessions, 1);
+    let mut found = broker.backend.sessions().await?.into_iter();
+    loop {
+        let some = found.by_ref().take(limits::SAVED_AT_ONCE);
+        let some: Vec<_> = some
+            .map(|(client, saved)| found_at_start(broker, client, saved))
+            .collect();
+        if some.is_empty() {
+            break;
+        }
+        for session in try_join_all(some).await?.into_iter().flatten() {
+            shared::join_again(&*broker.backend, &session).await?;
+            let left_behind = shared::left_behind(&session);
+            if !left_behind.is_empty() {
+                left.push((session.client_id().clone(), left_behind));
             }
-            Err(error) => {
-                tracing::error!(%client, %error, "a stored session can not be read; it is replaced when the client connects")
+            for filter in session.exclusive() {
+                broker.exclusives.take(filter, session.client_id());
             }
+            broker.deadlines.add(&session);
+            Metrics::add(&broker.metrics.persistent_sessions, 1);
         }
     }
     for (client, left_behind) in left {
         shared::keep_left_behind(&*broker.backend, &client, left_behind).await?;
     }
     broker.backend.shared_recovered().await
+}
+
+async fn found_at_start<B: Backend>(
+    broker: &Broker<B>,
+    client: ClientId,
+    saved: SavedSession,
+) -> Result<Option<Session>, StorageError> {
+    let mut session = match Session::from_bytes(client.clone(), saved.bytes) {
+        Ok(session) => session,
+        Err(error) => {
+            tracing::error!(%client, %error, "a stored session can not be read; it is replaced when the client connects");
+            return Ok(None);
+        }
+    };
+    let (now_ms, set) = clock::now(&**broker.backend());
+    if session.assume_disconnected(now_ms) {
+        if set.is_some() {
+            broker.by_new_clock.add(&client);
+        }
+        save(broker, &mut session).await?;
+    }
+    Ok(Some(session))
 }
 
 /// What is to be saved, and the mark to give to [`Session::saved`] then.

@@ -3,7 +3,7 @@
 use crate::backend::{
     Backend, FeedId, Message, Publish, PublishError, SharedMessage, StorageError, by_clock,
 };
-use crate::connection::{Connection, End};
+use crate::connection::{Ask, Connection, End, Taken};
 use crate::early::Ticket;
 use crate::extra::exclusive;
 use crate::limits;
@@ -74,8 +74,7 @@ fn never_later() -> PublishError {
 }
 
 impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
-    /// `true` = DISCONNECT.
-    pub(crate) async fn handle(&mut self, packet: Packet, now_ms: i64) -> Result<bool, End> {
+    pub(crate) fn handle(&mut self, packet: Packet, now_ms: i64) -> Result<Taken, End> {
         match packet {
             Packet::Publish(publish) => self.publish(*publish, now_ms)?,
             Packet::PubAck(ack) => self.session.handle_puback(&ack),
@@ -86,14 +85,14 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                     self.release(ack.packet_id);
                 }
             }
-            Packet::Subscribe(subscribe) => Box::pin(self.subscribe(subscribe)).await?,
-            Packet::Unsubscribe(unsubscribe) => Box::pin(self.unsubscribe(unsubscribe)).await?,
+            Packet::Subscribe(packet) => return Ok(Taken::Asks(Ask::Subscribe(packet).into())),
+            Packet::Unsubscribe(packet) => return Ok(Taken::Asks(Ask::Unsubscribe(packet).into())),
+            Packet::Auth(packet) => return Ok(Taken::Asks(Ask::Auth(packet).into())),
             Packet::PingReq => self.session.handle_pingreq(),
             Packet::Disconnect(disconnect) => {
                 self.session.handle_disconnect(&disconnect)?;
-                return Ok(true);
+                return Ok(Taken::Disconnect);
             }
-            Packet::Auth(auth) => Box::pin(self.authenticate_again(auth)).await?,
             Packet::Connect(_)
             | Packet::ConnAck(_)
             | Packet::SubAck(_)
@@ -106,7 +105,15 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 .into());
             }
         }
-        Ok(false)
+        Ok(Taken::All)
+    }
+
+    pub(crate) async fn ask(&mut self, ask: Ask) -> Result<(), End> {
+        match ask {
+            Ask::Subscribe(packet) => self.subscribe(packet).await,
+            Ask::Unsubscribe(packet) => self.unsubscribe(packet).await,
+            Ask::Auth(packet) => self.authenticate_again(packet).await,
+        }
     }
 
     fn publish(&mut self, publish: mqtt_codec::Publish, now_ms: i64) -> Result<(), End> {

@@ -80,6 +80,10 @@ pub const DELAYED_MESSAGES: usize = 100_000;
 pub const DELAYED_AT_ONCE: usize = 256;
 /// Pause before what could not be published is tried again.
 pub const DELAYED_RETRY: Duration = Duration::from_secs(1);
+/// Stored sessions whose time has come that are looked at, each with a write of its own, at a time.
+pub const DUE_AT_ONCE: usize = 64;
+/// Sessions whose clients were connected when the process ended, and that are saved, at a time.
+pub const SAVED_AT_ONCE: usize = 256;
 /// Pause before a stored session whose time has come, and which somebody has who may leave it as it is, is looked at again.
 pub const DUE_HELD: Duration = Duration::from_secs(1);
 /// The same for one that could not be read.

@@ -64,25 +64,11 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         }
     }
 
-    /// Is there a subscription whose retained messages may be read now?
-    pub(crate) fn is_retained_due(&mut self) -> Result<bool, End> {
-        if self.retained.is_sending() || self.session.retained_due().next().is_none() {
-            return Ok(false);
+    /// The oldest subscription whose retained messages may be read now: nothing that is older is on its way to it.
+    pub(crate) fn next_retained(&mut self) -> Result<Option<TopicFilter>, End> {
+        if self.retained.is_sending() {
+            return Ok(None);
         }
-        Ok(self.next_due()?.is_some())
-    }
-
-    pub(crate) async fn read_retained(&mut self) -> Result<(), End> {
-        while !self.retained.is_sending()
-            && let Some(filter) = self.next_due()?
-        {
-            self.read_one(filter).await?;
-        }
-        Ok(())
-    }
-
-    /// The oldest subscription to which nothing is on its way that is older.
-    fn next_due(&mut self) -> Result<Option<TopicFilter>, End> {
         let due = self.session.retained_due().take(limits::RETAINED_BEHIND);
         let due: Vec<TopicFilter> = due.map(|(filter, _)| filter.clone()).collect();
         for filter in due {
@@ -91,6 +77,16 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             }
         }
         Ok(None)
+    }
+
+    /// Of this subscription, and while there are none of one, of the next.
+    pub(crate) async fn read_retained(&mut self, filter: TopicFilter) -> Result<(), End> {
+        let mut next = Some(filter);
+        while let Some(filter) = next {
+            self.read_one(filter).await?;
+            next = self.next_retained()?;
+        }
+        Ok(())
     }
 
     /// What has come while it waited is on its way, too: it looks again, and so on. Not for ever: a client that never catches up gets them nevertheless.

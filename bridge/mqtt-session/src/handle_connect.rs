@@ -85,7 +85,7 @@ impl Session {
         session.disconnected_at = None;
         session.expiry_interval = asked_expiry.min(limits.max_session_expiry);
         let origin = limits.origin(&session.client_id);
-        session.will = connect.will.map(|will| pending_will(will, origin));
+        session.will = connect.will.map(|will| pending_will(will, origin).into());
         let mut connection = Connection::new(connect.version, limits);
         connection.origin = origin;
         connection.is_bridge = connect.is_bridge;

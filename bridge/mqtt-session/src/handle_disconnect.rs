@@ -41,14 +41,14 @@ impl Session {
             .as_ref()
             .is_some_and(|will| !keep || will.delay == 0);
         Ended {
-            will: if now { self.will.take() } else { None },
+            will: if now { self.take_will() } else { None },
             keep,
         }
     }
 
     /// The will that waits, of a session that ends before its time.
     pub fn take_will(&mut self) -> Option<PendingWill> {
-        self.will.take()
+        self.will.take().map(|will| *will)
     }
 
     /// For a session read from storage at start. `true` = this counts as the end of its connection: the process died while the client
@@ -86,7 +86,7 @@ impl Session {
             .as_ref()
             .is_some_and(|will| expired || over(will.delay));
         Ended {
-            will: if due { self.will.take() } else { None },
+            will: if due { self.take_will() } else { None },
             keep: !expired,
         }
     }

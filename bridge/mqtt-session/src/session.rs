@@ -50,7 +50,8 @@ pub struct Session {
     /// Which subscriptions are still to get retained messages.
     pub(crate) due: Due,
     pub(crate) in_flight: InFlights,
-    pub(crate) will: Option<PendingWill>,
+    /// In a box: most clients have none, and all sessions would have room for one.
+    pub(crate) will: Option<Box<PendingWill>>,
 
     pub(crate) connection: Connection,
 }

@@ -229,11 +229,11 @@ impl Session {
             let message =
                 Message::from_bytes(get_bytes(from)?).ok_or(StateError::Damaged("the will"))?;
             let message_expiry = (kind == 2).then_some(expiry);
-            session.will = Some(PendingWill {
+            session.will = Some(Box::new(PendingWill {
                 message,
                 message_expiry,
                 delay,
-            });
+            }));
         }
         if format >= 2 {
             session.get_shared(from)?;

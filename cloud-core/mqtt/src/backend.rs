@@ -157,8 +157,9 @@ impl Backend for CoreBackend {
         let mut results: Vec<Result<(), PublishError>> = Vec::with_capacity(publishes.len());
         let mut together: Vec<Together> = Vec::new();
         let mut last: Option<(TopicName, usize)> = None;
-        for (place, (publish, packet_id)) in publishes.iter().enumerate() {
-            let record = convert::new_record(publish, now_ms);
+        // Each is let go at once: its record has what is stored, and the buffer in which it came is free for the next as soon as that is in a batch.
+        for (place, (publish, packet_id)) in publishes.into_iter().enumerate() {
+            let record = convert::new_record(&publish, now_ms);
             let bytes = match self.publisher.check_size(&record) {
                 Ok(bytes) => bytes,
                 Err(error) => {

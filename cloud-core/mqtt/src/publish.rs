@@ -202,6 +202,8 @@ fn entry(stream: &Stream, group: &mut [Pending]) -> Result<Entry, BuildError> {
         push(&mut entry, stream, partition, builder.build()?);
     }
     for pending in group {
+        // They are in the batches. The buffers in which they came need not wait for the disk.
+        pending.records = Vec::new();
         entry.commands.append(&mut pending.with_it);
     }
     Ok(entry)

@@ -20,6 +20,17 @@ async fn resume(server: &Server) -> Client {
     client
 }
 
+/// The connection is over, and with `restart` the server's process too.
+async fn lose(server: Server, client: Client, restart: bool) -> Server {
+    if restart {
+        client.kill_server_side().await;
+        Server::over(server.memory, Limits::default()).await
+    } else {
+        client.vanish().await;
+        server
+    }
+}
+
 async fn keep(server: &Server, names: &[String]) {
     let mut sender = server.clean("s").await;
     for name in names {
@@ -73,12 +84,7 @@ async fn what_was_not_sent_of_them_comes_after_the_connection_also_from_another_
         client.subscribe("#", qos).await;
         let mut got = take(&mut client, 5).await;
         let last = client.receive_publish().await;
-        if restart {
-            client.kill_server_side().await;
-            server = Server::over(server.memory, Limits::default()).await;
-        } else {
-            client.vanish().await;
-        }
+        server = lose(server, client, restart).await;
         let mut client = resume(&server).await;
         let again = client.receive_publish().await;
         // What was saved last: within a second of QoS 1, and before it was sent of QoS 2.
@@ -235,12 +241,7 @@ async fn one_in_flight_is_sent_again_as_it_was_whatever_became_of_it() {
                 "cleared" => sender.publish_packet(retained("t", "", 2)).await,
                 _ => tokio::time::sleep(Duration::from_secs(10)).await,
             }
-            if restart {
-                client.kill_server_side().await;
-                server = Server::over(server.memory, Limits::default()).await;
-            } else {
-                client.vanish().await;
-            }
+            server = lose(server, client, restart).await;
             let mut client = resume(&server).await;
             let again = client.receive_publish().await;
             let said = format!("QoS {qos}, restart: {restart}, {change}: {again:?}");
