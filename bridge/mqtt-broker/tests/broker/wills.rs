@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]
 async fn a_will_is_published_unless_the_client_says_goodbye() {
@@ -296,4 +297,28 @@ async fn what_is_due_while_a_connection_still_ends_is_done_after_it() {
         let is_over = server.memory.stored_session("a").is_none();
         assert_eq!(is_over, expiry < 60, "{expiry} {delay}");
     }
+}
+
+/// Each is a write that waits for the disk: one after the other, ten thousand take minutes.
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_many_sessions_and_wills_go_to_the_disk_together() {
+    const CLIENTS: u64 = 150;
+    const SLOW_MS: u64 = 1000;
+    let server = Server::start().await;
+    let mut clients = Vec::new();
+    for n in 0..CLIENTS {
+        let connect = lasting(&format!("c{n}"), 10_000, 1_000);
+        clients.push(server.connect(connect).await.0);
+    }
+    for client in clients {
+        client.kill_server_side().await;
+    }
+    server.memory.slow.store(SLOW_MS, Relaxed);
+    let part = Duration::from_millis(CLIENTS * SLOW_MS) / 10;
+    let began = Instant::now();
+    let server = Server::over(server.memory, Default::default()).await;
+    assert!(began.elapsed() < part, "{:?}", began.elapsed());
+    tokio::time::sleep(Duration::from_secs(1_000)).await;
+    tokio::time::sleep(part).await;
+    assert_eq!(server.memory.payloads("will").len() as u64, CLIENTS);
 }
