@@ -7,7 +7,7 @@ use access_rules::{
     Grant, Resource, ResourcePattern, Rule, Rules, Subject, TopicPattern, Verb, Verbs, Who,
     client_matches,
 };
-use credentials::{CheckError, PasswordHash, Passwords};
+use credentials::{CheckError, PasswordHash, Passwords, Refusals};
 use futures_util::future::BoxFuture;
 use mqtt_broker::access::{Access, Admitted, Exceeded, Login, Principal, Share};
 use mqtt_broker::backend::ConnectError;
@@ -57,6 +57,7 @@ pub struct Guard {
     acl: Option<Rules>,
     anonymous: bool,
     passwords: Passwords,
+    refusals: Refusals,
     quotas: Arc<Quotas>,
 }
 
@@ -134,6 +135,7 @@ impl Guard {
             anonymous,
             // One at a time: a gateway has few cores, and devices to serve meanwhile.
             passwords: Passwords::new(1, limits::PASSWORDS_WAITING, nobody),
+            refusals: Refusals::default(),
             quotas: Arc::default(),
         })
     }
@@ -151,7 +153,9 @@ impl Guard {
             Err(CheckError::TooMany) => Err(ConnectError::RateExceeded),
             Err(CheckError::Busy) => Err(ConnectError::ServerUnavailable),
             Err(CheckError::Wrong) => {
-                tracing::warn!(user = %name.escape_debug(), address = ?login.peer.address, "a wrong user name or password");
+                if let Some(left_out) = self.refusals.tell(name, from) {
+                    tracing::warn!(user = %name.escape_debug(), address = ?login.peer.address, left_out, "a wrong user name or password");
+                }
                 Err(ConnectError::BadUserNameOrPassword)
             }
         }
@@ -187,7 +191,9 @@ impl Guard {
         if pattern.is_none_or(|pattern| client_matches(pattern, client.as_str())) {
             Ok(Some(name.clone()))
         } else {
-            tracing::warn!(user = %name.escape_debug(), %client, "a user may not connect with this client id");
+            if let Some(left_out) = self.refusals.tell(name, None) {
+                tracing::warn!(user = %name.escape_debug(), %client, left_out, "a user may not connect with this client id");
+            }
             Err(ConnectError::NotAuthorized)
         }
     }

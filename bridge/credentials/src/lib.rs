@@ -8,6 +8,7 @@ mod password;
 mod passwords;
 mod private_file;
 mod prompt;
+mod refusals;
 mod scram;
 
 pub use attempts::Attempts;
@@ -15,4 +16,5 @@ pub use password::PasswordHash;
 pub use passwords::{CheckError, Passwords};
 pub use private_file::{draft_of, write_private};
 pub use prompt::read_password;
+pub use refusals::Refusals;
 pub use scram::{ClientFirst, Mechanism, ScramError, ScramKeys, ScramServer};

@@ -11,6 +11,10 @@ pub const TRIES_OF_USER: u32 = 100;
 pub const PAUSE: Duration = Duration::from_secs(30);
 /// Users and addresses whose wrong passwords are remembered.
 pub const REMEMBERED: usize = 4096;
+/// How often the log says that somebody was refused, for each user.
+pub const REFUSALS_EVERY: Duration = Duration::from_secs(60);
+/// Users of whom it says so in that time.
+pub const REFUSALS_TOLD: usize = 1024;
 /// Longest user name that is looked at, in bytes.
 pub const MAX_NAME: usize = 256;
 /// Longest password, in bytes.

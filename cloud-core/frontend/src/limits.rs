@@ -33,10 +33,6 @@ pub const MAX_JWT_KEYS: usize = 64;
 pub const JWT_LEEWAY_MS: i64 = 60_000;
 /// A connection is not kept longer than this by one token, whatever the token says.
 pub const LONGEST_TOKEN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// How often the log says that a token was refused, for each user.
-pub const REFUSALS_EVERY: Duration = Duration::from_secs(60);
-/// Users of whom it says so in that time.
-pub const REFUSALS_TOLD: usize = 1024;
 /// Access rules; each question looks at them in order.
 pub const MAX_RULES: usize = 10_000;
 

@@ -5,18 +5,18 @@
 
 mod anonymous;
 mod jwt;
-mod refusals;
 mod revoke;
 mod scram;
 mod table;
 mod users;
 
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use credentials::{CheckError, PasswordHash, Passwords};
+use credentials::{CheckError, PasswordHash, Passwords, Refusals};
 use kernel::Kernel;
 use kernel::ports::{Clock, SystemClock};
 
@@ -28,7 +28,6 @@ pub use users::{ChangeError, User, check_name};
 
 use crate::limits;
 use crate::{Certificate, Peer, Principal};
-use refusals::Refusals;
 use revoke::Revocations;
 use table::Users;
 
@@ -83,7 +82,7 @@ struct Inner {
     passwords: Passwords,
     revocations: Revocations,
     jwt: Option<Arc<Jwt>>,
-    refused_tokens: Refusals,
+    refusals: Refusals,
     /// What the times in tokens are compared with.
     clock: SystemClock,
     /// Makes the salts that unknown users are shown.
@@ -111,7 +110,7 @@ impl Identity {
             passwords,
             revocations: Revocations::default(),
             jwt,
-            refused_tokens: Refusals::default(),
+            refusals: Refusals::default(),
             clock: SystemClock::default(),
             secret: rand::random(),
         })))
@@ -142,7 +141,12 @@ impl Identity {
         if self.is_open(ip(from)) {
             return Ok(Principal::anonymous());
         }
-        tracing::info!(?from, "a client without a user was refused");
+        self.log_refusal(
+            "a client without a user was refused",
+            "",
+            from,
+            &LoginError::Anonymous,
+        );
         Err(LoginError::Anonymous)
     }
 
@@ -174,7 +178,7 @@ impl Identity {
         let hash = user.as_ref().map(|user| &user.password);
         let checked = self.0.passwords.check(name, password, hash, ip(from)).await;
         if let Err(error) = checked {
-            tracing::warn!(user = %name.escape_debug(), ?from, %error, "a login failed");
+            self.log_refusal("a login failed", name, from, &error);
             return Err(error.into());
         }
         self.admit(name).ok_or(LoginError::Wrong)
@@ -213,16 +217,15 @@ impl Identity {
         } else {
             LoginError::TooMany
         };
-        let user: String = name.chars().take(limits::MAX_USER_NAME).collect();
-        // Without a name beside the token there is only the address to tell clients apart by.
-        let whom = match ip(from) {
-            Some(address) if user.is_empty() => address.to_string(),
-            _ => user.clone(),
-        };
-        if let Some(left_out) = self.0.refused_tokens.tell(&whom) {
-            tracing::warn!(user = %user.escape_debug(), ?from, error = %why, left_out, "a token was refused");
-        }
+        self.log_refusal("a token was refused", name, from, &why);
         answer
+    }
+
+    fn log_refusal(&self, what: &str, name: &str, from: Option<SocketAddr>, error: &dyn Display) {
+        if let Some(left_out) = self.0.refusals.tell(name, ip(from)) {
+            let user: String = name.chars().take(limits::MAX_USER_NAME).collect();
+            tracing::warn!(user = %user.escape_debug(), ?from, %error, left_out, "{what}");
+        }
     }
 
     /// The name by which a certificate is a user: its common name, or else its first alternative name.

@@ -61,7 +61,7 @@ impl ScramLogin {
                 if error == ScramError::Wrong {
                     attempts.failed(&user, ip(from));
                 }
-                tracing::warn!(user = %user.escape_debug(), ?from, %error, "a login failed");
+                identity.log_refusal("a login failed", &user, from, &error);
                 Err(of_exchange(error))
             }
         }

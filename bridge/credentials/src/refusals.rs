@@ -1,14 +1,16 @@
 //! What the log is told of refusals that come again and again.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use crate::limits;
 
-/// Of each user one line a minute: a client whose token has expired comes back as fast as it can, for days. Bounded: what comes in ever
-/// new names is told of [`limits::REFUSALS_TOLD`] names a minute.
+/// Of each user one line a minute: a client whose token has expired, or whose password was changed, comes back as fast as it can, for days. Bounded:
+/// what comes in ever new names is told of [`limits::REFUSALS_TOLD`] names a minute.
 #[derive(Default)]
 pub struct Refusals(Mutex<HashMap<String, Told>>);
 
@@ -18,9 +20,14 @@ struct Told {
 }
 
 impl Refusals {
-    /// Is this one told? With the number of those about the same user that were not, since the last.
-    pub fn tell(&self, whom: &str) -> Option<u64> {
-        self.tell_at(whom, Instant::now())
+    /// Is this one told? With the number of those about the same user that were not, since the last. Without a name there is only the address to tell
+    /// clients apart by.
+    pub fn tell(&self, user: &str, from: Option<IpAddr>) -> Option<u64> {
+        let whom = match (user, from) {
+            ("", Some(address)) => Cow::from(address.to_string()),
+            _ => Cow::from(user.get(..user.floor_char_boundary(limits::MAX_NAME))?),
+        };
+        self.tell_at(&whom, Instant::now())
     }
 
     fn tell_at(&self, whom: &str, now: Instant) -> Option<u64> {
