@@ -96,7 +96,7 @@ impl Layers {
         if self.proxy {
             let said = timeout_at(until, proxy::read(&mut tcp)).await;
             if let Some(way) = said.map_err(late)?? {
-                peer.address = Some(way.client);
+                peer = Peer::at(way.client);
                 to = way.local;
             }
         }

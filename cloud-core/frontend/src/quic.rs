@@ -207,11 +207,11 @@ async fn establish(
         .handshake_data()
         .and_then(|data| data.downcast::<HandshakeData>().ok());
     let peer = Peer {
-        address: Some(from),
         certificate: shown
             .and_then(|chain| Certificate::read(chain.first()?))
             .map(Arc::new),
         server_name: asked.and_then(|data| data.server_name).map(Arc::from),
+        ..Peer::at(from)
     };
     let stream = Stream::Other(Box::new(tokio::io::join(receive, send)));
     let local = SocketAddr::new(local, port);

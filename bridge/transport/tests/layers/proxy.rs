@@ -1,4 +1,4 @@
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -140,6 +140,11 @@ async fn the_client_behind_the_balancer_is_the_peer_and_nobody_waits_for_ever() 
     let accepted = accepted.unwrap();
     assert_eq!(accepted.peer.address, Some(v4().client));
     assert_eq!(accepted.local, v4().local);
+    // An IPv4 address, said as one of IPv6.
+    let mut mapped = v6_body();
+    mapped[..16].copy_from_slice(&"::ffff:203.0.113.9".parse::<Ipv6Addr>().unwrap().octets());
+    let (accepted, _) = accept(long, &header(0x21, 0x21, 36, &mapped)).await;
+    assert_eq!(accepted.unwrap().peer.address, Some(v4().client));
     let (accepted, balancer) = accept(long, &header(0x20, 0, 0, &[])).await;
     let accepted = accepted.unwrap();
     assert_eq!(

@@ -270,5 +270,5 @@ fn showing(principal: Principal, peer: &Peer) -> Principal {
 }
 
 fn ip(from: Option<SocketAddr>) -> Option<IpAddr> {
-    from.map(|address| address.ip().to_canonical())
+    from.map(|address| address.ip())
 }
