@@ -65,12 +65,12 @@ pub(crate) struct Connection<B: Backend, S> {
     pub(crate) principal: Principal,
     pub(crate) enhanced: Option<Box<Enhanced>>,
     pub(crate) session: Session,
-    reader: ReadHalf<S>,
+    pub(crate) reader: ReadHalf<S>,
     pub(crate) writer: WriteHalf<S>,
     pub(crate) decoder: Decoder,
     pub(crate) input: BytesMut,
     /// What the next read from the socket is expected to give, bytes.
-    expected: usize,
+    pub(crate) expected: usize,
     pub(crate) output: Output,
     unflushed: bool,
     /// With the backend, in the order of arrival.
