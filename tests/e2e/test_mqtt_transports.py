@@ -469,6 +469,13 @@ def test_behind_a_balancer(authority, tmp_path):
         stream.sendall(frame(2, hello()))
         assert read_frame(stream) == (2, CONNACK)
     assert core.metrics()["towline_connection_handshakes_failed_total"] == 3
+    # Who fails behind it is in the log with its own address.
+    for listener, layer in ("mqtt-tls", "TLS"), ("mqtt-ws", "HTTP"):
+        with socket.create_connection(("127.0.0.1", core.port(listener)), timeout=WITHIN) as stream:
+            stream.sendall(header + b"neither of them\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                stream.recv(4096)
+        wait_until(layer, lambda: any(f"peer={CLIENT}:" in line and layer in line for line in core.log.read_text().splitlines()))
 
     # Kafka: members are known by their own address, and told to come back to the balancer.
     balancer = Balancer(core.port("kafka"))

@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use transport::{Accepted, Certificate, HandshakeError, Peer, Stream, Tls};
+use transport::{Accepted, Certificate, Failed, HandshakeError, Peer, Stream, Tls};
 
 use crate::limits;
 use crate::serve::Service;
@@ -176,7 +176,10 @@ where
                     let _ = timeout(limits::QUIC_LAST_WORDS, connection.closed()).await;
                     connection.close(VarInt::from_u32(0), b"");
                 }
-                Err(error) => service.handshake_failed(from, &error),
+                Err(error) => {
+                    let peer = Peer::at(from);
+                    service.handshake_failed(&Failed { peer, error });
+                }
             }
         });
     }

@@ -28,7 +28,8 @@ async fn meet(
         let (stream, from) = listener.accept().await.unwrap();
         let accepted = layers
             .accept(stream, from, address, Duration::from_secs(10))
-            .await?;
+            .await
+            .map_err(|failed| failed.error)?;
         let mut stream = accepted.stream;
         let mut byte = [0];
         stream.read_exact(&mut byte).await.unwrap();
