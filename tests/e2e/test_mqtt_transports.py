@@ -12,6 +12,7 @@ import struct
 import subprocess
 import threading
 import uuid
+from concurrent import futures
 
 import confluent_kafka
 import confluent_kafka.admin
@@ -23,6 +24,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import StreamDataReceived, StreamReset
 from certificates import certificate
 from daemons import Core, Edge, wait_until
+from hanging import hanging
 
 WITHIN = 30
 CONNACK = b"\x20\x02\x00\x00"
@@ -245,6 +247,30 @@ def test_certificates_are_replaced_while_it_runs(tmp_path):
         staying.sendall(b"\xc0\x00")
         assert staying.recv(2) == b"\xd0\x00"
     core.stop()
+
+
+@pytest.mark.parametrize("program", ["core", "edge"])
+def test_a_program_that_is_still_starting_outlives_sighup(program, tmp_path):
+    authority = Authority(tmp_path)
+    hang, environment = hanging(tmp_path, "/data/")
+    if program == "core":
+        daemon, listener = Core(tmp_path / program, [*listeners("mqtt-tls"), *authority.flags()], environment), "mqtt-tls"
+        # So that there is something to read again at the next start.
+        daemon.start().token()
+        daemon.kill()
+    else:
+        crt, key = map(str, authority.server)
+        arguments = [*listeners("mqtts"), "--tls-cert", crt, "--tls-key", key]
+        daemon, listener = Edge(tmp_path / program, arguments=arguments, environment=environment), "mqtts"
+    hang.touch()
+    with futures.ThreadPoolExecutor() as pool:
+        starting = pool.submit(daemon.start)
+        wait_until("the disk hangs", hang.with_name("hang.held").exists)
+        daemon.process.send_signal(signal.SIGHUP)
+        hang.unlink()
+        starting.result()
+    assert serial(daemon.port(listener), authority.context()) == "01"
+    daemon.stop()
 
 
 # QUIC, spoken by aioquic.

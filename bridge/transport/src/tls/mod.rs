@@ -7,7 +7,7 @@ mod files;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -70,9 +70,13 @@ impl Tls {
         }
     }
 
-    /// Looks after the files until `shutdown`: reads them again when they change and on SIGHUP. Connections that stand are not touched.
-    pub async fn watch(self: Arc<Self>, shutdown: CancellationToken) -> std::io::Result<()> {
-        let mut hangup = signal(SignalKind::hangup())?;
+    /// Looks after the files until `shutdown`: reads them again when they change and on `hangup` (SIGHUP). Connections that stand are not
+    /// touched. Whoever calls it waits for `hangup` from early on: until somebody does, SIGHUP ends the process.
+    pub async fn watch(
+        self: Arc<Self>,
+        mut hangup: Signal,
+        shutdown: CancellationToken,
+    ) -> std::io::Result<()> {
         let mut looks = tokio::time::interval(limits::TLS_LOOK);
         let (mut stamp, mut wrong) = (self.stamp.clone(), None);
         loop {

@@ -7,6 +7,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use transport::{Clients, HandshakeError, Layers, NamedCertificate, Peer, Tls, TlsError, TlsFiles};
 
@@ -49,6 +50,10 @@ async fn meet(
     }
     .await;
     (server.await.unwrap(), seen)
+}
+
+fn hangup() -> Signal {
+    signal(SignalKind::hangup()).unwrap()
 }
 
 fn der(signed: &Signed) -> Option<Vec<u8>> {
@@ -208,7 +213,7 @@ async fn files_that_change_are_noticed() {
     let tls = Tls::open(files(&server, Clients::Unasked)).unwrap();
     let mut changes = tls.changes();
     let stop = CancellationToken::new();
-    let watching = tokio::spawn(tls.clone().watch(stop.clone()));
+    let watching = tokio::spawn(tls.clone().watch(hangup(), stop.clone()));
     // A certificate that does not fit its key comes first, as when somebody replaces one file after the other.
     let spare = tempfile::tempdir().unwrap();
     let next = ca.server(spare.path(), "next", "core.example");
@@ -230,7 +235,7 @@ async fn files_that_could_not_be_read_are_tried_again() {
     let tls = Tls::open(files(&server, Clients::Unasked)).unwrap();
     let mut changes = tls.changes();
     let stop = CancellationToken::new();
-    let watching = tokio::spawn(tls.clone().watch(stop.clone()));
+    let watching = tokio::spawn(tls.clone().watch(hangup(), stop.clone()));
     let good = std::fs::read_to_string(&server.certificate).unwrap();
     std::fs::write(&server.certificate, good.replace('-', "+")).unwrap();
     let file = File::options().write(true).open(&server.certificate);
