@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use transport::{Accepted, Layers, Stream};
+use transport::{Accepted, Failed, Layers, Stream};
 
 use crate::backend::EdgeBackend;
 use crate::limits;
@@ -100,12 +100,12 @@ async fn pass(
     let accepting = Box::pin(layers.accept(stream, address, address, limits::HANDSHAKE));
     match shutdown.run_until_cancelled(accepting).await? {
         Ok(Accepted { stream, peer, .. }) => Some((stream, peer)),
-        Err(error) if error.is_departure() => {
-            tracing::debug!(%address, %error, "a client left before its connection was made");
+        Err(Failed { peer, error }) if error.is_departure() => {
+            tracing::debug!(address = %peer, %error, "a client left before its connection was made");
             None
         }
-        Err(error) => {
-            tracing::info!(%address, %error, "a connection could not be made");
+        Err(Failed { peer, error }) => {
+            tracing::info!(address = %peer, %error, "a connection could not be made");
             None
         }
     }

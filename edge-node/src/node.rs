@@ -49,6 +49,9 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     let quotas = Quotas::new(quota::quotas(&settings.quota)?);
     let guard = Guard::new(&settings.user, &settings.acl, anonymous)?.with_quotas(quotas.clone());
     let tls = tls_files(&settings)?.map(Tls::open).transpose()?;
+    // Before the store is opened, which may take long: until somebody waits for it, it ends the process.
+    let hangup = tls.as_ref().map(|_| signal(SignalKind::hangup()));
+    let hangup = hangup.transpose()?;
     let data_dir = DataDir::open(&settings.data_dir)?;
     // Before anything is set aside: a name that was given at a start before may be given again.
     set_aside::count(&data_dir.path);
@@ -185,8 +188,8 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
             serving.push(tokio::spawn(devices.clone().serve(listener, layers)));
         }
     }
-    if let Some(tls) = tls {
-        let watching = tls.watch(stop.clone());
+    if let (Some(tls), Some(hangup)) = (tls, hangup) {
+        let watching = tls.watch(hangup, stop.clone());
         tokio::spawn(async move {
             if let Err(error) = watching.await {
                 tracing::error!(%error, "the TLS files are not looked after any more");

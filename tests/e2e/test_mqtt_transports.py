@@ -12,6 +12,7 @@ import struct
 import subprocess
 import threading
 import uuid
+from concurrent import futures
 
 import confluent_kafka
 import confluent_kafka.admin
@@ -23,6 +24,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import StreamDataReceived, StreamReset
 from certificates import certificate
 from daemons import Core, Edge, wait_until
+from hanging import hanging
 
 WITHIN = 30
 CONNACK = b"\x20\x02\x00\x00"
@@ -247,6 +249,30 @@ def test_certificates_are_replaced_while_it_runs(tmp_path):
     core.stop()
 
 
+@pytest.mark.parametrize("program", ["core", "edge"])
+def test_a_program_that_is_still_starting_outlives_sighup(program, tmp_path):
+    authority = Authority(tmp_path)
+    hang, environment = hanging(tmp_path, "/data/")
+    if program == "core":
+        daemon, listener = Core(tmp_path / program, [*listeners("mqtt-tls"), *authority.flags()], environment), "mqtt-tls"
+        # So that there is something to read again at the next start.
+        daemon.start().token()
+        daemon.kill()
+    else:
+        crt, key = map(str, authority.server)
+        arguments = [*listeners("mqtts"), "--tls-cert", crt, "--tls-key", key]
+        daemon, listener = Edge(tmp_path / program, arguments=arguments, environment=environment), "mqtts"
+    hang.touch()
+    with futures.ThreadPoolExecutor() as pool:
+        starting = pool.submit(daemon.start)
+        wait_until("the disk hangs", hang.with_name("hang.held").exists)
+        daemon.process.send_signal(signal.SIGHUP)
+        hang.unlink()
+        starting.result()
+    assert serial(daemon.port(listener), authority.context()) == "01"
+    daemon.stop()
+
+
 # QUIC, spoken by aioquic.
 
 
@@ -469,6 +495,13 @@ def test_behind_a_balancer(authority, tmp_path):
         stream.sendall(frame(2, hello()))
         assert read_frame(stream) == (2, CONNACK)
     assert core.metrics()["towline_connection_handshakes_failed_total"] == 3
+    # Who fails behind it is in the log with its own address.
+    for listener, layer in ("mqtt-tls", "TLS"), ("mqtt-ws", "HTTP"):
+        with socket.create_connection(("127.0.0.1", core.port(listener)), timeout=WITHIN) as stream:
+            stream.sendall(header + b"neither of them\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                stream.recv(4096)
+        wait_until(layer, lambda: any(f"peer={CLIENT}:" in line and layer in line for line in core.log.read_text().splitlines()))
 
     # Kafka: members are known by their own address, and told to come back to the balancer.
     balancer = Balancer(core.port("kafka"))

@@ -25,9 +25,7 @@ use crate::saving::{Saving, next_saved};
 use crate::shared::SharedDelivery;
 use crate::sys::Values;
 use bytes::BytesMut;
-use mqtt_codec::{
-    Auth, Decoder, Packet, PacketId, ReasonCode, Subscribe, TopicFilter, Unsubscribe,
-};
+use mqtt_codec::{Decoder, Packet, PacketId, ReasonCode, TopicFilter};
 use mqtt_session::{Close, Delivery as Outgoing, Session};
 use std::collections::BTreeSet;
 use std::future::{pending, poll_fn};
@@ -46,22 +44,6 @@ pub(crate) enum End {
     Lost,
     /// We close it.
     Close(Close),
-}
-
-/// How far the packets that have come were handled.
-pub(crate) enum Taken {
-    /// As far as there is room for them.
-    All,
-    /// Up to this one.
-    Asks(Box<Ask>),
-    Disconnect,
-}
-
-/// The packets whose handling waits for the backend. In a box: the future of an idle connection has no room for a packet.
-pub(crate) enum Ask {
-    Subscribe(Subscribe),
-    Unsubscribe(Unsubscribe),
-    Auth(Auth),
 }
 
 impl From<Close> for End {
@@ -83,12 +65,12 @@ pub(crate) struct Connection<B: Backend, S> {
     pub(crate) principal: Principal,
     pub(crate) enhanced: Option<Box<Enhanced>>,
     pub(crate) session: Session,
-    reader: ReadHalf<S>,
+    pub(crate) reader: ReadHalf<S>,
     pub(crate) writer: WriteHalf<S>,
     pub(crate) decoder: Decoder,
     pub(crate) input: BytesMut,
     /// What the next read from the socket is expected to give, bytes.
-    expected: usize,
+    pub(crate) expected: usize,
     pub(crate) output: Output,
     unflushed: bool,
     /// With the backend, in the order of arrival.
@@ -119,7 +101,7 @@ pub(crate) struct Connection<B: Backend, S> {
     /// Its silence began then.
     last_received: Instant,
     /// Is there room for what comes?
-    can_read: bool,
+    pub(crate) can_read: bool,
     last_written: Instant,
     pub(crate) place: Place,
     pub(crate) throttle: Option<Box<Throttle>>,
@@ -142,7 +124,6 @@ async fn next_room(passing: &Option<Box<Passing>>) {
     }
 }
 
-/// Waits for ever where there is nothing.
 impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     /// In a box, once for all of its life: whatever holds it holds a pointer.
     pub(crate) fn new(accepted: Box<Accepted<B, S>>, peer: Peer) -> Box<Connection<B, S>> {
@@ -365,83 +346,13 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         Ok(())
     }
 
-    fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.output.len() >= limits::MAX_OUTPUT
             || self.publishing.len().max(self.publishing_messages) >= limits::MAX_PUBLISHING
             || self.publishing_bytes >= limits::MAX_PUBLISHING_BYTES
             || self.passing.as_ref().is_some_and(|passing| passing.waits())
             // PUBREC adds one each, also while they wait for a save.
             || self.session.deliveries_waiting() >= 4 * limits::MAX_HELD_BACK
-    }
-
-    /// Handles what has come in, as far as there is room. `true` = DISCONNECT.
-    async fn take_packets(&mut self) -> Result<bool, End> {
-        let mut packets = 0;
-        let taken = loop {
-            match self.take_each(&mut packets) {
-                Ok(Taken::Asks(ask)) => match Box::pin(self.ask(*ask)).await {
-                    Ok(()) => self.put_replies(),
-                    Err(end) => break Err(end),
-                },
-                Ok(Taken::All) => break Ok(false),
-                Ok(Taken::Disconnect) => break Ok(true),
-                Err(end) => break Err(end),
-            }
-        };
-        self.give_all();
-        if packets > 0 {
-            let by_qos = std::mem::take(&mut self.messages_in);
-            Metrics::add(&self.broker.metrics.packets_in, packets);
-            Metrics::add_by_qos(&self.broker.metrics.messages_in, by_qos);
-        }
-        // Behind a packet that ends the connection nothing counts.
-        if self.input.is_empty() || !matches!(taken, Ok(false)) {
-            self.input = BytesMut::new();
-        }
-        self.session.trim();
-        taken
-    }
-
-    /// What was gathered, and what is not stored: with the routes that there are now.
-    fn give_all(&mut self) {
-        self.give_gathered();
-        if let Some(passing) = &mut self.passing {
-            passing.flush(&self.broker.metrics);
-        }
-    }
-
-    /// Up to one that asks the backend for something.
-    fn take_each(&mut self, packets: &mut u64) -> Result<Taken, End> {
-        let now_ms = self.broker.backend.now_ms();
-        while !self.is_full() && self.heard_at().is_none() {
-            let packet = match self.deferred.take() {
-                Some(packet) => *packet,
-                None => match self.decoder.decode(&mut self.input).map_err(Close::from)? {
-                    Some(packet) => packet,
-                    None => break,
-                },
-            };
-            let waits = match &packet {
-                Packet::Subscribe(_) | Packet::Unsubscribe(_) | Packet::Disconnect(_) => true,
-                Packet::PubRel(ack) => self.session.is_storing(ack.packet_id),
-                _ => false,
-            };
-            if waits {
-                self.give_all();
-                // Until it is done with nothing is read.
-                self.can_read = false;
-            }
-            if waits && !self.publishing.is_empty() {
-                self.deferred = Some(Box::new(packet));
-                break;
-            }
-            *packets += 1;
-            match self.handle(packet, now_ms)? {
-                Taken::All => self.put_replies(),
-                other => return Ok(other),
-            }
-        }
-        Ok(Taken::All)
     }
 
     pub(crate) fn write(&mut self, packet: &Packet) {

@@ -4,12 +4,16 @@ use crate::aside;
 use crate::backend::{Backend, StorageError};
 use crate::clock::{self, put_right};
 use crate::connection::{Connection, End};
+use crate::input::poll_read;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::output::write_some;
 use crate::passing::Passing;
 use crate::unsettled::settle;
 use mqtt_codec::{Disconnect, Packet, ReasonCode, Version};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
@@ -30,6 +34,9 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             let _ = self.published(done);
         }
         let listens = !matches!(end, End::Lost);
+        if !listens {
+            self.hear_out().await;
+        }
         let end = match self
             .last_word()
             .map(|said| self.session.handle_disconnect(&said))
@@ -72,6 +79,25 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         self.note_waiting(false, false);
         self.broker.note_end(&client);
         Metrics::sub(&self.broker.metrics.connections, 1);
+    }
+
+    /// Takes what has come and was not read, because the client did not take what waited for it: there may be a DISCONNECT in it. Waits for nothing. As
+    /// much as could be in the input otherwise.
+    async fn hear_out(&mut self) {
+        let most = self.broker.limits.maximum_packet_size as usize;
+        let most = most.saturating_add(limits::READ_CHUNK);
+        // A stream says that nothing is there, too, when the task has done much already.
+        let hearing = tokio::task::coop::unconstrained(poll_fn(|cx| {
+            while self.input.len() < most {
+                let reader = Pin::new(&mut self.reader);
+                match poll_read(reader, &mut self.input, &mut self.expected, cx) {
+                    Poll::Ready(Ok(read)) if read > 0 => {}
+                    _ => break,
+                }
+            }
+            Poll::Ready(())
+        }));
+        hearing.await;
     }
 
     /// A DISCONNECT that has come and was not looked at yet, because what came before it was with storage or the client was ahead of its rate. What it says

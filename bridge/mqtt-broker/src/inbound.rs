@@ -3,12 +3,13 @@
 use crate::backend::{
     Backend, FeedId, Message, Publish, PublishError, SharedMessage, StorageError, by_clock,
 };
-use crate::connection::{Ask, Connection, End, Taken};
+use crate::connection::{Connection, End};
 use crate::early::Ticket;
 use crate::extra::exclusive;
 use crate::limits;
 use crate::mailbox::Batch;
 use crate::metrics::Metrics;
+use crate::packets::{Ask, Taken};
 use crate::passing::Passing;
 use crate::unstored::Route;
 use futures_util::future::BoxFuture;

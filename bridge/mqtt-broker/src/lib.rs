@@ -3,6 +3,7 @@
 
 mod accept;
 pub mod access;
+
 mod aside;
 mod authenticate;
 pub mod backend;
@@ -30,6 +31,7 @@ mod mailbox;
 mod memory_shares;
 mod metrics;
 mod output;
+mod packets;
 mod passing;
 mod registry;
 mod retained;

@@ -32,6 +32,13 @@ pub struct Accepted {
     pub local: SocketAddr,
 }
 
+/// A connection that came to nothing, and whose it was to be: as far as a balancer had said it.
+#[derive(Debug)]
+pub struct Failed {
+    pub peer: Peer,
+    pub error: HandshakeError,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
     #[error("{0}")]
@@ -85,22 +92,39 @@ impl Layers {
     /// time. `within` is for all of it together.
     pub async fn accept(
         &self,
-        mut tcp: TcpStream,
+        tcp: TcpStream,
         from: SocketAddr,
-        local: SocketAddr,
+        mut local: SocketAddr,
         within: Duration,
-    ) -> Result<Accepted, HandshakeError> {
+    ) -> Result<Accepted, Failed> {
+        let mut peer = Peer::at(from);
+        match self.pass(tcp, &mut peer, &mut local, within).await {
+            Ok(stream) => Ok(Accepted {
+                stream,
+                peer,
+                local,
+            }),
+            Err(error) => Err(Failed { peer, error }),
+        }
+    }
+
+    async fn pass(
+        &self,
+        mut tcp: TcpStream,
+        peer: &mut Peer,
+        local: &mut SocketAddr,
+        within: Duration,
+    ) -> Result<Stream, HandshakeError> {
         let until = Instant::now() + within;
         let late = |_| HandshakeError::Late(within);
-        let (mut peer, mut to) = (Peer::at(from), local);
         if self.proxy {
             let said = timeout_at(until, proxy::read(&mut tcp)).await;
             if let Some(way) = said.map_err(late)?? {
-                peer.address = Some(way.client);
-                to = way.local;
+                *peer = Peer::at(way.client);
+                *local = way.local;
             }
         }
-        let stream = match (&self.tls, &self.websocket) {
+        Ok(match (&self.tls, &self.websocket) {
             (None, None) => Stream::Tcp(tcp),
             (None, Some(offer)) => Stream::WebSocket(upgrade(tcp, offer, until, within).await?),
             (Some(tls), over) => {
@@ -115,11 +139,6 @@ impl Layers {
                     }
                 }
             }
-        };
-        Ok(Accepted {
-            stream,
-            peer,
-            local: to,
         })
     }
 }

@@ -22,7 +22,7 @@ mod stream;
 pub mod tls;
 pub mod websocket;
 
-pub use layers::{Accepted, HandshakeError, Layers};
+pub use layers::{Accepted, Failed, HandshakeError, Layers};
 pub use peer::{Certificate, Peer};
 pub use stream::{Duplex, ReadHalf, Stream, WriteHalf};
 pub use tls::{Clients, NamedCertificate, Tls, TlsError, TlsFiles};

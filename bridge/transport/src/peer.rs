@@ -9,7 +9,8 @@ use x509_parser::extensions::GeneralName;
 
 #[derive(Clone, Debug, Default)]
 pub struct Peer {
-    /// The client's own address, also where a balancer is in between that tells it (PROXY protocol). `None`: it did not come by a network.
+    /// The client's own address, also where a balancer is in between that tells it (PROXY protocol), as [`Peer::at`] has it. `None`: it did
+    /// not come by a network.
     pub address: Option<SocketAddr>,
     /// The client's certificate, verified.
     pub certificate: Option<Arc<Certificate>>,
@@ -18,8 +19,10 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Somebody at `address` of whom nothing else is known.
-    pub fn at(address: SocketAddr) -> Peer {
+    /// Somebody at `address` of whom nothing else is known. A socket for both families says an IPv4 address as one of IPv6
+    /// (`::ffff:10.0.0.7`): from here on it is what people write, so that whoever compares it has one way of writing to think of.
+    pub fn at(mut address: SocketAddr) -> Peer {
+        address.set_ip(address.ip().to_canonical());
         Peer {
             address: Some(address),
             ..Peer::default()

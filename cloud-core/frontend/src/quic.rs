@@ -11,10 +11,10 @@ use quinn::{Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, Transpo
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use transport::{Accepted, Certificate, HandshakeError, Peer, Stream, Tls};
+use transport::{Accepted, Certificate, Failed, HandshakeError, Peer, Stream, Tls};
 
 use crate::limits;
 use crate::serve::Service;
@@ -26,6 +26,8 @@ const ONE_STREAM_ONLY: VarInt = VarInt::from_u32(1);
 pub struct QuicListener {
     endpoint: Endpoint,
     tls: Arc<Tls>,
+    /// From the configuration on that the endpoint was bound with.
+    changes: watch::Receiver<Arc<ServerConfig>>,
     alpn: &'static [u8],
 }
 
@@ -45,7 +47,8 @@ impl QuicListener {
         tls: Arc<Tls>,
         alpn: &'static [u8],
     ) -> Result<QuicListener, QuicError> {
-        let config = server_config(&tls.config(), alpn)?;
+        let mut changes = tls.changes();
+        let config = server_config(&changes.borrow_and_update().clone(), alpn)?;
         let endpoint = Endpoint::new(
             EndpointConfig::default(),
             Some(config),
@@ -55,6 +58,7 @@ impl QuicListener {
         Ok(QuicListener {
             endpoint,
             tls,
+            changes,
             alpn,
         })
     }
@@ -109,13 +113,14 @@ where
 {
     let QuicListener {
         endpoint,
-        tls,
+        // Held: so there is always somebody who could change it.
+        tls: _tls,
+        mut changes,
         alpn,
     } = listener;
     let slots = Arc::new(Semaphore::new(service.ctx.limits.connections_per_listener));
     let handshakes = Arc::new(Semaphore::new(limits::QUIC_HANDSHAKES));
     let unasked = limits::QUIC_HANDSHAKES - limits::QUIC_UNVALIDATED;
-    let mut changes = tls.changes();
     let mut connections = JoinSet::new();
     loop {
         let incoming = tokio::select! {
@@ -125,7 +130,6 @@ where
                 service.reap(ended);
                 continue;
             }
-            // `tls` is held here: there is always somebody who could change it.
             Ok(()) = changes.changed() => {
                 let config = changes.borrow_and_update().clone();
                 match server_config(&config, alpn) {
@@ -176,7 +180,10 @@ where
                     let _ = timeout(limits::QUIC_LAST_WORDS, connection.closed()).await;
                     connection.close(VarInt::from_u32(0), b"");
                 }
-                Err(error) => service.handshake_failed(from, &error),
+                Err(error) => {
+                    let peer = Peer::at(from);
+                    service.handshake_failed(&Failed { peer, error });
+                }
             }
         });
     }
@@ -207,11 +214,11 @@ async fn establish(
         .handshake_data()
         .and_then(|data| data.downcast::<HandshakeData>().ok());
     let peer = Peer {
-        address: Some(from),
         certificate: shown
             .and_then(|chain| Certificate::read(chain.first()?))
             .map(Arc::new),
         server_name: asked.and_then(|data| data.server_name).map(Arc::from),
+        ..Peer::at(from)
     };
     let stream = Stream::Other(Box::new(tokio::io::join(receive, send)));
     let local = SocketAddr::new(local, port);

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
-use transport::{Accepted, HandshakeError, Layers, Peer, Stream};
+use transport::{Accepted, Failed, Layers, Peer, Stream};
 
 use crate::metrics::ProtocolMetrics;
 use crate::{Connection, Context, Counted, Listener, Listeners, quic};
@@ -96,14 +96,14 @@ impl<F> Service<F> {
         Some(Open::new(self.metrics.clone(), slot))
     }
 
-    pub(crate) fn handshake_failed(&self, from: SocketAddr, error: &HandshakeError) {
+    pub(crate) fn handshake_failed(&self, Failed { peer, error }: &Failed) {
         let (protocol, layer) = (self.protocol, error.layer());
         if error.is_departure() {
-            debug!(protocol, peer = %from, %error, "a client left before its connection was made");
+            debug!(protocol, %peer, %error, "a client left before its connection was made");
             return;
         }
         self.metrics.handshake_failed(layer);
-        info!(protocol, peer = %from, %error, "a connection could not be made");
+        info!(protocol, %peer, %error, "a connection could not be made");
     }
 
     pub(crate) fn reap(&self, ended: Result<(), tokio::task::JoinError>) {
@@ -195,8 +195,8 @@ async fn pass<F>(
     let accepting = Box::pin(layers.accept(stream, from, local, service.ctx.limits.handshake));
     match service.ctx.shutdown.run_until_cancelled(accepting).await? {
         Ok(accepted) => Some(accepted),
-        Err(error) => {
-            service.handshake_failed(from, &error);
+        Err(failed) => {
+            service.handshake_failed(&failed);
             None
         }
     }

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use frontend::{Connection, Context, bind_tcp, serve};
+use frontend::{Connection, Context, Listeners, QuicListener, bind_tcp, serve};
 use kernel::{Kernel, KernelConfig, Ports};
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use transport::{Clients, Tls, TlsFiles};
 
 fn context(dir: &std::path::Path) -> Context {
     let kernel = Kernel::open(
@@ -83,4 +85,63 @@ async fn a_panic_and_a_full_listener_concern_nobody_else_and_shutdown_drains() {
         TcpStream::connect(address).await.is_err(),
         "nobody listens any more"
     );
+}
+
+/// A client of QUIC that trusts who has this certificate.
+fn quic_client(trusted: CertificateDer<'static>) -> quinn::Endpoint {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(trusted).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"test".to_vec()];
+    let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    let mut client = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    client.set_default_client_config(quinn::ClientConfig::new(Arc::new(tls)));
+    client
+}
+
+#[tokio::test]
+async fn a_certificate_that_changes_before_quic_takes_connections_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = TlsFiles {
+        certificate: dir.path().join("server.crt"),
+        key: dir.path().join("server.key"),
+        names: Vec::new(),
+        clients: Clients::Unasked,
+    };
+    let renew = || {
+        let new = rcgen::generate_simple_self_signed(["core.example".to_owned()]).unwrap();
+        std::fs::write(&files.certificate, new.cert.pem()).unwrap();
+        std::fs::write(&files.key, new.signing_key.serialize_pem()).unwrap();
+        new.cert.der().clone()
+    };
+    renew();
+    let tls = Tls::open(files.clone()).unwrap();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let listener = QuicListener::bind(any, tls.clone(), b"test").unwrap();
+    let address = listener.local_addr().unwrap();
+    let renewed = renew();
+    tls.reload();
+
+    let ctx = context(dir.path());
+    let listeners = Listeners {
+        quic: vec![listener],
+        ..Listeners::default()
+    };
+    let serving = tokio::spawn(serve(ctx.clone(), "test", listeners, echo));
+    let client = quic_client(renewed);
+    let connecting = client.connect(address, "core.example").unwrap();
+    let connection = connecting.await.expect("the renewed certificate");
+    let (mut send, mut receive) = connection.open_bi().await.unwrap();
+    send.write_all(b"a").await.unwrap();
+    let mut back = [0];
+    receive.read_exact(&mut back).await.unwrap();
+    assert_eq!(&back, b"a");
+    connection.close(0u32.into(), b"");
+    ctx.shutdown.cancel();
+    serving.await.unwrap();
 }

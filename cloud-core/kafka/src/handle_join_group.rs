@@ -101,7 +101,7 @@ async fn join(call: &Call, request: JoinGroupRequest) -> Result<Joined, i16> {
 /// As Kafka's own brokers write it: a slash, and the address.
 fn client_host(peer: &Peer) -> String {
     match peer.address {
-        Some(address) => format!("/{}", address.ip().to_canonical()),
+        Some(address) => format!("/{}", address.ip()),
         None => format!("/{peer}"),
     }
 }

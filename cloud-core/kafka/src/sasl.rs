@@ -41,7 +41,7 @@ impl Sasl {
         let certified = name.and_then(|name| identity.certificate(name).ok());
         let state = match certified {
             Some(principal) => State::Welcome(Arc::new(principal)),
-            None if identity.is_open(from.map(|from| from.ip().to_canonical())) => {
+            None if identity.is_open(from.map(|from| from.ip())) => {
                 State::Welcome(Arc::new(Principal::anonymous()))
             }
             None => State::Stranger,

@@ -11,7 +11,8 @@ use frontend::{Advertise, Anonymous, Context, Limits, StreamDefaults};
 use kernel::ports::ColdStore;
 use kernel::{Kernel, KernelConfig, Ports};
 use quota::Quotas;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use transport::Tls;
 use uuid::Uuid;
 
 use crate::admin::Admin;
@@ -32,14 +33,16 @@ use settings::logging;
 pub fn run(settings: CoreSettings) -> Result<()> {
     logging::start(settings.log, settings.log_format);
     open_files::raise(settings.max_connections)?;
-    let data_dir = DataDir::open(&settings.data_dir)?;
-    let cold = cold::open(&settings, &data_dir)?;
-    let kernel = open_kernel(&settings, &data_dir, cold.clone())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    let result = runtime.block_on(serve(settings, &data_dir, kernel.clone(), cold));
+    // Before the log is opened, which may take long: until somebody waits for SIGHUP, it ends the process.
+    let tls = runtime.block_on(async { tls::open(&settings) })?;
+    let data_dir = DataDir::open(&settings.data_dir)?;
+    let cold = cold::open(&settings, &data_dir)?;
+    let kernel = open_kernel(&settings, &data_dir, cold.clone())?;
+    let result = runtime.block_on(serve(settings, &data_dir, kernel.clone(), cold, tls));
     // Last, and also after an error: everything that was acknowledged is durable already, this makes the next start fast.
     runtime.block_on(kernel.shutdown());
     result
@@ -85,6 +88,7 @@ async fn serve(
     data_dir: &DataDir,
     kernel: Kernel,
     cold: Arc<dyn ColdStore>,
+    tls: Option<(Arc<Tls>, Signal)>,
 ) -> Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
@@ -100,8 +104,8 @@ async fn serve(
     if let (Some(jwt), Some(keys)) = (jwt, &settings.jwt_keys) {
         jwt_keys::start(jwt, keys, settings.jwt_refresh, ctx.shutdown.clone()).await?;
     }
-    let tls = tls::open(&settings)?;
-    let mut listeners = Listeners::bind(&settings, ctx.limits.backlog, tls.as_ref()).await?;
+    let certificates = tls.as_ref().map(|(tls, _)| tls);
+    let mut listeners = Listeners::bind(&settings, ctx.limits.backlog, certificates).await?;
     let certified =
         settings.tls_client_ca.is_some() && settings.tls_client_auth != Some(ClientAuth::Optional);
     listeners.check_who_may_come(&ctx.identity, certified)?;
@@ -128,8 +132,8 @@ async fn serve(
             "admin"
         });
     }
-    if let Some(tls) = tls {
-        let watching = tls.watch(ctx.shutdown.clone());
+    if let Some((tls, hangup)) = tls {
+        let watching = tls.watch(hangup, ctx.shutdown.clone());
         tokio::spawn(async move {
             if let Err(error) = watching.await {
                 tracing::error!(%error, "the TLS files are not looked after any more");

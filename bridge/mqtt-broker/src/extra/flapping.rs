@@ -49,7 +49,11 @@ impl FromStr for BanKey {
         match kind {
             "client" if !value.is_empty() => Ok(BanKey::Client(value.to_owned())),
             "user" if !value.is_empty() => Ok(BanKey::User(value.to_owned())),
-            "address" => value.parse().map(BanKey::Address).map_err(|_| wrong()),
+            "address" => {
+                let address: IpAddr = value.parse().map_err(|_| wrong())?;
+                // As the addresses of clients are.
+                Ok(BanKey::Address(address.to_canonical()))
+            }
             _ => Err(wrong()),
         }
     }

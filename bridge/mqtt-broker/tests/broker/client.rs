@@ -4,7 +4,7 @@ use crate::access::Guard;
 use crate::memory::Memory;
 use bytes::{BufMut, Bytes, BytesMut};
 use mqtt_broker::extra::Extra;
-use mqtt_broker::{Broker, Limits};
+use mqtt_broker::{Broker, Limits, Peer};
 use mqtt_codec::*;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,9 +57,13 @@ impl Server {
 
     /// A connection on which nothing was sent yet.
     pub fn open(&self, version: Version) -> Client {
+        self.open_from(version, Peer::default())
+    }
+
+    pub fn open_from(&self, version: Version, peer: Peer) -> Client {
         let (near, far) = tokio::io::duplex(64 * 1024);
         let broker = self.broker.clone();
-        let task = tokio::spawn(async move { broker.serve(far).await });
+        let task = tokio::spawn(async move { broker.serve_peer(far, peer).await });
         Client {
             stream: near,
             input: BytesMut::new(),
@@ -71,7 +75,11 @@ impl Server {
     }
 
     pub async fn connect(&self, connect: Connect) -> (Client, ConnAck) {
-        let mut client = self.open(connect.version);
+        self.connect_from(connect, Peer::default()).await
+    }
+
+    pub async fn connect_from(&self, connect: Connect, peer: Peer) -> (Client, ConnAck) {
+        let mut client = self.open_from(connect.version, peer);
         client.send(Packet::Connect(Box::new(connect))).await;
         match client.receive().await {
             Some(Packet::ConnAck(connack)) => (client, *connack),

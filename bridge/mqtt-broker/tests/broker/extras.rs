@@ -2,11 +2,11 @@
 
 use crate::client::*;
 use crate::memory::Memory;
-use mqtt_broker::Limits;
 use mqtt_broker::backend::ClientId;
 use mqtt_broker::extra::{
     AutoSubscribe, Ban, BanKey, Extra, Flapping, Rates, Redirect, Rewrite, Rewrites, Verb,
 };
+use mqtt_broker::{Limits, Peer};
 use mqtt_codec::*;
 use std::sync::Arc;
 use std::time::Duration;
@@ -481,6 +481,34 @@ async fn clients_are_seen_kicked_banned_and_unsubscribed() {
     assert_eq!(code(&server, v5("u")).await, ReasonCode::BANNED);
     assert!(broker.bans().lift(&key));
     assert_eq!(code(&server, v5("u")).await, ReasonCode::SUCCESS);
+}
+
+/// A socket for both families says an IPv4 address as one of IPv6; so may whoever bans it.
+#[tokio::test(start_paused = true)]
+async fn an_address_is_banned_however_it_is_written() {
+    for (from, banned) in [
+        ("[::ffff:10.0.0.7]:1", "address:10.0.0.7"),
+        ("10.0.0.7:1", "address:::ffff:10.0.0.7"),
+        ("[::ffff:10.0.0.7]:1", "address:::ffff:a00:7"),
+        ("[2001:db8::7]:1", "address:2001:db8::7"),
+    ] {
+        let server = Server::start().await;
+        let peer = Peer::at(from.parse().expect("an address"));
+        let (mut client, _) = server.connect_from(v5("c"), peer.clone()).await;
+        let key: BanKey = banned.parse().expect("a key");
+        let forever = Ban {
+            until_ms: None,
+            reason: "test".into(),
+        };
+        assert!(server.broker.bans().add(key.clone(), forever, 0));
+        assert_eq!(server.broker.kick_banned(), 1, "{from}, {banned}");
+        client.closed_with(ReasonCode::ADMINISTRATIVE_ACTION).await;
+        let (_, connack) = server.connect_from(v5("c"), peer.clone()).await;
+        assert_eq!(connack.reason_code, ReasonCode::BANNED, "{from}, {banned}");
+        assert!(server.broker.bans().lift(&key));
+        let (_client, connack) = server.connect_from(v5("c"), peer).await;
+        assert_eq!(connack.reason_code, ReasonCode::SUCCESS);
+    }
 }
 
 #[tokio::test(start_paused = true)]

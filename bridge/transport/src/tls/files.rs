@@ -82,8 +82,9 @@ pub enum TlsError {
     Rustls(#[from] rustls::Error),
 }
 
-/// Changes when a file was written anew, or another one is in its place.
-pub(super) type Stamp = Vec<Option<(SystemTime, u64, u64)>>;
+/// Changes when a file was written anew, or another one is in its place; also when its mode or owner was changed, or it was written by
+/// who keeps the time of change.
+pub(super) type Stamp = Vec<Option<(SystemTime, (i64, i64), u64, u64)>>;
 
 impl TlsFiles {
     fn paths(&self) -> impl Iterator<Item = &PathBuf> {
@@ -101,7 +102,9 @@ impl TlsFiles {
     pub(super) fn stamp(&self) -> Stamp {
         let stamp = |path: &PathBuf| {
             let metadata = std::fs::metadata(path).ok()?;
-            Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+            let changed = (metadata.ctime(), metadata.ctime_nsec());
+            let modified = metadata.modified().ok()?;
+            Some((modified, changed, metadata.len(), metadata.ino()))
         };
         self.paths().map(stamp).collect()
     }

@@ -7,7 +7,7 @@ mod files;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -46,41 +46,55 @@ impl Tls {
 
     /// Reads the files again. What is wrong with them is logged, and what was read before stays in force. Blocks on the disk.
     pub fn reload(&self) {
+        self.read_again(None);
+    }
+
+    /// What is wrong, in words; where that is what is `known`, it is not logged once more.
+    fn read_again(&self, known: Option<&str>) -> Option<String> {
         match self.files.load() {
             Ok(config) => {
                 self.config.send_replace(Arc::new(config));
                 tracing::info!(certificate = %self.files.certificate.display(), "the TLS files were read again");
+                None
             }
             Err(error) => {
-                tracing::error!(
-                    %error,
-                    "the TLS files can not be read again: the certificates from before stay in use"
-                );
+                let error = error.to_string();
+                if known != Some(&error) {
+                    tracing::error!(
+                        %error,
+                        "the TLS files can not be read again: the certificates from before stay in use"
+                    );
+                }
+                Some(error)
             }
         }
     }
 
-    /// Looks after the files until `shutdown`: reads them again when they change and on SIGHUP. Connections that stand are not touched.
-    pub async fn watch(self: Arc<Self>, shutdown: CancellationToken) -> std::io::Result<()> {
-        let mut hangup = signal(SignalKind::hangup())?;
+    /// Looks after the files until `shutdown`: reads them again when they change and on `hangup` (SIGHUP). Connections that stand are not
+    /// touched. Whoever calls it waits for `hangup` from early on: until somebody does, SIGHUP ends the process.
+    pub async fn watch(
+        self: Arc<Self>,
+        mut hangup: Signal,
+        shutdown: CancellationToken,
+    ) -> std::io::Result<()> {
         let mut looks = tokio::time::interval(limits::TLS_LOOK);
-        let mut stamp = self.stamp.clone();
+        let (mut stamp, mut wrong) = (self.stamp.clone(), None);
         loop {
             let asked = tokio::select! {
                 _ = hangup.recv() => true,
                 _ = looks.tick() => false,
                 () = shutdown.cancelled() => return Ok(()),
             };
-            let tls = self.clone();
-            let before = stamp;
+            let (tls, before, known) = (self.clone(), stamp, wrong);
             let looking = tokio::task::spawn_blocking(move || {
                 let now = tls.files.stamp();
-                if asked || now != before {
-                    tls.reload();
-                }
-                now
+                // What was wrong may have been something that no stamp shows: too many open files, a rule of the system.
+                let looks = asked || now != before || known.is_some();
+                let known = known.filter(|_| !asked);
+                let wrong = looks.then(|| tls.read_again(known.as_deref()));
+                (now, wrong.flatten())
             });
-            stamp = looking.await?;
+            (stamp, wrong) = looking.await?;
         }
     }
 }

@@ -148,10 +148,11 @@ impl<S: AsyncWrite + Unpin> WebSocket<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Answers a ping or a close while reading: perhaps nobody writes. What the connection does not take now it takes later.
-    fn poll_control(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    /// Answers a ping or a close while reading: perhaps nobody writes. What the connection does not take now it takes later. Where it takes
+    /// nothing any more, whoever writes is told so: what the client said before it left is read all the same, up to its end.
+    fn poll_control(&mut self, cx: &mut Context<'_>) {
         if !self.control_in_out && !self.put_control() {
-            return Ok(());
+            return;
         }
         // Who waits to write is the one to be woken: it sends the answer too.
         let writer = self.writer.clone();
@@ -161,12 +162,10 @@ impl<S: AsyncWrite + Unpin> WebSocket<S> {
             if let Some(writer) = self.writer.take() {
                 writer.wake();
             }
-            sent?;
-            if let Poll::Ready(flushed) = Pin::new(&mut self.inner).poll_flush(cx) {
-                flushed?;
+            if sent.is_ok() {
+                let _ = Pin::new(&mut self.inner).poll_flush(cx);
             }
         }
-        Ok(())
     }
 
     /// The same for who writes, who is remembered while it waits.
@@ -185,7 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
-            this.poll_control(cx)?;
+            this.poll_control(cx);
             match this.reading {
                 Reading::Open => {}
                 Reading::Ended => return Poll::Ready(Ok(())),
@@ -215,7 +214,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
             let kept = this.digest(raw);
             buf.set_filled(before + kept);
             if kept > 0 {
-                this.poll_control(cx)?;
+                this.poll_control(cx);
                 return Poll::Ready(Ok(()));
             }
         }

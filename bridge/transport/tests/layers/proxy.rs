@@ -1,11 +1,13 @@
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use transport::limits::PROXY_HEADER;
 use transport::proxy::{Parsed, SIGNATURE, Way, parse, read};
-use transport::{HandshakeError, Layers};
+use transport::{Clients, Failed, HandshakeError, Layers, Offer, Tls};
+
+use crate::certificates::{Authority, files};
 
 fn header(version_command: u8, family: u8, length: usize, body: &[u8]) -> Vec<u8> {
     let length = u16::try_from(length).unwrap().to_be_bytes();
@@ -140,15 +142,57 @@ async fn the_client_behind_the_balancer_is_the_peer_and_nobody_waits_for_ever() 
     let accepted = accepted.unwrap();
     assert_eq!(accepted.peer.address, Some(v4().client));
     assert_eq!(accepted.local, v4().local);
+    // An IPv4 address, said as one of IPv6.
+    let mut mapped = v6_body();
+    mapped[..16].copy_from_slice(&"::ffff:203.0.113.9".parse::<Ipv6Addr>().unwrap().octets());
+    let (accepted, _) = accept(long, &header(0x21, 0x21, 36, &mapped)).await;
+    assert_eq!(accepted.unwrap().peer.address, Some(v4().client));
     let (accepted, balancer) = accept(long, &header(0x20, 0, 0, &[])).await;
     let accepted = accepted.unwrap();
     assert_eq!(
         (accepted.peer.address, accepted.local),
         (Some(balancer), address)
     );
-    let (accepted, _) = accept(Duration::from_millis(20), b"\r\n\r\n").await;
-    let error = accepted.err().unwrap();
+    let (accepted, balancer) = accept(Duration::from_millis(20), b"\r\n\r\n").await;
+    let Failed { peer, error } = accepted.err().unwrap();
     assert!(matches!(error, HandshakeError::Late(_)), "{error}");
+    assert_eq!(peer.address, Some(balancer), "it has said nothing else");
     let (accepted, _): (_, SocketAddr) = accept(long, b"\x10\x0c\0\x04MQTT").await;
-    assert_eq!(accepted.err().unwrap().layer(), "proxy");
+    assert_eq!(accepted.err().unwrap().error.layer(), "proxy");
+}
+
+#[tokio::test]
+async fn who_fails_behind_the_balancer_is_told_by_its_own_address() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = Authority::new(dir.path(), "ca");
+    let server = ca.server(dir.path(), "server", "core.example");
+    let tls = Tls::open(files(&server, Clients::Unasked)).unwrap();
+    let offer = Offer {
+        path: "/mqtt",
+        protocol: "mqtt",
+        origins: Vec::new(),
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    for (tls, websocket) in [(Some(tls), None), (None, Some(offer))] {
+        let layers = Layers {
+            proxy: true,
+            tls,
+            websocket,
+        };
+        // It says what is of neither, or leaves, or says nothing.
+        for (said, leaves) in [(&b"neither\r\n\r\n"[..], false), (b"", true), (b"", false)] {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            let bytes = [&header(0x21, 0x11, 12, &V4)[..], said].concat();
+            client.write_all(&bytes).await.unwrap();
+            if leaves {
+                client.shutdown().await.unwrap();
+            }
+            let (stream, from) = listener.accept().await.unwrap();
+            let within = Duration::from_millis(200);
+            let accepted = layers.accept(stream, from, address, within).await;
+            let Failed { peer, error } = accepted.err().unwrap();
+            assert_eq!(peer.address, Some(v4().client), "{error}");
+        }
+    }
 }

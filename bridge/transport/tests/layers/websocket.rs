@@ -147,6 +147,39 @@ async fn bytes_may_arrive_one_by_one_and_be_read_so() {
     }
 }
 
+/// A client says its last word and is gone: there is nobody to take the answer to the close or the ping behind it.
+#[tokio::test]
+async fn what_has_come_is_read_although_no_answer_can_be_written() {
+    let close = frame(FIN | CLOSE, &1000u16.to_be_bytes());
+    let ping = frame(FIN | PING, b"there?");
+    for sent in [
+        vec![frame(FIN | BINARY, b"last word"), close.clone()],
+        vec![frame(FIN | BINARY, b"last word"), ping.clone()],
+        vec![ping.clone(), frame(FIN | BINARY, b"last word"), close],
+        vec![
+            frame(BINARY, b"last"),
+            ping,
+            frame(FIN | CONTINUED, b" word"),
+        ],
+    ] {
+        for taken in [4, 16, 4096] {
+            let (mut server, mut client) = connected(4096).await;
+            client.write_all(&sent.concat()).await.unwrap();
+            drop(client);
+            let (mut read, mut part): (Vec<u8>, _) = (Vec::new(), vec![0; taken]);
+            loop {
+                match server.read(&mut part).await.unwrap() {
+                    0 => break,
+                    length => read.extend(&part[..length]),
+                }
+            }
+            assert_eq!(read, b"last word", "{sent:02x?}, {taken} at a time");
+            let late = server.write_all(b"more").await;
+            assert_eq!(late.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_comes_with_the_request_counts() {
     let (near, mut far) = duplex(4096);

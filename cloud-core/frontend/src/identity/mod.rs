@@ -273,5 +273,5 @@ fn showing(principal: Principal, peer: &Peer) -> Principal {
 }
 
 fn ip(from: Option<SocketAddr>) -> Option<IpAddr> {
-    from.map(|address| address.ip().to_canonical())
+    from.map(|address| address.ip())
 }

@@ -111,6 +111,31 @@ async fn a_disconnect_counts_although_the_connection_ends_of_itself_before_it_is
     }
 }
 
+/// The same where the client does not take what waits for it: its socket is not read, and it is gone before there is room
+#[tokio::test(start_paused = true)]
+async fn a_disconnect_counts_although_there_was_no_room_to_read_it() {
+    for version in BOTH {
+        let server = Server::start().await;
+        let connect = Connect {
+            will: will("will/x", 0),
+            ..lasting(version, "c")
+        };
+        let (mut client, _) = server.connect(connect).await;
+        client.subscribe("t", 0).await;
+        let mut sender = server.clean("s").await;
+        for _ in 0..40 {
+            sender.publish("t", &"x".repeat(16 * 1024), 1).await;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // What comes before it was not taken, and has no answer.
+        let large = "y".repeat(20 * 1024);
+        client.send(packed(numbered(700, "q", &large, 1))).await;
+        client.disconnect().await;
+        assert!(server.memory.payloads("will").is_empty(), "{version:?}");
+        assert!(server.memory.payloads("q").is_empty());
+    }
+}
+
 /// [MQTT-3.14.4-1], [MQTT-3.14.4-2]: what comes behind a DISCONNECT is not looked at
 #[tokio::test(start_paused = true)]
 async fn nothing_behind_a_disconnect_is_looked_at() {
