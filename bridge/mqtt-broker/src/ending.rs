@@ -34,7 +34,18 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             let _ = self.published(done);
         }
         let listens = !matches!(end, End::Lost);
-        if !listens {
+        // Where the client is at fault what comes next is not looked at, and where a packet was not understood it would not be either.
+        let may_have_more = match &end {
+            End::Lost => true,
+            End::Disconnected => false,
+            End::Close(close) => matches!(
+                close.reason_code,
+                ReasonCode::SESSION_TAKEN_OVER
+                    | ReasonCode::SERVER_SHUTTING_DOWN
+                    | ReasonCode::ADMINISTRATIVE_ACTION
+            ),
+        };
+        if may_have_more {
             self.hear_out().await;
         }
         let end = match self
@@ -81,8 +92,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         Metrics::sub(&self.broker.metrics.connections, 1);
     }
 
-    /// Takes what has come and was not read, because the client did not take what waited for it: there may be a DISCONNECT in it. Waits for nothing. As
-    /// much as could be in the input otherwise.
+    /// Takes what has come and was not read, because the client did not take what waited for it, or the end was sooner (it is back by another connection):
+    /// there may be a DISCONNECT in it. Waits for nothing. As much as could be in the input otherwise.
     async fn hear_out(&mut self) {
         let most = self.broker.limits.maximum_packet_size as usize;
         let most = most.saturating_add(limits::READ_CHUNK);

@@ -114,7 +114,10 @@ async fn a_disconnect_counts_although_the_connection_ends_of_itself_before_it_is
 /// The same where the client does not take what waits for it: its socket is not read, and it is gone before there is room
 #[tokio::test(start_paused = true)]
 async fn a_disconnect_counts_although_there_was_no_room_to_read_it() {
-    for version in BOTH {
+    for (version, ending) in BOTH
+        .into_iter()
+        .flat_map(|v| [(v, "gone"), (v, "back"), (v, "stop")])
+    {
         let server = Server::start().await;
         let connect = Connect {
             will: will("will/x", 0),
@@ -130,8 +133,21 @@ async fn a_disconnect_counts_although_there_was_no_room_to_read_it() {
         // What comes before it was not taken, and has no answer.
         let large = "y".repeat(20 * 1024);
         client.send(packed(numbered(700, "q", &large, 1))).await;
-        client.disconnect().await;
-        assert!(server.memory.payloads("will").is_empty(), "{version:?}");
+        match ending {
+            "gone" => client.disconnect().await,
+            "back" => {
+                client.send(goodbye(0, None)).await;
+                server.connect(lasting(version, "c")).await;
+                client.vanish().await;
+            }
+            _ => {
+                client.send(goodbye(0, None)).await;
+                server.shutdown.cancel();
+                client.vanish().await;
+            }
+        }
+        let wills = server.memory.payloads("will");
+        assert!(wills.is_empty(), "{version:?}, {ending}");
         assert!(server.memory.payloads("q").is_empty());
     }
 }
