@@ -14,6 +14,7 @@
     )
 )]
 
+mod accepted;
 mod layers;
 pub mod limits;
 mod peer;
@@ -22,6 +23,7 @@ mod stream;
 pub mod tls;
 pub mod websocket;
 
+pub use accepted::prepare;
 pub use layers::{Accepted, HandshakeError, Layers};
 pub use peer::{Certificate, Peer};
 pub use stream::{Duplex, ReadHalf, Stream, WriteHalf};

@@ -1,0 +1,43 @@
+"""What clients can take of an edge: its connections. By sockets that say what no client says."""
+
+import contextlib
+import pathlib
+import socket
+
+import pytest
+from daemons import Edge
+
+CONNECT = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01"
+CONNACK = 0x20
+
+
+@pytest.fixture
+def alone(tmp_path):
+    edge = Edge(tmp_path).start()
+    yield edge
+    edge.stop()
+
+
+@contextlib.contextmanager
+def sockets(edge, number):
+    with contextlib.ExitStack() as stack:
+        connect = lambda: socket.create_connection(("127.0.0.1", edge.port("mqtt")), timeout=10)
+        yield [stack.enter_context(connect()) for _ in range(number)]
+
+
+def timers(port):
+    """Of the connections that were accepted there: which timer runs, and for how many seconds yet."""
+    for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        local, state, timer = (line.split()[field] for field in (1, 3, 5))
+        if state == "01" and int(local.split(":")[1], 16) == port:
+            kind, ticks = timer.split(":")
+            yield int(kind), int(ticks, 16) / 100
+
+
+def test_a_silent_connection_is_looked_after_by_the_system(alone, core):
+    for daemon in (alone, core):
+        with sockets(daemon, 1) as (one,):
+            one.sendall(CONNECT + b"k")
+            assert one.recv(1000)[0] == CONNACK
+            ((kind, seconds),) = timers(daemon.port("mqtt"))
+            assert kind == 2 and 290 < seconds <= 300, "keep-alive"
