@@ -1,4 +1,4 @@
-"""What clients can take of an edge: its connections. By sockets that say what no client says."""
+"""What clients can take of an edge: its open files, its connections. By sockets that say what no client says."""
 
 import contextlib
 import pathlib
@@ -6,9 +6,17 @@ import socket
 
 import pytest
 from daemons import Edge
+from test_mqtt_extras import mosquitto_pub
 
 CONNECT = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01"
 CONNACK = 0x20
+
+
+class FewFiles(Edge):
+    """As a shell or an init system starts programs: with a soft limit that is below what they may have."""
+
+    def command(self):
+        return ["sh", "-c", 'ulimit -Sn 64 && exec "$@"', "sh", *super().command()]
 
 
 @pytest.fixture
@@ -23,6 +31,18 @@ def sockets(edge, number):
     with contextlib.ExitStack() as stack:
         connect = lambda: socket.create_connection(("127.0.0.1", edge.port("mqtt")), timeout=10)
         yield [stack.enter_context(connect()) for _ in range(number)]
+
+
+def answers(edge):
+    done = mosquitto_pub(edge, "-V", "mqttv5", "-q", "1", "-t", "alive", "-m", "x" * 100)
+    return done.returncode == 0
+
+
+def test_the_limit_of_open_files_is_raised(tmp_path):
+    edge = FewFiles(tmp_path).start()
+    with sockets(edge, 100):
+        assert answers(edge)
+    edge.stop()
 
 
 def timers(port):

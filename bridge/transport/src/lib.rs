@@ -17,6 +17,7 @@
 mod accepted;
 mod layers;
 pub mod limits;
+pub mod open_files;
 mod peer;
 pub mod proxy;
 mod stream;
