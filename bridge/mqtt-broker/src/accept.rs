@@ -55,7 +55,7 @@ pub(crate) async fn accept<B, S>(
     broker: &Arc<Broker<B>>,
     stream: S,
     peer: &Peer,
-    place: &Result<AddressPlace, ReasonCode>,
+    place: &AddressPlace,
 ) -> Option<Box<Accepted<B, S>>>
 where
     B: Backend,
@@ -64,8 +64,12 @@ where
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut input = BytesMut::new();
     let mut decoder = Decoder::server(broker.limits.maximum_packet_size as usize);
+    let patience = match place.refused() {
+        None => limits::CONNECT_TIMEOUT,
+        Some(_) => limits::REFUSED_TIMEOUT,
+    };
     let first = tokio::select! {
-        first = tokio::time::timeout(limits::CONNECT_TIMEOUT, read_connect(&mut reader, &mut input, &mut decoder)) => first.ok()?,
+        first = tokio::time::timeout(patience, read_connect(&mut reader, &mut input, &mut decoder)) => first.ok()?,
         () = broker.shutdown.cancelled() => return None,
     };
     let connect = match first {
@@ -86,8 +90,8 @@ where
         }
     };
     let fit = Fit::of(&connect);
-    if let Err(reason_code) = place {
-        refuse(&mut writer, &fit, *reason_code).await;
+    if let Some(reason_code) = place.refused() {
+        refuse(&mut writer, &fit, reason_code).await;
         return None;
     }
     if let Some(redirect) = &broker.extra.redirect {

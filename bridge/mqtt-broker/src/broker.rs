@@ -121,7 +121,10 @@ impl<B: Backend> Broker<B> {
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
         // What is refused is told so when it has said who it is: nothing before that has a way to.
-        let place = self.addresses.enter(peer.address.map(|at| at.ip()));
+        let Some(place) = self.addresses.enter(peer.address.map(|at| at.ip())) else {
+            Metrics::add(&self.metrics.connections_refused, 1);
+            return;
+        };
         // Each in a box of its own: a task that is idle does not carry room for how its connection began.
         match Box::pin(accept::accept(self, stream, &peer, &place)).await {
             Some(accepted) => Connection::new(accepted, peer).run().await,

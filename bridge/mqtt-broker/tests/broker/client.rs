@@ -4,7 +4,7 @@ use crate::access::Guard;
 use crate::memory::Memory;
 use bytes::{BufMut, Bytes, BytesMut};
 use mqtt_broker::extra::Extra;
-use mqtt_broker::{Broker, Limits};
+use mqtt_broker::{Broker, Limits, Peer};
 use mqtt_codec::*;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,9 +57,13 @@ impl Server {
 
     /// A connection on which nothing was sent yet.
     pub fn open(&self, version: Version) -> Client {
+        self.open_from(Peer::default(), version)
+    }
+
+    pub fn open_from(&self, peer: Peer, version: Version) -> Client {
         let (near, far) = tokio::io::duplex(64 * 1024);
         let broker = self.broker.clone();
-        let task = tokio::spawn(async move { broker.serve(far).await });
+        let task = tokio::spawn(async move { broker.serve_peer(far, peer).await });
         Client {
             stream: near,
             input: BytesMut::new(),

@@ -1,6 +1,7 @@
 //! The broker over a backend in memory, driven by real bytes under virtual time.
 
 mod access;
+mod addresses;
 mod chapters;
 mod client;
 mod connecting;
