@@ -1,8 +1,9 @@
-"""What clients can take of an edge: its open files, its connections. By sockets that say what no client says."""
+"""What clients can take of an edge: its memory, its open files, its connections. By sockets that say what no client says."""
 
 import contextlib
 import pathlib
 import socket
+import struct
 
 import pytest
 from daemons import Edge
@@ -10,6 +11,7 @@ from test_mqtt_extras import mosquitto_pub
 
 CONNECT = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01"
 CONNACK = 0x20
+QUOTA_EXCEEDED = 0x97
 
 
 class FewFiles(Edge):
@@ -36,6 +38,46 @@ def sockets(edge, number):
 def answers(edge):
     done = mosquitto_pub(edge, "-V", "mqttv5", "-q", "1", "-t", "alive", "-m", "x" * 100)
     return done.returncode == 0
+
+
+def test_connects_that_do_not_come_to_their_end_take_little(alone):
+    before = alone.resident_bytes()
+    beginning = b"\x10\xfb\xff\x0f\x00\x04MQTT\x05\x02\x00\x00\x00"
+    with sockets(alone, 300) as unknown:
+        for one in unknown:
+            # It is closed meanwhile.
+            with contextlib.suppress(ConnectionError):
+                one.sendall(beginning + bytes(262_000 - len(beginning)))
+        assert answers(alone)
+        assert alone.resident_bytes() - before < 40 << 20
+
+
+def test_what_does_not_speak_mqtt_is_closed_at_once(alone):
+    with sockets(alone, 1) as (one,):
+        one.settimeout(5)
+        one.sendall(b"\x10\xfb\xff\x0f" + bytes(1000))
+        assert one.recv(1) == b""
+
+
+def test_publishes_that_do_not_come_to_their_end_take_little(alone):
+    before = alone.resident_bytes()
+    size = 6 << 20
+    length = bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14 & 0x7F | 0x80, size >> 21])
+    codes = []
+    with sockets(alone, 20) as clients:
+        for number, one in enumerate(clients):
+            one.sendall(CONNECT + bytes([97 + number]))
+            assert one.recv(1000)[0] == CONNACK
+        for one in clients:
+            with contextlib.suppress(ConnectionError):
+                one.sendall(b"\x32" + length + struct.pack(">H", 1) + b"t\x00\x01\x00" + bytes(size - 100))
+        assert answers(alone)
+        assert alone.resident_bytes() - before < 80 << 20
+        for one in clients:
+            one.settimeout(0.2)
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                codes.append(one.recv(1000)[2])
+    assert codes and set(codes) == {QUOTA_EXCEEDED}
 
 
 def test_the_limit_of_open_files_is_raised(tmp_path):

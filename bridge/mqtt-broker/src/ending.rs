@@ -5,12 +5,14 @@ use crate::backend::{Backend, StorageError};
 use crate::clock::{self, put_right};
 use crate::connection::{Connection, End};
 use crate::limits;
+use crate::lingering::linger;
 use crate::metrics::Metrics;
 use crate::output::write_some;
 use crate::passing::Passing;
 use crate::unsettled::settle;
 use mqtt_codec::{Disconnect, Packet, ReasonCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
 
 impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     /// Lets everything that was taken from the client be stored, says goodbye, and settles the session.
@@ -64,14 +66,23 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         if let Err(error) = self.settle().await {
             tracing::error!(%client, %error, "the session could not be saved at the end of its connection");
         }
+        let until = Instant::now() + limits::LAST_WORDS;
+        let mut is_shut = false;
         if listens {
             // Not before: who has said DISCONNECT and sees the connection closed knows that its will is gone, whatever becomes of this process.
-            let _ = tokio::time::timeout(limits::LAST_WORDS, self.writer.shutdown()).await;
+            let shut = tokio::time::timeout_at(until, self.writer.shutdown()).await;
+            is_shut = matches!(shut, Ok(Ok(())));
         }
         self.broker.backend.progress(&client, &[]);
         self.note_waiting(false, false);
         self.broker.note_end(&client);
         Metrics::sub(&self.broker.metrics.connections, 1);
+        if is_shut && matches!(end, End::Close(_)) {
+            let shutdown = self.broker.shutdown.clone();
+            // The session is free from here on: who takes over does not wait for the rest.
+            let (mut reader, _writer) = self.into_stream();
+            linger(&mut reader, until, &shutdown).await;
+        }
     }
 
     /// A DISCONNECT that has come and was not looked at yet, because what came before it was with storage or the client was ahead of its rate. What it says
