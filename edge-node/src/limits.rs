@@ -7,6 +7,10 @@ pub const WORKER_THREADS: usize = 2;
 pub const BLOCKING_THREADS: usize = 4;
 /// Connections that wait to be accepted.
 pub const BACKLOG: u32 = 1024;
+/// Open files other than connections: the logs of the outbox with their segments, the ledger, listeners, the link.
+pub const OTHER_FILES: usize = 512;
+/// Bytes for large packets of which a part has come, of all clients together.
+pub const UNFINISHED: usize = 32 * 1024 * 1024;
 /// Pause after an error of `accept` (no file descriptors left): the next one would fail as well.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Pause before a start on a full file system is tried again.

@@ -59,9 +59,8 @@ impl Devices {
                 tracing::warn!(%address, max_connections, "too many connections: this one is closed");
                 continue;
             };
-            // Small packets both ways: waiting to fill a segment only adds latency.
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%address, %error, "no TCP_NODELAY");
+            if let Err(error) = transport::prepare(&stream) {
+                tracing::debug!(%address, %error, "a socket does not take all that is set of it");
             }
             let (broker, layers) = (self.broker.clone(), layers.clone());
             let shutdown = self.shutdown.clone();

@@ -12,5 +12,6 @@ pub fn options(set: &EdgeSettings) -> Result<Meaning> {
     let meaning = set.mqtt.meaning(set.mqtt_max_retained, total);
     let mut meaning = meaning.map_err(Error::msg)?;
     meaning.limits.maximum_packet_size = limits::MAX_PACKET;
+    meaning.extra.unfinished_bytes = limits::UNFINISHED;
     Ok(meaning)
 }

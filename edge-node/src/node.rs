@@ -15,7 +15,7 @@ use store::{Config, Store};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use transport::{Clients, Layers, Tls, TlsFiles};
+use transport::{Clients, Layers, Tls, TlsFiles, open_files};
 
 use crate::backend::EdgeBackend;
 use crate::clock::Clock;
@@ -40,6 +40,10 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     if settings.max_connections == 0 {
         bail!("--max-connections is 0: no device could connect");
+    }
+    // Some users may not; then the system's limit counts, and says so when it is reached.
+    if let Err(error) = open_files::raise(settings.max_connections, limits::OTHER_FILES) {
+        tracing::warn!(%error, "the limit of open files can not be raised");
     }
 
     let mqtt_options = mqtt_options::options(&settings)?;

@@ -293,8 +293,8 @@ class Streams(QuicConnectionProtocol):
         self.transmit()
 
 
-def quic(port, authority, alpn="mqtt"):
-    configuration = QuicConfiguration(alpn_protocols=[alpn], is_client=True, server_name="localhost")
+def quic(port, authority, alpn="mqtt", **more):
+    configuration = QuicConfiguration(alpn_protocols=[alpn], is_client=True, server_name="localhost", **more)
     configuration.load_verify_locations(authority.path)
     return connect("127.0.0.1", port, configuration=configuration, create_protocol=Streams)
 
@@ -334,6 +334,19 @@ def test_mqtt_over_quic(core, authority):
     asyncio.run(session())
     with pytest.raises(ConnectionError):
         asyncio.run(asyncio.wait_for(other_alpn(core.port("mqtt-quic"), authority), WITHIN))
+
+
+def test_a_silent_client_over_quic_stays_though_its_own_idle_time_is_short(core, authority):
+    async def session():
+        # Others have 30 s; less is waited for here.
+        async with quic(core.port("mqtt-quic"), authority, idle_timeout=20.0) as client:
+            client.send(0, hello())
+            assert (await client.next()).data == CONNACK
+            await asyncio.sleep(25)
+            client.send(0, b"\xc0\x00")
+            assert (await client.next()).data == b"\xd0\x00"
+
+    asyncio.run(session())
 
 
 async def other_alpn(port, authority):

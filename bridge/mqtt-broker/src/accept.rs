@@ -9,7 +9,9 @@ use crate::clock::put_right;
 use crate::deadlines::save;
 use crate::extra::{AddressPlace, Delayed, delayed, fill};
 use crate::fit::Fit;
+use crate::incoming::{Incoming, NoPacket};
 use crate::limits;
+use crate::lingering::linger;
 use crate::metrics::Metrics;
 use crate::output::Output;
 use crate::registry::Claim;
@@ -26,7 +28,9 @@ use mqtt_session::{
 use quota::Share;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) struct Accepted<B, S> {
     pub broker: Arc<Broker<B>>,
@@ -55,21 +59,40 @@ pub(crate) async fn accept<B, S>(
     broker: &Arc<Broker<B>>,
     stream: S,
     peer: &Peer,
-    place: &Result<AddressPlace, ReasonCode>,
+    place: &AddressPlace,
 ) -> Option<Box<Accepted<B, S>>>
 where
     B: Backend,
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
-    let (mut reader, mut writer) = tokio::io::split(stream);
-    let mut input = BytesMut::new();
-    let mut decoder = Decoder::server(broker.limits.maximum_packet_size as usize);
+    let (reader, mut writer) = tokio::io::split(stream);
+    let decoder = Decoder::server(broker.limits.maximum_packet_size as usize);
+    let mut incoming = Incoming::new(reader, decoder, broker.unfinished_newcomers.clone());
+    let patience = match place.refused() {
+        None => limits::CONNECT_TIMEOUT,
+        Some(_) => limits::REFUSED_TIMEOUT,
+    };
     let first = tokio::select! {
-        first = tokio::time::timeout(limits::CONNECT_TIMEOUT, read_connect(&mut reader, &mut input, &mut decoder)) => first.ok()?,
+        first = tokio::time::timeout(patience, incoming.next()) => first.ok()?,
         () = broker.shutdown.cancelled() => return None,
     };
+    let first = match first {
+        Ok(Packet::Connect(connect)) => Ok(connect),
+        Ok(_) => Err(DecodeError::Protocol("the first packet is not CONNECT")),
+        Err(NoPacket::Wrong(error)) => Err(error),
+        Err(NoPacket::Gone) => return None,
+        Err(NoPacket::NoRoom) => {
+            tracing::debug!("a client is closed: there is no room for so large a CONNECT");
+            return None;
+        }
+    };
+    let mut ending = Ending {
+        reader: &mut incoming.reader,
+        writer: &mut writer,
+        shutdown: &broker.shutdown,
+    };
     let connect = match first {
-        Ok(connect) => connect?,
+        Ok(connect) => connect,
         Err(error) => {
             tracing::debug!(%error, "not a CONNECT");
             Metrics::add(&broker.metrics.protocol_errors, 1);
@@ -80,25 +103,24 @@ where
                 } else {
                     Version::V311
                 };
-                refuse(&mut writer, &Fit::unlimited(version), error.reason_code()).await;
+                let fit = Fit::unlimited(version);
+                refuse(&mut ending, &fit, error.reason_code()).await;
             }
             return None;
         }
     };
     let fit = Fit::of(&connect);
-    if let Err(reason_code) = place {
-        refuse(&mut writer, &fit, *reason_code).await;
+    if let Some(reason_code) = place.refused() {
+        refuse(&mut ending, &fit, reason_code).await;
         return None;
     }
     if let Some(redirect) = &broker.extra.redirect {
-        refuse_with(&mut writer, &fit, aside::redirected(redirect)).await;
+        refuse_with(&mut ending, &fit, aside::redirected(redirect)).await;
         return None;
     }
     let mut wire = Wire {
-        reader: &mut reader,
+        incoming: &mut incoming,
         writer: &mut writer,
-        input: &mut input,
-        decoder: &mut decoder,
         fit: &fit,
     };
     match establish(broker, *connect, peer, &mut wire).await {
@@ -117,6 +139,13 @@ where
             if !fit.encode(&Packet::ConnAck(Box::new(connack)), output.tail()) {
                 tracing::info!(client = %session.client_id(), "a client is closed: CONNACK is larger than it takes");
             }
+            let Incoming {
+                reader,
+                mut decoder,
+                input,
+                ..
+            } = incoming;
+            decoder.client_is_known();
             Some(Box::new(Accepted {
                 broker: broker.clone(),
                 claim,
@@ -135,34 +164,30 @@ where
             }))
         }
         Err(Refused::With(reason_code)) => {
-            refuse(&mut writer, &fit, reason_code).await;
+            let mut ending = Ending {
+                reader: &mut incoming.reader,
+                writer: &mut writer,
+                shutdown: &broker.shutdown,
+            };
+            refuse(&mut ending, &fit, reason_code).await;
             None
         }
         Err(Refused::Gone) => None,
     }
 }
 
-/// `Ok(None)` = the client went away.
-async fn read_connect<R: AsyncRead>(
-    reader: &mut ReadHalf<R>,
-    input: &mut BytesMut,
-    decoder: &mut Decoder,
-) -> Result<Option<Box<Connect>>, DecodeError> {
-    loop {
-        match decoder.decode(input)? {
-            Some(Packet::Connect(connect)) => return Ok(Some(connect)),
-            Some(_) => return Err(DecodeError::Protocol("the first packet is not CONNECT")),
-            None => {}
-        }
-        input.reserve(1024);
-        match reader.read_buf(input).await {
-            Ok(0) | Err(_) => return Ok(None),
-            Ok(_) => {}
-        }
-    }
+/// A connection that becomes none.
+struct Ending<'a, S> {
+    reader: &'a mut ReadHalf<S>,
+    writer: &'a mut WriteHalf<S>,
+    shutdown: &'a CancellationToken,
 }
 
-async fn refuse<W: AsyncWrite>(writer: &mut WriteHalf<W>, fit: &Fit, reason_code: ReasonCode) {
+async fn refuse<S: AsyncRead + AsyncWrite>(
+    ending: &mut Ending<'_, S>,
+    fit: &Fit,
+    reason_code: ReasonCode,
+) {
     let properties = Properties {
         reason_string: Some(reason_code.text().to_owned()),
         ..Properties::default()
@@ -172,19 +197,26 @@ async fn refuse<W: AsyncWrite>(writer: &mut WriteHalf<W>, fit: &Fit, reason_code
         reason_code,
         properties,
     };
-    refuse_with(writer, fit, connack).await;
+    refuse_with(ending, fit, connack).await;
 }
 
-async fn refuse_with<W: AsyncWrite>(writer: &mut WriteHalf<W>, fit: &Fit, connack: ConnAck) {
+async fn refuse_with<S: AsyncRead + AsyncWrite>(
+    ending: &mut Ending<'_, S>,
+    fit: &Fit,
+    connack: ConnAck,
+) {
     debug_assert!(connack.reason_code.is_of_connack(), "{connack:?}");
     let mut output = BytesMut::new();
     fit.encode(&Packet::ConnAck(Box::new(connack)), &mut output);
+    let until = Instant::now() + limits::LAST_WORDS;
     // The client may be gone: then nobody needs the answer.
-    let _ = tokio::time::timeout(limits::LAST_WORDS, async {
-        writer.write_all(&output).await?;
-        writer.shutdown().await
-    })
-    .await;
+    let told = tokio::time::timeout_at(until, async {
+        ending.writer.write_all(&output).await?;
+        ending.writer.shutdown().await
+    });
+    if let Ok(Ok(())) = told.await {
+        linger(ending.reader, until, ending.shutdown).await;
+    }
 }
 
 fn unavailable(error: StorageError) -> ReasonCode {

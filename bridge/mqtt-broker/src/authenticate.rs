@@ -4,11 +4,12 @@ use crate::access::{Access, Admitted, Exchange, Login, Peer, Step};
 use crate::backend::{Backend, ClientId, ConnectError};
 use crate::connection::{Connection, End};
 use crate::fit::Fit;
+use crate::incoming::{Incoming, NoPacket};
 use crate::limits;
 use bytes::{Bytes, BytesMut};
-use mqtt_codec::{Auth, Connect, DecodeError, Decoder, Packet, Properties, ReasonCode};
+use mqtt_codec::{Auth, Connect, DecodeError, Packet, Properties, ReasonCode};
 use mqtt_session::Close;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, WriteHalf};
 
 /// Why there is no connection.
 pub(crate) enum Refused {
@@ -51,10 +52,8 @@ pub(crate) struct Enhanced {
 
 /// The connection before it is one.
 pub(crate) struct Wire<'a, S> {
-    pub reader: &'a mut ReadHalf<S>,
+    pub incoming: &'a mut Incoming<S>,
     pub writer: &'a mut WriteHalf<S>,
-    pub input: &'a mut BytesMut,
-    pub decoder: &'a mut Decoder,
     pub fit: &'a Fit,
 }
 
@@ -127,28 +126,22 @@ fn not_auth(error: &DecodeError) -> ReasonCode {
 
 /// The client's next AUTH. It may send nothing else before CONNACK [MQTT-3.1.2-30], other than goodbye.
 async fn answer<S: AsyncRead>(method: &str, wire: &mut Wire<'_, S>) -> Result<Bytes, Refused> {
-    loop {
-        let packet = wire
-            .decoder
-            .decode(wire.input)
-            .map_err(|error| not_auth(&error))?;
-        match packet {
-            Some(Packet::Auth(packet)) => {
-                let same = packet.properties.authentication_method.as_deref() == Some(method);
-                if packet.reason_code != ReasonCode::CONTINUE_AUTHENTICATION || !same {
-                    return Err(ReasonCode::PROTOCOL_ERROR.into());
-                }
-                return Ok(packet.properties.authentication_data.unwrap_or_default());
+    let packet = match wire.incoming.next().await {
+        Ok(packet) => packet,
+        Err(NoPacket::Gone) => return Err(Refused::Gone),
+        Err(NoPacket::NoRoom) => return Err(ReasonCode::QUOTA_EXCEEDED.into()),
+        Err(NoPacket::Wrong(error)) => return Err(not_auth(&error).into()),
+    };
+    match packet {
+        Packet::Auth(packet) => {
+            let same = packet.properties.authentication_method.as_deref() == Some(method);
+            if packet.reason_code != ReasonCode::CONTINUE_AUTHENTICATION || !same {
+                return Err(ReasonCode::PROTOCOL_ERROR.into());
             }
-            Some(Packet::Disconnect(_)) => return Err(Refused::Gone),
-            Some(_) => return Err(ReasonCode::PROTOCOL_ERROR.into()),
-            None => {}
+            Ok(packet.properties.authentication_data.unwrap_or_default())
         }
-        wire.input.reserve(1024);
-        match wire.reader.read_buf(wire.input).await {
-            Ok(0) | Err(_) => return Err(Refused::Gone),
-            Ok(_) => {}
-        }
+        Packet::Disconnect(_) => Err(Refused::Gone),
+        _ => Err(ReasonCode::PROTOCOL_ERROR.into()),
     }
 }
 

@@ -10,7 +10,9 @@ use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::sys::{self, Sys};
+use crate::unfinished::Room;
 use crate::unsettled::{self, Unsettled};
+use mqtt_codec::limits::MAX_CONNECT_SIZE;
 use mqtt_codec::{ReasonCode, TopicFilter};
 use mqtt_session::{Limits, Session};
 use std::sync::Arc;
@@ -33,6 +35,9 @@ pub struct Broker<B> {
     pub(crate) exclusives: Exclusives,
     pub(crate) connection_rate: ConnectionRate,
     pub(crate) addresses: Addresses,
+    /// Of clients that are connected, and of those that are not known yet: these take nothing from the others.
+    pub(crate) unfinished: Arc<Room>,
+    pub(crate) unfinished_newcomers: Arc<Room>,
     pub(crate) bans: Bans,
     pub(crate) slow: SlowSubscribers,
     pub(crate) sys: Sys,
@@ -77,6 +82,7 @@ impl<B: Backend> Broker<B> {
             .map_err(|error| StorageError(format!("no random numbers: {error}")))?;
         let number = u64::from_be_bytes(number);
         let rules = extra.persist.clone();
+        let of_newcomers = extra.unfinished_bytes / 4;
         let broker = Arc::new(Broker {
             hub: Hub::new(backend.clone(), rules, number, shutdown.clone()),
             backend,
@@ -91,6 +97,11 @@ impl<B: Backend> Broker<B> {
             exclusives: Exclusives::default(),
             connection_rate: ConnectionRate::new(&extra.rates),
             addresses: Addresses::new(extra.addresses),
+            unfinished: Room::new(
+                extra.unfinished_bytes - of_newcomers,
+                limits.maximum_packet_size as usize,
+            ),
+            unfinished_newcomers: Room::new(of_newcomers, MAX_CONNECT_SIZE),
             bans: Bans::default(),
             slow: SlowSubscribers::default(),
             sys: Sys::default(),
@@ -121,7 +132,10 @@ impl<B: Backend> Broker<B> {
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
         // What is refused is told so when it has said who it is: nothing before that has a way to.
-        let place = self.addresses.enter(peer.address.map(|at| at.ip()));
+        let Some(place) = self.addresses.enter(peer.address.map(|at| at.ip())) else {
+            Metrics::add(&self.metrics.connections_refused, 1);
+            return;
+        };
         // Each in a box of its own: a task that is idle does not carry room for how its connection began.
         match Box::pin(accept::accept(self, stream, &peer, &place)).await {
             Some(accepted) => Connection::new(accepted, peer).run().await,

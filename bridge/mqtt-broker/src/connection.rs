@@ -24,6 +24,7 @@ use crate::running::InOrder;
 use crate::saving::{Saving, next_saved};
 use crate::shared::SharedDelivery;
 use crate::sys::Values;
+use crate::unfinished::Unfinished;
 use bytes::BytesMut;
 use mqtt_codec::{Decoder, Packet, PacketId, ReasonCode, TopicFilter};
 use mqtt_session::{Close, Delivery as Outgoing, Session};
@@ -69,6 +70,7 @@ pub(crate) struct Connection<B: Backend, S> {
     pub(crate) writer: WriteHalf<S>,
     pub(crate) decoder: Decoder,
     pub(crate) input: BytesMut,
+    pub(crate) unfinished: Unfinished,
     /// What the next read from the socket is expected to give, bytes.
     pub(crate) expected: usize,
     pub(crate) output: Output,
@@ -99,10 +101,10 @@ pub(crate) struct Connection<B: Backend, S> {
     pub(crate) stored: bool,
     pub(crate) checkpoint_at: Option<Instant>,
     /// Its silence began then.
-    last_received: Instant,
+    pub(crate) last_received: Instant,
     /// Is there room for what comes?
     pub(crate) can_read: bool,
-    last_written: Instant,
+    pub(crate) last_written: Instant,
     pub(crate) place: Place,
     pub(crate) throttle: Option<Box<Throttle>>,
     /// There while a subscription wants `$SYS` topics.
@@ -111,7 +113,7 @@ pub(crate) struct Connection<B: Backend, S> {
     pub(crate) waits_since: Option<Instant>,
 }
 
-fn not_any_more() -> End {
+pub(crate) fn not_any_more() -> End {
     let text = "the user may not be connected any more";
     Close::new(ReasonCode::NOT_AUTHORIZED, text).into()
 }
@@ -163,6 +165,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             writer: accepted.writer,
             decoder: accepted.decoder,
             input: accepted.input,
+            unfinished: Unfinished::default(),
             expected: 0,
             output: accepted.output,
             unflushed: false,
@@ -184,6 +187,11 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             can_read: false,
             last_written: now,
         })
+    }
+
+    /// Everything else of it is over.
+    pub(crate) fn into_stream(self: Box<Self>) -> (ReadHalf<S>, WriteHalf<S>) {
+        (self.reader, self.writer)
     }
 
     pub(crate) async fn run(mut self: Box<Self>) {
@@ -293,57 +301,6 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         if self.can_read && !could_read {
             self.last_received = Instant::now();
         }
-    }
-
-    fn keep_alive_at(&self) -> Option<Instant> {
-        let after = self.session.keep_alive_deadline();
-        let after = after.filter(|_| self.can_read)?;
-        Some(self.last_received + after)
-    }
-
-    fn stall_at(&self) -> Option<Instant> {
-        (!self.output.is_empty()).then(|| self.last_written + limits::WRITE_STALL)
-    }
-
-    fn next_deadline(&self) -> Option<Instant> {
-        let all = [
-            self.keep_alive_at(),
-            self.stall_at(),
-            self.checkpoint_at,
-            self.throttled_until(),
-            self.passing.as_ref().and_then(|passing| passing.deadline()),
-            self.principal.expires,
-            self.fence.as_ref().map(|fence| fence.at),
-        ];
-        all.into_iter().flatten().min()
-    }
-
-    /// Does what is due.
-    fn deadlines(&mut self) -> Result<(), End> {
-        let now = Instant::now();
-        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if due(self.keep_alive_at()) {
-            let text = "nothing came for one and a half keep-alive periods";
-            return Err(Close::new(ReasonCode::KEEP_ALIVE_TIMEOUT, text).into());
-        }
-        if due(self.principal.expires) {
-            return Err(not_any_more());
-        }
-        if due(self.stall_at()) {
-            return Err(End::Lost);
-        }
-        if due(self.checkpoint_at) {
-            self.checkpoint();
-        }
-        if due(self.fence.as_ref().map(|fence| fence.at)) {
-            self.try_fence();
-        }
-        if let Some(passing) = &mut self.passing
-            && due(passing.deadline())
-        {
-            passing.give_up(&self.broker.metrics);
-        }
-        Ok(())
     }
 
     pub(crate) fn is_full(&self) -> bool {

@@ -6,6 +6,7 @@ use crate::clock::{self, put_right};
 use crate::connection::{Connection, End};
 use crate::input::poll_read;
 use crate::limits;
+use crate::lingering::linger;
 use crate::metrics::Metrics;
 use crate::output::write_some;
 use crate::passing::Passing;
@@ -15,6 +16,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
 
 impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     /// Lets everything that was taken from the client be stored, says goodbye, and settles the session.
@@ -82,14 +84,23 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         if let Err(error) = self.settle().await {
             tracing::error!(%client, %error, "the session could not be saved at the end of its connection");
         }
+        let until = Instant::now() + limits::LAST_WORDS;
+        let mut is_shut = false;
         if listens {
             // Not before: who has said DISCONNECT and sees the connection closed knows that its will is gone, whatever becomes of this process.
-            let _ = tokio::time::timeout(limits::LAST_WORDS, self.writer.shutdown()).await;
+            let shut = tokio::time::timeout_at(until, self.writer.shutdown()).await;
+            is_shut = matches!(shut, Ok(Ok(())));
         }
         self.broker.backend.progress(&client, &[]);
         self.note_waiting(false, false);
         self.broker.note_end(&client);
         Metrics::sub(&self.broker.metrics.connections, 1);
+        if is_shut && matches!(end, End::Close(_)) {
+            let shutdown = self.broker.shutdown.clone();
+            // The session is free from here on: who takes over does not wait for the rest.
+            let (mut reader, _writer) = self.into_stream();
+            linger(&mut reader, until, &shutdown).await;
+        }
     }
 
     /// Takes what has come and was not read, because the client did not take what waited for it, or the end was sooner (it is back by another connection):

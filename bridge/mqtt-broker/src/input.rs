@@ -67,6 +67,18 @@ pub(crate) fn poll_read<R: AsyncRead + Unpin>(
     })
 }
 
+/// What is there is for nobody: gives its length; 0 = the end of the stream.
+pub(crate) fn poll_discard<R: AsyncRead>(
+    reader: Pin<&mut R>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    BUFFERS.with_borrow_mut(|buffers| {
+        let mut buffer = ReadBuf::new(&mut buffers.small);
+        ready!(reader.poll_read(cx, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().len()))
+    })
+}
+
 /// For so many bytes behind what is there.
 fn make_room(input: &mut BytesMut, room: usize) {
     if input.capacity() - input.len() >= room {

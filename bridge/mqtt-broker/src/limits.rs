@@ -4,10 +4,16 @@ use std::time::Duration;
 
 /// A connection that has not sent a whole CONNECT by then is closed.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same where the client's address has as many connections as it may: it is only told so.
+pub const REFUSED_TIMEOUT: Duration = Duration::from_secs(1);
 /// A client whose socket takes no byte for so long, while there is something to send, is closed.
 pub const WRITE_STALL: Duration = Duration::from_secs(60);
 /// How long a closing connection may take for its last bytes.
 pub const LAST_WORDS: Duration = Duration::from_secs(1);
+/// What a client still sends to a connection that is closed is read until then, in bytes: unread, it would take back the last ones.
+pub const LAST_INPUT: usize = 256 * 1024;
+/// How long nothing may come meanwhile where the program stops: it waits for its connections.
+pub const LAST_PAUSE: Duration = Duration::from_millis(100);
 /// How far the saved checkpoints of a connected persistent session may lag behind.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes waiting for the socket, above which nothing more is taken from the feeds or from the client.
@@ -20,6 +26,12 @@ pub const SMALL_PACKET: usize = 128;
 pub const WRITE_PIECES: usize = 32;
 /// Most bytes of one read from the socket. Each thread has a buffer of this size, and one more of at most half as much again.
 pub const READ_CHUNK: usize = 64 * 1024;
+/// So much of a packet whose rest is to come every connection may have, bytes. For a larger one it needs a part of what all have together.
+pub const UNFINISHED_FREE: usize = 4 * 1024;
+/// What all have together, unless the host says otherwise.
+pub const UNFINISHED_BYTES: usize = 1024 * 1024 * 1024;
+/// A packet for which a connection has such a part, and of which nothing more comes for so long, is not waited for.
+pub const READ_STALL: Duration = Duration::from_secs(60);
 /// Publishes of one connection that are with the backend at a time. Above that its socket is not read.
 pub const MAX_PUBLISHING: usize = 2_048;
 /// Of them, those that are given to the backend at a time.

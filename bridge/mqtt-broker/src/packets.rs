@@ -50,6 +50,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             self.input = BytesMut::new();
         }
         self.session.trim();
+        self.unfinished
+            .note(&self.broker.unfinished, &self.decoder, &self.input)?;
         taken
     }
 

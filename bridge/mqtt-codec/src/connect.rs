@@ -55,21 +55,36 @@ const ALLOWED_WILL: &[u8] = &[
     id::USER_PROPERTY,
 ];
 
+/// With its length, as it stands at the beginning.
+const NAMES: [&[u8]; 2] = [b"\x00\x04MQTT", b"\x00\x06MQIsdp"];
+const NO_NAME: DecodeError = DecodeError::Malformed("not an MQTT protocol name [MQTT-3.1.2-1]");
+
+/// And is it a bridge?
+fn version(name: &[u8], level: u8) -> Result<(Version, bool), DecodeError> {
+    match (name, level) {
+        (b"MQTT", 5) => Ok((Version::V5, false)),
+        (b"MQTT", 4 | 0x84) => Ok((Version::V311, level & BRIDGE != 0)),
+        (b"MQIsdp", 3 | 0x83) => Ok((Version::V31, level & BRIDGE != 0)),
+        (b"MQTT" | b"MQIsdp", other) => Err(DecodeError::UnsupportedVersion(other)),
+        _ => Err(NO_NAME),
+    }
+}
+
 impl Connect {
+    /// Of a packet that is not whole yet: protocol name and level, as far as they are there.
+    pub(crate) fn judge_beginning(body: &[u8]) -> Result<(), DecodeError> {
+        let begins = |name: &&&[u8]| body.starts_with(name) || name.starts_with(body);
+        let name = NAMES.iter().find(begins).ok_or(NO_NAME)?;
+        match (name.get(2..), body.get(name.len())) {
+            (Some(name), Some(level)) => version(name, *level).map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn decode(mut r: Reader) -> Result<Connect, DecodeError> {
         let name = r.binary()?;
         let level = r.u8()?;
-        let (version, is_bridge) = match (&name[..], level) {
-            (b"MQTT", 5) => (Version::V5, false),
-            (b"MQTT", 4 | 0x84) => (Version::V311, level & BRIDGE != 0),
-            (b"MQIsdp", 3 | 0x83) => (Version::V31, level & BRIDGE != 0),
-            (b"MQTT" | b"MQIsdp", other) => return Err(DecodeError::UnsupportedVersion(other)),
-            _ => {
-                return Err(DecodeError::Malformed(
-                    "not an MQTT protocol name [MQTT-3.1.2-1]",
-                ));
-            }
-        };
+        let (version, is_bridge) = version(&name, level)?;
         let flags = r.u8()?;
         if flags & 0x01 != 0 {
             return Err(DecodeError::Malformed(

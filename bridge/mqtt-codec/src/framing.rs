@@ -13,17 +13,20 @@ use bytes::{BufMut, BytesMut};
 pub struct Decoder {
     /// `None` until CONNECT was seen.
     version: Option<Version>,
+    /// Is it known who the client is?
+    is_known: bool,
     max_packet_size: usize,
     /// Of the last PUBLISH: most clients publish to one topic again and again.
     topic: Option<TopicName>,
 }
 
 impl Decoder {
-    /// For a server: the first packet must be CONNECT and sets the version. Until then packets are bounded by
+    /// For a server: the first packet must be CONNECT and sets the version. Until [`Decoder::client_is_known`] packets are bounded by
     /// [`limits::MAX_CONNECT_SIZE`], afterwards by `max_packet_size` (bytes, fixed header included).
     pub fn server(max_packet_size: usize) -> Decoder {
         Decoder {
             version: None,
+            is_known: false,
             max_packet_size,
             topic: None,
         }
@@ -33,6 +36,7 @@ impl Decoder {
     pub fn with_version(version: Version, max_packet_size: usize) -> Decoder {
         Decoder {
             version: Some(version),
+            is_known: true,
             max_packet_size,
             topic: None,
         }
@@ -40,6 +44,17 @@ impl Decoder {
 
     pub fn version(&self) -> Option<Version> {
         self.version
+    }
+
+    /// It may send packets of every size that is allowed. CONNECT alone does not say who somebody is: AUTH may come between (section 4.12).
+    pub fn client_is_known(&mut self) {
+        self.is_known = true;
+    }
+
+    /// The size of the packet that begins here, whole or not. `None`: its header is yet to come, or is none.
+    pub fn next_size(&self, buffer: &[u8]) -> Option<usize> {
+        let (remaining, used) = variable_byte_integer(buffer.get(1..)?).ok()??;
+        Some(1 + used + remaining)
     }
 
     /// Takes one packet off the front. `Ok(None)` = more bytes are needed. After an error the connection is over.
@@ -57,14 +72,19 @@ impl Decoder {
             return Ok(None);
         };
         let size = 1 + used + remaining;
-        let limit = match self.version {
-            Some(_) => self.max_packet_size,
-            None => limits::MAX_CONNECT_SIZE.min(self.max_packet_size),
+        let limit = if self.is_known {
+            self.max_packet_size
+        } else {
+            limits::MAX_CONNECT_SIZE.min(self.max_packet_size)
         };
         if size > limit {
             return Err(DecodeError::PacketTooLarge { size, limit });
         }
         if buffer.len() < size {
+            if self.version.is_none() {
+                // Who does not speak MQTT is not waited for.
+                Connect::judge_beginning(buffer.get(1 + used..).unwrap_or_default())?;
+            }
             return Ok(None);
         }
         let mut packet = buffer.split_to(size).freeze();

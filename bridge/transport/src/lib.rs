@@ -14,14 +14,17 @@
     )
 )]
 
+mod accepted;
 mod layers;
 pub mod limits;
+pub mod open_files;
 mod peer;
 pub mod proxy;
 mod stream;
 pub mod tls;
 pub mod websocket;
 
+pub use accepted::prepare;
 pub use layers::{Accepted, Failed, HandshakeError, Layers};
 pub use peer::{Certificate, Peer};
 pub use stream::{Duplex, ReadHalf, Stream, WriteHalf};

@@ -15,3 +15,7 @@ pub const HTTP_READ: usize = 1024;
 pub const FRAME_OUT: usize = 64 * 1024;
 /// What an idle WebSocket keeps of the buffer that such frames are made in, bytes.
 pub const FRAME_KEPT: usize = 1024;
+/// A TCP connection in which nothing was heard for so long is looked after by the system, so often and in such intervals, before it is taken for dead.
+pub const TCP_SILENCE: Duration = Duration::from_secs(300);
+pub const TCP_PROBE: Duration = Duration::from_secs(15);
+pub const TCP_PROBES: u32 = 4;

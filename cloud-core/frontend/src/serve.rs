@@ -204,7 +204,7 @@ async fn pass<F>(
 
 /// The address it came to.
 fn prepare(stream: &TcpStream) -> io::Result<SocketAddr> {
-    stream.set_nodelay(true)?;
+    transport::prepare(stream)?;
     stream.local_addr()
 }
 

@@ -11,7 +11,6 @@ mod jwt_keys;
 mod kernel_metrics;
 mod listeners;
 mod mqtt_options;
-mod open_files;
 mod restore;
 mod run;
 mod tls;

@@ -24,15 +24,19 @@ use crate::jwt_keys;
 use crate::kernel_metrics;
 use crate::listeners::Listeners;
 use crate::mqtt_options;
-use crate::open_files;
 use crate::tls;
 use crate::upkeep;
 use settings::logging;
+use transport::open_files;
+
+/// Open files other than connections: the log and its segments, listeners, the admin interface.
+const OTHER_FILES: usize = 1_024;
 
 /// Returns when the process was asked to stop and has stopped in order; an error is why it could not start or go on.
 pub fn run(settings: CoreSettings) -> Result<()> {
     logging::start(settings.log, settings.log_format);
-    open_files::raise(settings.max_connections)?;
+    open_files::raise(settings.max_connections, OTHER_FILES)
+        .context("cannot raise the limit of open files")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -23,6 +23,8 @@ pub struct AddressLimits {
 #[derive(Debug, Default)]
 struct Known {
     open: u32,
+    /// Those beyond, until they have been told so.
+    refused: u32,
     new: Option<Bucket>,
 }
 
@@ -41,7 +43,17 @@ pub(crate) struct Addresses {
 
 /// A connection that counts; ends when dropped.
 #[derive(Debug)]
-pub(crate) struct AddressPlace(Option<(Addresses, IpAddr)>);
+pub(crate) struct AddressPlace {
+    of: Option<(Addresses, IpAddr)>,
+    refused: Option<ReasonCode>,
+}
+
+impl AddressPlace {
+    /// Why it is none: to be told to the client, and no more.
+    pub fn refused(&self) -> Option<ReasonCode> {
+        self.refused
+    }
+}
 
 /// Who has one address of an IPv6 network has 2^64 of them.
 fn source(address: IpAddr) -> IpAddr {
@@ -62,11 +74,13 @@ impl Addresses {
         }
     }
 
-    /// A new connection from there. Of an address that is not known (a socket in the file system) there are as many as come.
-    pub fn enter(&self, address: Option<IpAddr>) -> Result<AddressPlace, ReasonCode> {
+    /// A new connection from there. Of an address that is not known (a socket in the file system) there are as many as come. `None`: it has been
+    /// refused so many that this one can not even be told.
+    pub fn enter(&self, address: Option<IpAddr>) -> Option<AddressPlace> {
         let AddressLimits { connections, rate } = self.limits;
-        let Some(address) = address.filter(|_| connections.is_some() || rate.is_some()) else {
-            return Ok(AddressPlace(None));
+        let Some((address, most)) = address.zip(connections.or(rate)) else {
+            let (of, refused) = (None, None);
+            return Some(AddressPlace { of, refused });
         };
         let (address, now) = (source(address), Instant::now());
         let mut all = self.all.lock();
@@ -75,37 +89,50 @@ impl Addresses {
             all.next_look = 2 * all.known.len();
         }
         let known = all.known.entry(address).or_default();
-        if let Some(rate) = rate {
-            let new = known
-                .new
-                .get_or_insert_with(|| Bucket::new(rate.into(), now));
-            if !new.try_take(now) {
-                return Err(ReasonCode::CONNECTION_RATE_EXCEEDED);
-            }
-        }
-        if connections.is_some_and(|most| known.open >= most) {
-            return Err(ReasonCode::QUOTA_EXCEEDED);
-        }
-        known.open += 1;
-        Ok(AddressPlace(Some((self.clone(), address))))
+        let refused = known.refuses(self.limits, now);
+        let count = match refused {
+            None => &mut known.open,
+            Some(_) if known.refused >= most => return None,
+            Some(_) => &mut known.refused,
+        };
+        *count += 1;
+        let of = Some((self.clone(), address));
+        Some(AddressPlace { of, refused })
     }
 }
 
 impl Known {
+    fn refuses(&mut self, limits: AddressLimits, now: Instant) -> Option<ReasonCode> {
+        if let Some(rate) = limits.rate {
+            let new = self
+                .new
+                .get_or_insert_with(|| Bucket::new(rate.into(), now));
+            if !new.try_take(now) {
+                return Some(ReasonCode::CONNECTION_RATE_EXCEEDED);
+            }
+        }
+        let full = limits.connections.is_some_and(|most| self.open >= most);
+        full.then_some(ReasonCode::QUOTA_EXCEEDED)
+    }
+
     fn is_needed(&mut self, now: Instant) -> bool {
         let slow = self.new.as_mut().is_none_or(|new| new.is_full(now));
-        self.open > 0 || !slow
+        self.open > 0 || self.refused > 0 || !slow
     }
 }
 
 impl Drop for AddressPlace {
     fn drop(&mut self) {
-        let Some((addresses, address)) = self.0.take() else {
+        let Some((addresses, address)) = self.of.take() else {
             return;
         };
         let known = &mut addresses.all.lock().known;
         if let Some(one) = known.get_mut(&address) {
-            one.open = one.open.saturating_sub(1);
+            let count = match self.refused {
+                None => &mut one.open,
+                Some(_) => &mut one.refused,
+            };
+            *count = count.saturating_sub(1);
             if !one.is_needed(Instant::now()) {
                 known.remove(&address);
             }
@@ -118,8 +145,18 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn at(text: &str) -> Option<IpAddr> {
-        Some(text.parse().unwrap())
+    fn enter_any(addresses: &Addresses, text: &str) -> AddressPlace {
+        addresses.enter(Some(text.parse().unwrap())).unwrap()
+    }
+
+    fn enter(addresses: &Addresses, text: &str) -> AddressPlace {
+        let place = enter_any(addresses, text);
+        assert_eq!(place.refused(), None, "{text}");
+        place
+    }
+
+    fn refused(addresses: &Addresses) -> Option<ReasonCode> {
+        enter_any(addresses, "10.0.0.1").refused()
     }
 
     #[tokio::test(start_paused = true)]
@@ -128,18 +165,20 @@ mod tests {
             connections: Some(2),
             rate: None,
         });
-        let first = addresses.enter(at("10.0.0.1")).unwrap();
-        let second = addresses.enter(at("10.0.0.1")).unwrap();
-        let refused = addresses.enter(at("10.0.0.1")).unwrap_err();
-        assert_eq!(refused, ReasonCode::QUOTA_EXCEEDED);
-        let other = addresses.enter(at("10.0.0.2")).unwrap();
+        let first = enter(&addresses, "10.0.0.1");
+        let second = enter(&addresses, "10.0.0.1");
+        let refused = refused(&addresses);
+        assert_eq!(refused, Some(ReasonCode::QUOTA_EXCEEDED));
+        let other = enter(&addresses, "10.0.0.2");
         drop(first);
-        let third = addresses.enter(at("10.0.0.1")).unwrap();
-        let six = ["2001:db8::1", "2001:db8::2:0:0:1"].map(|six| addresses.enter(at(six)));
-        assert!(six.iter().all(Result::is_ok));
-        assert!(addresses.enter(at("2001:db8::3")).is_err(), "one network");
-        assert!(addresses.enter(at("2001:db8:0:1::3")).is_ok(), "another");
-        assert!(addresses.enter(None).is_ok());
+        let third = enter(&addresses, "10.0.0.1");
+        let six = ["2001:db8::1", "2001:db8::2:0:0:1"].map(|six| enter(&addresses, six));
+        assert!(
+            enter_any(&addresses, "2001:db8::3").refused().is_some(),
+            "one network"
+        );
+        drop(enter(&addresses, "2001:db8:0:1::3"));
+        assert!(addresses.enter(None).is_some());
         drop((second, third, other, six));
         assert!(addresses.all.lock().known.is_empty());
     }
@@ -151,13 +190,13 @@ mod tests {
             rate: Some(2),
         });
         for _ in 0..2 {
-            drop(addresses.enter(at("10.0.0.1")).unwrap());
+            drop(enter(&addresses, "10.0.0.1"));
         }
-        let refused = addresses.enter(at("10.0.0.1")).unwrap_err();
-        assert_eq!(refused, ReasonCode::CONNECTION_RATE_EXCEEDED);
-        drop(addresses.enter(at("10.0.0.2")).unwrap());
+        let refused = refused(&addresses);
+        assert_eq!(refused, Some(ReasonCode::CONNECTION_RATE_EXCEEDED));
+        drop(enter(&addresses, "10.0.0.2"));
         tokio::time::advance(Duration::from_millis(500)).await;
-        drop(addresses.enter(at("10.0.0.1")).unwrap());
+        drop(enter(&addresses, "10.0.0.1"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -181,6 +181,7 @@ impl MqttSettings {
             sys_interval: Some(self.mqtt_sys_interval).filter(|every| !every.is_zero()),
             redirect: self.redirect()?,
             response_topic: self.mqtt_response_topic.clone(),
+            ..Extra::default()
         })
     }
 }

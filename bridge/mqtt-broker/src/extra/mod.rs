@@ -30,6 +30,7 @@ pub use rewrite::{Rewrite, RewriteError, Rewrites, Verb};
 pub use slow::SlowSubscriber;
 pub(crate) use slow::SlowSubscribers;
 
+use crate::limits;
 use std::time::Duration;
 
 /// What is switched on. The default is nothing, except `$SYS` and the list of slow subscribers.
@@ -49,6 +50,8 @@ pub struct Extra {
     pub sys_interval: Option<Duration>,
     /// Every client is sent elsewhere.
     pub redirect: Option<Redirect>,
+    /// For packets of which a part has come, of all connections together; for those whose client is not known yet a quarter of it.
+    pub unfinished_bytes: usize,
     /// Response Information for clients that ask for it (section 3.2.2.3.15), with `%c` and `%u`.
     pub response_topic: Option<String>,
 }
@@ -74,6 +77,7 @@ impl Default for Extra {
             slow_after: Duration::from_secs(1),
             sys_interval: Some(Duration::from_secs(10)),
             redirect: None,
+            unfinished_bytes: limits::UNFINISHED_BYTES,
             response_topic: None,
         }
     }

@@ -282,6 +282,25 @@ async fn by_riddle(server: &Server) -> Client {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_not_known_yet_may_not_send_much() {
+    let server = Server::start().await;
+    let mut client = server.open(Version::V5);
+    client.send(riddle("")).await;
+    assert_eq!(client.receive().await, Some(auth(CONTINUE, "the word?")));
+    // The header of an AUTH of 1 MiB.
+    client.send_bytes(b"\xf0\x80\x80\x40").await;
+    match client.receive().await {
+        Some(Packet::ConnAck(connack)) => {
+            assert_eq!(connack.reason_code, ReasonCode::PACKET_TOO_LARGE);
+        }
+        other => panic!("no CONNACK but {other:?}"),
+    }
+    assert_eq!(client.receive().await, None);
+    let mut known = by_riddle(&server).await;
+    known.publish("a", &"x".repeat(1 << 20), 1).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn enhanced_authentication_4_12() {
     let server = Server::start().await;
     let mut client = by_riddle(&server).await;

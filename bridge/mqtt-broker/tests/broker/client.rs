@@ -57,10 +57,10 @@ impl Server {
 
     /// A connection on which nothing was sent yet.
     pub fn open(&self, version: Version) -> Client {
-        self.open_from(version, Peer::default())
+        self.open_from(Peer::default(), version)
     }
 
-    pub fn open_from(&self, version: Version, peer: Peer) -> Client {
+    pub fn open_from(&self, peer: Peer, version: Version) -> Client {
         let (near, far) = tokio::io::duplex(64 * 1024);
         let broker = self.broker.clone();
         let task = tokio::spawn(async move { broker.serve_peer(far, peer).await });
@@ -79,7 +79,7 @@ impl Server {
     }
 
     pub async fn connect_from(&self, connect: Connect, peer: Peer) -> (Client, ConnAck) {
-        let mut client = self.open_from(connect.version, peer);
+        let mut client = self.open_from(peer, connect.version);
         client.send(Packet::Connect(Box::new(connect))).await;
         match client.receive().await {
             Some(Packet::ConnAck(connack)) => (client, *connack),

@@ -1,12 +1,14 @@
 //! The broker over a backend in memory, driven by real bytes under virtual time.
 
 mod access;
+mod addresses;
 mod chapters;
 mod client;
 mod connecting;
 mod early;
 mod extras;
 mod hostile;
+mod last_words;
 mod live;
 mod memory;
 mod publishing;
@@ -15,6 +17,7 @@ mod sessions;
 mod shared;
 mod shared_restarts;
 mod subscribing;
+mod unfinished;
 mod unstored;
 mod wills;
 mod wills_kept;

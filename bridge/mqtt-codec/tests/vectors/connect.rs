@@ -402,3 +402,44 @@ fn nothing_else_comes_first() {
         assert!(result.is_err(), "{first:02x}");
     }
 }
+
+/// Who does not speak MQTT, or none that is spoken here, learns it with the byte that says so, and takes no room until then.
+#[test]
+fn the_beginning_is_judged_before_the_rest_is_there() {
+    for (begin, is_wrong) in [
+        (&b""[..], false),
+        (b"\x00", false),
+        (b"\x00\x04", false),
+        (b"\x00\x06MQIs", false),
+        (b"\x00\x04MQTT", false),
+        (b"\x00\x04MQTT\x05", false),
+        (b"\x00\x04MQTT\x84", false),
+        (b"\x00\x06MQIsdp\x03\x02", false),
+        (b"\x01", true),
+        (b"\x00\x05", true),
+        (b"\x00\x04MQI", true),
+        (b"\x00\x04MQTT\x06", true),
+        (b"\x00\x04MQTT\x03", true),
+        (b"\x00\x06MQIsdp\x04", true),
+        (&[0; 1_000], true),
+    ] {
+        let bytes = [b"\x10\xfb\xff\x0f", begin].concat();
+        let mut decoder = Decoder::server(usize::MAX);
+        let result = decoder.decode(&mut BytesMut::from(&bytes[..]));
+        assert_eq!(result.is_err(), is_wrong, "{begin:?} {result:?}");
+    }
+}
+
+/// CONNECT alone does not say who a client is: AUTH may come between (section 4.12).
+#[test]
+fn packets_are_small_until_the_client_is_known() {
+    let connect = framed(0x10, b"\x00\x04MQTT\x05\x02\x00\x0a\x00\x00\x02ab");
+    let large = b"\xf0\x80\x80\x40";
+    let mut decoder = Decoder::server(8 << 20);
+    let first = decoder.decode(&mut BytesMut::from(&connect[..]));
+    assert!(matches!(first, Ok(Some(Packet::Connect(_)))));
+    let error = decoder.decode(&mut BytesMut::from(&large[..]));
+    assert!(matches!(error, Err(DecodeError::PacketTooLarge { .. })));
+    decoder.client_is_known();
+    assert_eq!(decoder.decode(&mut BytesMut::from(&large[..])), Ok(None));
+}

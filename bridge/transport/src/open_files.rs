@@ -1,25 +1,20 @@
 //! The limit of open files: each connection is one.
 
-use anyhow::{Context as _, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io;
 
-/// Files other than connections: the log and its segments, listeners, the admin interface.
-const RESERVED: u64 = 1_024;
-
-/// Raises the limit to what the process may have, and says so where that is less than `connections` a listener may need. Systems give
-/// programs 1,024 at first, since some can not count further; this one can.
-pub fn raise(connections: usize) -> Result<()> {
+/// Raises the limit to what the process may have, and says so where that is less than `connections` and `others` may need. Systems give programs
+/// 1,024 at first, since some can not count further; these can.
+pub fn raise(connections: usize, others: usize) -> io::Result<()> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
         let raised = Rlimit {
             current: maximum,
             maximum,
         };
-        setrlimit(Resource::Nofile, raised).context("cannot raise the limit of open files")?;
+        setrlimit(Resource::Nofile, raised)?;
     }
-    let wanted = u64::try_from(connections)
-        .unwrap_or(u64::MAX)
-        .saturating_add(RESERVED);
+    let wanted = u64::try_from(connections.saturating_add(others)).unwrap_or(u64::MAX);
     // `None` = without limit.
     if let Some(maximum) = maximum
         && maximum < wanted
