@@ -26,8 +26,9 @@ pub const SMALL_PACKET: usize = 128;
 pub const WRITE_PIECES: usize = 32;
 /// Most bytes of one read from the socket. Each thread has a buffer of this size, and one more of at most half as much again.
 pub const READ_CHUNK: usize = 64 * 1024;
-/// So much of a packet whose rest is to come every connection may have, bytes. For a larger one it needs a part of what all have together.
-pub const UNFINISHED_FREE: usize = 4 * 1024;
+/// So much of a packet whose rest is to come every connection may have, bytes. For a larger one it needs a part of what all have
+/// together.
+pub const UNFINISHED_FREE: usize = 32 * 1024;
 /// What all have together, unless the host says otherwise.
 pub const UNFINISHED_BYTES: usize = 1024 * 1024 * 1024;
 /// A packet for which a connection has such a part, and of which nothing more comes for so long, is not waited for.

@@ -72,23 +72,23 @@ async fn clients_that_leave_large_packets_unfinished_share_the_room() {
     let server = server(LARGEST * 4 / 3).await;
     let packet = large(Version::V5);
     let mut first = server.clean("first").await;
-    first.send_bytes(&packet[..5_000]).await;
+    first.send_bytes(&packet[..40_000]).await;
     read().await;
     // For what is small there is always room: a packet, and the beginning of a large one.
     let mut small = server.clean("small").await;
-    small.publish("t", &"x".repeat(4_000), 1).await;
-    small.send_bytes(&packet[..4_000]).await;
+    small.publish("t", &"x".repeat(30_000), 1).await;
+    small.send_bytes(&packet[..30_000]).await;
     read().await;
     let mut second = server.clean("second").await;
-    second.send_bytes(&packet[..5_000]).await;
+    second.send_bytes(&packet[..40_000]).await;
     second.closed_with(ReasonCode::QUOTA_EXCEEDED).await;
     let (mut old, _) = server.connect(v311("old")).await;
-    old.send_bytes(&large(Version::V311)[..5_000]).await;
+    old.send_bytes(&large(Version::V311)[..40_000]).await;
     assert_eq!(old.receive().await, None);
     // Who has room has it for the whole packet.
-    first.send_bytes(&packet[5_000..]).await;
+    first.send_bytes(&packet[40_000..]).await;
     acknowledged(&mut first).await;
-    small.send_bytes(&packet[4_000..]).await;
+    small.send_bytes(&packet[30_000..]).await;
     acknowledged(&mut small).await;
     // It is given back by who leaves in the middle, too.
     let mut third = server.clean("third").await;
@@ -124,7 +124,7 @@ async fn who_is_not_known_yet_shares_less_room() {
     read().await;
     let mut second = server.open(Version::V5);
     let begun = Instant::now();
-    second.send_bytes(&large_connect("second")[..5_000]).await;
+    second.send_bytes(&large_connect("second")[..40_000]).await;
     assert_eq!(second.receive().await, None);
     assert_eq!(begun.elapsed(), Duration::ZERO, "closed at once");
     // Who is known has its own.
