@@ -112,7 +112,7 @@ impl Follower {
 
     /// Until nobody is attached any more, or the feed fails: then everybody finds that out by reading.
     pub async fn run<B: Backend>(self: Arc<Self>, hub: Arc<Hub<B>>) {
-        let mut names = MatchCache::new(limits::CACHED_TOPICS);
+        let mut names = MatchCache::new(limits::CACHED_TOPICS, limits::CACHED_TARGETS);
         let mut next_progress = Instant::now() + hub.progress_every();
         let mut generation = hub.backend().feeds_generation();
         loop {

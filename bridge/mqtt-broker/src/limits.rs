@@ -57,6 +57,8 @@ pub const RETAINED_BEHIND: usize = 64;
 pub const RETAINED_LOOKS: u8 = 8;
 /// Topics of which a follower, or the hub for what is not stored, remembers who wants them.
 pub const CACHED_TOPICS: usize = 8_192;
+/// How many they are at most, of all those topics together: 8 MiB. Ten thousand clients that want everything would be ten thousand for each topic.
+pub const CACHED_TARGETS: usize = 1 << 20;
 /// Asked from a feed at a time by a connection that is behind, bytes of payload.
 pub const FEED_READ: usize = 64 * 1024;
 /// Bytes read from feeds and not yet offered, of one connection, above which no further read begins.
