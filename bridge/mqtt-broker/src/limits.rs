@@ -32,6 +32,8 @@ pub const MAILBOX_MESSAGES: usize = 2_048;
 pub const MAILBOX_BYTES: usize = 512 * 1024;
 /// Asked from a feed at a time by its follower, bytes of payload.
 pub const FOLLOW_READ: usize = 64 * 1024;
+/// In so many parts, one after the other, a follower tells those who want to hear of positions that moved.
+pub const PROGRESS_PARTS: u64 = 10;
 /// How far behind the follower, in positions, a connection may be that attaches to it. It reads the rest by itself.
 pub const JOIN_DISTANCE: u64 = 4_096;
 /// How long a follower waits for a connection that does not empty its mailbox, although its client takes what it is sent; and a publisher
