@@ -76,6 +76,8 @@ pub const MAX_HELD_BACK: usize = 512;
 pub const OFFERS_PER_TURN: usize = 256;
 /// How long a connection may take to answer who looks after the broker; then what is stored is taken.
 pub const ASKED: Duration = Duration::from_secs(2);
+/// Connections that are asked at a time.
+pub const ASKED_AT_ONCE: usize = 1_024;
 /// Of one feed, before the next one has its turn.
 pub const OFFERS_PER_FEED: usize = 64;
 /// Messages that wait to be published later, of a host. One more is refused (0x97, quota exceeded).
