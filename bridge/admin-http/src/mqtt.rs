@@ -186,14 +186,10 @@ async fn subscriptions<B: Backend>(
 ) -> Result<Json<MqttSubscriptions>, Refusal> {
     let broker = broker(&served)?;
     let mut all = Vec::new();
-    for connected in broker.clients() {
-        let of_client = broker.subscriptions_of(&connected.client).await;
-        let of_client = of_client.map_err(unreadable)?.unwrap_or_default();
-        all.extend(
-            of_client
-                .into_iter()
-                .map(|info| subscription(&connected.client, info)),
-        );
+    let connected = broker.subscriptions_of_connected().await;
+    for (client, of_client) in connected.map_err(unreadable)? {
+        let of_client = of_client.into_iter();
+        all.extend(of_client.map(|info| subscription(&client, info)));
     }
     for session in broker.sessions().await.map_err(unreadable)? {
         if !session.connected {

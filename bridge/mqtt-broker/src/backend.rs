@@ -284,6 +284,7 @@ pub trait Backend: Send + Sync + 'static {
     }
 
     /// How often the positions of connected sessions that outlive their connections move on although nothing matches what they subscribe to.
+    /// A tenth of them at a time.
     fn progress_every(&self) -> Duration {
         Duration::from_secs(10)
     }

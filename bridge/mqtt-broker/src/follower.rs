@@ -22,8 +22,9 @@ use router::MatchCache;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 #[derive(Debug)]
 pub(crate) struct Follower {
@@ -51,6 +52,59 @@ struct Attached {
     pending: Vec<Placed>,
     /// Wants to hear of positions that moved although nothing matched.
     wants_progress: bool,
+}
+
+/// When who hears of positions that moved, of those who want to. Each saves its session then: were all told at once, thousands would be written in one
+/// moment, and nothing between.
+#[derive(Debug)]
+struct Progress {
+    /// Between one part of them and the next.
+    every: Duration,
+    next: Instant,
+    /// The part that is told next.
+    part: u64,
+    /// Parts that have not been told since the position moved.
+    left: u64,
+}
+
+impl Progress {
+    /// Everybody once in `each`.
+    fn new(each: Duration) -> Progress {
+        let every = each / u32::try_from(limits::PROGRESS_PARTS).unwrap_or(1);
+        Progress {
+            every,
+            next: Instant::now() + every,
+            part: 0,
+            left: 0,
+        }
+    }
+
+    fn moved(&mut self) {
+        self.left = limits::PROGRESS_PARTS;
+    }
+
+    /// Never, while the position stays.
+    async fn due(&self) {
+        match self.left {
+            0 => std::future::pending().await,
+            _ => sleep_until(self.next).await,
+        }
+    }
+
+    fn tell(&mut self, attached: &HashMap<u64, Attached>) {
+        let now = Instant::now();
+        if self.left == 0 || now < self.next {
+            return;
+        }
+        for (id, one) in attached {
+            if one.wants_progress && id % limits::PROGRESS_PARTS == self.part {
+                one.mailbox.put_progress();
+            }
+        }
+        self.part = (self.part + 1) % limits::PROGRESS_PARTS;
+        self.left -= 1;
+        self.next = now + self.every;
+    }
 }
 
 impl Follower {
@@ -112,8 +166,8 @@ impl Follower {
 
     /// Until nobody is attached any more, or the feed fails: then everybody finds that out by reading.
     pub async fn run<B: Backend>(self: Arc<Self>, hub: Arc<Hub<B>>) {
-        let mut names = MatchCache::new(limits::CACHED_TOPICS);
-        let mut next_progress = Instant::now() + hub.progress_every();
+        let mut names = MatchCache::new(limits::CACHED_TOPICS, limits::CACHED_TARGETS);
+        let mut progress = Progress::new(hub.progress_every());
         let mut generation = hub.backend().feeds_generation();
         loop {
             let position = self.state.lock().position;
@@ -124,6 +178,10 @@ impl Follower {
                     if hub.end(&self, self.feed) {
                         return;
                     }
+                    continue;
+                }
+                () = progress.due() => {
+                    progress.tell(&self.state.lock().attached);
                     continue;
                 }
                 () = hub.stopped() => return,
@@ -151,12 +209,9 @@ impl Follower {
             }
             let state = self.state.lock();
             self.given.store(state.position.0, Ordering::Release);
-            let now = Instant::now();
-            if now >= next_progress {
-                next_progress = now + hub.progress_every();
-                let interested = state.attached.values().filter(|one| one.wants_progress);
-                interested.for_each(|one| one.mailbox.put_progress());
-            }
+            progress.moved();
+            // Also here: a feed on which there is always something leaves the time no turn.
+            progress.tell(&state.attached);
         }
     }
 

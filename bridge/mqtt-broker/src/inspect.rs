@@ -6,6 +6,8 @@ use crate::clients::{Ask, ConnectedClient, SubscriptionInfo, subscriptions};
 use crate::extra::{Bans, SlowSubscriber};
 use crate::unsettled::{settle, settle_left};
 use crate::{deadlines, limits};
+use futures_util::stream::iter;
+use futures_util::{StreamExt, TryStreamExt};
 use mqtt_codec::{ReasonCode, TopicFilter};
 use mqtt_session::{Ended, Session};
 use std::sync::Arc;
@@ -80,6 +82,20 @@ impl<B: Backend> Broker<B> {
             .transpose()
             .map_err(|e| StorageError(e.to_string()))?;
         Ok(session.map(|session| subscriptions(&session)))
+    }
+
+    /// The subscriptions of those who are connected, by client id. They are asked together: some may have to be waited for.
+    pub async fn subscriptions_of_connected(
+        &self,
+    ) -> Result<Vec<(ClientId, Vec<SubscriptionInfo>)>, StorageError> {
+        let asked = self.clients().into_iter().map(|connected| async move {
+            let list = self.subscriptions_of(&connected.client).await?;
+            Ok((connected.client, list.unwrap_or_default()))
+        });
+        iter(asked)
+            .buffered(limits::ASKED_AT_ONCE)
+            .try_collect()
+            .await
     }
 
     /// Ends a connection, with reason code 0x98 (administrative action). `false`: it is not connected.

@@ -45,6 +45,8 @@ pub const MAILBOX_MESSAGES: usize = 2_048;
 pub const MAILBOX_BYTES: usize = 512 * 1024;
 /// Asked from a feed at a time by its follower, bytes of payload.
 pub const FOLLOW_READ: usize = 64 * 1024;
+/// In so many parts, one after the other, a follower tells those who want to hear of positions that moved.
+pub const PROGRESS_PARTS: u64 = 10;
 /// How far behind the follower, in positions, a connection may be that attaches to it. It reads the rest by itself.
 pub const JOIN_DISTANCE: u64 = 4_096;
 /// How long a follower waits for a connection that does not empty its mailbox, although its client takes what it is sent; and a publisher
@@ -70,6 +72,8 @@ pub const RETAINED_BEHIND: usize = 64;
 pub const RETAINED_LOOKS: u8 = 8;
 /// Topics of which a follower, or the hub for what is not stored, remembers who wants them.
 pub const CACHED_TOPICS: usize = 8_192;
+/// How many they are at most, of all those topics together: 8 MiB. Ten thousand clients that want everything would be ten thousand for each topic.
+pub const CACHED_TARGETS: usize = 1 << 20;
 /// Asked from a feed at a time by a connection that is behind, bytes of payload.
 pub const FEED_READ: usize = 64 * 1024;
 /// Bytes read from feeds and not yet offered, of one connection, above which no further read begins.
@@ -85,6 +89,8 @@ pub const MAX_HELD_BACK: usize = 512;
 pub const OFFERS_PER_TURN: usize = 256;
 /// How long a connection may take to answer who looks after the broker; then what is stored is taken.
 pub const ASKED: Duration = Duration::from_secs(2);
+/// Connections that are asked at a time.
+pub const ASKED_AT_ONCE: usize = 1_024;
 /// Of one feed, before the next one has its turn.
 pub const OFFERS_PER_FEED: usize = 64;
 /// Messages that wait to be published later, of a host. One more is refused (0x97, quota exceeded).

@@ -4,7 +4,7 @@ use crate::backend::{ClientId, Message, PublishError, SharedMessage};
 use crate::extra::PersistRules;
 use crate::limits;
 use crate::mailbox::{Mailbox, Recipient};
-use crate::route_cache::{self, RouteCache};
+use crate::route_cache::{self, RouteCache, Targets};
 use crate::unstored_groups::{Group, Groups};
 use mqtt_codec::{PacketId, TopicFilter, TopicName};
 use parking_lot::Mutex;
@@ -18,6 +18,13 @@ pub(crate) struct Route {
     pub mailboxes: Vec<Arc<Mailbox>>,
     /// One member of each gets it.
     pub groups: Vec<Arc<Group>>,
+}
+
+impl Targets for Option<Arc<Route>> {
+    fn targets(&self) -> usize {
+        let route = self.as_ref();
+        route.map_or(0, |route| route.mailboxes.len() + route.groups.len())
+    }
 }
 
 pub(crate) struct Unstored {

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rpds::HashTrieMapSync;
 
-pub use cache::{LONGEST_CACHED, MatchCache};
+pub use cache::{LARGEST_CACHED_PART, LONGEST_CACHED, MatchCache};
 pub use pattern::{Dialect, PatternError};
 
 use pattern::parse;

@@ -151,7 +151,7 @@ fn a_snapshot_does_not_change_and_the_generation_moves() {
 #[test]
 fn the_cache_follows_the_router() {
     let router = Router::new(Dialect::SLASHED);
-    let mut cache = MatchCache::new(2);
+    let mut cache = MatchCache::new(2, 100);
     router.insert("a/#", 1).unwrap();
     for name in ["a/b", "a/c", "x", "a/b"] {
         assert_eq!(*cache.matches(&router, name), *router.matches(name));

@@ -1,6 +1,7 @@
 //! Delivery by the hub: one read for all, and clients that pause, fall behind, and come up again.
 
 use crate::client::*;
+use mqtt_broker::backend::Backend;
 use mqtt_codec::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -280,4 +281,61 @@ async fn a_session_moves_on_although_nothing_matches() {
     let saved = server.memory.stored_session("c").expect("a session");
     let (_, position) = saved.checkpoints[0];
     assert!(position.0 >= 20, "{:?}", saved.checkpoints);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_that_only_move_on_are_not_all_saved_at_once() {
+    const IDLE: u64 = 200;
+    const SECONDS: u64 = 40;
+    let server = Server::start().await;
+    let mut idle = Vec::new();
+    for n in 0..IDLE {
+        let (mut client, _) = server.persistent(&format!("idle{n}")).await;
+        client.subscribe(&format!("t/{n}"), 1).await;
+        idle.push(client);
+    }
+    let mut sender = server.clean("s").await;
+    // The first seconds: they attach, and what they subscribed to is saved.
+    let mut saves = Vec::new();
+    for second in 0..20 + SECONDS {
+        let before = server.memory.saves.load(Ordering::Relaxed);
+        for _ in 0..10 {
+            sender.publish("t/other", "x", 1).await;
+            sleep(Duration::from_millis(100)).await;
+        }
+        if second >= 20 {
+            saves.push(server.memory.saves.load(Ordering::Relaxed) - before);
+        }
+    }
+    let (all, most) = (saves.iter().sum::<u64>(), saves.iter().max());
+    assert!(
+        all >= IDLE * SECONDS / 10 / 2,
+        "positions move on: {saves:?}"
+    );
+    assert!(most <= Some(&(2 * all / SECONDS)), "{saves:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_move_on_to_the_end_of_a_stream_that_becomes_quiet_and_are_then_left_alone() {
+    let server = Server::start().await;
+    let mut idle = Vec::new();
+    for n in 0..30 {
+        let (mut client, _) = server.persistent(&format!("idle{n}")).await;
+        client.subscribe(&format!("t/{n}"), 1).await;
+        idle.push(client);
+    }
+    let mut sender = server.clean("s").await;
+    sleep(Duration::from_secs(30)).await;
+    for _ in 0..3 {
+        sender.publish("t/other", "x", 1).await;
+        sleep(Duration::from_secs(2)).await;
+    }
+    sleep(Duration::from_secs(10)).await;
+    let saves = server.memory.saves.load(Ordering::Relaxed);
+    let sessions = server.memory.sessions().await.expect("readable");
+    let positions = sessions.iter().map(|(_, saved)| saved.checkpoints.clone());
+    let positions: Vec<_> = positions.flatten().map(|(_, at)| at.0).collect();
+    assert_eq!(positions, [3; 30]);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(server.memory.saves.load(Ordering::Relaxed), saves);
 }

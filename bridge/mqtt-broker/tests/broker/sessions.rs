@@ -4,7 +4,7 @@ use mqtt_broker::backend::{ClientId, SavedSession};
 use mqtt_codec::*;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 #[tokio::test(start_paused = true)]
 async fn offline_messages_are_delivered_in_order_also_by_another_process() {
@@ -418,4 +418,41 @@ async fn who_has_a_session_that_can_not_be_read_gets_a_new_one() {
     let (_client, present) = server.persistent("a").await;
     assert!(present);
     assert_eq!(counted.load(Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_that_do_not_answer_are_waited_for_together() {
+    let server = Server::start().await;
+    let mut clients = Vec::new();
+    for n in 0..100 {
+        let (mut client, _) = server.persistent(&format!("c{n}")).await;
+        client.subscribe("a", 1).await;
+        clients.push(client);
+    }
+    server.memory.saves_wait.send_replace(true);
+    for client in &mut clients {
+        let packet_id = client.next_id();
+        let filter = TopicFilter::new("b").expect("a filter");
+        let options = SubscriptionOptions::default();
+        let subscribe = Subscribe {
+            packet_id,
+            properties: Properties::default(),
+            filters: vec![SubscribeFilter { filter, options }],
+        };
+        client.send(Packet::Subscribe(subscribe)).await;
+    }
+    sleep(Duration::from_millis(100)).await;
+    let begun = Instant::now();
+    let asked = server.broker.subscriptions_of_connected().await;
+    // This time is virtual.
+    let took = begun.elapsed();
+    let asked = asked.expect("readable");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took >= Duration::from_secs(2), "nobody answers: {took:?}");
+    assert_eq!(asked.len(), 100);
+    for (client, list) in asked {
+        let filters: Vec<&str> = list.iter().map(|info| info.filter.as_str()).collect();
+        assert_eq!(filters, ["a"], "what is stored of {client}");
+    }
+    server.memory.saves_wait.send_replace(false);
 }
