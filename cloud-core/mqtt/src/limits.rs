@@ -21,6 +21,9 @@ pub const DELAYED_BYTES: u64 = 256 * 1024 * 1024;
 /// Sessions are written under one of this many locks (see `sessions.rs`).
 pub const SESSION_LOCKS: usize = 256;
 
+/// Rows of a table that a task looks at before others have their turns: about a millisecond.
+pub const ROWS_AT_ONCE: usize = 1000;
+
 /// Packet ids without a session that one write deletes at start: with the longest client ids less than a write may have.
 pub const FORGOTTEN_AT_ONCE: usize = 512;
 
