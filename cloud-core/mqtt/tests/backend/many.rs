@@ -41,3 +41,30 @@ async fn who_goes_through_many_retained_messages_keeps_nobody_from_anything() {
         drive(&mut world.stepper, cleared).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn sessions_that_are_saved_together_share_their_syncs() {
+    const CLIENTS: usize = 1_000;
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = roomy(dir.path());
+    let clients: Vec<ClientId> = (0..CLIENTS)
+        .map(|n| ClientId::new(&n.to_string()))
+        .collect();
+    let session = SavedSession {
+        epoch: 1,
+        checkpoints: vec![],
+        bytes: Bytes::from_static(b"state"),
+    };
+    let saves = clients
+        .iter()
+        .map(|client| world.backend.save_session(client, session.clone()));
+    // All of them are polled each time, however many there are.
+    let saves = tokio::task::unconstrained(futures_util::future::join_all(saves));
+    let mut saves = pin!(saves);
+    let mut steps = 0;
+    while poll!(saves.as_mut()).is_pending() {
+        steps += usize::from(world.stepper.step());
+    }
+    assert!(steps <= 4, "{steps} steps");
+    assert_eq!(world.kernel.table_len("mqtt.sessions"), CLIENTS);
+}
