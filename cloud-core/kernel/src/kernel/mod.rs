@@ -432,6 +432,11 @@ impl Kernel {
         self.core.state.queues.read().keys().cloned().collect()
     }
 
+    /// Does it have durable state?
+    pub fn has_queue(&self, name: &QueueName) -> bool {
+        self.core.state.queues.read().contains_key(name)
+    }
+
     /// Deletes the state of a queue that nobody holds open; use [`Queue::delete`] for one that is open. False when there was none.
     pub async fn queue_delete(&self, name: &QueueName) -> Result<bool, WriteError> {
         let outcomes = self
