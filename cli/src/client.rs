@@ -18,6 +18,9 @@ use serde::de::DeserializeOwned;
 /// How long a call may take before it is given up.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
+/// Bytes of the longest answer that is read: a list of millions of clients fits, and what never ends does not fill the memory.
+const LONGEST_ANSWER: u64 = 1 << 30;
+
 /// How long an upload of the whole write-ahead log may take.
 const SEALED_WITHIN: Duration = Duration::from_secs(60 * 60);
 
@@ -347,7 +350,7 @@ impl Admin {
                 format!("no answer from the core at {url}; is it running, and is its admin listener there?")
             })?;
             let status = reply.status();
-            let bytes = reply.into_body().read_to_vec()?;
+            let bytes = whole(reply).read_to_vec()?;
             if status.is_success() {
                 return Ok(bytes);
             }
@@ -363,10 +366,13 @@ impl Admin {
 /// The text of a daemon's `/metrics`, from its admin address.
 pub async fn metrics(admin: &str) -> Result<String> {
     let url = format!("http://{admin}{}", paths::METRICS);
-    tokio::task::spawn_blocking(move || {
-        Ok(agent().get(&url).call()?.into_body().read_to_string()?)
-    })
-    .await?
+    tokio::task::spawn_blocking(move || Ok(whole(agent().get(&url).call()?).read_to_string()?))
+        .await?
+}
+
+/// Without a bound of ours it would be read up to 10 MiB.
+fn whole(reply: ureq::http::Response<ureq::Body>) -> ureq::BodyWithConfig<'static> {
+    reply.into_body().into_with_config().limit(LONGEST_ANSWER)
 }
 
 fn agent() -> ureq::Agent {
@@ -391,7 +397,40 @@ fn encoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
     use super::*;
+
+    /// As the lists of 60,000 clients and more.
+    #[tokio::test]
+    async fn a_long_answer_is_read_to_its_end() {
+        const LENGTH: usize = 11 << 20;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let core = std::thread::spawn(move || {
+            for _ in 0..2 {
+                let (socket, _) = listener.accept().unwrap();
+                let lines = BufReader::new(&socket).lines();
+                lines.map(Result::unwrap).find(String::is_empty).unwrap();
+                let text = "x".repeat(LENGTH);
+                let length = LENGTH + 2;
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+                );
+                write!(&socket, "{head}\"{text}\"").unwrap();
+            }
+        });
+        let admin = Admin {
+            agent: agent(),
+            base: format!("http://{address}"),
+            secret: String::new(),
+        };
+        let reply: String = admin.get(paths::EDGES.to_owned()).await.unwrap();
+        assert_eq!(reply.len(), LENGTH);
+        assert_eq!(metrics(&address).await.unwrap().len(), LENGTH + 2);
+        core.join().unwrap();
+    }
 
     #[test]
     fn a_name_survives_the_url() {

@@ -48,7 +48,8 @@ pub use error::{
     QueueError, ReadError, TrimError, WriteError,
 };
 pub use kernel::{
-    AbortedTransaction, Kernel, OpenTransaction, Read, Stepper, TierBytes, Watch, Watermarks,
+    AbortedTransaction, Kernel, OpenTransaction, Read, Stepper, TableRows, TierBytes, Watch,
+    Watermarks,
 };
 pub use ports::Ports;
 pub use queue::{

@@ -165,6 +165,7 @@ async fn what_was_settled_stays_settled_over_restarts_and_the_rest_comes_again()
     // After an orderly end it is known.
     let kernel = open(&dir);
     assert_eq!(kernel.queues(), [name()]);
+    assert!(kernel.has_queue(&name()));
     put(&kernel, a, "8").await;
     let queue = kernel.queue(&name(), Arc::new(()));
     let all = take(&queue, 10).await;
@@ -242,6 +243,7 @@ async fn a_waiting_consumer_is_woken_by_commit_release_and_deletion() {
         Err(QueueError::Deleted)
     );
     assert!(kernel.queues().is_empty());
+    assert!(!kernel.has_queue(&name()));
     let fresh = kernel.queue(&name(), Arc::new(()));
     assert!(fresh.sources().is_empty() && !Arc::ptr_eq(&fresh, &queue));
 }

@@ -288,16 +288,12 @@ impl Backend for CoreBackend {
     }
 
     async fn sessions(&self) -> Result<Vec<(ClientId, SavedSession)>, StorageError> {
-        Ok(self.sessions.all())
+        Ok(self.sessions.all().await)
     }
 
     async fn retained(&self, filter: &TopicFilter) -> Result<Vec<Message>, StorageError> {
-        Ok(retained::matching(
-            &self.ctx.kernel,
-            &self.namespace,
-            filter,
-            self.ctx.now_ms(),
-        ))
+        let (kernel, now_ms) = (&self.ctx.kernel, self.ctx.now_ms());
+        Ok(retained::matching(kernel, &self.namespace, filter, now_ms).await)
     }
 
     fn retained_count(&self) -> Option<u64> {

@@ -17,6 +17,7 @@ mod sessions;
 mod shares;
 mod start;
 mod tables;
+mod walk;
 
 pub use backend::CoreBackend;
 pub use mqtt_broker::ALPN;

@@ -18,8 +18,12 @@ pub const PENDING_OVERHEAD: usize = 256;
 /// as may wait to be written. One more is refused (0x97).
 pub const DELAYED_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Sessions are written under one of this many locks (see `sessions.rs`).
-pub const SESSION_LOCKS: usize = 256;
+/// Sessions are written under one of this many locks (see `sessions.rs`): about 3 MB. Those that share one are written one after the other, a sync
+/// for each, so that there are about as many as sessions that end or begin together.
+pub const SESSION_LOCKS: usize = 65_536;
+
+/// Rows of a table that a task looks at before others have their turns: about a millisecond.
+pub const ROWS_AT_ONCE: usize = 1000;
 
 /// Packet ids without a session that one write deletes at start: with the longest client ids less than a write may have.
 pub const FORGOTTEN_AT_ONCE: usize = 512;

@@ -9,7 +9,7 @@ use mqtt_codec::PacketId;
 use record::Namespace;
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::{limits, tables};
+use crate::{limits, tables, walk};
 
 const UNREADABLE: &str = "a stored session cannot be read: written by a newer version, or damaged";
 
@@ -103,18 +103,18 @@ impl Sessions {
     }
 
     /// Sessions that cannot be read are left out, and said: they concern one client, not the start of the broker.
-    pub fn all(&self) -> Vec<(ClientId, SavedSession)> {
+    pub async fn all(&self) -> Vec<(ClientId, SavedSession)> {
         let prefix = tables::namespace_prefix(&self.namespace);
-        let rows = self.kernel.table_scan(tables::SESSIONS, &prefix);
-        let sessions = rows.into_iter().filter_map(|(key, value)| {
+        let rows = self.kernel.table_rows(tables::SESSIONS, prefix);
+        let session = |(key, value): (Bytes, Bytes)| {
             let client = tables::client_of_key(&self.namespace, &key)?;
             let session = tables::decode_session(value);
             if session.is_none() {
                 tracing::error!(%client, "{UNREADABLE}");
             }
             Some((client, session?))
-        });
-        sessions.collect()
+        };
+        walk::kept(rows, session).await
     }
 
     /// The command that remembers a QoS 2 packet id; it belongs in the entry of its message.
@@ -137,15 +137,13 @@ impl Sessions {
     /// Packet ids of clients that have no stored session: a crash leaves those of sessions that end with their connections.
     pub async fn forget_unreleased_of_nobody(&self) -> Result<(), StorageError> {
         let prefix = tables::namespace_prefix(&self.namespace);
-        let rows = self.kernel.table_scan(tables::UNRELEASED, &prefix);
-        let keys = rows.into_iter().map(|(key, _)| key);
-        let of_nobody: Vec<Bytes> = keys
-            .filter(|key| {
-                let session = tables::session_of_unreleased(key);
-                let stored = session.and_then(|key| self.kernel.table_get(tables::SESSIONS, &key));
-                stored.is_none()
-            })
-            .collect();
+        let rows = self.kernel.table_rows(tables::UNRELEASED, prefix);
+        let of_nobody = |(key, _)| {
+            let session = tables::session_of_unreleased(&key);
+            let stored = session.and_then(|key| self.kernel.table_get(tables::SESSIONS, &key));
+            stored.is_none().then_some(key)
+        };
+        let of_nobody = walk::kept(rows, of_nobody).await;
         for keys in of_nobody.chunks(limits::FORGOTTEN_AT_ONCE) {
             let keys = keys.iter().cloned();
             let delete = |entry: Entry, key| entry.delete(tables::UNRELEASED, key);

@@ -194,7 +194,7 @@ impl Shares {
         self.forget_ended(share).await?;
         let name = self.queue_name(share);
         let kernel = &self.sources.kernel;
-        let existed = kernel.queues().contains(&name);
+        let existed = kernel.has_queue(&name);
         let selector = Arc::new(Matching(filter.clone()));
         let group = Arc::new(Group {
             queue: kernel.queue(&name, selector),
@@ -212,7 +212,7 @@ impl Shares {
     /// A group that is not there has ended, also where that could not be written: the next one of its name does not go on where it was.
     async fn forget_ended(&self, share: &TopicFilter) -> Result<(), StorageError> {
         let (kernel, name) = (&self.sources.kernel, self.queue_name(share));
-        if self.recovered.load(Ordering::Acquire) && kernel.queues().contains(&name) {
+        if self.recovered.load(Ordering::Acquire) && kernel.has_queue(&name) {
             kernel.queue_delete(&name).await.map_err(storage)?;
         }
         Ok(())
@@ -450,16 +450,19 @@ impl Group {
             }
             seen += acquired.len();
             let mut state = self.state.lock();
+            let mut looked: HashMap<PartitionId, i64> = HashMap::new();
             for acquired in acquired {
                 let id = acquired.id;
                 if !state.met(id) {
                     others.push(id);
                 }
-                // In order: what a session has and was not met up to here was settled already, or is gone.
-                state.held.retain(|(partition, offset), held| {
-                    held.id.is_some() || *partition != id.partition || *offset > id.offset
-                });
+                let up_to = looked.entry(id.partition).or_insert(id.offset);
+                *up_to = (*up_to).max(id.offset);
             }
+            // In order: what a session has and was not met up to here was settled already, or is gone.
+            state.held.retain(|(partition, offset), held| {
+                held.id.is_some() || looked.get(partition).is_none_or(|up_to| offset > up_to)
+            });
         }
         self.give_back(others).await
     }

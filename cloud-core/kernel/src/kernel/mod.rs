@@ -4,6 +4,7 @@ mod cursors;
 mod maintain;
 mod reading;
 mod streams;
+mod tables;
 mod transactions;
 mod watch;
 
@@ -12,12 +13,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use record::{Batch, ControlRecord};
 use tokio::sync::oneshot;
 
 pub use reading::{Read, TierBytes, Watermarks};
+pub use tables::TableRows;
 pub use transactions::{AbortedTransaction, OpenTransaction};
 pub use watch::Watch;
 
@@ -387,49 +388,6 @@ impl Kernel {
         self.core.ports.cold.location()
     }
 
-    /// A value of a table.
-    pub fn table_get(&self, table: &str, key: &[u8]) -> Option<Bytes> {
-        let tables = self.core.state.tables.read();
-        tables.get(table)?.rows().get(key).cloned()
-    }
-
-    /// Keys that begin with `prefix`, with their values, by key.
-    pub fn table_scan(&self, table: &str, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
-        self.table_first(table, prefix, usize::MAX)
-    }
-
-    /// The first of the keys that begin with `prefix`, with their values, by key; at most `most`.
-    pub fn table_first(&self, table: &str, prefix: &[u8], most: usize) -> Vec<(Bytes, Bytes)> {
-        let tables = self.core.state.tables.read();
-        let Some(table) = tables.get(table) else {
-            return Vec::new();
-        };
-        let from = (
-            std::ops::Bound::Included(prefix),
-            std::ops::Bound::Unbounded,
-        );
-        let with_prefix = table
-            .rows()
-            .range::<[u8], _>(from)
-            .take_while(|(key, _)| key.starts_with(prefix));
-        with_prefix
-            .take(most)
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
-    }
-
-    /// Number of keys in a table.
-    pub fn table_len(&self, table: &str) -> usize {
-        let tables = self.core.state.tables.read();
-        tables.get(table).map_or(0, |table| table.rows().size())
-    }
-
-    /// Bytes of the keys and values of a table: at least so much memory.
-    pub fn table_bytes(&self, table: &str) -> u64 {
-        let tables = self.core.state.tables.read();
-        tables.get(table).map_or(0, |table| table.bytes())
-    }
-
     /// Opens a queue with the state that survived; without state it is empty until [`Queue::set_sources`]. A queue that somebody holds
     /// open is returned, and uses the new selector for what it has not looked through yet. When the last holder drops it, what was in
     /// flight counts as released.
@@ -472,6 +430,11 @@ impl Kernel {
     /// Names of all queues that have durable state.
     pub fn queues(&self) -> Vec<QueueName> {
         self.core.state.queues.read().keys().cloned().collect()
+    }
+
+    /// Does it have durable state?
+    pub fn has_queue(&self, name: &QueueName) -> bool {
+        self.core.state.queues.read().contains_key(name)
     }
 
     /// Deletes the state of a queue that nobody holds open; use [`Queue::delete`] for one that is open. False when there was none.

@@ -1,61 +1,15 @@
 //! Groups of shared subscriptions where writes take their time, or find no room: over a kernel that writes only when the test lets it.
 
-use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::poll;
-use kernel::{Entry, Kernel, KernelConfig, Stepper};
-use mqtt::CoreBackend;
 use mqtt_broker::Backend;
 use mqtt_broker::backend::{ClientId, FeedId, Position, Taken};
 use sim::disk::SimDisk;
-use sim::stepped;
 
-use super::{backend, filter, publish};
-
-struct World {
-    backend: CoreBackend,
-    kernel: Kernel,
-    stepper: Stepper,
-}
-
-impl World {
-    fn open(dir: &Path, disk: &SimDisk) -> World {
-        let config = KernelConfig {
-            reader_threads: 0,
-            wal_file_bytes: 1024 * 1024,
-            queue_bytes: 4096,
-            ..KernelConfig::default()
-        };
-        let (kernel, stepper) = Kernel::open_stepped(stepped::ports(disk), config).unwrap();
-        let ctx = frontend::Context::new(kernel.clone(), dir).unwrap();
-        World {
-            backend: backend(&ctx),
-            kernel,
-            stepper,
-        }
-    }
-
-    /// Nothing finds room until something is driven.
-    fn fill(&self) {
-        let entry = Entry::new().put("filling", "key", vec![0; 5000]);
-        drop(self.kernel.write(entry));
-    }
-}
-
-/// Drives the writer until the future is done.
-async fn drive<F: Future>(stepper: &mut Stepper, future: F) -> F::Output {
-    let mut future = pin!(future);
-    for _ in 0..10_000 {
-        if let std::task::Poll::Ready(output) = poll!(future.as_mut()) {
-            return output;
-        }
-        stepper.step();
-        tokio::task::yield_now().await;
-    }
-    panic!("it never ends");
-}
+use super::stepped::{World, drive};
+use super::{filter, publish};
 
 async fn send(world: &mut World, topic: &str, payloads: impl IntoIterator<Item = String>) {
     let publishes = payloads.into_iter();

@@ -4,7 +4,9 @@ mod bounds;
 mod damaged;
 mod groups;
 mod kept_wills;
+mod many;
 mod retained_due;
+mod stepped;
 
 use std::path::Path;
 use std::sync::Arc;
