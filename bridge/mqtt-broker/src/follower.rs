@@ -16,15 +16,15 @@ use crate::backend::{Backend, FeedId, FeedRead, Position, ReadError};
 use crate::hub::Hub;
 use crate::limits;
 use crate::mailbox::{Full, Mailbox, Placed, Recipient};
+use crate::progress::Progress;
 use mqtt_session::SharedMessage;
 use parking_lot::Mutex;
 use router::MatchCache;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 #[derive(Debug)]
 pub(crate) struct Follower {
@@ -54,56 +54,17 @@ struct Attached {
     wants_progress: bool,
 }
 
-/// When who hears of positions that moved, of those who want to. Each saves its session then: were all told at once, thousands would be written in one
-/// moment, and nothing between.
-#[derive(Debug)]
-struct Progress {
-    /// Between one part of them and the next.
-    every: Duration,
-    next: Instant,
-    /// The part that is told next.
-    part: u64,
-    /// Parts that have not been told since the position moved.
-    left: u64,
-}
-
-impl Progress {
-    /// Everybody once in `each`.
-    fn new(each: Duration) -> Progress {
-        let every = each / u32::try_from(limits::PROGRESS_PARTS).unwrap_or(1);
-        Progress {
-            every,
-            next: Instant::now() + every,
-            part: 0,
-            left: 0,
-        }
-    }
-
-    fn moved(&mut self) {
-        self.left = limits::PROGRESS_PARTS;
-    }
-
-    /// Never, while the position stays.
-    async fn due(&self) {
-        match self.left {
-            0 => std::future::pending().await,
-            _ => sleep_until(self.next).await,
-        }
-    }
-
-    fn tell(&mut self, attached: &HashMap<u64, Attached>) {
-        let now = Instant::now();
-        if self.left == 0 || now < self.next {
+impl State {
+    /// Those whose turn it is hear that the position has moved.
+    fn tell(&self, progress: &mut Progress) {
+        let Some(part) = progress.next_part() else {
             return;
-        }
-        for (id, one) in attached {
-            if one.wants_progress && id % limits::PROGRESS_PARTS == self.part {
+        };
+        for (id, one) in &self.attached {
+            if one.wants_progress && id % limits::PROGRESS_PARTS == part {
                 one.mailbox.put_progress();
             }
         }
-        self.part = (self.part + 1) % limits::PROGRESS_PARTS;
-        self.left -= 1;
-        self.next = now + self.every;
     }
 }
 
@@ -181,7 +142,7 @@ impl Follower {
                     continue;
                 }
                 () = progress.due() => {
-                    progress.tell(&self.state.lock().attached);
+                    self.state.lock().tell(&mut progress);
                     continue;
                 }
                 () = hub.stopped() => return,
@@ -211,7 +172,7 @@ impl Follower {
             self.given.store(state.position.0, Ordering::Release);
             progress.moved();
             // Also here: a feed on which there is always something leaves the time no turn.
-            progress.tell(&state.attached);
+            state.tell(&mut progress);
         }
     }
 

@@ -35,6 +35,7 @@ mod metrics;
 mod output;
 mod packets;
 mod passing;
+mod progress;
 mod registry;
 mod retained;
 mod route_cache;
