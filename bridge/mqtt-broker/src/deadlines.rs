@@ -131,7 +131,11 @@ pub(crate) async fn run<B: Backend>(broker: Arc<Broker<B>>) {
                 doing.spawn(try_due(broker.clone(), client, epoch));
             }
             Err(sleep) => tokio::select! {
-                () = broker.shutdown.cancelled() => return,
+                () = broker.shutdown.cancelled() => {
+                    // What was begun is done: half of it would be done once more at the next start.
+                    doing.detach_all();
+                    return;
+                }
                 Some(_) = doing.join_next() => {}
                 () = broker.deadlines.changed.notified() => {}
                 set = &mut clock_set => move_ends(&broker, set).await,

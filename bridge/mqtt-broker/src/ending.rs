@@ -47,13 +47,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                     | ReasonCode::ADMINISTRATIVE_ACTION
             ),
         };
-        if may_have_more {
-            self.hear_out().await;
-        }
-        let end = match self
-            .last_word()
-            .map(|said| self.session.handle_disconnect(&said))
-        {
+        let said = self.last_word(may_have_more).await;
+        let end = match said.map(|said| self.session.handle_disconnect(&said)) {
             None => end,
             Some(Ok(())) => End::Disconnected,
             Some(Err(close)) => close.into(),
@@ -103,35 +98,42 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         }
     }
 
-    /// Takes what has come and was not read, because the client did not take what waited for it, or the end was sooner (it is back by another connection):
-    /// there may be a DISCONNECT in it. Waits for nothing. As much as could be in the input otherwise.
-    async fn hear_out(&mut self) {
-        let most = self.broker.limits.maximum_packet_size as usize;
-        let most = most.saturating_add(limits::READ_CHUNK);
-        // A stream says that nothing is there, too, when the task has done much already.
-        let hearing = tokio::task::coop::unconstrained(poll_fn(|cx| {
-            while self.input.len() < most {
-                let reader = Pin::new(&mut self.reader);
-                match poll_read(reader, &mut self.input, &mut self.expected, cx) {
-                    Poll::Ready(Ok(read)) if read > 0 => {}
-                    _ => break,
-                }
-            }
-            Poll::Ready(())
-        }));
-        hearing.await;
-    }
-
-    /// A DISCONNECT that has come and was not looked at yet, because what came before it was with storage or the client was ahead of its rate. What it says
-    /// of the will and the session counts, whatever else has ended the connection [MQTT-3.14.4-3]. Other packets are passed over: no answer has said
-    /// that they were taken.
-    fn last_word(&mut self) -> Option<Disconnect> {
+    /// A DISCONNECT that has come and was not looked at yet, because what came before it was with storage or the client was ahead of its rate; with `reads`
+    /// also one that is still in the socket, because the client did not take what waited for it, or the end was sooner (it is back by another connection).
+    /// What it says of the will and the session counts, whatever else has ended the connection [MQTT-3.14.4-3]. Other packets are passed over: no answer has
+    /// said that they were taken. Waits for nothing, and takes as much from the socket as could be in the input otherwise.
+    async fn last_word(&mut self, reads: bool) -> Option<Disconnect> {
+        let mut left = self.broker.limits.maximum_packet_size as usize;
+        left = left.saturating_add(limits::READ_CHUNK);
         let mut next = self.deferred.take().map(|packet| *packet);
         loop {
-            match next {
-                Some(Packet::Disconnect(disconnect)) => return Some(disconnect),
-                _ => next = Some(self.decoder.decode(&mut self.input).ok()??),
+            if let Some(Packet::Disconnect(disconnect)) = next {
+                return Some(disconnect);
             }
+            next = self.decoder.decode(&mut self.input).ok()?;
+            if next.is_none() {
+                let room = &self.broker.unfinished;
+                self.unfinished
+                    .note(room, &self.decoder, &self.input)
+                    .ok()?;
+                if !reads || left == 0 {
+                    return None;
+                }
+                left = left.saturating_sub(self.read_now().await?);
+            }
+        }
+    }
+
+    /// What is in the socket, if anything is.
+    async fn read_now(&mut self) -> Option<usize> {
+        // A stream says that nothing is there, too, when the task has done much already.
+        let reading = tokio::task::coop::unconstrained(poll_fn(|cx| {
+            let reader = Pin::new(&mut self.reader);
+            Poll::Ready(poll_read(reader, &mut self.input, &mut self.expected, cx))
+        }));
+        match reading.await {
+            Poll::Ready(Ok(read)) if read > 0 => Some(read),
+            _ => None,
         }
     }
 

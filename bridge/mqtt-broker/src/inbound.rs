@@ -9,7 +9,7 @@ use crate::extra::exclusive;
 use crate::limits;
 use crate::mailbox::Batch;
 use crate::metrics::Metrics;
-use crate::packets::{Ask, Taken};
+use crate::packets::{Request, Taken};
 use crate::passing::Passing;
 use crate::unstored::Route;
 use futures_util::future::BoxFuture;
@@ -86,9 +86,13 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                     self.release(ack.packet_id);
                 }
             }
-            Packet::Subscribe(packet) => return Ok(Taken::Asks(Ask::Subscribe(packet).into())),
-            Packet::Unsubscribe(packet) => return Ok(Taken::Asks(Ask::Unsubscribe(packet).into())),
-            Packet::Auth(packet) => return Ok(Taken::Asks(Ask::Auth(packet).into())),
+            Packet::Subscribe(packet) => {
+                return Ok(Taken::Request(Request::Subscribe(packet).into()));
+            }
+            Packet::Unsubscribe(packet) => {
+                return Ok(Taken::Request(Request::Unsubscribe(packet).into()));
+            }
+            Packet::Auth(packet) => return Ok(Taken::Request(Request::Auth(packet).into())),
             Packet::PingReq => self.session.handle_pingreq(),
             Packet::Disconnect(disconnect) => {
                 self.session.handle_disconnect(&disconnect)?;
@@ -109,11 +113,11 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         Ok(Taken::All)
     }
 
-    pub(crate) async fn ask(&mut self, ask: Ask) -> Result<(), End> {
-        match ask {
-            Ask::Subscribe(packet) => self.subscribe(packet).await,
-            Ask::Unsubscribe(packet) => self.unsubscribe(packet).await,
-            Ask::Auth(packet) => self.authenticate_again(packet).await,
+    pub(crate) async fn handle_request(&mut self, request: Request) -> Result<(), End> {
+        match request {
+            Request::Subscribe(packet) => self.subscribe(packet).await,
+            Request::Unsubscribe(packet) => self.unsubscribe(packet).await,
+            Request::Auth(packet) => self.authenticate_again(packet).await,
         }
     }
 

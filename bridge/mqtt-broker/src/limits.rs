@@ -11,7 +11,7 @@ pub const WRITE_STALL: Duration = Duration::from_secs(60);
 /// How long a closing connection may take for its last bytes.
 pub const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What a client still sends to a connection that is closed is read until then, in bytes: unread, it would take back the last ones.
-pub const LAST_INPUT: usize = 256 * 1024;
+pub const LAST_INPUT: usize = 8 * 1024 * 1024;
 /// How long nothing may come meanwhile where the program stops: it waits for its connections.
 pub const LAST_PAUSE: Duration = Duration::from_millis(100);
 /// How far the saved checkpoints of a connected persistent session may lag behind.
@@ -33,6 +33,8 @@ pub const UNFINISHED_FREE: usize = 32 * 1024;
 pub const UNFINISHED_BYTES: usize = 1024 * 1024 * 1024;
 /// A packet for which a connection has such a part, and of which nothing more comes for so long, is not waited for.
 pub const READ_STALL: Duration = Duration::from_secs(60);
+/// All of it has to come in that time and as long as it takes at so many bytes a second.
+pub const SLOWEST_PACKET: usize = 1024;
 /// Publishes of one connection that are with the backend at a time. Above that its socket is not read.
 pub const MAX_PUBLISHING: usize = 2_048;
 /// Of them, those that are given to the backend at a time.

@@ -13,12 +13,12 @@ pub(crate) enum Taken {
     /// As far as there is room for them.
     All,
     /// Up to this one.
-    Asks(Box<Ask>),
+    Request(Box<Request>),
     Disconnect,
 }
 
 /// The packets whose handling waits for the backend. In a box: the future of an idle connection has no room for a packet.
-pub(crate) enum Ask {
+pub(crate) enum Request {
     Subscribe(Subscribe),
     Unsubscribe(Unsubscribe),
     Auth(Auth),
@@ -30,10 +30,12 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         let mut packets = 0;
         let taken = loop {
             match self.take_each(&mut packets) {
-                Ok(Taken::Asks(ask)) => match Box::pin(self.ask(*ask)).await {
-                    Ok(()) => self.put_replies(),
-                    Err(end) => break Err(end),
-                },
+                Ok(Taken::Request(request)) => {
+                    match Box::pin(self.handle_request(*request)).await {
+                        Ok(()) => self.put_replies(),
+                        Err(end) => break Err(end),
+                    }
+                }
                 Ok(Taken::All) => break Ok(false),
                 Ok(Taken::Disconnect) => break Ok(true),
                 Err(end) => break Err(end),

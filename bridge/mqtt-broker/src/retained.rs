@@ -81,6 +81,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
 
     /// Of this subscription, and while there are none of one, of the next.
     pub(crate) async fn read_retained(&mut self, filter: TopicFilter) -> Result<(), End> {
+        self.shared.stop();
         let mut next = Some(filter);
         while let Some(filter) = next {
             self.read_one(filter).await?;

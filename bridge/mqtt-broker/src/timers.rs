@@ -21,8 +21,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
 
     /// Of a large packet whose rest is to come.
     fn unfinished_at(&self) -> Option<Instant> {
-        let waits = self.unfinished.is_some() && self.can_read;
-        waits.then(|| self.last_received + limits::READ_STALL)
+        let by = self.unfinished.by().filter(|_| self.can_read)?;
+        Some(by.min(self.last_received + limits::READ_STALL))
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {

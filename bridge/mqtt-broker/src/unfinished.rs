@@ -7,6 +7,8 @@ use mqtt_codec::{Decoder, ReasonCode};
 use mqtt_session::Close;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Bytes that are left.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ impl From<NoRoom> for End {
 struct Part {
     room: Arc<Room>,
     bytes: usize,
+    by: Instant,
 }
 
 /// What a connection has of it. A pointer: most never have any.
@@ -43,8 +46,11 @@ impl Room {
         let take = |left: usize| left.checked_sub(bytes);
         let (taken, given) = (Ordering::Relaxed, Ordering::Relaxed);
         self.0.fetch_update(taken, given, take).ok()?;
+        // Otherwise a few that send a byte now and then would have all of it for ever.
+        let seconds = (bytes / limits::SLOWEST_PACKET) as u64;
+        let by = Instant::now() + limits::READ_STALL + Duration::from_secs(seconds);
         let room = self.clone();
-        Some(Box::new(Part { room, bytes }))
+        Some(Box::new(Part { room, bytes, by }))
     }
 }
 
@@ -55,8 +61,9 @@ impl Drop for Part {
 }
 
 impl Unfinished {
-    pub fn is_some(&self) -> bool {
-        self.0.is_some()
+    /// When all of the packet has to be there.
+    pub fn by(&self) -> Option<Instant> {
+        self.0.as_ref().map(|part| part.by)
     }
 
     /// After each read: for what begins in `input`, and no more for what was taken out of it.

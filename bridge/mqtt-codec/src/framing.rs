@@ -51,10 +51,18 @@ impl Decoder {
         self.is_known = true;
     }
 
-    /// The size of the packet that begins here, whole or not. `None`: its header is yet to come, or is none.
+    /// The size of the packet that begins here, whole or not. `None`: its header is yet to come, or is none, or says more than is allowed.
     pub fn next_size(&self, buffer: &[u8]) -> Option<usize> {
         let (remaining, used) = variable_byte_integer(buffer.get(1..)?).ok()??;
-        Some(1 + used + remaining)
+        Some(1 + used + remaining).filter(|size| *size <= self.largest())
+    }
+
+    fn largest(&self) -> usize {
+        if self.is_known {
+            self.max_packet_size
+        } else {
+            limits::MAX_CONNECT_SIZE.min(self.max_packet_size)
+        }
     }
 
     /// Takes one packet off the front. `Ok(None)` = more bytes are needed. After an error the connection is over.
@@ -72,11 +80,7 @@ impl Decoder {
             return Ok(None);
         };
         let size = 1 + used + remaining;
-        let limit = if self.is_known {
-            self.max_packet_size
-        } else {
-            limits::MAX_CONNECT_SIZE.min(self.max_packet_size)
-        };
+        let limit = self.largest();
         if size > limit {
             return Err(DecodeError::PacketTooLarge { size, limit });
         }

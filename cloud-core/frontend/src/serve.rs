@@ -204,7 +204,9 @@ async fn pass<F>(
 
 /// The address it came to.
 fn prepare(stream: &TcpStream) -> io::Result<SocketAddr> {
-    transport::prepare(stream)?;
+    if let Err(error) = transport::prepare(stream) {
+        tracing::debug!(%error, "a socket does not take all that is set of it");
+    }
     stream.local_addr()
 }
 

@@ -51,6 +51,8 @@ pub struct Memory {
     pub broken: AtomicBool,
     /// How long it takes to save a session, in milliseconds.
     pub slow: AtomicU64,
+    /// Milliseconds that looking for retained messages takes.
+    pub retained_slow: AtomicU64,
     /// Who waits for messages of a shared group keeps everybody from joining and leaving groups.
     pub locks: AtomicBool,
     lock: tokio::sync::Mutex<()>,
@@ -78,6 +80,7 @@ impl Memory {
             full: Default::default(),
             broken: Default::default(),
             slow: Default::default(),
+            retained_slow: Default::default(),
             locks: Default::default(),
             lock: Default::default(),
             saves_wait: watch::Sender::new(false),
@@ -385,6 +388,10 @@ impl Backend for Memory {
     }
 
     async fn retained(&self, filter: &TopicFilter) -> Result<Vec<Message>, StorageError> {
+        let slow = self.retained_slow.load(Ordering::Relaxed);
+        if slow > 0 {
+            sleep(Duration::from_millis(slow)).await;
+        }
         let (state, now_ms) = (self.state(), self.now_ms());
         let all = state
             .retained

@@ -1,5 +1,6 @@
 //! Shared subscriptions (section 4.8.2), named by what the clause says.
 
+use crate::chapters::{retained, subscribe};
 use crate::client::*;
 use crate::memory::Memory;
 use mqtt_broker::Limits;
@@ -8,6 +9,8 @@ use mqtt_session::ClientId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::time::timeout;
 
 fn qos(n: u8) -> SubscriptionOptions {
     SubscriptionOptions {
@@ -493,5 +496,43 @@ async fn what_others_may_get_of_a_session_that_ended_they_get_though_the_rest_ca
     for n in 0..4 {
         sender.publish("t", &n.to_string(), 1).await;
         assert_eq!(other.take().await, n.to_string());
+    }
+}
+
+/// Only who is first in the group's line gets something: nobody may be that and wait for something else.
+#[tokio::test(start_paused = true)]
+async fn a_member_that_waits_for_retained_messages_holds_up_nobody() {
+    for round in 0..8 {
+        let server = Server::start().await;
+        let mut sender = server.clean("s").await;
+        for name in ["r/1", "q/1"] {
+            sender.publish_packet(retained(name, name, 1)).await;
+        }
+        let mut other = server.clean("other").await;
+        other.subscribe("$share/g/t", 0).await;
+        let mut member = server.clean("member").await;
+        member.subscribe("$share/g/t", 0).await;
+        server.memory.retained_slow.store(10_000, Relaxed);
+        member.send(subscribe(7, &[("r/#", 0), ("q/#", 0)])).await;
+        assert!(matches!(member.receive().await, Some(Packet::SubAck(_))));
+        let (mut shared, mut seconds) = (0, 0);
+        while seconds < 30 {
+            sender.publish("t", "shared", 0).await;
+            let taken = timeout(Duration::from_secs(1), async {
+                loop {
+                    let taken = tokio::select! {
+                        taken = other.take() => taken,
+                        taken = member.take() => taken,
+                    };
+                    if taken == "shared" {
+                        break;
+                    }
+                }
+            });
+            shared += u32::from(taken.await.is_ok());
+            seconds += 1;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(shared, seconds, "round {round}");
     }
 }

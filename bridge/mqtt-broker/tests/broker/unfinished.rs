@@ -8,7 +8,7 @@ use mqtt_broker::extra::Extra;
 use mqtt_codec::*;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// The largest packet, and what a broker has for unfinished ones, so that one of those fits.
 const LARGEST: usize = 1 << 20;
@@ -155,4 +155,23 @@ async fn a_large_packet_whose_rest_does_not_come_is_not_waited_for_for_ever() {
     client.closed_with(ReasonCode::QUOTA_EXCEEDED).await;
     assert!(begun.elapsed() <= Duration::from_secs(60));
     idle.publish("t", "x", 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_is_one_that_comes_a_byte_now_and_then() {
+    let server = server(LARGEST).await;
+    let mut client = server.clean("c").await;
+    let packet = large(Version::V5);
+    let (first, rest) = packet.split_at(100_000);
+    client.send_bytes(first).await;
+    let mut bytes = rest.chunks(1).take(50);
+    let said = loop {
+        client.send_bytes(bytes.next().expect("an answer")).await;
+        let answer = timeout(Duration::from_secs(50), client.receive());
+        if let Ok(said) = answer.await {
+            break said;
+        }
+    };
+    let full = Disconnect::new(ReasonCode::QUOTA_EXCEEDED);
+    assert_eq!(said, Some(Packet::Disconnect(full)));
 }
