@@ -198,12 +198,8 @@ async fn due<B: Backend>(
     let Some(saved) = saved.filter(|saved| saved.epoch == epoch) else {
         return Ok(());
     };
-    let mut session = match Session::from_bytes(client.clone(), saved.bytes) {
-        Ok(session) => session,
-        Err(error) => {
-            tracing::error!(%client, %error, "a stored session can not be read; it is replaced when the client connects");
-            return Ok(());
-        }
+    let Some(mut session) = readable(client, saved) else {
+        return Ok(());
     };
     let (now_ms, by_new_clock) = put_right(broker, &mut session);
     // The end of its connection may not have been saved.
@@ -261,12 +257,8 @@ async fn found_at_start<B: Backend>(
     client: ClientId,
     saved: SavedSession,
 ) -> Result<Option<Session>, StorageError> {
-    let mut session = match Session::from_bytes(client.clone(), saved.bytes) {
-        Ok(session) => session,
-        Err(error) => {
-            tracing::error!(%client, %error, "a stored session can not be read; it is replaced when the client connects");
-            return Ok(None);
-        }
+    let Some(mut session) = readable(&client, saved) else {
+        return Ok(None);
     };
     let (now_ms, set) = clock::now(&**broker.backend());
     if session.assume_disconnected(now_ms) {
@@ -276,6 +268,14 @@ async fn found_at_start<B: Backend>(
         save(broker, &mut session).await?;
     }
     Ok(Some(session))
+}
+
+fn readable(client: &ClientId, saved: SavedSession) -> Option<Session> {
+    let session = Session::from_bytes(client.clone(), saved.bytes);
+    let session = session.inspect_err(|error| {
+        tracing::error!(%client, %error, "a stored session can not be read; it is replaced when the client connects");
+    });
+    session.ok()
 }
 
 /// What is to be saved, and the mark to give to [`Session::saved`] then.

@@ -3,7 +3,6 @@
 
 mod accept;
 pub mod access;
-
 mod aside;
 mod authenticate;
 pub mod backend;

@@ -3,6 +3,8 @@
 use crate::input::poll_discard;
 use crate::limits;
 use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
 use tokio::io::{AsyncRead, ReadHalf};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -17,18 +19,19 @@ pub(crate) async fn linger<S: AsyncRead>(
     let discarding = async {
         let mut left = limits::LAST_INPUT;
         loop {
-            let silence = async {
-                shutdown.cancelled().await;
-                let _ = timeout(limits::LAST_PAUSE, std::future::pending::<()>()).await;
+            let read = match shutdown.run_until_cancelled(discard(reader)).await {
+                Some(read) => Ok(read),
+                None => timeout(limits::LAST_PAUSE, discard(reader)).await,
             };
-            tokio::select! {
-                read = poll_fn(|cx| poll_discard(Pin::new(&mut *reader), cx)) => match read {
-                    Ok(n) if n > 0 && n < left => left -= n,
-                    _ => return,
-                },
-                () = silence => return,
+            match read {
+                Ok(Ok(n)) if n > 0 && n < left => left -= n,
+                _ => return,
             }
         }
     };
     let _ = timeout_at(until, discarding).await;
+}
+
+async fn discard<S: AsyncRead>(reader: &mut ReadHalf<S>) -> io::Result<usize> {
+    poll_fn(|cx| poll_discard(Pin::new(&mut *reader), cx)).await
 }
