@@ -69,18 +69,14 @@ impl Kernel {
 
     /// Keys that begin with `prefix`, with their values, by key.
     pub fn table_scan(&self, table: &str, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
-        self.table_first(table, prefix, usize::MAX)
+        let prefix = Bytes::copy_from_slice(prefix);
+        self.table_rows(table, prefix).collect()
     }
 
     /// The first of the keys that begin with `prefix`, with their values, by key; at most `most`.
     pub fn table_first(&self, table: &str, prefix: &[u8], most: usize) -> Vec<(Bytes, Bytes)> {
-        let rows = self.table(table);
-        let from = (Bound::Included(prefix), Bound::Unbounded);
-        rows.range::<[u8], _>(from)
-            .take_while(|(key, _)| key.starts_with(prefix))
-            .take(most)
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
+        let prefix = Bytes::copy_from_slice(prefix);
+        self.table_rows(table, prefix).take(most).collect()
     }
 
     /// Number of keys in a table.
