@@ -7,11 +7,12 @@ use std::time::Duration;
 use futures_util::future::{select_all, try_join_all};
 use mqtt_broker::backend::{
     ClientId, ClockSet, Expiry, FeedId, FeedRead, Message, Position, Publish, PublishError,
-    ReadError, Rest, SavedSession, StorageError, Taken, WillOf,
+    ReadError, Rest, SavedSession, StorageError, Taken, Wanted, WillOf, everything,
 };
 use mqtt_broker::extra::{RetainedPlace, RetainedRoom, RetainedSum};
 use mqtt_broker::{Backend, Joins, MemoryShares, convert};
 use mqtt_codec::{PacketId, QoS, TopicFilter, TopicName};
+use record::topic_for_record;
 use store::{
     Checkpoint, Frame, From, Lane, LogId, NewMessage, PacketRef, Session, Store, View, WillRef,
     WriteError,
@@ -101,37 +102,48 @@ pub fn messages(
     out: &mut Vec<(Position, i64, Message)>,
 ) -> Result<(), String> {
     let add = frame.blind.and_then(|boot| store.boot_offset(boot));
-    messages_at(add.unwrap_or(0), frame, from, out)
+    messages_at(add.unwrap_or(0), frame, from, &everything, out)
 }
 
 fn messages_at(
     add: i64,
     frame: &Frame,
     from: u64,
+    wanted: Wanted<'_>,
     out: &mut Vec<(Position, i64, Message)>,
 ) -> Result<(), String> {
     let batch = frame.batch.rebased(add);
-    let records = batch.records().map_err(|error| error.to_string())?;
-    for (index, record) in (0..).zip(records) {
-        let record = record.map_err(|error| error.to_string())?;
-        let position = frame.position + u64::from(index);
-        if position < from {
+    let mut records = batch.records().map_err(|error| error.to_string())?;
+    for index in 0.. {
+        let position = Position(frame.position + u64::from(index));
+        let view = frame.view(index);
+        let wanted = |_, key: Option<&[u8]>| {
+            let wanted = |topic: &str| wanted(position, topic);
+            position.0 >= from
+                && match view {
+                    None => wanted(&topic_for_record(&frame.stream, key)),
+                    Some(View::Key(topic)) => wanted(topic),
+                    Some(View::Hidden) => false,
+                }
+        };
+        let Some(record) = records.next_if(wanted) else {
+            break;
+        };
+        let Some(record) = record.map_err(|error| error.to_string())? else {
             continue;
-        }
+        };
         let Some(mut message) = convert::message(&frame.stream, &record) else {
             continue;
         };
-        match frame.view(index) {
-            None => {}
-            Some(View::Hidden) => continue,
-            Some(View::Key(topic)) => match TopicName::new(topic) {
+        if let Some(View::Key(topic)) = view {
+            match TopicName::new(topic) {
                 Ok(topic) => message.topic = topic,
                 Err(_) => continue,
-            },
+            }
         }
         // Upstream it may be another thing.
         message.retain |= frame.retained.binary_search(&index).is_ok();
-        out.push((Position(position), record.timestamp, message));
+        out.push((position, record.timestamp, message));
     }
     Ok(())
 }
@@ -397,6 +409,7 @@ impl Backend for EdgeBackend {
         feed: FeedId,
         from: Position,
         max_bytes: usize,
+        wanted: Wanted<'_>,
     ) -> Result<FeedRead, ReadError> {
         let log = log_of(feed).ok_or(ReadError::Gone)?;
         let read = self
@@ -410,9 +423,8 @@ impl Backend for EdgeBackend {
         for frame in &read.frames {
             let add = frame.blind.map(|boot| self.store.boot_offset(boot));
             let known = messages.len();
-            if let Err(error) =
-                messages_at(add.flatten().unwrap_or(0), frame, from.0, &mut messages)
-            {
+            let add_ms = add.flatten().unwrap_or(0);
+            if let Err(error) = messages_at(add_ms, frame, from.0, wanted, &mut messages) {
                 tracing::error!(frame = frame.number, %error, "a stored batch can not be read and is passed over");
             }
             if add == Some(None) {

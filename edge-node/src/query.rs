@@ -198,7 +198,7 @@ fn messages(lane: &str, frame: &Frame) -> Vec<PeekedMessage> {
                 lane: lane.to_owned(),
                 entry: frame.number,
                 stream: frame.stream.as_str().to_owned(),
-                topic: topic_for_record(&frame.stream, record.key.as_deref()),
+                topic: topic_for_record(&frame.stream, record.key.as_deref()).into_owned(),
                 time_ms: record.timestamp,
                 bytes: payload.len() as u64,
                 payload: String::from_utf8_lossy(shown).into_owned(),

@@ -443,12 +443,11 @@ async fn read_again<B: Backend>(
 ) -> Result<Option<Message>, StorageError> {
     match source {
         Source::Feed(feed, at) | Source::Shared(SharedPlace { feed, at, .. }) => {
-            match broker.backend.read(feed, at, 1).await {
+            let this = |position, _: &str| position == at;
+            match broker.backend.read(feed, at, 1, &this).await {
                 Ok(read) => {
                     let first = read.messages.into_iter().next();
-                    Ok(first
-                        .filter(|(position, _)| *position == at)
-                        .map(|(_, message)| message))
+                    Ok(first.map(|(_, message)| message))
                 }
                 Err(ReadError::Gone) => Ok(None),
                 Err(ReadError::Storage(error)) => Err(error),

@@ -94,6 +94,14 @@ pub enum ReadError {
     Storage(#[from] StorageError),
 }
 
+/// Does the reader want the message at this position, on this topic?
+pub type Wanted<'a> = &'a (dyn Fn(Position, &str) -> bool + Send + Sync);
+
+/// For [`Backend::read`].
+pub fn everything(_: Position, _: &str) -> bool {
+    true
+}
+
 /// What was read from a feed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FeedRead {
@@ -316,12 +324,13 @@ pub trait Backend: Send + Sync + 'static {
     fn feeds_generation(&self) -> u64;
 
     /// Reads from a position on, about `max_bytes` of payload, at least one message if there is one. Does not wait for data.
-    /// Gives only what is durable (or whose durability class does not ask for it).
+    /// Gives only what is durable (or whose durability class does not ask for it), and of it what is wanted: of the rest no message is made.
     fn read(
         &self,
         feed: FeedId,
         from: Position,
         max_bytes: usize,
+        wanted: Wanted<'_>,
     ) -> impl Future<Output = Result<FeedRead, ReadError>> + Send;
 
     /// What [`Backend::publish`] has accepted until now, for [`Backend::is_readable`]: of a host that resolves it before [`Backend::feeds_for`] gives

@@ -362,10 +362,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             &mut self.session,
             self.output.len() < limits::MAX_OUTPUT && !self.retained.is_sending(),
         );
-        self.delivery.begin(
-            self.feeds_generation,
-            !self.session.subscriptions().is_empty(),
-        );
+        self.delivery.begin(self.feeds_generation, &self.session);
         if self.session.wants_save() && self.saving.is_none() {
             self.begin_save();
         }

@@ -102,11 +102,12 @@ fn native(message: &Message) -> Option<Bytes> {
     Some(out.freeze())
 }
 
-/// The message an MQTT subscriber gets for a record of any protocol. `None` = nothing: a tombstone, or a record whose
-/// stream and key give no valid topic.
+/// The message an MQTT subscriber gets for a record of any protocol, on the topic that `record::topic_for_record` says. `None` = nothing: a tombstone,
+/// or a record whose stream and key give no valid topic.
 pub fn message(stream: &StreamName, record: &Record) -> Option<Message> {
     let payload = record.value.clone()?;
-    let topic = TopicName::new(&record::topic_for_record(stream, record.key.as_deref())).ok()?;
+    let topic = record::topic_for_record(stream, record.key.as_deref());
+    let topic = TopicName::new(&topic).ok()?;
     let envelope = Envelope::from_record(record);
     let expires_at = envelope.expires_at.map(Expiry::from);
     let native = match &envelope.native {

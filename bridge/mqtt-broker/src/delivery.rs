@@ -8,7 +8,7 @@ use crate::mailbox::{Batch, Letter, Mailbox, Placed, cost};
 use crate::running::Running;
 use futures_util::future::BoxFuture;
 use mqtt_codec::TopicFilter;
-use mqtt_session::{Offer, Session};
+use mqtt_session::{Filters, Offer, Session};
 use router::PatternError;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::{pending, poll_fn};
@@ -94,6 +94,8 @@ pub(crate) struct Delivery<B: Backend> {
     /// The session took nothing: too much is unacknowledged.
     window_full: bool,
     reads: Running<ReadDone>,
+    /// What to read for, while something is read.
+    filters: Option<Arc<Filters>>,
     wait: Option<BoxFuture<'static, ()>>,
 }
 
@@ -119,6 +121,7 @@ impl<B: Backend> Delivery<B> {
             tickets: 0,
             window_full: false,
             reads: Running::default(),
+            filters: None,
             wait: None,
         }
     }
@@ -129,10 +132,21 @@ impl<B: Backend> Delivery<B> {
 
     /// To be called before the ends of the feeds are asked for: see `follower.rs`.
     pub fn subscribe(&mut self, filter: &TopicFilter) -> Result<(), PatternError> {
+        // What is read just now is read without this filter, and perhaps to beyond where it begins.
+        self.filters = None;
+        for (id, feed) in &mut self.feeds {
+            if feed.state == State::Reading {
+                self.tickets += 1;
+                feed.ticket = self.tickets;
+                feed.state = State::Behind;
+                self.behind.insert(*id);
+            }
+        }
         self.subscriber.subscribe(filter)
     }
 
     pub fn unsubscribe(&mut self, filter: &TopicFilter) {
+        self.filters = None;
         self.subscriber.unsubscribe(filter);
     }
 
@@ -373,7 +387,8 @@ impl<B: Backend> Delivery<B> {
     }
 
     /// Begins the reads and the wait that are due.
-    pub fn begin(&mut self, generation: u64, has_subscriptions: bool) {
+    pub fn begin(&mut self, generation: u64, session: &Session) {
+        let subscriptions = session.subscriptions();
         let mut waiting = Vec::new();
         while self.buffered < limits::MAX_FEED_BUFFER
             && self.reads.len() < limits::MAX_FEED_READS
@@ -388,8 +403,13 @@ impl<B: Backend> Delivery<B> {
             }
             feed.state = State::Reading;
             let (backend, ticket, from) = (self.backend.clone(), feed.ticket, feed.next);
+            let filters = self
+                .filters
+                .get_or_insert_with(|| Arc::new(subscriptions.filters()));
+            let filters = filters.clone();
             self.reads.push(Box::pin(async move {
-                let result = backend.read(id, from, limits::FEED_READ).await;
+                let wanted = |_: Position, topic: &str| filters.match_topic(topic);
+                let result = backend.read(id, from, limits::FEED_READ, &wanted).await;
                 ReadDone {
                     feed: id,
                     ticket,
@@ -399,7 +419,10 @@ impl<B: Backend> Delivery<B> {
             }));
         }
         self.behind.extend(waiting);
-        if !has_subscriptions {
+        if self.reads.is_empty() {
+            self.filters = None;
+        }
+        if subscriptions.is_empty() {
             self.wait = None;
         } else if self.wait.is_none() {
             self.wait = Some(self.backend.feeds_changed(generation));
@@ -504,7 +527,7 @@ impl<B: Backend> Delivery<B> {
     fn read_done(&mut self, done: ReadDone) -> Arrival {
         let id = done.feed;
         if self.feeds.get(&id).map(|feed| feed.ticket) != Some(done.ticket) {
-            return Arrival::Progress; // unsubscribed meanwhile
+            return Arrival::Progress; // unsubscribed meanwhile, or subscribed to more
         }
         let read = match done.result {
             Err(ReadError::Gone) => return Arrival::Gone(id),

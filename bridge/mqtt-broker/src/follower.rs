@@ -12,7 +12,7 @@
 //! * *Subscribing.* A filter is put into the router before the ends of the feeds are asked for SUBACK, and the router is asked after a range was read.
 //!   A message at or above such an end was read, and so routed, after the filter was there.
 
-use crate::backend::{Backend, FeedId, FeedRead, Position, ReadError};
+use crate::backend::{Backend, FeedId, FeedRead, Position, ReadError, everything};
 use crate::hub::Hub;
 use crate::limits;
 use crate::mailbox::{Full, Mailbox, Placed, Recipient};
@@ -151,7 +151,9 @@ impl Follower {
             if moved.is_empty() {
                 continue; // other feeds
             }
-            let read = hub.backend().read(self.feed, position, limits::FOLLOW_READ);
+            let read = hub
+                .backend()
+                .read(self.feed, position, limits::FOLLOW_READ, &everything);
             match read.await {
                 Ok(read) => {
                     let full = self.distribute(&hub, &mut names, read);

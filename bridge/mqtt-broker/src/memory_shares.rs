@@ -13,7 +13,7 @@ use crate::backend::{
 use crate::limits;
 use crate::turns::Turns;
 use bytes::{Buf, BufMut, Bytes};
-use mqtt_codec::TopicFilter;
+use mqtt_codec::{TopicFilter, filter_matches};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -371,7 +371,8 @@ impl Group {
             let Some(place) = place else {
                 return Ok(());
             };
-            let message = match backend.read(place.0, place.1, 1).await {
+            let this = |at: Position, _: &str| at == place.1;
+            let message = match backend.read(place.0, place.1, 1, &this).await {
                 Ok(read) => read
                     .messages
                     .into_iter()
@@ -411,13 +412,12 @@ impl Group {
                 state.next.iter().map(|(feed, at)| (*feed, *at)).collect()
             };
             for (feed, from) in &positions {
-                let read = backend.read(*feed, *from, limits::FEED_READ).await;
+                let wanted = |_: Position, topic: &str| filter_matches(self.filter.as_str(), topic);
+                let read = backend.read(*feed, *from, limits::FEED_READ, &wanted).await;
                 let mut state = self.state.lock();
                 match read {
                     Ok(read) => {
-                        let wanted = read.messages.into_iter();
-                        let wanted = wanted.filter(|(_, m)| self.filter.matches(&m.topic));
-                        for (at, message) in wanted {
+                        for (at, message) in read.messages {
                             state
                                 .ready
                                 .insert((*feed, at), Some(Arc::new(message.into())));

@@ -44,4 +44,4 @@ pub use session::{PendingWill, Session};
 pub use shared::{SharedPlace, SharedSubscription, ToSettle};
 pub use shared_message::SharedMessage;
 pub use state_bytes::StateError;
-pub use subscriptions::{Match, Subscription, Subscriptions};
+pub use subscriptions::{Filters, Match, Subscription, Subscriptions};

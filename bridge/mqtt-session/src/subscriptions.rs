@@ -1,7 +1,7 @@
 //! The subscriptions of one session, and what a message on a feed means to them.
 
 use crate::{FeedId, Message, Position};
-use mqtt_codec::{QoS, SubscriptionOptions, TopicFilter, TopicName};
+use mqtt_codec::{QoS, SubscriptionOptions, TopicFilter, TopicName, filter_matches};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subscription {
@@ -17,6 +17,23 @@ pub struct Subscriptions {
     all: Vec<(TopicFilter, Subscription)>,
     /// The filters of `all` that are not plain topics.
     wildcards: Vec<TopicFilter>,
+}
+
+/// The filters that a session has at one moment, for whoever reads for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filters {
+    /// Sorted.
+    plain: Vec<TopicFilter>,
+    wildcards: Vec<TopicFilter>,
+}
+
+impl Filters {
+    /// Can a message on this topic be for the session?
+    pub fn match_topic(&self, topic: &str) -> bool {
+        let plain = self.plain.binary_search_by(|one| one.as_str().cmp(topic));
+        let mut wildcards = self.wildcards.iter();
+        plain.is_ok() || wildcards.any(|filter| filter_matches(filter.as_str(), topic))
+    }
 }
 
 /// What all subscriptions that match a message say together: it is delivered once (section 3.3.4).
@@ -80,6 +97,15 @@ impl Subscriptions {
     pub fn iter(&self) -> impl Iterator<Item = (&TopicFilter, &Subscription)> {
         let all = self.all.iter();
         all.map(|(filter, subscription)| (filter, subscription))
+    }
+
+    /// All of them as they are now.
+    pub fn filters(&self) -> Filters {
+        let plain = self.iter().map(|(filter, _)| filter);
+        Filters {
+            plain: plain.filter(|one| !one.has_wildcard()).cloned().collect(),
+            wildcards: self.wildcards.clone(),
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -189,6 +215,13 @@ mod tests {
         assert!(all.remove(&filter("#")) && !all.remove(&filter("#")));
         assert_eq!(identifiers(&all, "z/1"), [1]);
         assert_eq!(identifiers(&all, "b"), Vec::<u32>::new());
+        let filters = all.filters();
+        for topic in ["a", "m", "m/n", "z/1"] {
+            assert!(filters.match_topic(topic), "{topic}");
+        }
+        for topic in ["b", "m/", "m/n/o", "z", "z/1/2", "", "$SYS/a"] {
+            assert!(!filters.match_topic(topic), "{topic}");
+        }
         assert!(all.get(&filter("#")).is_none());
     }
 }

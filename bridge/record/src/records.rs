@@ -1,7 +1,7 @@
 //! The records inside a batch. `Record` is written as `length attributes timestampDelta offsetDelta key value headers`,
 //! all numbers but the attributes as varints.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use crate::{Batch, BatchError, TimestampType, limits, varint};
 
@@ -114,7 +114,24 @@ impl Records {
         self.rest.len()
     }
 
-    fn advance(&mut self) -> Result<Option<Record>, BatchError> {
+    /// The next record if it is wanted by its offset and key; `Some(Ok(None))` = there is one, and it is not: nothing behind its key was looked at.
+    pub fn next_if(
+        &mut self,
+        wanted: impl FnOnce(i64, Option<&[u8]>) -> bool,
+    ) -> Option<Result<Option<Record>, BatchError>> {
+        if self.ended {
+            return None;
+        }
+        let item = self.advance(wanted).transpose();
+        self.ended = !matches!(item, Some(Ok(_)));
+        item
+    }
+
+    /// `Ok(None)` = that was all of them.
+    fn advance(
+        &mut self,
+        wanted: impl FnOnce(i64, Option<&[u8]>) -> bool,
+    ) -> Result<Option<Option<Record>>, BatchError> {
         if self.found == self.announced {
             return match self.rest.len() {
                 0 => Ok(None),
@@ -127,15 +144,20 @@ impl Records {
                 found: self.found,
             });
         }
-        let record = self.decode().map_err(|reason| BatchError::BadRecord {
-            index: self.found,
-            reason,
-        })?;
+        let record = self
+            .decode(wanted)
+            .map_err(|reason| BatchError::BadRecord {
+                index: self.found,
+                reason,
+            })?;
         self.found += 1;
         Ok(Some(record))
     }
 
-    fn decode(&mut self) -> Result<Record, &'static str> {
+    fn decode(
+        &mut self,
+        wanted: impl FnOnce(i64, Option<&[u8]>) -> bool,
+    ) -> Result<Option<Record>, &'static str> {
         let mut cursor = &self.rest[..];
         let length = varint::take_i32(&mut cursor).ok_or("its length is not a varint")?;
         let length = usize::try_from(length).map_err(|_| "its length is negative")?;
@@ -143,13 +165,21 @@ impl Records {
         if length > cursor.len() {
             return Err("it is longer than the batch");
         }
-        let body = self.rest.slice(start..start + length);
-        let record = self.decode_body(&body)?;
-        self.rest = self.rest.slice(start + length..);
-        Ok(record)
+        let end = start + length;
+        let (head, cursor) = self.head(self.rest.get(start..end).unwrap_or_default())?;
+        let mut after_key = cursor;
+        if !wanted(head.offset, take_slice(&mut after_key)?) {
+            self.rest.advance(end);
+            return Ok(None);
+        }
+        let body = self.rest.slice(start..end);
+        let record = head.rest(&body, cursor)?;
+        self.rest.advance(end);
+        Ok(Some(record))
     }
 
-    fn decode_body(&self, body: &Bytes) -> Result<Record, &'static str> {
+    /// What stands before the key, and what follows it.
+    fn head<'b>(&self, body: &'b [u8]) -> Result<(Head, &'b [u8]), &'static str> {
         // The attributes byte is unused in magic 2.
         let mut cursor = body.get(1..).ok_or("it is empty")?;
         let timestamp_delta =
@@ -158,6 +188,29 @@ impl Records {
         if offset_delta < 0 || offset_delta > self.last_offset_delta {
             return Err("its offset is outside the batch");
         }
+        let head = Head {
+            offset: self.base_offset.saturating_add(i64::from(offset_delta)),
+            timestamp: match self.append_time {
+                Some(stamp) => stamp,
+                None => self
+                    .base_timestamp
+                    .checked_add(timestamp_delta)
+                    .ok_or("its timestamp overflows")?,
+            },
+        };
+        Ok((head, cursor))
+    }
+}
+
+/// What a record says before its key.
+struct Head {
+    offset: i64,
+    timestamp: i64,
+}
+
+impl Head {
+    /// The whole record, of which `cursor` is what begins with the key.
+    fn rest(self, body: &Bytes, mut cursor: &[u8]) -> Result<Record, &'static str> {
         let key = take_bytes(body, &mut cursor)?;
         let value = take_bytes(body, &mut cursor)?;
         let count = varint::take_i32(&mut cursor).ok_or("its header count is not a varint")?;
@@ -176,14 +229,8 @@ impl Records {
             return Err("bytes follow its last header");
         }
         Ok(Record {
-            offset: self.base_offset.saturating_add(i64::from(offset_delta)),
-            timestamp: match self.append_time {
-                Some(stamp) => stamp,
-                None => self
-                    .base_timestamp
-                    .checked_add(timestamp_delta)
-                    .ok_or("its timestamp overflows")?,
-            },
+            offset: self.offset,
+            timestamp: self.timestamp,
             key,
             value,
             headers,
@@ -193,29 +240,31 @@ impl Records {
 
 /// A length, -1 for null, and so many bytes, as a slice of `body`, of which `cursor` is the unread end.
 fn take_bytes(body: &Bytes, cursor: &mut &[u8]) -> Result<Option<Bytes>, &'static str> {
+    let slice = take_slice(cursor)?;
+    let end = body.len() - cursor.len();
+    Ok(slice.map(|slice| body.slice(end - slice.len()..end)))
+}
+
+/// The same, borrowed.
+fn take_slice<'b>(cursor: &mut &'b [u8]) -> Result<Option<&'b [u8]>, &'static str> {
     let length = varint::take_i32(cursor).ok_or("a length is not a varint")?;
     if length == -1 {
         return Ok(None);
     }
     let length = usize::try_from(length).map_err(|_| "a length is below -1")?;
-    let after = cursor
-        .get(length..)
+    let (slice, after) = cursor
+        .split_at_checked(length)
         .ok_or("a length goes beyond the record")?;
-    let start = body.len() - cursor.len();
     *cursor = after;
-    Ok(Some(body.slice(start..start + length)))
+    Ok(Some(slice))
 }
 
 impl Iterator for Records {
     type Item = Result<Record, BatchError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        let item = self.advance().transpose();
-        self.ended = !matches!(item, Some(Ok(_)));
-        item
+        let item = self.next_if(|_, _| true)?;
+        item.transpose()
     }
 }
 

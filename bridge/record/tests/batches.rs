@@ -104,6 +104,30 @@ proptest! {
         }
     }
 
+    #[test]
+    fn what_is_not_wanted_is_passed_over(
+        records in vec(some_record(), 1..20),
+        codec in written_codec(),
+        offset in 0..i64::MAX - 100,
+        from in 0..20i64,
+    ) {
+        let batch = build(BatchBuilder::new().compression(codec), &records).patched(offset, 0);
+        let wanted = |at: i64, key: Option<&[u8]>| at - offset >= from && key.is_none_or(|key| key.len() % 2 == 0);
+        let mut all = batch.records().unwrap();
+        let (mut found, mut passed) = (Vec::new(), 0);
+        while let Some(record) = all.next_if(wanted) {
+            match record.unwrap() {
+                Some(record) => found.push(record),
+                None => passed += 1,
+            }
+        }
+        prop_assert_eq!(found.len() + passed, records.len());
+        let mut expected = read(&batch);
+        expected.retain(|record| wanted(record.offset, record.key.as_deref()));
+        prop_assert_eq!(found, expected);
+        prop_assert!(all.next().is_none());
+    }
+
     /// The checksum covers everything from the attributes on.
     #[test]
     fn a_flipped_bit_is_noticed(records in vec(some_record(), 1..4), codec in written_codec(), place: prop::sample::Index, bit in 0..8u8) {

@@ -9,7 +9,7 @@ use kernel::{Command, Entry};
 use mqtt_broker::Backend;
 use mqtt_broker::backend::{
     ClientId, FeedId, FeedRead, Message, Position, Publish, PublishError, ReadError, Rest,
-    SavedSession, StorageError, Taken, WillOf,
+    SavedSession, StorageError, Taken, Wanted, WillOf,
 };
 use mqtt_broker::convert;
 use mqtt_broker::extra::{RetainedLimits, RetainedPlace, RetainedRoom, RetainedSum};
@@ -314,8 +314,9 @@ impl Backend for CoreBackend {
         feed: FeedId,
         from: Position,
         max_bytes: usize,
+        wanted: Wanted<'_>,
     ) -> Result<FeedRead, ReadError> {
-        self.feeds.read(feed, from, max_bytes).await
+        self.feeds.read(feed, from, max_bytes, wanted).await
     }
 
     async fn wait(&self, positions: &[(FeedId, Position)], feeds_generation: u64) -> Vec<FeedId> {

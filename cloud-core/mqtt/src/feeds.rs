@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use kernel::{Kernel, PartitionId, ReadError as KernelReadError, Stream, StreamId};
-use mqtt_broker::backend::{FeedId, FeedRead, Position, ReadError, StorageError};
+use mqtt_broker::backend::{FeedId, FeedRead, Position, ReadError, StorageError, Wanted};
 use mqtt_broker::convert;
 use mqtt_codec::TopicFilter;
-use record::{Batch, Namespace, StreamAddress, StreamName, stream_for_topic};
+use record::{Batch, Namespace, StreamAddress, StreamName, stream_for_topic, topic_for_record};
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
@@ -93,6 +93,7 @@ impl Feeds {
         feed: FeedId,
         from: Position,
         max_bytes: usize,
+        wanted: Wanted<'_>,
     ) -> Result<FeedRead, ReadError> {
         let partition = partition(feed);
         let stream = self
@@ -126,7 +127,8 @@ impl Feeds {
         };
         let mut messages = Vec::new();
         for batch in &read.batches {
-            self.unpack(batch, &stream.address.name, start, &mut messages);
+            let wanted = |at: i64, topic: &str| at >= start && wanted(position(at), topic);
+            self.unpack(batch, &stream.address.name, &wanted, &mut messages);
         }
         Ok(FeedRead {
             messages,
@@ -139,21 +141,20 @@ impl Feeds {
         &self,
         batch: &Batch,
         stream: &StreamName,
-        from: i64,
+        wanted: &dyn Fn(i64, &str) -> bool,
         messages: &mut Vec<(Position, mqtt_broker::backend::Message)>,
     ) {
-        let records = match batch.records() {
+        let mut records = match batch.records() {
             Ok(records) => records,
             Err(error) => return self.unreadable(stream, batch, &error),
         };
-        for record in records {
+        let wanted = |at: i64, key: Option<&[u8]>| wanted(at, &topic_for_record(stream, key));
+        while let Some(record) = records.next_if(wanted) {
             match record {
-                Ok(record) if record.offset < from => {}
-                Ok(record) => {
-                    messages.extend(
-                        convert::message(stream, &record)
-                            .map(|message| (position(record.offset), message)),
-                    );
+                Ok(None) => {}
+                Ok(Some(record)) => {
+                    let message = convert::message(stream, &record);
+                    messages.extend(message.map(|message| (position(record.offset), message)));
                 }
                 Err(error) => return self.unreadable(stream, batch, &error),
             }

@@ -118,7 +118,7 @@ fn retained_commands(address: &StreamAddress, batch: &Batch) -> Result<Vec<Comma
     for record in batch.records().map_err(malformed)? {
         let record = record.map_err(malformed)?;
         if retained::is_retained(&record) {
-            let topic = topic_for_record(&address.name, record.key.as_deref());
+            let topic = topic_for_record(&address.name, record.key.as_deref()).into_owned();
             let command = retained::command(&address.namespace, &topic, &NewRecord::from(record))
                 .map_err(|error| Refusal::new(RefuseCode::Malformed, error))?;
             commands.push(command);

@@ -66,7 +66,10 @@ async fn published(backend: &EdgeBackend) -> Vec<String> {
     let feed = feed_of(LogId::Outbox(Lane::DEFAULT));
     let (mut from, mut all) = (Position(0), Vec::new());
     loop {
-        let read = backend.read(feed, from, 1 << 20).await.unwrap();
+        let read = backend
+            .read(feed, from, 1 << 20, &everything)
+            .await
+            .unwrap();
         if read.next == from {
             return all;
         }

@@ -35,6 +35,13 @@ pub fn record_batch(data: &[u8]) {
         }
     }
     assert!(!sound || seen == batch.record_count());
+    if let Ok(mut records) = batch.records() {
+        let mut passed = 0;
+        while let Some(Ok(None)) = records.next_if(|_, _| false) {
+            passed += 1;
+        }
+        assert!(passed >= seen, "what can be read can be passed over");
+    }
     if let Ok(stripped) = strip_reserved(&batch) {
         assert_eq!(stripped.contains_reserved_headers(), Ok(false));
         assert_eq!(stripped.record_count(), batch.record_count());

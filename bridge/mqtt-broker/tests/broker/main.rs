@@ -2,6 +2,7 @@
 
 mod access;
 mod addresses;
+mod catching_up;
 mod chapters;
 mod client;
 mod connecting;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use mqtt_broker::backend::*;
 use mqtt_broker::{Joins, MemoryShares, convert};
 use mqtt_codec::{PacketId, QoS, TopicFilter};
-use record::{Record, StreamName};
+use record::{Record, StreamName, topic_for_record};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -58,6 +58,8 @@ pub struct Memory {
     lock: tokio::sync::Mutex<()>,
     /// Saves wait until it is false again.
     pub saves_wait: watch::Sender<bool>,
+    /// Reads begin when it is false again.
+    pub reads_wait: watch::Sender<bool>,
     /// A will that finds no room is kept, as in the core and on the edge.
     pub keeps: AtomicBool,
     pub kept: Mutex<Vec<Publish>>,
@@ -84,6 +86,7 @@ impl Memory {
             locks: Default::default(),
             lock: Default::default(),
             saves_wait: watch::Sender::new(false),
+            reads_wait: watch::Sender::new(false),
             keeps: Default::default(),
             kept: Default::default(),
             saves: Default::default(),
@@ -442,7 +445,10 @@ impl Backend for Memory {
         feed: FeedId,
         from: Position,
         max_bytes: usize,
+        wanted: Wanted<'_>,
     ) -> Result<FeedRead, ReadError> {
+        let mut waits = self.reads_wait.subscribe();
+        waits.wait_for(|waits| !waits).await.expect("the sender");
         let state = self.state();
         let (name, records) = state
             .streams
@@ -459,6 +465,10 @@ impl Backend for Memory {
             }
             bytes += record.value.as_ref().map_or(0, |value| value.len());
             read.next = Position(record.offset as u64 + 1);
+            let topic = topic_for_record(name, record.key.as_deref());
+            if !wanted(Position(record.offset as u64), &topic) {
+                continue;
+            }
             if let Some(mut message) = convert::message(name, record) {
                 let set = *self.clock.borrow();
                 // As on the edge: put right as it is read, or afterwards.

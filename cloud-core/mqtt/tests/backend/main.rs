@@ -17,7 +17,8 @@ use kernel::{Kernel, KernelConfig, Ports};
 use mqtt::CoreBackend;
 use mqtt_broker::Backend;
 use mqtt_broker::backend::{
-    ClientId, Message, MessageProperties, Position, Publish, PublishError, SavedSession, WillOf,
+    ClientId, FeedRead, Message, MessageProperties, Position, Publish, PublishError, SavedSession,
+    WillOf, everything,
 };
 use mqtt_codec::{PacketId, QoS, TopicFilter, TopicName};
 use record::{Namespace, StreamAddress, StreamName};
@@ -71,7 +72,10 @@ async fn payloads(backend: &CoreBackend, filter_text: &str) -> Vec<Bytes> {
     for (feed, end) in backend.feeds_for(&filter(filter_text)) {
         let mut at = Position::START;
         while at < end {
-            let read = backend.read(feed, at, 64 * 1024).await.unwrap();
+            let read = backend
+                .read(feed, at, 64 * 1024, &everything)
+                .await
+                .unwrap();
             assert!(read.next > at, "a read below the end moves on");
             payloads.extend(
                 read.messages
@@ -277,8 +281,35 @@ async fn records_that_retention_removed_are_counted_as_lost() {
     let stream = ctx.kernel.stream(&address).unwrap();
     ctx.kernel.trim(stream.id.partition(0), 7).await.unwrap();
     let (feed, _) = backend.feeds_for(&filter("a/#"))[0];
-    let read = backend.read(feed, Position(2), 1024).await.unwrap();
+    let read = backend
+        .read(feed, Position(2), 1024, &everything)
+        .await
+        .unwrap();
     assert_eq!((read.lost, read.messages[0].0), (5, Position(7)));
+}
+
+#[tokio::test]
+async fn only_what_is_wanted_is_given_and_the_rest_passed() {
+    let dir = tempfile::tempdir().unwrap();
+    let ctx = open(dir.path());
+    let backend = backend(&ctx);
+    for topic in ["a/1", "a/2", "a", "a/1"] {
+        backend.publish(publish(topic, topic), None).await.unwrap();
+    }
+    let (feed, end) = backend.feeds_for(&filter("a/#"))[0];
+    let places = |read: FeedRead| -> Vec<u64> {
+        assert_eq!((read.next, read.lost), (end, 0));
+        read.messages.into_iter().map(|(at, _)| at.0).collect()
+    };
+    let first = |_: Position, topic: &str| topic == "a/1";
+    let read = backend.read(feed, Position::START, 1024, &first).await;
+    assert_eq!(places(read.unwrap()), [0, 3]);
+    let later = |at: Position, topic: &str| at > Position(1) && topic != "a/2";
+    let read = backend.read(feed, Position::START, 1024, &later).await;
+    assert_eq!(places(read.unwrap()), [2, 3]);
+    let nothing = |_: Position, _: &str| false;
+    let read = backend.read(feed, Position(1), 1024, &nothing).await;
+    assert!(places(read.unwrap()).is_empty());
 }
 
 #[tokio::test]
