@@ -35,8 +35,8 @@ pub struct Admitted {
     pub groups: Arc<[Arc<str>]>,
     /// The name in the certificate that was verified, where that was what let it in.
     pub certificate: Option<Arc<str>>,
-    /// Cancelled when it may not be connected any more.
-    pub revoked: Option<CancellationToken>,
+    /// Cancelled when it may not be connected any more. Held as long as the connection lives: by that the host knows whom there is to tell.
+    pub revoked: Option<Arc<CancellationToken>>,
     /// It may not be connected longer than this.
     pub expires: Option<Instant>,
 }
@@ -58,7 +58,7 @@ pub struct Principal {
     pub client: ClientId,
     pub groups: Arc<[Arc<str>]>,
     pub certificate: Option<Arc<str>>,
-    pub(crate) revoked: Option<CancellationToken>,
+    pub(crate) revoked: Option<Arc<CancellationToken>>,
     pub(crate) expires: Option<Instant>,
 }
 

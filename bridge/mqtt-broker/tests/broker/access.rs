@@ -36,7 +36,7 @@ impl Exchange for Riddle {
             _ if said.is_empty() => Ok(Step::Continue(Bytes::from_static(b"the word?"))),
             Some(("open", name)) => Ok(Step::Done {
                 admitted: Admitted {
-                    revoked: Some(self.0.clone()),
+                    revoked: Some(Arc::new(self.0.clone())),
                     ..Admitted::user(Some(name.into()))
                 },
                 data: Bytes::from_static(b"come in"),
