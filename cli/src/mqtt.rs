@@ -3,10 +3,12 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use admin_api::{
-    MqttBan, MqttClient, MqttRetained, MqttSession, MqttSlowSubscriber, MqttSubscription,
+    MQTT_RETAINED_SHOWN, MqttBan, MqttClient, MqttRetained, MqttSession, MqttSlowSubscriber,
+    MqttSubscription,
 };
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, Subcommand};
+use serde::Serialize;
 use settings::Value;
 
 use crate::client::Admin;
@@ -38,7 +40,7 @@ pub enum MqttCommand {
         /// Topic filter.
         #[arg(default_value = "#")]
         filter: String,
-        /// Messages at most.
+        /// Messages at most; never more than 10000.
         #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
         count: usize,
         #[command(flatten)]
@@ -73,7 +75,7 @@ pub enum MqttCommand {
     Unsubscribe {
         /// Its client id.
         id: String,
-        /// The filter as it subscribed, with $share/... or $exclusive/....
+        /// The filter as `towline mqtt subscriptions` has it: with $share/... or $exclusive/..., and rewritten where a rule rewrites it.
         filter: String,
     },
     /// End a persistent session for good, with its connection, its subscriptions and what waits for it.
@@ -94,9 +96,53 @@ pub struct Form {
 }
 
 impl Form {
+    fn output(&self) -> Output {
+        if self.json { Output::Json } else { self.output }
+    }
+
     fn print<T: Row>(&self, rows: &[T]) -> Result<()> {
-        let output = if self.json { Output::Json } else { self.output };
-        output::print(rows, output)
+        output::print(rows, self.output())
+    }
+}
+
+/// A client and what it subscribes to: two tables, or one object.
+#[derive(Serialize)]
+struct OneClient {
+    #[serde(flatten)]
+    client: MqttClient,
+    /// The client's own `subscriptions` is how many there are.
+    subscribed: Vec<MqttSubscription>,
+}
+
+impl OneClient {
+    fn render(&self, output: Output) -> Result<String> {
+        let client = output::render(std::slice::from_ref(self), output)?;
+        Ok(match output {
+            Output::Json | Output::Yaml => client,
+            Output::Table | Output::Wide => {
+                format!("{client}\n{}", output::render(&self.subscribed, output)?)
+            }
+        })
+    }
+}
+
+impl Row for OneClient {
+    const COLUMNS: &'static [&'static str] = MqttClient::COLUMNS;
+    const WIDE: &'static [&'static str] = MqttClient::WIDE;
+
+    fn cells(&self) -> Vec<String> {
+        self.client.cells()
+    }
+}
+
+/// Of retained messages than were shown.
+fn there_are_more(asked: usize) -> String {
+    if asked < MQTT_RETAINED_SHOWN {
+        "there are more: ask with -n, or for a narrower filter".to_owned()
+    } else {
+        format!(
+            "there are more than the {MQTT_RETAINED_SHOWN} that are shown at most: ask for a narrower filter"
+        )
     }
 }
 
@@ -105,12 +151,12 @@ impl MqttCommand {
         match self {
             MqttCommand::Clients(form) => form.print(&admin.mqtt_clients().await?),
             MqttCommand::Client { id, form } => {
-                form.print(&[admin.mqtt_client(&id).await?])?;
-                if form.json || form.output != Output::Table {
-                    return Ok(());
-                }
-                println!();
-                form.print(&admin.mqtt_subscriptions(Some(&id)).await?)
+                let one = OneClient {
+                    client: admin.mqtt_client(&id).await?,
+                    subscribed: admin.mqtt_subscriptions(Some(&id)).await?,
+                };
+                print!("{}", one.render(form.output())?);
+                Ok(())
             }
             MqttCommand::Subscriptions { id, form } => {
                 form.print(&admin.mqtt_subscriptions(id.as_deref()).await?)
@@ -124,7 +170,7 @@ impl MqttCommand {
                 let retained = admin.mqtt_retained(&filter, count).await?;
                 form.print(&retained.messages)?;
                 if retained.more {
-                    eprintln!("there are more: ask with -n, or for a narrower filter");
+                    eprintln!("{}", there_are_more(count));
                 }
                 Ok(())
             }
@@ -293,6 +339,48 @@ impl Row for MqttBan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_client_is_shown_with_what_it_subscribes_to_in_each_form() {
+        let one = OneClient {
+            client: MqttClient {
+                client: "pump".into(),
+                subscriptions: 1,
+                ..MqttClient::default()
+            },
+            subscribed: vec![MqttSubscription {
+                client: "pump".into(),
+                filter: "$share/g/a".into(),
+                qos: 1,
+                ..MqttSubscription::default()
+            }],
+        };
+        let json: serde_json::Value =
+            serde_json::from_str(&one.render(Output::Json).unwrap()).unwrap();
+        assert_eq!(json[0]["client"], "pump");
+        assert_eq!(json[0]["subscriptions"], 1);
+        assert_eq!(json[0]["subscribed"][0]["filter"], "$share/g/a");
+        let yaml = one.render(Output::Yaml).unwrap();
+        assert!(
+            yaml.contains("  subscribed:\n  - client: pump\n    filter: $share/g/a\n"),
+            "{yaml}"
+        );
+        for (output, columns) in [
+            (Output::Table, MqttSubscription::COLUMNS),
+            (Output::Wide, MqttSubscription::WIDE),
+        ] {
+            let text = one.render(output).unwrap();
+            let shown = columns.iter().all(|column| text.contains(column));
+            assert!(shown && text.contains("$share/g/a"), "{text}");
+        }
+    }
+
+    #[test]
+    fn who_was_shown_all_that_can_be_is_not_told_to_ask_for_more() {
+        for (asked, more) in [(100, true), (9_999, true), (10_000, false), (20_000, false)] {
+            assert_eq!(there_are_more(asked).contains("-n"), more, "{asked}");
+        }
+    }
 
     #[test]
     fn a_ban_of_no_time_is_refused_and_one_that_lasts_is_not() {

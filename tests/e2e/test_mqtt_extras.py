@@ -150,6 +150,8 @@ def test_the_command_line_sees_and_ends_clients(where, request):
     rows = {row["client"]: row for row in broker.cli_json("mqtt", "clients")}
     assert (rows[name]["version"], rows[name]["subscriptions"]) == ("3.1.1", 2)
     assert name in broker.cli("mqtt", "client", name).stdout
+    (one,) = broker.cli_json("mqtt", "client", name)
+    assert (one["subscriptions"], [row["filter"] for row in one["subscribed"]]) == (2, [f"{topic}/#", f"$share/g/{topic}"])
     filters = [row["filter"] for row in broker.cli_json("mqtt", "subscriptions", name)]
     assert filters == [f"{topic}/#", f"$share/g/{topic}"]
     broker.cli("mqtt", "unsubscribe", name, f"{topic}/#")

@@ -71,8 +71,9 @@ pub use credentials::Credentials;
 pub use edge::{Edge, EdgeState, Edges};
 pub use error::{ApiError, codes};
 pub use mqtt::{
-    MqttBan, MqttBans, MqttClient, MqttClients, MqttRetained, MqttRetainedMessages, MqttSession,
-    MqttSessions, MqttSlowSubscriber, MqttSlowSubscribers, MqttSubscription, MqttSubscriptions,
+    MQTT_RETAINED_SHOWN, MqttBan, MqttBans, MqttClient, MqttClients, MqttRetained,
+    MqttRetainedMessages, MqttSession, MqttSessions, MqttSlowSubscriber, MqttSlowSubscribers,
+    MqttSubscription, MqttSubscriptions,
 };
 pub use node::{Node, Nodes};
 pub use queue::{

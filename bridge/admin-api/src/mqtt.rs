@@ -35,7 +35,7 @@ pub struct MqttSubscriptions {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MqttSubscription {
     pub client: String,
-    /// As the client wrote it: with `$share/...` or `$exclusive/...`.
+    /// As it holds: with `$share/...` or `$exclusive/...`, and rewritten where a rule rewrites it.
     pub filter: String,
     pub qos: u8,
     #[serde(default)]
@@ -66,6 +66,9 @@ pub struct MqttSession {
     #[serde(default)]
     pub will_pending: bool,
 }
+
+/// Most messages in a reply to `GET /v1/mqtt/retained`, whatever is asked for.
+pub const MQTT_RETAINED_SHOWN: usize = 10_000;
 
 /// Reply to `GET /v1/mqtt/retained`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

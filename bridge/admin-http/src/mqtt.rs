@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use admin_api::{
-    MqttBan, MqttBans, MqttClient, MqttClients, MqttRetained, MqttRetainedMessages, MqttSession,
-    MqttSessions, MqttSlowSubscriber, MqttSlowSubscribers, MqttSubscription, MqttSubscriptions,
-    paths,
+    MQTT_RETAINED_SHOWN, MqttBan, MqttBans, MqttClient, MqttClients, MqttRetained,
+    MqttRetainedMessages, MqttSession, MqttSessions, MqttSlowSubscriber, MqttSlowSubscribers,
+    MqttSubscription, MqttSubscriptions, paths,
 };
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -23,7 +23,7 @@ use crate::Refusal;
 /// Bytes of a retained payload that are shown.
 const SHOWN_PAYLOAD: usize = 120;
 /// Retained messages that are shown where nothing is asked for, and at most.
-const SHOWN_RETAINED: (usize, usize) = (100, 10_000);
+const SHOWN_RETAINED: (usize, usize) = (100, MQTT_RETAINED_SHOWN);
 
 /// Where the broker is, once it serves.
 struct Served<B>(Arc<dyn Fn() -> Option<Arc<Broker<B>>> + Send + Sync>);

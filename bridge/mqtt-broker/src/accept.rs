@@ -364,8 +364,6 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
         connack.properties.authentication_data = Some(data);
         Box::new(enhanced)
     });
-    let (access, who) = (broker.access.clone(), principal.clone());
-    session.set_gate(Gate::new(move |topic| access.may_receive(&who, topic)));
 
     let feeds_generation = backend.feeds_generation();
     let filters: Vec<TopicFilter> = session
@@ -405,7 +403,12 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
             .map_err(unavailable)?;
         session.supply(packet_id, message);
     }
-    session.drop_forbidden();
+    let (access, who) = (broker.access.clone(), principal.clone());
+    let gate = Gate::new(move |topic| access.may_receive(&who, topic));
+    session.drop_forbidden(&gate);
+    if !broker.access.grants_whole() {
+        session.set_gate(gate);
+    }
     let store = session.is_persistent() || resume;
     if store {
         save(broker, &mut session).await.map_err(unavailable)?;

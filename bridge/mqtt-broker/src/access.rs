@@ -1,7 +1,8 @@
 //! Who may connect, publish and subscribe. The broker asks; the host says.
 //!
 //! Asked at CONNECT (also for the will's topic, and again for the subscriptions of a session that is resumed), at PUBLISH, at
-//! SUBSCRIBE, and for every message that is about to be sent, retained ones too.
+//! SUBSCRIBE, for what is in flight when a session is resumed, and (but for [`Access::grants_whole`]) for every message that is about to be sent, retained
+//! ones too.
 
 use std::sync::Arc;
 
@@ -34,8 +35,8 @@ pub struct Admitted {
     pub groups: Arc<[Arc<str>]>,
     /// The name in the certificate that was verified, where that was what let it in.
     pub certificate: Option<Arc<str>>,
-    /// Cancelled when it may not be connected any more.
-    pub revoked: Option<CancellationToken>,
+    /// Cancelled when it may not be connected any more. Held as long as the connection lives: by that the host knows whom there is to tell.
+    pub revoked: Option<Arc<CancellationToken>>,
     /// It may not be connected longer than this.
     pub expires: Option<Instant>,
 }
@@ -57,12 +58,12 @@ pub struct Principal {
     pub client: ClientId,
     pub groups: Arc<[Arc<str>]>,
     pub certificate: Option<Arc<str>>,
-    pub(crate) revoked: Option<CancellationToken>,
+    pub(crate) revoked: Option<Arc<CancellationToken>>,
     pub(crate) expires: Option<Instant>,
 }
 
 impl Principal {
-    pub(crate) fn new(client: ClientId, admitted: Admitted) -> Principal {
+    pub fn new(client: ClientId, admitted: Admitted) -> Principal {
         Principal {
             user: admitted.user,
             client,
@@ -129,10 +130,16 @@ pub trait Access: Send + Sync + 'static {
     /// `false`: SUBACK with 0x87 (3.1.1: 0x80).
     fn may_subscribe(&self, who: &Principal, filter: &TopicFilter) -> bool;
 
-    /// `false`: this message is passed over. For hosts whose rules can change, or deny a part of what they grant.
+    /// `false`: this message is passed over. Also asked about what is in flight in a session that is resumed: it may have been sent first to another user.
     fn may_receive(&self, who: &Principal, topic: &TopicName) -> bool {
         let _ = (who, topic);
         true
+    }
+
+    /// May a client receive all that its subscriptions match, as long as it is connected? `false`: the rules can change meanwhile, or deny a part of what they
+    /// grant, and [`Access::may_receive`] is asked for each message.
+    fn grants_whole(&self) -> bool {
+        false
     }
 }
 

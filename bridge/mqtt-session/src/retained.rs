@@ -5,7 +5,7 @@ use crate::in_flight::{Awaiting, InFlight, Source};
 use crate::outbound::Offer;
 use crate::state_bytes::StateError;
 use crate::subscriptions::Match;
-use crate::{Message, Session, SharedMessage, limits};
+use crate::{Gate, Message, Session, SharedMessage, limits};
 use bytes::Bytes;
 use mqtt_codec::{TopicFilter, TopicName};
 use std::collections::VecDeque;
@@ -103,9 +103,9 @@ impl Session {
         self.connection.dirty |= self.due.remove(filter);
     }
 
-    /// The rules may be others than when a message was sent first: what is in flight with its message, and may not be received now, is not sent again.
-    pub fn drop_forbidden(&mut self) {
-        let gate = &self.connection.gate;
+    /// The rules, or the user, may be others than when a message was sent first: what is in flight with its message, and may not be received now, is not sent
+    /// again.
+    pub fn drop_forbidden(&mut self, gate: &Gate) {
         let entries = self.in_flight.entries.iter();
         let forbidden = entries.filter(|entry| {
             let message = entry.message.as_ref();

@@ -6,7 +6,8 @@
 //!
 //! * an object is written beside (`.uploads/`), synced, and then given its name; that name is synced before anybody hears of it;
 //! * every directory on the way is synced the first time this process uses it, whoever made it;
-//! * files of writers that are no more are found by their missing lock and removed at the next start.
+//! * files of writers that are no more are found by their missing lock and removed at the next start;
+//! * what is made is for its owner only, whoever may enter the directory: it is as secret as the log was.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -19,6 +20,7 @@ use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use kernel::ports::cold::{ALONE_BYTES, ColdError, ColdFuture, ColdObject, ColdStore, Upload};
+use kernel::ports::private_directory;
 
 use crate::directory_upload::{self, DirectoryUpload, Staged};
 use crate::error::{Call, OpenError};
@@ -127,7 +129,7 @@ impl Shared {
         if known(directory) {
             return Ok(());
         }
-        fs::create_dir_all(directory)?;
+        private_directory(directory)?;
         // One that another process made a moment ago may not be durable yet, so all are synced, once in the life of this process.
         for above in directory.ancestors() {
             if known(above) {

@@ -1,6 +1,6 @@
 //! Writing a large file of a directory store.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kernel::ports::cold::{ColdError, ColdFuture, MIN_PART_BYTES, Upload};
-use kernel::ports::write_in_pieces;
+use kernel::ports::{private_file, write_in_pieces};
 use uuid::Uuid;
 
 use crate::directory::{Shared, blocking, sync_directory};
@@ -30,7 +30,7 @@ impl Staged {
         shared.durable_directory(&directory)?;
         loop {
             let path = directory.join(Uuid::new_v4().to_string());
-            let file = OpenOptions::new()
+            let file = private_file()
                 .read(true)
                 .write(true)
                 .create_new(true)

@@ -8,6 +8,7 @@
 pub mod access;
 pub mod advertise;
 pub mod bind;
+mod changes;
 pub mod connection;
 pub mod context;
 pub mod figures;

@@ -30,6 +30,8 @@ pub const MAX_GROUPS: usize = 64;
 pub const MAX_USERS: usize = 100_000;
 /// Keys of a set that are used.
 pub const MAX_JWT_KEYS: usize = 64;
+/// Groups that a token may name. One with more is refused: a rule that denies could be about one that is left out.
+pub const MAX_JWT_GROUPS: usize = 1024;
 /// How much earlier than it says a token is taken: clocks differ.
 pub const JWT_LEEWAY_MS: i64 = 60_000;
 /// A connection is not kept longer than this by one token, whatever the token says.

@@ -19,8 +19,8 @@ pub struct Principal {
     pub groups: Arc<[Arc<str>]>,
     /// The name in the certificate that was verified: of whoever showed one, in whichever way he said who he is.
     pub certificate: Option<Arc<str>>,
-    /// Cancelled when this principal may not be connected any more.
-    pub revoked: Option<CancellationToken>,
+    /// Cancelled when this principal may not be connected any more. To be held as long as it is: what nobody holds is forgotten.
+    pub revoked: Option<Arc<CancellationToken>>,
     /// When its token is over.
     pub expires: Option<Instant>,
 }
@@ -50,7 +50,7 @@ impl Principal {
         }
     }
 
-    pub(crate) fn user(name: Arc<str>, revoked: CancellationToken) -> Principal {
+    pub(crate) fn user(name: Arc<str>, revoked: Arc<CancellationToken>) -> Principal {
         Principal {
             user: Some(name.clone()),
             revoked: Some(revoked),
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(&*Principal::anonymous().name, Principal::ANONYMOUS);
         let ada = Principal::unverified("ada");
         assert_eq!((&*ada.name, ada.is_anonymous()), ("ada", true));
-        let ada = Principal::user("ada".into(), CancellationToken::new());
+        let ada = Principal::user("ada".into(), Arc::default());
         assert_eq!(
             (ada.user.as_deref(), ada.is_anonymous()),
             (Some("ada"), false)

@@ -1,9 +1,11 @@
 //! The data directory: ours, of a format we know, and not in use by another process.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use kernel::ports::{private_directory, private_file};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster_id;
@@ -65,19 +67,19 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Opens the directory, or makes it. Nothing is changed in one that is refused.
+    /// Opens the directory, or makes it, for its owner only. Nothing is changed in one that is refused.
     pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
         let io = |what, path: &Path| {
             let path = path.to_owned();
             move |error| DataDirError::Io { what, path, error }
         };
         let path = std::path::absolute(path).map_err(io("find", path))?;
-        fs::create_dir_all(&path).map_err(io("make the data directory", &path))?;
+        private_directory(&path).map_err(io("make the data directory", &path))?;
         if !path.join(MARKER).exists() {
             refuse_foreign(&path)?;
         }
         let lock_path = path.join(LOCK);
-        let lock = OpenOptions::new()
+        let lock = private_file()
             .create(true)
             .truncate(false)
             .write(true)
@@ -98,12 +100,35 @@ impl DataDir {
             }
             Err(error) => return Err(io("read", &marker_path)(error)),
         };
+        if let Some(open) = open_to_others(&path) {
+            tracing::warn!(
+                data_dir = %path.display(),
+                open = %open.display(),
+                "other users of the system can read messages and keys of passwords in the data directory, as an earlier version or a copy left it: chmod -R go= closes it"
+            );
+        }
         Ok(DataDir {
             path,
             cluster_id,
             _lock: lock,
         })
     }
+}
+
+/// A part of the directory that others than its owner can enter, if they can enter the directory. New ones are closed; those of earlier versions were not,
+/// and are left as they are: somebody may have opened them on purpose.
+fn open_to_others(dir: &Path) -> Option<PathBuf> {
+    let lets_others = |path: &Path| {
+        fs::metadata(path)
+            .is_ok_and(|found| found.is_dir() && found.permissions().mode() & 0o011 != 0)
+    };
+    if !lets_others(dir) {
+        return None;
+    }
+    let mut entries = fs::read_dir(dir).ok()?.flatten();
+    entries
+        .find(|entry| lets_others(&entry.path()))
+        .map(|entry| entry.path())
 }
 
 fn refuse_foreign(dir: &Path) -> Result<(), DataDirError> {
@@ -150,7 +175,11 @@ fn write_marker(dir: &Path, cluster_id: &str) -> io::Result<()> {
     };
     let text = toml::to_string(&marker).map_err(io::Error::other)?;
     let draft = dir.join(MARKER_DRAFT);
-    let mut file = File::create(&draft)?;
+    let mut file = private_file()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&draft)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&draft, dir.join(MARKER))?;
@@ -168,6 +197,42 @@ mod tests {
         let first = DataDir::open(&path).unwrap().cluster_id;
         assert_eq!(first.len(), 22);
         assert_eq!(DataDir::open(&path).unwrap().cluster_id, first);
+    }
+
+    #[test]
+    fn a_new_one_is_for_its_owner_only_and_an_open_one_is_said() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("data");
+        let data_dir = DataDir::open(&path).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o700);
+        for file in [MARKER, LOCK] {
+            assert_eq!(mode(&path.join(file)), 0o600, "{file}");
+        }
+        drop(data_dir);
+
+        let set = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let wal = path.join("wal");
+        fs::create_dir(&wal).unwrap();
+        for (outer, inner, open) in [
+            (0o755, 0o755, true),
+            (0o750, 0o750, true),
+            // Nobody gets that far, or there is nothing to be read.
+            (0o700, 0o755, false),
+            (0o755, 0o700, false),
+        ] {
+            set(&path, outer);
+            set(&wal, inner);
+            assert_eq!(
+                open_to_others(&path),
+                open.then(|| wal.clone()),
+                "{outer:o} {inner:o}"
+            );
+            DataDir::open(&path).unwrap();
+            assert_eq!((mode(&path), mode(&wal)), (outer, inner));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use frontend::identity::Jwt;
+use reqwest::{Client, Url};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -18,10 +19,24 @@ const LEAST_PAUSE: Duration = Duration::from_secs(10);
 
 enum Source {
     File(PathBuf),
-    Url(String),
+    Url(Url),
 }
 
 impl Source {
+    /// An error does not hold the URL: it may have a password.
+    fn parse(keys: &str) -> Result<Source> {
+        if !keys.starts_with("https://") && !keys.starts_with("http://") {
+            return Ok(Source::File(keys.into()));
+        }
+        let url = Url::parse(keys).context("jwt-keys is no URL")?;
+        if !url.username().is_empty() || url.password().is_some() {
+            bail!(
+                "jwt-keys: credentials do not belong in the URL (it is logged). Sets of keys are public; one that is not can be a file"
+            );
+        }
+        Ok(Source::Url(url))
+    }
+
     async fn read(&self) -> Result<Vec<u8>> {
         match self {
             Source::File(path) => tokio::fs::read(path)
@@ -34,9 +49,17 @@ impl Source {
     }
 }
 
-async fn fetch(url: &str) -> Result<Vec<u8>> {
-    let client = reqwest::Client::builder().timeout(ANSWER_WITHIN).build()?;
-    let mut answer = client.get(url).send().await?.error_for_status()?;
+/// Where the URL says https, nothing is asked without it, however the server redirects: whoever is on the way could give keys of his own.
+fn client_for(url: &Url) -> reqwest::Result<Client> {
+    Client::builder()
+        .timeout(ANSWER_WITHIN)
+        .https_only(url.scheme() == "https")
+        .build()
+}
+
+async fn fetch(url: &Url) -> Result<Vec<u8>> {
+    let client = client_for(url)?;
+    let mut answer = client.get(url.clone()).send().await?.error_for_status()?;
     let mut set = Vec::new();
     while let Some(chunk) = answer.chunk().await? {
         if set.len() + chunk.len() > LARGEST_SET {
@@ -49,9 +72,6 @@ async fn fetch(url: &str) -> Result<Vec<u8>> {
 
 async fn load(source: &Source, jwt: &Jwt) -> Result<()> {
     let usable = jwt.set_keys(&source.read().await?)?;
-    if usable == 0 {
-        bail!("none of the keys is an RSA or EC key, or a secret of at least 32 bytes");
-    }
     tracing::debug!(usable, "keys of tokens read");
     Ok(())
 }
@@ -64,13 +84,11 @@ pub async fn start(
     every: Duration,
     shutdown: CancellationToken,
 ) -> Result<()> {
-    let source = if keys.starts_with("https://") || keys.starts_with("http://") {
+    let source = Source::parse(keys)?;
+    if let Source::Url(_) = source {
         // An error is that another part of this process has chosen already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Source::Url(keys.to_owned())
-    } else {
-        Source::File(keys.into())
-    };
+    }
     let first = load(&source, &jwt).await;
     if let Err(error) = &first {
         match source {
@@ -104,4 +122,54 @@ pub async fn start(
         }
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_asks_by_https_asks_nobody_without() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let plain = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let there = format!("http://{}/keys", plain.local_addr().unwrap());
+        let url = Url::parse("https://identity.example/keys").unwrap();
+        // As a redirect would have it.
+        let refused = client_for(&url).unwrap().get(&there).send().await;
+        assert!(refused.unwrap_err().is_builder());
+        let (asked, accepted) = tokio::join!(
+            async {
+                let plain = client_for(&Url::parse(&there).unwrap()).unwrap();
+                plain.get(&there).send().await.is_err()
+            },
+            async { drop(plain.accept().await.unwrap()) }
+        );
+        assert_eq!((asked, accepted), (true, ()));
+    }
+
+    #[test]
+    fn a_password_in_the_url_is_refused_and_not_told() {
+        for keys in [
+            "https://core:hush@identity.example/keys",
+            "http://hush@identity.example/keys",
+            "https://core:hush@[identity/keys",
+        ] {
+            let Err(error) = Source::parse(keys) else {
+                panic!("{keys}");
+            };
+            let said = format!("{error:#}");
+            assert!(
+                said.contains("jwt-keys") && !said.contains("hush"),
+                "{said}"
+            );
+        }
+        assert!(matches!(
+            Source::parse("/etc/keys.json"),
+            Ok(Source::File(_))
+        ));
+        assert!(matches!(
+            Source::parse("https://identity.example/keys"),
+            Ok(Source::Url(_))
+        ));
+    }
 }

@@ -14,11 +14,13 @@ use tokio_util::sync::CancellationToken;
 use crate::client::*;
 
 /// Knows alice, whose password is "secret", and mallory, who may not come. `forbidden/...` is not to be subscribed to, `guarded/...` is
-/// published to by alice only, the client id `guarded` is hers, `moody/...` is subscribed to and received as long as `closed` is false. The
-/// method RIDDLE asks for a word; who says "open NAME" is NAME, "later" finds nobody who could check it, and who says "slowly" waits for ever.
+/// published to by alice only, the client id `guarded` is hers, `moody/...` is subscribed to and received as long as `closed` is false; with
+/// `grants_whole` nobody is asked about each message. The method RIDDLE asks for a word; who says "open NAME" is NAME, "later" finds nobody
+/// who could check it, and who says "slowly" waits for ever.
 #[derive(Default)]
 pub struct Guard {
     pub closed: AtomicBool,
+    pub grants_whole: AtomicBool,
     pub revoked: CancellationToken,
 }
 
@@ -34,7 +36,7 @@ impl Exchange for Riddle {
             _ if said.is_empty() => Ok(Step::Continue(Bytes::from_static(b"the word?"))),
             Some(("open", name)) => Ok(Step::Done {
                 admitted: Admitted {
-                    revoked: Some(self.0.clone()),
+                    revoked: Some(Arc::new(self.0.clone())),
                     ..Admitted::user(Some(name.into()))
                 },
                 data: Bytes::from_static(b"come in"),
@@ -71,6 +73,10 @@ impl Access for Guard {
 
     fn may_receive(&self, _: &Principal, topic: &TopicName) -> bool {
         !(topic.as_str().starts_with("moody/") && self.closed.load(Ordering::Relaxed))
+    }
+
+    fn grants_whole(&self) -> bool {
+        self.grants_whole.load(Ordering::Relaxed)
     }
 
     fn may_connect(&self, who: &Principal) -> bool {

@@ -267,3 +267,21 @@ async fn one_in_flight_is_not_sent_again_to_who_must_not_receive_it_any_more() {
     server.guard.closed.store(true, Ordering::Relaxed);
     resume(&server).await.nothing().await;
 }
+
+/// The same where nobody is asked about each message: the user may be another one.
+#[tokio::test(start_paused = true)]
+async fn one_in_flight_is_asked_about_although_what_is_granted_is_granted_whole() {
+    let server = Server::start().await;
+    server.guard.grants_whole.store(true, Ordering::Relaxed);
+    let mut sender = server.clean("s").await;
+    let (mut client, _) = server.connect(slow()).await;
+    client.subscribe("+/1", 1).await;
+    sender.publish("moody/1", "before", 1).await;
+    client.receive_publish().await;
+    client.vanish().await;
+    server.guard.closed.store(true, Ordering::Relaxed);
+    let mut client = resume(&server).await;
+    sender.publish("moody/1", "after", 1).await;
+    assert_eq!(client.take().await, "after");
+    client.nothing().await;
+}

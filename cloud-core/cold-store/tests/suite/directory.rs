@@ -4,6 +4,8 @@ use crate::support::pattern;
 use bytes::Bytes;
 use cold_store::{Patience, open};
 use kernel::ports::cold::{ColdError, MIN_PART_BYTES};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 
 #[tokio::test]
 async fn what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not() {
@@ -22,6 +24,35 @@ async fn what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
     upload.finish().await.unwrap();
     let size = part.len() as u64 + 3;
     assert_eq!(second.size("log/segments/1").await, Ok(size));
+}
+
+#[tokio::test]
+async fn what_is_made_is_for_its_owner_only_and_the_users_own_directory_stays_as_it_is() {
+    let root = tempfile::tempdir().unwrap();
+    let open_to_all = Permissions::from_mode(0o777);
+    std::fs::set_permissions(root.path(), open_to_all).unwrap();
+    let store = open(
+        &format!("file://{}", root.path().display()),
+        Patience::default(),
+    )
+    .unwrap();
+    let object = Bytes::from_static(b"x");
+    store.create("log/epoch", object.clone()).await.unwrap();
+    let mut upload = store.upload("log/segments/1").await.unwrap();
+    upload.part(vec![object]).await.unwrap();
+    upload.finish().await.unwrap();
+    for (path, expected) in [
+        ("", 0o777),
+        (".uploads", 0o700),
+        ("log", 0o700),
+        ("log/segments", 0o700),
+        ("log/epoch", 0o600),
+        ("log/segments/1", 0o600),
+    ] {
+        let found = std::fs::metadata(root.path().join(path)).unwrap();
+        let mode = found.permissions().mode() & 0o777;
+        assert_eq!(mode, expected, "{path}: {mode:o}");
+    }
 }
 
 #[tokio::test]

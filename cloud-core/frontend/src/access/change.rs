@@ -8,6 +8,7 @@ use kernel::{Entry, WriteError};
 
 use super::table::{KEY, RuleList, TABLE};
 use super::{Access, Listed};
+use crate::changes::Change;
 use crate::limits;
 
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +30,7 @@ impl Access {
     /// At the end, or before another rule. Resolves when it is durable and holds.
     pub async fn add_rule(&self, rule: Rule, before: Option<u64>) -> Result<Listed, RulesError> {
         check(&rule)?;
-        let _one_at_a_time = self.0.changing.lock().await;
+        let change = self.0.changes.begin().await;
         let current = self.0.list.load_full();
         let mut listed = current.all();
         if listed.len() >= limits::MAX_RULES {
@@ -49,12 +50,12 @@ impl Access {
         let id = current.next_id.max(1);
         let new = Listed { id, rule };
         listed.insert(at, new.clone());
-        self.store(RuleList::new(id + 1, listed)).await?;
+        self.store(change, RuleList::new(id + 1, listed)).await?;
         Ok(new)
     }
 
     pub async fn delete_rule(&self, id: u64) -> Result<(), RulesError> {
-        let _one_at_a_time = self.0.changing.lock().await;
+        let change = self.0.changes.begin().await;
         let current = self.0.list.load_full();
         let mut listed = current.all();
         let before = listed.len();
@@ -62,17 +63,18 @@ impl Access {
         if listed.len() == before {
             return Err(RulesError::Unknown(id));
         }
-        self.store(RuleList::new(current.next_id, listed)).await
+        self.store(change, RuleList::new(current.next_id, listed))
+            .await
     }
 
-    async fn store(&self, list: RuleList) -> Result<(), RulesError> {
+    async fn store(&self, change: Change, list: RuleList) -> Result<(), RulesError> {
         let value = list
             .encode()
             .map_err(|error| RulesError::Invalid(error.to_string()))?;
         let entry = Entry::new().put(TABLE, Bytes::from_static(KEY), value);
-        self.0.kernel.write(entry).await?;
-        self.0.list.store(Arc::new(list));
-        Ok(())
+        let access = self.clone();
+        let put_in_force = move || access.0.list.store(Arc::new(list));
+        Ok(change.write(&self.0.kernel, entry, put_in_force).await?)
     }
 }
 

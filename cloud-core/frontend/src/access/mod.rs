@@ -15,6 +15,7 @@ use kernel::Kernel;
 pub use change::RulesError;
 pub use table::{Listed, TABLE};
 
+use crate::changes::Changes;
 use crate::identity::UnreadableError;
 use crate::{Identity, Principal};
 use table::RuleList;
@@ -61,7 +62,7 @@ struct Inner {
     kernel: Kernel,
     identity: Identity,
     list: ArcSwap<RuleList>,
-    changing: tokio::sync::Mutex<()>,
+    changes: Changes,
 }
 
 impl Access {
@@ -71,7 +72,7 @@ impl Access {
             kernel,
             identity,
             list: ArcSwap::from_pointee(list),
-            changing: tokio::sync::Mutex::default(),
+            changes: Changes::default(),
         })))
     }
 

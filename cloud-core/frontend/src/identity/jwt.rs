@@ -48,6 +48,8 @@ pub enum JwtError {
     Critical,
     #[error("the token has no time at which it expires (exp)")]
     NoExpiry,
+    #[error("claim {0} is not a time: a number of seconds since 1970")]
+    NoTime(&'static str),
     #[error("the token has expired")]
     Expired,
     #[error("the token is not valid yet (nbf)")]
@@ -56,11 +58,17 @@ pub enum JwtError {
     OtherPurpose,
     #[error("claim {0:?} names no user")]
     NoUser(String),
+    #[error("the token names {0} groups, more than {most}", most = limits::MAX_JWT_GROUPS)]
+    TooManyGroups(usize),
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("not a set of keys (RFC 7517): {0}")]
-pub struct KeysError(String);
+pub enum KeysError {
+    #[error("not a set of keys (RFC 7517): {0}")]
+    Malformed(String),
+    #[error("none of the keys is an RSA or EC key, or a secret of at least 32 bytes")]
+    NoneUsable,
+}
 
 /// Verifies tokens with the keys of now.
 pub struct Jwt {
@@ -184,9 +192,10 @@ impl Jwt {
         }
     }
 
-    /// Replaces the keys by those of a set; how many of them can be used.
+    /// Replaces the keys by those of a set; how many of them can be used. Where none can, those from before hold.
     pub fn set_keys(&self, set: &[u8]) -> Result<usize, KeysError> {
-        let set: KeySet = serde_json::from_slice(set).map_err(|e| KeysError(e.to_string()))?;
+        let set: KeySet =
+            serde_json::from_slice(set).map_err(|e| KeysError::Malformed(e.to_string()))?;
         let signing = set.keys.into_iter().filter(|entry| {
             entry
                 .purpose
@@ -204,6 +213,9 @@ impl Jwt {
             .take(limits::MAX_JWT_KEYS)
             .collect();
         let usable = keys.len();
+        if usable == 0 {
+            return Err(KeysError::NoneUsable);
+        }
         self.keys.store(keys.into());
         Ok(usable)
     }
@@ -269,15 +281,17 @@ impl Jwt {
 
     fn check_claims(&self, claims: &Map<String, Value>, now_ms: i64) -> Result<Claims, JwtError> {
         // Seconds, perhaps with a fraction.
-        let time = |name: &str| {
-            let seconds = claims.get(name)?.as_f64()?;
-            Some((seconds * 1000.0) as i64)
+        let time = |name: &'static str| match claims.get(name).map(Value::as_f64) {
+            None => Ok(None),
+            // To be taken for absent would be to ignore what it says.
+            Some(None) => Err(JwtError::NoTime(name)),
+            Some(Some(seconds)) => Ok(Some((seconds * 1000.0) as i64)),
         };
-        let expires_ms = time("exp").ok_or(JwtError::NoExpiry)?;
+        let expires_ms = time("exp")?.ok_or(JwtError::NoExpiry)?;
         if expires_ms <= now_ms {
             return Err(JwtError::Expired);
         }
-        if time("nbf").is_some_and(|from| from > now_ms.saturating_add(limits::JWT_LEEWAY_MS)) {
+        if time("nbf")?.is_some_and(|from| from > now_ms.saturating_add(limits::JWT_LEEWAY_MS)) {
             return Err(JwtError::NotYet);
         }
         let has = |name: &str, wanted: &str| match claims.get(name) {
@@ -301,10 +315,12 @@ impl Jwt {
             Some(Value::Array(all)) => all
                 .iter()
                 .filter_map(|one| one.as_str().map(str::to_owned))
-                .take(limits::MAX_GROUPS)
                 .collect(),
             _ => Vec::new(),
         };
+        if groups.len() > limits::MAX_JWT_GROUPS {
+            return Err(JwtError::TooManyGroups(groups.len()));
+        }
         Ok(Claims {
             user: user.to_owned(),
             groups,
@@ -443,6 +459,16 @@ mod tests {
             ),
             (
                 HEADER,
+                r#"{"sub":"ann","exp":1800000060,"nbf":"1800000090"}"#,
+                JwtError::NoTime("nbf"),
+            ),
+            (
+                HEADER,
+                r#"{"sub":"ann","exp":"1800000060"}"#,
+                JwtError::NoTime("exp"),
+            ),
+            (
+                HEADER,
                 r#"{"sub":"ann","exp":1800000060,"iss":"you","aud":"core"}"#,
                 JwtError::OtherPurpose,
             ),
@@ -468,6 +494,24 @@ mod tests {
         for token in ["", "a", "a.b", "a.b.c", "eyJ.eyJ.\u{fc}"] {
             assert!(jwt.verify(token.as_bytes(), NOW).is_err(), "{token}");
         }
+    }
+
+    /// None is left out: a rule that denies could be about it.
+    #[test]
+    fn a_token_with_more_groups_than_are_taken_is_refused() {
+        let jwt = jwt(None, None);
+        jwt.set_keys(secret_set().as_bytes()).unwrap();
+        let verify = |count: usize| {
+            let groups: Vec<String> = (0..count).map(|n| format!("group-{n}")).collect();
+            let groups = serde_json::to_string(&groups).unwrap();
+            let payload = format!(r#"{{"sub":"ann","exp":1800000060,"groups":{groups}}}"#);
+            jwt.verify(signed(HEADER, &payload).as_bytes(), NOW)
+        };
+        let all = verify(limits::MAX_JWT_GROUPS).unwrap().groups;
+        assert_eq!(all.len(), limits::MAX_JWT_GROUPS);
+        assert_eq!(all.last().unwrap(), "group-1023");
+        let refused = JwtError::TooManyGroups(limits::MAX_JWT_GROUPS + 1);
+        assert_eq!(verify(limits::MAX_JWT_GROUPS + 1), Err(refused));
     }
 
     /// The public key of an asymmetric pair must not do as a shared secret.
@@ -497,6 +541,12 @@ mod tests {
         let good = pair.sign(&random, text.as_bytes()).unwrap();
         let good = format!("{text}.{}", URL_SAFE_NO_PAD.encode(good));
         assert_eq!(jwt.verify(good.as_bytes(), NOW).unwrap().user, "ann");
-        assert!(jwt.set_keys(b"{}").is_err());
+        // What is no set, or has nothing for us, takes nothing away.
+        assert!(matches!(jwt.set_keys(b"{}"), Err(KeysError::Malformed(_))));
+        for set in [r#"{"keys":[]}"#, r#"{"keys":[{"kty":"OKP"}]}"#] {
+            let refused = jwt.set_keys(set.as_bytes());
+            assert!(matches!(refused, Err(KeysError::NoneUsable)), "{set}");
+        }
+        assert_eq!(jwt.verify(good.as_bytes(), NOW).unwrap().user, "ann");
     }
 }

@@ -26,6 +26,7 @@ pub use scram::ScramLogin;
 pub use table::TABLE;
 pub use users::{ChangeError, User, check_name};
 
+use crate::changes::Changes;
 use crate::limits;
 use crate::{Certificate, Peer, Principal};
 use revoke::Revocations;
@@ -77,8 +78,7 @@ struct Inner {
     kernel: Kernel,
     anonymous: Anonymous,
     users: ArcSwap<Users>,
-    /// One change at a time: it reads, writes, and makes the snapshot.
-    changing: tokio::sync::Mutex<()>,
+    changes: Changes,
     passwords: Passwords,
     revocations: Revocations,
     jwt: Option<Arc<Jwt>>,
@@ -106,7 +106,7 @@ impl Identity {
             kernel,
             anonymous,
             users: ArcSwap::from_pointee(users),
-            changing: tokio::sync::Mutex::default(),
+            changes: Changes::default(),
             passwords,
             revocations: Revocations::default(),
             jwt,

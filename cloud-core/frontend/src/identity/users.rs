@@ -9,6 +9,7 @@ use kernel::{Entry, WriteError};
 
 use super::{Identity, table};
 use crate::Principal;
+use crate::changes::Change;
 use crate::limits;
 
 /// A user, without the password: what is here does not let anybody in.
@@ -83,6 +84,13 @@ fn check_groups(groups: BTreeSet<String>) -> Result<Arc<[Arc<str>]>, ChangeError
     Ok(groups.into_iter().map(Arc::from).collect())
 }
 
+/// What becomes of those of a user that is changed.
+#[derive(PartialEq, Eq)]
+enum Connections {
+    Stay,
+    End,
+}
+
 impl Identity {
     /// By name.
     pub fn users(&self) -> Vec<Arc<User>> {
@@ -104,7 +112,7 @@ impl Identity {
         check_name("user", name)?;
         let groups = check_groups(groups)?;
         let (password, scram) = secrets_of(password).await?;
-        let _one_at_a_time = self.0.changing.lock().await;
+        let change = self.0.changes.begin().await;
         if self.user(name).is_some() {
             return Err(ChangeError::Exists(name.to_owned()));
         }
@@ -114,15 +122,15 @@ impl Identity {
                 limits::MAX_USERS
             )));
         }
-        self.put(User {
+        let user = User {
             name: name.into(),
             groups,
             created_ms: now_ms,
             changed_ms: now_ms,
             password,
             scram,
-        })
-        .await
+        };
+        self.put(change, user, Connections::Stay).await
     }
 
     /// Connections that came with the old password end.
@@ -133,19 +141,15 @@ impl Identity {
         now_ms: i64,
     ) -> Result<Arc<User>, ChangeError> {
         let (password, scram) = secrets_of(password).await?;
-        let _one_at_a_time = self.0.changing.lock().await;
+        let change = self.0.changes.begin().await;
         let user = self.existing(name)?;
-        let changed = self
-            .put(User {
-                changed_ms: now_ms,
-                password,
-                scram,
-                ..(*user).clone()
-            })
-            .await?;
-        self.0.passwords.forget(name);
-        self.0.revocations.revoke(name);
-        Ok(changed)
+        let user = User {
+            changed_ms: now_ms,
+            password,
+            scram,
+            ..(*user).clone()
+        };
+        self.put(change, user, Connections::End).await
     }
 
     /// Adds to some groups and takes from others; rules see it at once.
@@ -156,34 +160,39 @@ impl Identity {
         remove: &BTreeSet<String>,
         now_ms: i64,
     ) -> Result<Arc<User>, ChangeError> {
-        let _one_at_a_time = self.0.changing.lock().await;
+        let change = self.0.changes.begin().await;
         let user = self.existing(name)?;
         let mut groups: BTreeSet<String> = user.groups.iter().map(|one| one.to_string()).collect();
         groups.extend(add);
         groups.retain(|group| !remove.contains(group));
         let groups = check_groups(groups)?;
-        self.put(User {
+        let user = User {
             groups,
             changed_ms: now_ms,
             ..(*user).clone()
-        })
-        .await
+        };
+        self.put(change, user, Connections::Stay).await
     }
 
     /// Its connections end.
     pub async fn delete_user(&self, name: &str) -> Result<(), ChangeError> {
-        let _one_at_a_time = self.0.changing.lock().await;
+        let change = self.0.changes.begin().await;
         let user = self.existing(name)?;
         let key = Bytes::copy_from_slice(user.name.as_bytes());
-        self.0
-            .kernel
-            .write(Entry::new().delete(table::TABLE, key))
-            .await?;
-        let users = self.0.users.load().without(name);
-        self.0.users.store(Arc::new(users));
+        let entry = Entry::new().delete(table::TABLE, key);
+        let identity = self.clone();
+        let put_in_force = move || {
+            let users = identity.0.users.load().without(&user.name);
+            identity.0.users.store(Arc::new(users));
+            identity.end_connections(&user.name);
+        };
+        Ok(change.write(&self.0.kernel, entry, put_in_force).await?)
+    }
+
+    /// Whoever is connected as this user has to prove again who he is.
+    fn end_connections(&self, name: &str) {
         self.0.passwords.forget(name);
         self.0.revocations.revoke(name);
-        Ok(())
     }
 
     fn existing(&self, name: &str) -> Result<Arc<User>, ChangeError> {
@@ -191,17 +200,26 @@ impl Identity {
             .ok_or_else(|| ChangeError::Unknown(name.to_owned()))
     }
 
-    async fn put(&self, user: User) -> Result<Arc<User>, ChangeError> {
+    async fn put(
+        &self,
+        change: Change,
+        user: User,
+        connections: Connections,
+    ) -> Result<Arc<User>, ChangeError> {
         let value =
             table::encode(&user).map_err(|error| ChangeError::Invalid(error.to_string()))?;
         let key = Bytes::copy_from_slice(user.name.as_bytes());
-        self.0
-            .kernel
-            .write(Entry::new().put(table::TABLE, key, value))
-            .await?;
-        let name = user.name.clone();
-        let users = self.0.users.load().with(user);
-        self.0.users.store(Arc::new(users));
-        self.existing(&name)
+        let entry = Entry::new().put(table::TABLE, key, value);
+        let identity = self.clone();
+        let put_in_force = move || {
+            let name = user.name.clone();
+            let users = identity.0.users.load().with(user);
+            identity.0.users.store(Arc::new(users));
+            if connections == Connections::End {
+                identity.end_connections(&name);
+            }
+            identity.existing(&name)
+        };
+        change.write(&self.0.kernel, entry, put_in_force).await?
     }
 }

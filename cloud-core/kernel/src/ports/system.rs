@@ -13,7 +13,7 @@ use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::cold::{ColdStore, Spawner};
-use super::{Clock, Disk, DiskFile, Ports};
+use super::{Clock, Disk, DiskFile, Ports, private_directory, private_file};
 
 /// Parts in one vectored write; Linux takes at most 1024 (UIO_MAXIOV).
 const MAX_PARTS: usize = 1024;
@@ -24,7 +24,7 @@ const WRITE_PIECE: usize = 512 * 1024;
 const ZEROS: usize = 1024 * 1024;
 
 impl Ports {
-    /// Files below `root`, which is made if it is missing, the system's clock, tasks of the tokio runtime, and a cold store.
+    /// Files below `root`, which is made (for its owner only, as all in it) if it is missing, the system's clock, tasks of the tokio runtime, and a cold store.
     pub fn system(root: impl Into<PathBuf>, cold: Arc<dyn ColdStore>) -> io::Result<Ports> {
         Ok(Ports {
             disk: Arc::new(SystemDisk::new(root)?),
@@ -45,7 +45,7 @@ impl SystemDisk {
     /// Uses `root`, which is made if it is missing.
     pub fn new(root: impl Into<PathBuf>) -> io::Result<SystemDisk> {
         let root = root.into();
-        fs::create_dir_all(&root)?;
+        private_directory(&root)?;
         Ok(SystemDisk { root })
     }
 
@@ -56,7 +56,7 @@ impl SystemDisk {
 
 impl Disk for SystemDisk {
     fn create_dir(&self, path: &str) -> io::Result<()> {
-        fs::create_dir_all(self.path(path))
+        private_directory(&self.path(path))
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
@@ -74,7 +74,7 @@ impl Disk for SystemDisk {
     }
 
     fn create(&self, path: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new()
+        let file = private_file()
             .read(true)
             .write(true)
             .create_new(true)
@@ -103,7 +103,7 @@ impl Disk for SystemDisk {
     }
 
     fn lock(&self, path: &str) -> io::Result<Option<Box<dyn Send + Sync>>> {
-        let file = OpenOptions::new()
+        let file = private_file()
             .read(true)
             .write(true)
             .create(true)
