@@ -12,6 +12,7 @@ mod last_words;
 mod live;
 mod memory;
 mod publishing;
+mod quotas;
 mod retained_due;
 mod sessions;
 mod shared;
