@@ -45,9 +45,8 @@ impl TopicPattern {
 
     /// Can it be filled in for this client? Not when it asks for a name that there is none of, or one that would change the levels.
     fn is_about(&self, who: &Subject<'_>) -> bool {
-        let usable = |name: Option<&str>| {
-            name.is_some_and(|name| !name.is_empty() && !name.contains(['/', '+', '#']))
-        };
+        let usable =
+            |name: Option<&str>| named(name).is_some_and(|name| !name.contains(['/', '+', '#']));
         (!self.0.contains("%u") || usable(who.user))
             && (!self.0.contains("%c") || usable(Some(who.client)))
     }
@@ -85,6 +84,11 @@ impl TopicPattern {
     }
 }
 
+/// An empty name is none: filled in it would leave a pattern that has everything in it.
+fn named(name: Option<&str>) -> Option<&str> {
+    name.filter(|name| !name.is_empty())
+}
+
 /// Is `pattern`, with `%u` and `%c` filled in, the text `actual`? Names that are filled in are not looked at again: a user may be
 /// called `%c`.
 pub(crate) fn filled_is(pattern: &str, actual: &str, who: &Subject<'_>) -> bool {
@@ -102,9 +106,9 @@ pub(crate) fn rest_after_filled<'a>(
         let (plain, rest) = (pattern.get(..at)?, pattern.get(at..)?);
         actual = actual.strip_prefix(plain)?;
         (actual, pattern) = if let Some(rest) = rest.strip_prefix("%u") {
-            (actual.strip_prefix(who.user?)?, rest)
+            (actual.strip_prefix(named(who.user)?)?, rest)
         } else if let Some(rest) = rest.strip_prefix("%c") {
-            (actual.strip_prefix(who.client)?, rest)
+            (actual.strip_prefix(named(Some(who.client))?)?, rest)
         } else {
             (actual.strip_prefix('%')?, rest.get(1..)?)
         };

@@ -100,7 +100,7 @@ impl fmt::Display for Resource<'_> {
 }
 
 /// The resources of a rule: `topic:FILTER`, `stream:NAME`, `group:NAME`, `queue:NAME`, `exchange:NAME`, `client-id:NAME`, or `*` for everything. A
-/// NAME may end with `*`, which stands for any end; `%u` and `%c` in it are the user and the client id.
+/// NAME may end with `*`, which stands for any end; `%u` and `%c` in it are the user and the client id, and without that name it is about nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResourcePattern {
     Everything,
@@ -215,6 +215,22 @@ mod tests {
                 expected,
                 "{pattern} {resource}"
             );
+        }
+        // Filled in with nothing these would have everything of everybody.
+        for (pattern, resource) in [
+            ("group:%c*", Resource::Group("x")),
+            ("group:%u*", Resource::Group("x")),
+            ("queue:a%c", Resource::Queue("a")),
+            ("client-id:%u-*", Resource::ClientId("-1")),
+        ] {
+            let read: ResourcePattern = pattern.parse().expect(pattern);
+            for user in [None, Some("")] {
+                let nobody = Subject {
+                    user,
+                    ..Subject::default()
+                };
+                assert!(!read.covers(resource, &nobody), "{pattern} {resource}");
+            }
         }
         for wrong in [
             "",

@@ -9,6 +9,7 @@ use crate::clock::put_right;
 use crate::deadlines::save;
 use crate::extra::{AddressPlace, Delayed, delayed, fill};
 use crate::fit::Fit;
+use crate::held::wait_for_quota;
 use crate::incoming::{Incoming, NoPacket};
 use crate::limits;
 use crate::lingering::linger;
@@ -289,10 +290,17 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
         Metrics::add(&broker.metrics.takeovers, 1);
     }
     // Not before: the connection that was taken over does not count any more.
-    let share = broker.access.enter(&principal).map_err(|error| {
+    let mut share = broker.access.enter(&principal).map_err(|error| {
         tracing::info!(%client, %error, "a client may not connect: a quota is used up");
         ReasonCode::QUOTA_EXCEEDED
     })?;
+    let wills = u64::from(connect.will.is_some());
+    if wills > 0 {
+        let incoming = &mut *wire.incoming;
+        let held = wait_for_quota(&share, &claim, &principal, incoming, &broker.shutdown);
+        Box::pin(held).await?;
+    }
+    share.take(wills, wire.incoming.read, Instant::now());
 
     Box::pin(settle_left(broker, &client))
         .await

@@ -20,6 +20,7 @@ mod fence;
 mod fit;
 mod follower;
 mod given;
+mod held;
 mod hub;
 mod inbound;
 mod incoming;

@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same where the client's address has as many connections as it may: it is only told so.
 pub const REFUSED_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes behind CONNECT that are read of a client that is let in later.
+pub const READ_BEFORE_CONNACK: usize = 4 * 1024;
 /// A client whose socket takes no byte for so long, while there is something to send, is closed.
 pub const WRITE_STALL: Duration = Duration::from_secs(60);
 /// How long a closing connection may take for its last bytes.

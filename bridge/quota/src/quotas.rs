@@ -1,6 +1,7 @@
 //! Who has used how much.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -40,18 +41,21 @@ pub struct Quotas {
 
 #[derive(Debug, Default)]
 struct Accounts {
-    all: HashMap<Whose, Arc<Account>>,
+    /// By a hash of whose they are: names have up to 64 KiB, and clients choose their own. It has a key of this process, so that nobody can
+    /// make a name that has the account of another.
+    all: HashMap<u64, Arc<Account>>,
+    hashes: RandomState,
     /// Looked through when there are so many.
     sweep_at: usize,
 }
 
 /// The place of the quota, and whose account it is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Whose {
+#[derive(Clone, Copy, Debug, Hash)]
+struct Whose<'a> {
     quota: usize,
-    user: Option<Box<str>>,
+    user: Option<&'a str>,
     /// `None` where all clients of a user count together.
-    client: Option<Box<str>>,
+    client: Option<&'a str>,
 }
 
 #[derive(Debug)]
@@ -87,6 +91,16 @@ impl Account {
         wait(&mut used.messages, messages).max(wait(&mut used.bytes, bytes))
     }
 
+    /// How long until all that was taken is made up for.
+    pub(crate) fn owes(&self, now: Instant) -> Duration {
+        let mut used = self.used.lock();
+        let owes = |bucket: &mut Option<Bucket>| match bucket {
+            Some(bucket) => bucket.owes(now),
+            None => Duration::ZERO,
+        };
+        owes(&mut used.messages).max(owes(&mut used.bytes))
+    }
+
     pub(crate) fn leave(&self) {
         let mut used = self.used.lock();
         used.connections = used.connections.saturating_sub(1);
@@ -105,12 +119,13 @@ impl Account {
 
 impl Accounts {
     /// Whoever reconnects finds his account as he left it.
-    fn account(&mut self, whose: Whose, quota: &Quota, now: Instant) -> Arc<Account> {
+    fn account(&mut self, whose: Whose<'_>, quota: &Quota, now: Instant) -> Arc<Account> {
         if self.all.len() >= self.sweep_at.max(limits::SWEEP) {
             self.all.retain(|_, account| !account.is_idle(now));
             self.sweep_at = self.all.len() * 2;
+            self.all.shrink_to(self.sweep_at.max(limits::SWEEP));
         }
-        let account = self.all.entry(whose);
+        let account = self.all.entry(self.hashes.hash_one(whose));
         account
             .or_insert_with(|| Arc::new(Account::new(quota, now)))
             .clone()
@@ -161,9 +176,9 @@ impl Quotas {
             };
             let whose = Whose {
                 quota: place,
-                user: who.user.map(Into::into),
+                user: who.user,
                 // Clients that nobody knows are not one user: each counts by what it calls itself.
-                client: (each == Each::Client || who.user.is_none()).then(|| who.client.into()),
+                client: (each == Each::Client || who.user.is_none()).then_some(who.client),
             };
             // Under the lock of all accounts: none is swept away between being found and being used.
             let mut accounts = self.accounts.lock();
@@ -183,6 +198,7 @@ impl Quotas {
             drop(used);
             share.add(self, account);
         }
+        share.begin(now);
         Ok(share)
     }
 }
@@ -213,5 +229,30 @@ mod tests {
             tokio::time::advance(Duration::from_millis(10)).await;
         }
         assert!(quotas.accounts.lock().all.len() <= 2 * limits::SWEEP);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn accounts_of_who_owes_much_are_swept_away_an_hour_later() {
+        let one = Quota {
+            messages: Some(1),
+            who: Who::default(),
+            each: Each::Client,
+            connections: None,
+            bytes: None,
+        };
+        let quotas = Quotas::new(vec![one]);
+        let enter = |client: String| {
+            let who = Subject {
+                client: &client,
+                ..Subject::default()
+            };
+            quotas.enter(&who).unwrap()
+        };
+        for n in 0..limits::SWEEP {
+            enter(format!("c{n}")).take(u64::MAX, 0, Instant::now());
+        }
+        tokio::time::advance(limits::MAX_DEBT + Duration::from_secs(2)).await;
+        let _one = enter("another".to_owned());
+        assert_eq!(quotas.accounts.lock().all.len(), 1);
     }
 }

@@ -32,15 +32,32 @@ impl Share {
             .iter()
             .map(|account| account.take(messages, bytes, now));
         let wait = waits.max().unwrap_or_default();
-        if !wait.is_zero() {
-            if self.until(now).is_none()
-                && let Some(quotas) = &self.quotas
-            {
-                quotas.note_delay();
-            }
-            self.until = self.until.max(now.checked_add(wait));
-        }
+        self.hold(wait, now);
         wait
+    }
+
+    /// Who comes back is not to be heard for as long as he would have waited.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        let wait = self.owed(now);
+        self.hold(wait, now);
+    }
+
+    fn hold(&mut self, wait: Duration, now: Instant) {
+        if wait.is_zero() {
+            return;
+        }
+        if self.until(now).is_none()
+            && let Some(quotas) = &self.quotas
+        {
+            quotas.note_delay();
+        }
+        self.until = self.until.max(now.checked_add(wait));
+    }
+
+    /// How long until what was taken by any connection is made up for.
+    pub fn owed(&self, now: Instant) -> Duration {
+        let owed = self.accounts.iter().map(|account| account.owes(now));
+        owed.max().unwrap_or_default()
     }
 
     /// The end of the last wait, which can be over.

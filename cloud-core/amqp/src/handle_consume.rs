@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use access_rules::{Resource, Verb};
+use access_rules::Verb;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -17,8 +17,7 @@ use crate::{
 
 impl Session {
     pub fn basic_consume(&mut self, number: u16, consume: Consume) -> Result<(), Exception> {
-        let state = self.queue_for(number, &consume.queue)?;
-        self.allowed(Verb::Subscribe, Resource::Queue(state.name()))?;
+        let state = self.queue_for(number, &consume.queue, Verb::Subscribe)?;
         if consume.no_local {
             return Err(Exception::connection(
                 code::NOT_IMPLEMENTED,

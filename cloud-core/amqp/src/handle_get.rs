@@ -7,7 +7,7 @@ use crate::{
     frame, limits, message,
     reply::{self, Delivery},
 };
-use access_rules::{Resource, Verb};
+use access_rules::Verb;
 use kernel::Verdict;
 
 impl Session {
@@ -17,8 +17,7 @@ impl Session {
         queue: &str,
         no_ack: bool,
     ) -> Result<(), Exception> {
-        let state = self.queue_for(number, queue)?;
-        self.allowed(Verb::Subscribe, Resource::Queue(state.name()))?;
+        let state = self.queue_for(number, queue, Verb::Subscribe)?;
         // What this client published or put back before must be seen.
         self.drain().await;
         let channel = self.channel(number)?;

@@ -33,23 +33,38 @@ pub fn check_binding(kind: Kind, arguments: &Table) -> Result<(), Exception> {
 }
 
 impl Session {
-    /// The queue of that name, if this connection may use it. An empty name is the last one declared on the channel.
-    pub fn queue_for(&mut self, number: u16, name: &str) -> Result<Arc<QueueState>, Exception> {
-        let name: Arc<str> = if name.is_empty() {
-            let last = self.channel(number)?.last_queue.clone();
-            last.ok_or_else(|| {
-                Exception::channel(
-                    code::NOT_FOUND,
-                    "no previously declared queue on this channel",
-                )
-            })?
-        } else {
-            name.into()
-        };
+    /// The queue of that name, if this connection may use it so. The rules are asked before it is looked for: whether it is there is told to
+    /// nobody else.
+    pub fn queue_for(
+        &mut self,
+        number: u16,
+        name: &str,
+        verb: Verb,
+    ) -> Result<Arc<QueueState>, Exception> {
+        let name = self.queue_name(number, name)?;
+        self.allowed(verb, Resource::Queue(&name))?;
+        self.existing_queue(&name)
+    }
+
+    /// An empty name is the last one declared on the channel.
+    fn queue_name(&mut self, number: u16, name: &str) -> Result<Arc<str>, Exception> {
+        if !name.is_empty() {
+            return Ok(name.into());
+        }
+        let last = self.channel(number)?.last_queue.clone();
+        last.ok_or_else(|| {
+            Exception::channel(
+                code::NOT_FOUND,
+                "no previously declared queue on this channel",
+            )
+        })
+    }
+
+    fn existing_queue(&self, name: &Arc<str>) -> Result<Arc<QueueState>, Exception> {
         let state = self
             .vhost
-            .queue(&name)
-            .ok_or_else(|| Exception::not_found("queue", &name, self.vhost.name()))?;
+            .queue(name)
+            .ok_or_else(|| Exception::not_found("queue", name, self.vhost.name()))?;
         state.check_owner(self.id, self.vhost.name())?;
         Ok(state)
     }
@@ -61,9 +76,7 @@ impl Session {
     ) -> Result<(), Exception> {
         let state = if declare.passive {
             self.drain().await;
-            let state = self.queue_for(number, &declare.queue)?;
-            self.allowed(Verb::Describe, Resource::Queue(state.name()))?;
-            state
+            self.queue_for(number, &declare.queue, Verb::Describe)?
         } else {
             self.declare_new(declare.clone()).await?
         };
@@ -80,7 +93,11 @@ impl Session {
         check_arguments(&declare.arguments)?;
         let name: Arc<str> = if declare.queue.is_empty() {
             format!("amq.gen-{}", unused_name()).into()
-        } else if declare.queue.starts_with("amq.") && self.vhost.queue(&declare.queue).is_none() {
+        } else {
+            declare.queue.as_str().into()
+        };
+        self.allowed(Verb::Create, Resource::Queue(&name))?;
+        if declare.queue.starts_with("amq.") && self.vhost.queue(&declare.queue).is_none() {
             return Err(Exception::channel(
                 code::ACCESS_REFUSED,
                 format_args!(
@@ -88,10 +105,7 @@ impl Session {
                     declare.queue
                 ),
             ));
-        } else {
-            declare.queue.as_str().into()
-        };
-        self.allowed(Verb::Create, Resource::Queue(&name))?;
+        }
         self.drain().await;
         let definition = Definition {
             name,
@@ -151,8 +165,9 @@ impl Session {
                 "operation not permitted on the default exchange",
             ));
         }
-        let state = self.queue_for(number, &bind.queue)?;
-        self.may_bind_queue(state.name(), &bind.exchange)?;
+        let queue = self.queue_name(number, &bind.queue)?;
+        self.may_bind_queue(&queue, &bind.exchange)?;
+        let state = self.existing_queue(&queue)?;
         let exchange = self
             .vhost
             .exchange(&bind.exchange)
@@ -171,8 +186,7 @@ impl Session {
         queue: &str,
         nowait: bool,
     ) -> Result<(), Exception> {
-        let state = self.queue_for(number, queue)?;
-        self.allowed(Verb::Subscribe, Resource::Queue(state.name()))?;
+        let state = self.queue_for(number, queue, Verb::Subscribe)?;
         self.drain().await;
         let purged = state
             .queue
@@ -194,10 +208,11 @@ impl Session {
         nowait: bool,
     ) -> Result<(), Exception> {
         let mut deleted = 0;
+        let name = self.queue_name(number, queue)?;
+        self.allowed(Verb::Delete, Resource::Queue(&name))?;
         // Deleting what is not there succeeds (as RabbitMQ has it).
-        if queue.is_empty() || self.vhost.queue(queue).is_some() {
-            let state = self.queue_for(number, queue)?;
-            self.allowed(Verb::Delete, Resource::Queue(state.name()))?;
+        if queue.is_empty() || self.vhost.queue(&name).is_some() {
+            let state = self.existing_queue(&name)?;
             self.drain().await;
             state.queue.catch_up().await;
             if if_unused && state.consumers() > 0 {

@@ -32,7 +32,17 @@ impl Session {
         }
     }
 
+    /// May all of it still be published? The rules can be others than when the messages came.
+    fn check_transaction(&self, number: u16) -> Result<(), Exception> {
+        let channel = self.channels.get(&number);
+        let waiting = channel.and_then(|channel| channel.transaction.as_ref());
+        let mut messages = waiting.into_iter().flat_map(|waiting| &waiting.messages);
+        messages.try_for_each(|(to, ..)| self.may_publish(&to.exchange, &to.routing_key))
+    }
+
     pub async fn tx_commit(&mut self, number: u16) -> Result<(), Exception> {
+        // Before any of it is published.
+        self.check_transaction(number)?;
         let Transaction {
             messages, endings, ..
         } = self.take_transaction(number)?;

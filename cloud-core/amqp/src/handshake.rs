@@ -4,6 +4,7 @@ use bytes::BytesMut;
 use frontend::{Peer, Principal};
 use quota::Share;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
 
 use crate::{
     broker::Broker,
@@ -177,10 +178,12 @@ async fn agree<S: AsyncRead + AsyncWrite + Unpin>(
         )
         .into());
     };
-    let share = broker
+    let mut share = broker
         .context
         .enter(&principal.asker(&client))
         .map_err(|error| Exception::connection(code::NOT_ALLOWED, error))?;
+    // What a client sends behind connection.open without waiting.
+    share.take(0, input.len() as u64, Instant::now());
     reply::connection_open_ok(&mut out);
     stream.write_all_buf(&mut out).await?;
     stream.flush().await?;

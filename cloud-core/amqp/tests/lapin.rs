@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use access_rules::{Rule, Who};
 use frontend::Context;
 use futures_util::StreamExt;
 use kernel::{Kernel, KernelConfig, PartitionId, Ports, SequenceRule};
@@ -54,6 +55,18 @@ impl Core {
         Connection::connect(&uri, ConnectionProperties::default())
             .await
             .unwrap()
+    }
+
+    /// For everybody, before all others.
+    async fn rule(&self, allow: bool, resource: &str) {
+        let rule = Rule {
+            allow,
+            verbs: "all".parse().unwrap(),
+            who: Who::default(),
+            resource: resource.parse().unwrap(),
+        };
+        let first = self.context.access.rules().first().map(|rule| rule.id);
+        self.context.access.add_rule(rule, first).await.unwrap();
     }
 
     /// A record as Kafka or MQTT would write it.
@@ -154,6 +167,14 @@ async fn bodies(channel: &Channel, queue: &str) -> Vec<String> {
         delivery.acker.ack(Default::default()).await.unwrap();
     }
     seen
+}
+
+/// Of the exception that ended the channel.
+fn code(result: Result<(), lapin::Error>) -> u16 {
+    match result.unwrap_err().kind() {
+        lapin::ErrorKind::ProtocolError(error) => error.get_id(),
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn confirming(core: &Core) -> (Connection, Channel) {
@@ -392,10 +413,6 @@ async fn errors_have_the_codes_of_the_specification() {
     let core = Core::start(directory.path()).await;
     let (connection, channel) = confirming(&core).await;
     queue(&channel, "q").await;
-    let code = |result: Result<(), lapin::Error>| match result.unwrap_err().kind() {
-        lapin::ErrorKind::ProtocolError(error) => error.get_id(),
-        other => panic!("{other:?}"),
-    };
     let new = || async { connection.create_channel().await.unwrap() };
     let passive = QueueDeclareOptions {
         passive: true,
@@ -484,5 +501,76 @@ async fn errors_have_the_codes_of_the_specification() {
     )
     .await;
     assert_eq!(code(nowhere.map(drop)), 530);
+    core.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_transaction_is_published_that_is_not_allowed_any_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let core = Core::start(directory.path()).await;
+    let (connection, asking) = confirming(&core).await;
+    queue(&asking, "open").await;
+    queue(&asking, "shut").await;
+    let channel = connection.create_channel().await.unwrap();
+    channel.tx_select().await.unwrap();
+    for name in ["open", "shut"] {
+        let properties = BasicProperties::default();
+        channel
+            .basic_publish("".into(), name.into(), Default::default(), b"x", properties)
+            .await
+            .unwrap();
+    }
+    // Answered behind the two: they are in the transaction.
+    channel.basic_qos(1, Default::default()).await.unwrap();
+    core.rule(true, "*").await;
+    core.rule(false, "queue:shut").await;
+    assert_eq!(code(channel.tx_commit().await), 403);
+    assert!(bodies(&asking, "open").await.is_empty());
+    core.rule(true, "queue:shut").await;
+    assert!(bodies(&asking, "shut").await.is_empty());
+    core.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_use_a_queue_is_not_told_whether_it_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let core = Core::start(directory.path()).await;
+    let (connection, channel) = confirming(&core).await;
+    queue(&channel, "there").await;
+    core.rule(true, "exchange:*").await;
+    let new = || async { connection.create_channel().await.unwrap() };
+    let passive = QueueDeclareOptions {
+        passive: true,
+        ..Default::default()
+    };
+    for name in ["there", "nowhere"] {
+        let none = FieldTable::default;
+        let found = new().await;
+        let found = found.queue_declare(name.into(), passive, none()).await;
+        let purged = new().await;
+        let purged = purged.queue_purge(name.into(), Default::default()).await;
+        let deleted = new().await;
+        let deleted = deleted.queue_delete(name.into(), Default::default()).await;
+        let got = new().await;
+        let got = got.basic_get(name.into(), Default::default()).await;
+        let bound = new().await;
+        let bound = bound
+            .queue_bind(
+                name.into(),
+                "amq.topic".into(),
+                "".into(),
+                Default::default(),
+                none(),
+            )
+            .await;
+        let results = [
+            found.map(drop),
+            purged.map(drop),
+            deleted.map(drop),
+            got.map(drop),
+            bound,
+        ];
+        assert_eq!(results.map(code), [403; 5], "{name}");
+    }
     core.stop().await;
 }

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use frontend::Context;
+use frontend::{Anonymous, Context};
 use kernel::{Kernel, KernelConfig, Ports};
+use quota::{Quota, Quotas};
 use record::{Batch, BatchBuilder, Header, NewRecord};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -33,8 +34,22 @@ impl Server {
     }
 
     async fn start_in(dir: tempfile::TempDir) -> Server {
-        let kernel = open(dir.path());
-        let ctx = Context::new(kernel, dir.path()).unwrap();
+        let ctx = Context::new(open(dir.path()), dir.path()).unwrap();
+        Server::serve(dir, ctx)
+    }
+
+    /// Anybody may come.
+    pub(crate) fn open_to_all(quotas: Vec<Quota>) -> Server {
+        let dir = tempfile::tempdir().unwrap();
+        let anonymous = Context::with(open(dir.path()), dir.path(), Anonymous::Allow, None);
+        let ctx = Context {
+            quotas: Quotas::new(quotas),
+            ..anonymous.unwrap()
+        };
+        Server::serve(dir, ctx)
+    }
+
+    fn serve(dir: tempfile::TempDir, ctx: Context) -> Server {
         let listener = frontend::bind_tcp(([127, 0, 0, 1], 0).into(), 16).unwrap();
         let addr = listener.local_addr().unwrap();
         let task = crate::start(ctx.clone(), listener);
@@ -46,9 +61,14 @@ impl Server {
         }
     }
 
-    async fn restart(self) -> Server {
+    /// Until every connection has ended.
+    pub(crate) async fn stop(&mut self) {
         self.ctx.shutdown.cancel();
-        self.task.await.unwrap();
+        (&mut self.task).await.unwrap();
+    }
+
+    async fn restart(mut self) -> Server {
+        self.stop().await;
         self.ctx.kernel.shutdown().await;
         drop(self.ctx);
         Server::start_in(self.dir).await
@@ -97,7 +117,8 @@ impl Client {
             .unwrap();
     }
 
-    async fn frame(&mut self) -> Option<Bytes> {
+    /// `None`: the connection has ended.
+    pub(crate) async fn frame(&mut self) -> Option<Bytes> {
         let length = self.stream.read_u32().await.ok()?;
         let mut frame = vec![0; length as usize];
         self.stream.read_exact(&mut frame).await.ok()?;
@@ -178,7 +199,7 @@ fn numbered(values: &[&'static [u8]], producer_id: i64, sequence: i32) -> Batch 
     builder.build().unwrap()
 }
 
-fn produced(topic: &str, records: Bytes, acks: i16) -> produce::ProduceRequest {
+pub(crate) fn produced(topic: &str, records: Bytes, acks: i16) -> produce::ProduceRequest {
     let partition = produce::PartitionProduceData {
         index: 0,
         records: Some(records),

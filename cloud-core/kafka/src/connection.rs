@@ -59,7 +59,7 @@ pub async fn serve(broker: Arc<Broker>, connection: Connection) {
     if sasl.principal().is_none() {
         receiver.limit(limits::MAX_STRANGERS_REQUEST);
     }
-    let known_by = Instant::now() + broker.ctx.limits.handshake;
+    let mut known_by = Instant::now() + broker.ctx.limits.handshake;
     let mut share: Option<Share> = None;
     let ended: Result<(), Close> = async {
         loop {
@@ -90,6 +90,12 @@ pub async fn serve(broker: Arc<Broker>, connection: Connection) {
                         dispatch::frame::<SaslHandshakeRequest>(&header, &response),
                     )
                     .await?;
+                    if principal.is_some() && sasl.principal().is_none() {
+                        // It was welcome as it was, and is nobody now: who it turns out to be has a share of his own, and as much time to say it.
+                        share = None;
+                        known_by = Instant::now() + broker.ctx.limits.handshake;
+                        receiver.limit(limits::MAX_STRANGERS_REQUEST);
+                    }
                     continue;
                 }
                 Ok(Api::SaslAuthenticate) => {
@@ -111,18 +117,31 @@ pub async fn serve(broker: Arc<Broker>, connection: Connection) {
                 }
                 _ => {}
             }
-            let principal = match principal {
-                Some(principal) => principal,
+            let asks_versions = header.key == Api::ApiVersions.key();
+            // As soon as a client of whom it is known who it is says what it calls itself; before it says who it is, it asks for versions.
+            if let Some(principal) = &principal
+                && share.is_none()
+                && !asks_versions
+            {
+                let client = header.client_id.as_deref().unwrap_or_default();
+                let entered = share.insert(broker.ctx.enter(&principal.asker(client))?);
+                // What it asks for is here already: it waits as if it had not been heard yet.
+                if let Some(until) = entered.until(Instant::now()) {
+                    tokio::select! {
+                        biased;
+                        () = shutdown.cancelled() => break,
+                        () = no_longer_welcome(Some(principal), known_by) => break,
+                        () = sleep_until(until) => {}
+                    }
+                }
+            }
+            let asker = match &principal {
+                Some(principal) => principal.clone(),
                 // What can be asked of whom is asked by everybody.
-                None if header.key == Api::ApiVersions.key() => Arc::new(Principal::anonymous()),
+                None if asks_versions => Arc::new(Principal::anonymous()),
                 None => return Err(Close::Stranger),
             };
-            // As soon as a client of whom it is known who it is says what it calls itself.
-            if share.is_none() && sasl.principal().is_some() {
-                let client = header.client_id.as_deref().unwrap_or_default();
-                share = Some(broker.ctx.enter(&principal.asker(client))?);
-            }
-            let call = call(&broker, &header, principal, &peer, local);
+            let call = call(&broker, &header, asker, &peer, local);
             if let Ok(Api::Produce) = api {
                 let mut of_nothing = Share::default();
                 let share = share.as_mut().unwrap_or(&mut of_nothing);
@@ -133,6 +152,8 @@ pub async fn serve(broker: Arc<Broker>, connection: Connection) {
             let answer = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
+                // A Fetch can wait for minutes, a JoinGroup for longer.
+                () = no_longer_welcome(principal.as_deref(), known_by) => break,
                 answer = dispatch::answer(call, header, api, reader) => answer?,
                 closed = receiver.closed() => {
                     closed?;

@@ -37,23 +37,27 @@ async fn delete(call: &Call, topic: DeleteTopicState) -> DeletableTopicResult {
         Some(_) => error_code::UNKNOWN_TOPIC_OR_PARTITION,
         None => error_code::UNKNOWN_TOPIC_ID,
     };
+    // By the name that was asked for, if there is such a topic or not: that is told to those only who may delete it. Of an id, which nobody
+    // can guess, it is told to everybody, as Kafka does.
+    let found = stream.as_ref().map(|stream| stream.address.name.as_str());
+    let allowed = match topic.name.as_deref().or(found) {
+        Some(name) => call.check_topic(Verb::Delete, name),
+        None => Ok(()),
+    };
     let mut result = DeletableTopicResult {
         name: topic.name,
         topic_id: topic.topic_id,
         ..Default::default()
     };
-    let Some(stream) = stream else {
-        return DeletableTopicResult {
-            error_code: unknown,
-            ..result
-        };
+    let stream = match allowed.and(stream.ok_or(unknown)) {
+        Ok(stream) => stream,
+        Err(error_code) => {
+            return DeletableTopicResult {
+                error_code,
+                ..result
+            };
+        }
     };
-    if let Err(error_code) = call.check_topic(Verb::Delete, stream.address.name.as_str()) {
-        return DeletableTopicResult {
-            error_code,
-            ..result
-        };
-    }
     result.name = Some(stream.address.name.as_str().to_owned());
     result.topic_id = stream.uuid;
     match call.kernel().delete_stream(&stream.address).await {

@@ -17,12 +17,14 @@ pub async fn handle(
     request: OffsetForLeaderEpochRequest,
 ) -> OffsetForLeaderEpochResponse {
     let topics = request.topics.into_iter().map(|topic| {
+        // By the name that was asked for: whether there is such a topic is told to those only who may see it.
+        let allowed = call.check_topic(Verb::Describe, &topic.topic);
         let stream = call.broker.topics.by_name(&topic.topic);
         OffsetForLeaderTopicResult {
             partitions: topic
                 .partitions
                 .iter()
-                .map(|asked| end_of(&call, stream.as_deref(), asked))
+                .map(|asked| end_of(&call, allowed, stream.as_deref(), asked))
                 .collect(),
             topic: topic.topic,
         }
@@ -35,6 +37,7 @@ pub async fn handle(
 
 fn end_of(
     call: &Call,
+    allowed: Result<(), i16>,
     stream: Option<&Stream>,
     asked: &OffsetForLeaderPartition,
 ) -> EpochEndOffset {
@@ -42,9 +45,7 @@ fn end_of(
         partition: asked.partition,
         ..Default::default()
     };
-    if let Some(stream) = stream
-        && let Err(error_code) = call.check_topic(Verb::Describe, stream.address.name.as_str())
-    {
+    if let Err(error_code) = allowed {
         return EpochEndOffset {
             error_code,
             ..result

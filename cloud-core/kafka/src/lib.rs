@@ -53,6 +53,8 @@ mod handle_produce;
 mod handle_sync_group;
 mod limits;
 mod receive;
+#[cfg(test)]
+mod rights_tests;
 mod sasl;
 mod topic_config;
 mod topics;

@@ -21,6 +21,10 @@ const MAY_SLEEP: &[(&str, &str)] = &[
         "keep-alive is a time of the protocol (MQTT 5, 3.1.2.10), and a token says until when its connection may last",
     ),
     (
+        "bridge/mqtt-broker/src/held.rs",
+        "who is above a quota and brings a will is let in later",
+    ),
+    (
         "bridge/mqtt-broker/src/progress.rs",
         "positions of sessions that get nothing are saved at intervals; no message waits for it",
     ),

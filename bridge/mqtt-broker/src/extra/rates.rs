@@ -28,7 +28,7 @@ pub(crate) struct Throttle {
 
 impl Throttle {
     /// `None` where nothing is limited.
-    pub fn new(rates: &Rates, share: Share, now: Instant) -> Option<Box<Throttle>> {
+    pub fn new(rates: &Rates, mut share: Share, now: Instant) -> Option<Box<Throttle>> {
         let messages = rates.messages.map(|rate| Bucket::new(rate.into(), now));
         let bytes = rates.bytes.map(|rate| Bucket::new(rate, now));
         let limited = messages.is_some() || bytes.is_some() || !share.is_free();
@@ -36,8 +36,9 @@ impl Throttle {
             Box::new(Throttle {
                 messages,
                 bytes,
+                // What its account owed when it came, and what its CONNECT made more.
+                until: share.until(now),
                 share,
-                until: None,
             })
         })
     }

@@ -4,11 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use access_rules::Subject;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use mqtt_broker::access::{Access, Admitted, Exchange, Login, Peer, Principal, Step};
+use mqtt_broker::access::{
+    Access, Admitted, Exceeded, Exchange, Login, Peer, Principal, Share, Step,
+};
 use mqtt_broker::backend::ConnectError;
 use mqtt_codec::*;
+use quota::Quotas;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::*;
@@ -22,6 +26,7 @@ pub struct Guard {
     pub closed: AtomicBool,
     pub grants_whole: AtomicBool,
     pub revoked: CancellationToken,
+    pub quotas: Arc<Quotas>,
 }
 
 struct Riddle(CancellationToken);
@@ -69,6 +74,14 @@ impl Access for Guard {
             "RIDDLE" => Ok(Box::new(Riddle(self.revoked.clone()))),
             _ => Err(ConnectError::BadAuthenticationMethod),
         }
+    }
+
+    fn enter(&self, who: &Principal) -> Result<Share, Exceeded> {
+        self.quotas.enter(&Subject {
+            user: who.user.as_deref(),
+            client: who.client.as_str(),
+            ..Subject::default()
+        })
     }
 
     fn may_receive(&self, _: &Principal, topic: &TopicName) -> bool {

@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use mqtt_broker::extra::Extra;
 use mqtt_broker::{Broker, Limits, Peer};
 use mqtt_codec::*;
+use quota::Quotas;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -19,27 +20,38 @@ pub struct Server {
     pub shutdown: CancellationToken,
 }
 
+/// Nothing beside the protocol.
+fn quiet() -> Extra {
+    Extra {
+        sys_interval: None,
+        ..Extra::default()
+    }
+}
+
 impl Server {
     pub async fn start() -> Server {
         Server::over(Arc::new(Memory::new()), Limits::default()).await
     }
 
     pub async fn over(memory: Arc<Memory>, limits: Limits) -> Server {
-        let shutdown = CancellationToken::new();
-        let guard = Arc::new(Guard::default());
-        let broker = Broker::start_with(memory.clone(), guard.clone(), limits, shutdown.clone())
-            .await
-            .expect("start");
-        Server {
-            memory,
-            guard,
-            broker,
-            shutdown,
-        }
+        Server::guarded(Guard::default(), memory, limits, quiet()).await
+    }
+
+    pub async fn with_quotas(quotas: Arc<Quotas>) -> Server {
+        let guard = Guard {
+            quotas,
+            ..Guard::default()
+        };
+        let (memory, limits) = (Arc::new(Memory::new()), Limits::default());
+        Server::guarded(guard, memory, limits, quiet()).await
     }
 
     pub async fn extended(memory: Arc<Memory>, limits: Limits, extra: Extra) -> Server {
-        let (guard, shutdown) = (Arc::new(Guard::default()), CancellationToken::new());
+        Server::guarded(Guard::default(), memory, limits, extra).await
+    }
+
+    async fn guarded(guard: Guard, memory: Arc<Memory>, limits: Limits, extra: Extra) -> Server {
+        let (guard, shutdown) = (Arc::new(guard), CancellationToken::new());
         let started = Broker::start_extended(
             memory.clone(),
             guard.clone(),

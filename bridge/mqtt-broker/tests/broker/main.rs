@@ -13,6 +13,7 @@ mod last_words;
 mod live;
 mod memory;
 mod publishing;
+mod quotas;
 mod retained_due;
 mod sessions;
 mod shared;
