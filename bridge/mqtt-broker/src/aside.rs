@@ -5,10 +5,12 @@ use crate::backend::{Backend, ClientId, Message, PublishError};
 use crate::broker::Broker;
 use crate::clients::{Ask, subscriptions};
 use crate::connection::{Connection, End};
-use crate::extra::{BanKey, Delayed, Redirect, delayed};
+use crate::extra::{BanKey, Delayed, Redirect, delayed, exclusive};
 use crate::limits;
 use crate::sys::{Values, is_sys, wants_sys};
-use mqtt_codec::{ConnAck, Disconnect, Properties, ReasonCode, TopicName};
+use mqtt_codec::{
+    ConnAck, Disconnect, Properties, ReasonCode, SubscribeFilter, TopicFilter, TopicName,
+};
 use mqtt_session::Close;
 use std::future::pending;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -138,14 +140,15 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         Ok(after_ms)
     }
 
-    /// The subscriptions that the server makes.
+    /// The subscriptions that the server makes. What a session that is resumed has already is its own, options and all.
     pub(crate) async fn auto_subscribe(&mut self) -> Result<(), End> {
         let broker = self.broker.clone();
+        let made = broker.extra.auto_subscribe.iter();
+        let made = made.filter_map(|auto| auto.entry(&self.principal));
+        let new: Vec<SubscribeFilter> = made.filter(|entry| !self.has(&entry.filter)).collect();
         let mut with_retained = Vec::new();
-        for auto in &broker.extra.auto_subscribe {
-            let Some(entry) = auto.entry(&self.principal) else {
-                continue;
-            };
+        let changes = !new.is_empty();
+        for entry in new {
             let filter = entry.filter.clone();
             let subscribed = self.subscribe_one(entry, None).await?;
             if subscribed.reason_code.is_error() {
@@ -154,11 +157,24 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             }
             with_retained.extend(subscribed.send_retained);
         }
-        if !broker.extra.auto_subscribe.is_empty() && self.session.is_persistent() {
+        if changes && self.session.is_persistent() {
             self.save_now().await?;
         }
         self.subscribed(with_retained).await?;
         Ok(())
+    }
+
+    /// Is it subscribed to what this filter would become?
+    fn has(&self, filter: &TopicFilter) -> bool {
+        let filter = self.subscribed_as(filter);
+        self.session.is_member(&filter) || self.session.subscriptions().get(&filter).is_some()
+    }
+
+    /// What a filter is in the session: rewritten, and without `$exclusive/`.
+    pub(crate) fn subscribed_as(&self, filter: &TopicFilter) -> TopicFilter {
+        let rewrites = &self.broker.extra.rewrites;
+        let filter = rewrites.filter(filter, &self.principal);
+        exclusive(&filter).flatten().unwrap_or(filter)
     }
 
     /// Until when the client is not listened to.

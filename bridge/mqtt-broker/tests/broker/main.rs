@@ -2,6 +2,7 @@
 
 mod access;
 mod addresses;
+mod auto_subscribe;
 mod chapters;
 mod client;
 mod connecting;
