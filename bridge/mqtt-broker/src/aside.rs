@@ -52,6 +52,11 @@ pub(crate) fn goodbye(close: &Close) -> Disconnect {
     }
 }
 
+pub(crate) fn ended_by_hand() -> Close {
+    let text = "ended by the server's administrator";
+    Close::new(ReasonCode::ADMINISTRATIVE_ACTION, text)
+}
+
 /// Topics on which only the server, or nobody, publishes.
 pub(crate) fn is_reserved(topic: &TopicName) -> bool {
     let text = topic.as_str();
@@ -72,12 +77,14 @@ pub(crate) fn check_newcomer<B: Backend>(
     user_name: Option<&str>,
     peer: &Peer,
 ) -> Result<(), ReasonCode> {
+    let said = Admitted::user(user_name.map(Into::into));
+    let who = Principal::new(client.clone(), said);
+    // First: who is not let in anyhow takes nothing from the others.
+    check_banned(broker, &who, peer)?;
     if !broker.connection_rate.admits() {
         return Err(ReasonCode::CONNECTION_RATE_EXCEEDED);
     }
-    let said = Admitted::user(user_name.map(Into::into));
-    let who = Principal::new(client.clone(), said);
-    check_banned(broker, &who, peer)
+    Ok(())
 }
 
 pub(crate) fn check_banned<B: Backend>(
@@ -85,15 +92,9 @@ pub(crate) fn check_banned<B: Backend>(
     who: &Principal,
     peer: &Peer,
 ) -> Result<(), ReasonCode> {
-    let user = who
-        .user
-        .as_deref()
-        .map(|user| BanKey::User(user.to_owned()));
-    let address = peer.address.map(|address| BanKey::Address(address.ip()));
-    let client = BanKey::Client(who.client.as_str().to_owned());
-    let now_ms = broker.backend.now_ms();
-    let mut keys = [Some(client), user, address].into_iter().flatten();
-    if keys.any(|key| broker.bans.is_banned(&key, now_ms)) {
+    let address = peer.address.map(|address| address.ip());
+    let mut keys = BanKey::all_of(&who.client, who.user.as_deref(), address);
+    if keys.any(|key| broker.bans.is_banned(&key)) {
         return Err(ReasonCode::BANNED);
     }
     Ok(())
@@ -242,11 +243,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         for ask in asks {
             // Who asked may have gone: then nobody needs the answer.
             match ask {
-                Ask::Kick(reason_code) => {
-                    return Err(
-                        Close::new(reason_code, "ended by the server's administrator").into(),
-                    );
-                }
+                Ask::Kick => return Err(ended_by_hand().into()),
                 Ask::Subscriptions(answer) => drop(answer.send(subscriptions(&self.session))),
                 Ask::Unsubscribe(filter, answer) => {
                     let codes = self.unsubscribe_from(std::slice::from_ref(&filter)).await?;

@@ -174,7 +174,7 @@ impl<B: Backend> Broker<B> {
         if let Some(flapping) = &self.extra.flapping
             && !self.shutdown.is_cancelled()
         {
-            self.bans.ended(flapping, client, self.backend.now_ms());
+            self.bans.ended(flapping, client);
         }
     }
 

@@ -294,6 +294,22 @@ mod tests {
                 },
                 "--mqtt-message-rate",
             ),
+            (
+                MqttSettings {
+                    mqtt_flapping_connects: Some(3),
+                    mqtt_flapping_window: Duration::ZERO,
+                    ..keys()
+                },
+                "--mqtt-flapping-window",
+            ),
+            (
+                MqttSettings {
+                    mqtt_flapping_connects: Some(3),
+                    mqtt_flapping_ban: Duration::ZERO,
+                    ..keys()
+                },
+                "--mqtt-flapping-ban",
+            ),
         ] {
             let error = wrong.meaning(10, 100).unwrap_err();
             assert!(error.contains(named), "{error}");

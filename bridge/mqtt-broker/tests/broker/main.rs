@@ -3,6 +3,7 @@
 mod access;
 mod addresses;
 mod auto_subscribe;
+mod bans;
 mod chapters;
 mod client;
 mod connecting;
