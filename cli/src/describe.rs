@@ -56,7 +56,7 @@ async fn edge(admin: &Admin, name: &str, json: bool) -> Result<()> {
         let all = serde_json::json!({ "edge": asked.edge, "gaps": gaps.gaps, "gap_totals": gaps.totals,
             "set_aside": gaps.set_aside,
             "live": asked.status, "live_ms": asked.asked_ms, "stale": asked.stale });
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        println!("{}", output::plain_json(&all)?);
         return Ok(());
     }
     let edge = &asked.edge;

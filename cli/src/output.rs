@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use anyhow::Result;
 use clap::ValueEnum;
 use serde::Serialize;
+use settings::terminal::steers;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -68,7 +69,7 @@ impl<T: Row> Pages<T> {
         Ok(match self.output {
             Output::Json => {
                 // Without the end of the list, which may go on.
-                let list = serde_json::to_string_pretty(rows)?;
+                let list = plain_json(rows)?;
                 let list = list.trim_end_matches(']').trim_end();
                 match is_first {
                     true => list.to_owned(),
@@ -96,11 +97,14 @@ impl<T: Row> Pages<T> {
             Output::Wide => [T::COLUMNS, T::WIDE].concat(),
             _ => T::COLUMNS.to_vec(),
         };
-        let mut lines = Vec::new();
+        let mut lines: Vec<Vec<String>> = Vec::new();
         if head {
             lines.push(columns.iter().map(|c| (*c).to_owned()).collect());
         }
-        lines.extend(rows.iter().map(T::cells));
+        lines.extend(
+            rows.iter()
+                .map(|row| row.cells().iter().map(|cell| plain(cell)).collect()),
+        );
         self.widths.resize(columns.len(), 0);
         for line in &lines {
             for (width, cell) in self.widths.iter_mut().zip(line) {
@@ -118,6 +122,27 @@ impl<T: Row> Pages<T> {
         }
         text
     }
+}
+
+/// Clients, topics and edges are called what others called them: that must not steer the terminal of whoever looks.
+fn plain(text: &str) -> String {
+    let shown = |c| if steers(c) { '\u{fffd}' } else { c };
+    text.chars().map(shown).collect()
+}
+
+/// JSON for scripts and terminals: what a terminal would not show is written as a number, and means the same.
+pub fn plain_json(value: &(impl Serialize + ?Sized)) -> Result<String> {
+    let mut plain = String::new();
+    for c in serde_json::to_string_pretty(value)?.chars() {
+        // Outside of strings there are no such characters but the ends of lines.
+        if c != '\n' && steers(c) {
+            // All of them are below U+10000.
+            plain += &format!("\\u{:04x}", u32::from(c));
+        } else {
+            plain.push(c);
+        }
+    }
+    Ok(plain)
 }
 
 /// Milliseconds since 1970 as "12s ago", or "-".
@@ -249,6 +274,30 @@ mod tests {
             render(&things[..1], Output::Yaml).unwrap(),
             "- name: a\n  size: 1\n"
         );
+    }
+
+    #[test]
+    fn no_name_steers_a_terminal() {
+        let name = "a\n\u{1b}[2J\u{7f}\u{9b}\u{2028}\u{202e}\u{e9}";
+        let things = [Thing { name, size: 1 }];
+        assert_eq!(
+            render(&things, Output::Table).unwrap(),
+            "NAME\na\u{fffd}\u{fffd}[2J\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{e9}\n"
+        );
+        for output in [Output::Json, Output::Yaml] {
+            let text = render(&things, output).unwrap();
+            let read: Vec<serde_yaml_ng::Value> = serde_yaml_ng::from_str(&text).unwrap();
+            assert_eq!(read[0]["name"], name, "{text}");
+            // YAML has no other word for what turns the direction of writing.
+            let turns = |c: char| output == Output::Yaml && c == '\u{202e}';
+            let steering = text
+                .chars()
+                .filter(|c| *c != '\n' && steers(*c) && !turns(*c));
+            assert_eq!(steering.count(), 0, "{text}");
+        }
+        let json: serde_json::Value =
+            serde_json::from_str(&render(&things, Output::Json).unwrap()).unwrap();
+        assert_eq!(json[0]["name"], name);
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl QueueCommand {
             QueueCommand::Status { edge, json } => {
                 let queue = admin.queue(&edge).await?;
                 if json {
-                    println!("{}", serde_json::to_string_pretty(&queue)?);
+                    println!("{}", output::plain_json(&queue)?);
                     return Ok(());
                 }
                 status(&queue)
@@ -216,12 +216,6 @@ impl Row for PeekedMessage {
     const WIDE: &'static [&'static str] = &["STREAM"];
 
     fn cells(&self) -> Vec<String> {
-        // What a device sends must not steer the terminal of whoever looks at it.
-        let plain = |text: &str| -> String {
-            text.chars()
-                .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-                .collect()
-        };
         let more = if self.payload.len() < self.bytes as usize {
             "…"
         } else {
@@ -232,8 +226,8 @@ impl Row for PeekedMessage {
             self.entry.to_string(),
             utc(self.time_ms),
             self.bytes.to_string(),
-            plain(&self.topic),
-            plain(&self.payload) + more,
+            self.topic.clone(),
+            self.payload.clone() + more,
             self.stream.clone(),
         ]
     }

@@ -116,9 +116,13 @@ pub struct MqttBans {
 pub struct MqttBan {
     /// `client:ID`, `user:NAME` or `address:IP`.
     pub who: String,
-    /// When it ends by itself; none: when it is lifted, or the broker is restarted.
+    /// When it ends by itself; none: when it is lifted, or the broker is restarted. In a request it is by the broker's clock, which may not know the
+    /// time yet.
     #[serde(default)]
     pub until_ms: Option<i64>,
+    /// In a request: how long it lasts from now on. Goes before `until_ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_ms: Option<u64>,
     #[serde(default)]
     pub reason: String,
 }

@@ -1,6 +1,7 @@
 //! The MQTT broker, whatever its backend: who is connected, with what; ending and banning.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use admin_api::{
     MQTT_RETAINED_SHOWN, MqttBan, MqttBans, MqttClient, MqttClients, MqttRetained,
@@ -290,10 +291,15 @@ async fn slow<B: Backend>(
 
 async fn bans<B: Backend>(State(served): State<Served<B>>) -> Result<Json<MqttBans>, Refusal> {
     let broker = broker(&served)?;
-    let bans = broker.bans().list(broker.backend().now_ms()).into_iter();
+    let now_ms = broker.backend().now_ms();
+    let bans = broker.bans().list().into_iter();
     let bans = bans.map(|(key, ban)| MqttBan {
         who: key.to_string(),
-        until_ms: ban.until_ms,
+        until_ms: ban.lasts.map(|left| {
+            let left = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
+            now_ms.saturating_add(left)
+        }),
+        for_ms: None,
         reason: ban.reason,
     });
     Ok(Json(MqttBans {
@@ -306,25 +312,34 @@ fn key(who: &str) -> Result<BanKey, Refusal> {
         .map_err(|error: String| Refusal::invalid(error, ""))
 }
 
-async fn ban<B: Backend>(
-    State(served): State<Served<B>>,
-    body: Result<Json<MqttBan>, JsonRejection>,
-) -> Result<StatusCode, Refusal> {
-    let Json(request) = body?;
-    let broker = broker(&served)?;
-    let now_ms = broker.backend().now_ms();
-    if request.until_ms.is_some_and(|until| until <= now_ms) {
+/// `None`: until it is lifted. It lasts by no clock: that may be set, and on an edge be years off.
+fn lasts(request: &MqttBan, now_ms: i64) -> Result<Option<Duration>, Refusal> {
+    let left_ms = match (request.for_ms, request.until_ms) {
+        (Some(for_ms), _) => for_ms,
+        (None, Some(until_ms)) => u64::try_from(until_ms.saturating_sub(now_ms)).unwrap_or(0),
+        (None, None) => return Ok(None),
+    };
+    if left_ms == 0 {
         let hint = "say a time that is yet to come, or none";
         return Err(Refusal::invalid(
             "the ban would be over already, by the clock of this broker",
             hint,
         ));
     }
+    Ok(Some(Duration::from_millis(left_ms)))
+}
+
+async fn ban<B: Backend>(
+    State(served): State<Served<B>>,
+    body: Result<Json<MqttBan>, JsonRejection>,
+) -> Result<StatusCode, Refusal> {
+    let Json(request) = body?;
+    let broker = broker(&served)?;
     let ban = Ban {
-        until_ms: request.until_ms,
+        lasts: lasts(&request, broker.backend().now_ms())?,
         reason: request.reason,
     };
-    if !broker.bans().add(key(&request.who)?, ban, now_ms) {
+    if !broker.bans().add(key(&request.who)?, ban) {
         return Err(Refusal::unavailable(
             "there are too many bans",
             "lift some, `towline mqtt bans` lists them",
@@ -351,5 +366,35 @@ async fn lift<B: Backend>(
             format!("{who} is not banned"),
             "`towline mqtt bans` lists who is",
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ban_lasts_as_long_as_it_is_asked_for() {
+        let asked = |for_ms, until_ms| {
+            let request = MqttBan {
+                for_ms,
+                until_ms,
+                ..MqttBan::default()
+            };
+            lasts(&request, 1_000).ok()
+        };
+        let seconds = |n| Some(Some(Duration::from_secs(n)));
+        for (for_ms, until_ms, expected) in [
+            (None, None, Some(None)),
+            (None, Some(3_000), seconds(2)),
+            // Whatever either clock says.
+            (Some(5_000), None, seconds(5)),
+            (Some(5_000), Some(0), seconds(5)),
+            (None, Some(1_000), None),
+            (None, Some(i64::MIN), None),
+            (Some(0), Some(3_000), None),
+        ] {
+            assert_eq!(asked(for_ms, until_ms), expected, "{for_ms:?} {until_ms:?}");
+        }
     }
 }

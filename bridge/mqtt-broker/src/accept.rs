@@ -38,6 +38,8 @@ pub(crate) struct Accepted<B, S> {
     pub claim: Claim,
     pub principal: Principal,
     pub enhanced: Option<Box<Enhanced>>,
+    /// Was the client id made by the server?
+    pub id_is_made: bool,
     pub share: Share,
     pub session: Session,
     pub reader: ReadHalf<S>,
@@ -129,6 +131,7 @@ where
             claim,
             principal,
             enhanced,
+            id_is_made,
             share,
             session,
             connack,
@@ -152,6 +155,7 @@ where
                 claim,
                 principal,
                 enhanced,
+                id_is_made,
                 share,
                 session,
                 reader,
@@ -236,6 +240,7 @@ struct Established {
     claim: Claim,
     principal: Principal,
     enhanced: Option<Box<Enhanced>>,
+    id_is_made: bool,
     share: Share,
     session: Session,
     connack: ConnAck,
@@ -253,7 +258,8 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
     check_connect(&connect)?;
     check_will(&connect, &broker.limits)?;
     let backend = &broker.backend;
-    let client = if connect.client_id.is_empty() {
+    let id_is_made = connect.client_id.is_empty();
+    let client = if id_is_made {
         ClientId::new(&format!("auto-{:032x}", u128::from_be_bytes(random()?)))
     } else {
         ClientId::new(&connect.client_id)
@@ -263,8 +269,7 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
     let (admitted, enhanced) = Box::pin(authenticating).await?;
     let principal = Principal::new(client.clone(), admitted);
     aside::check_banned(broker, &principal, peer)?;
-    let is_chosen = !connect.client_id.is_empty();
-    if is_chosen && !broker.access.may_connect(&principal) {
+    if !id_is_made && !broker.access.may_connect(&principal) {
         tracing::info!(%client, user = ?principal.user, "a client may not connect: its user must not have this client id");
         return Err(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID.into());
     }
@@ -437,6 +442,7 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
         claim,
         principal,
         enhanced,
+        id_is_made,
         share,
         session,
         connack,

@@ -5,10 +5,12 @@ use crate::backend::{Backend, ClientId, Message, PublishError};
 use crate::broker::Broker;
 use crate::clients::{Ask, subscriptions};
 use crate::connection::{Connection, End};
-use crate::extra::{BanKey, Delayed, Redirect, delayed};
+use crate::extra::{BanKey, Delayed, Redirect, delayed, exclusive};
 use crate::limits;
 use crate::sys::{Values, is_sys, wants_sys};
-use mqtt_codec::{ConnAck, Disconnect, Properties, ReasonCode, TopicName};
+use mqtt_codec::{
+    ConnAck, Disconnect, Properties, ReasonCode, SubscribeFilter, TopicFilter, TopicName,
+};
 use mqtt_session::Close;
 use std::future::pending;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -50,6 +52,11 @@ pub(crate) fn goodbye(close: &Close) -> Disconnect {
     }
 }
 
+pub(crate) fn ended_by_hand() -> Close {
+    let text = "ended by the server's administrator";
+    Close::new(ReasonCode::ADMINISTRATIVE_ACTION, text)
+}
+
 /// Topics on which only the server, or nobody, publishes.
 pub(crate) fn is_reserved(topic: &TopicName) -> bool {
     let text = topic.as_str();
@@ -70,12 +77,14 @@ pub(crate) fn check_newcomer<B: Backend>(
     user_name: Option<&str>,
     peer: &Peer,
 ) -> Result<(), ReasonCode> {
+    let said = Admitted::user(user_name.map(Into::into));
+    let who = Principal::new(client.clone(), said);
+    // First: who is not let in anyhow takes nothing from the others.
+    check_banned(broker, &who, peer)?;
     if !broker.connection_rate.admits() {
         return Err(ReasonCode::CONNECTION_RATE_EXCEEDED);
     }
-    let said = Admitted::user(user_name.map(Into::into));
-    let who = Principal::new(client.clone(), said);
-    check_banned(broker, &who, peer)
+    Ok(())
 }
 
 pub(crate) fn check_banned<B: Backend>(
@@ -83,15 +92,9 @@ pub(crate) fn check_banned<B: Backend>(
     who: &Principal,
     peer: &Peer,
 ) -> Result<(), ReasonCode> {
-    let user = who
-        .user
-        .as_deref()
-        .map(|user| BanKey::User(user.to_owned()));
-    let address = peer.address.map(|address| BanKey::Address(address.ip()));
-    let client = BanKey::Client(who.client.as_str().to_owned());
-    let now_ms = broker.backend.now_ms();
-    let mut keys = [Some(client), user, address].into_iter().flatten();
-    if keys.any(|key| broker.bans.is_banned(&key, now_ms)) {
+    let address = peer.address.map(|address| address.ip());
+    let mut keys = BanKey::all_of(&who.client, who.user.as_deref(), address);
+    if keys.any(|key| broker.bans.is_banned(&key)) {
         return Err(ReasonCode::BANNED);
     }
     Ok(())
@@ -138,14 +141,15 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         Ok(after_ms)
     }
 
-    /// The subscriptions that the server makes.
+    /// The subscriptions that the server makes. What a session that is resumed has already is its own, options and all.
     pub(crate) async fn auto_subscribe(&mut self) -> Result<(), End> {
         let broker = self.broker.clone();
+        let made = broker.extra.auto_subscribe.iter();
+        let made = made.filter_map(|auto| auto.entry(&self.principal));
+        let new: Vec<SubscribeFilter> = made.filter(|entry| !self.has(&entry.filter)).collect();
         let mut with_retained = Vec::new();
-        for auto in &broker.extra.auto_subscribe {
-            let Some(entry) = auto.entry(&self.principal) else {
-                continue;
-            };
+        let changes = !new.is_empty();
+        for entry in new {
             let filter = entry.filter.clone();
             let subscribed = self.subscribe_one(entry, None).await?;
             if subscribed.reason_code.is_error() {
@@ -154,11 +158,24 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             }
             with_retained.extend(subscribed.send_retained);
         }
-        if !broker.extra.auto_subscribe.is_empty() && self.session.is_persistent() {
+        if changes && self.session.is_persistent() {
             self.save_now().await?;
         }
         self.subscribed(with_retained).await?;
         Ok(())
+    }
+
+    /// Is it subscribed to what this filter would become?
+    fn has(&self, filter: &TopicFilter) -> bool {
+        let filter = self.subscribed_as(filter);
+        self.session.is_member(&filter) || self.session.subscriptions().get(&filter).is_some()
+    }
+
+    /// What a filter is in the session: rewritten, and without `$exclusive/`.
+    pub(crate) fn subscribed_as(&self, filter: &TopicFilter) -> TopicFilter {
+        let rewrites = &self.broker.extra.rewrites;
+        let filter = rewrites.filter(filter, &self.principal);
+        exclusive(&filter).flatten().unwrap_or(filter)
     }
 
     /// Until when the client is not listened to.
@@ -226,11 +243,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         for ask in asks {
             // Who asked may have gone: then nobody needs the answer.
             match ask {
-                Ask::Kick(reason_code) => {
-                    return Err(
-                        Close::new(reason_code, "ended by the server's administrator").into(),
-                    );
-                }
+                Ask::Kick => return Err(ended_by_hand().into()),
                 Ask::Subscriptions(answer) => drop(answer.send(subscriptions(&self.session))),
                 Ask::Unsubscribe(filter, answer) => {
                     let codes = self.unsubscribe_from(std::slice::from_ref(&filter)).await?;

@@ -84,7 +84,13 @@ impl<B: Backend> Broker<B> {
         let rules = extra.persist.clone();
         let of_newcomers = extra.unfinished_bytes / 4;
         let broker = Arc::new(Broker {
-            hub: Hub::new(backend.clone(), rules, number, shutdown.clone()),
+            hub: Hub::new(
+                backend.clone(),
+                rules,
+                extra.retained,
+                number,
+                shutdown.clone(),
+            ),
             backend,
             access,
             limits,
@@ -168,7 +174,7 @@ impl<B: Backend> Broker<B> {
         if let Some(flapping) = &self.extra.flapping
             && !self.shutdown.is_cancelled()
         {
-            self.bans.ended(flapping, client, self.backend.now_ms());
+            self.bans.ended(flapping, client);
         }
     }
 

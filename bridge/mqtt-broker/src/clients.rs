@@ -4,7 +4,7 @@ use crate::access::{Peer, Principal};
 use crate::backend::ClientId;
 use crate::extra::BanKey;
 use futures_util::task::AtomicWaker;
-use mqtt_codec::{QoS, ReasonCode, SubscriptionOptions, TopicFilter, Version};
+use mqtt_codec::{QoS, SubscriptionOptions, TopicFilter, Version};
 use mqtt_session::Session;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -69,7 +69,7 @@ pub(crate) fn subscriptions(session: &Session) -> Vec<SubscriptionInfo> {
 
 /// What a connection is asked; an answer that does not come means that it has ended.
 pub(crate) enum Ask {
-    Kick(ReasonCode),
+    Kick,
     Subscriptions(oneshot::Sender<Vec<SubscriptionInfo>>),
     Unsubscribe(TopicFilter, oneshot::Sender<bool>),
 }
@@ -82,6 +82,8 @@ pub(crate) struct Entry {
     version: Version,
     connected_ms: i64,
     expiry_interval: u32,
+    /// Is its session among the stored ones? Also of one that ends with this connection, and did not end with the one before.
+    stored: bool,
     subscriptions: AtomicU32,
     shared: AtomicU32,
     in_flight: AtomicU32,
@@ -94,7 +96,7 @@ pub(crate) struct Entry {
 impl std::fmt::Debug for Ask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Ask::Kick(_) => "Kick",
+            Ask::Kick => "Kick",
             Ask::Subscriptions(_) => "Subscriptions",
             Ask::Unsubscribe(..) => "Unsubscribe",
         })
@@ -133,17 +135,9 @@ impl Entry {
     }
 
     /// By what it can be banned.
-    pub fn ban_keys(&self) -> Vec<BanKey> {
-        let user = self
-            .user
-            .as_deref()
-            .map(|user| BanKey::User(user.to_owned()));
-        let address = self.address.map(|address| BanKey::Address(address.ip()));
-        let client = BanKey::Client(self.client.as_str().to_owned());
-        [Some(client), user, address]
-            .into_iter()
-            .flatten()
-            .collect()
+    pub fn ban_keys(&self) -> impl Iterator<Item = BanKey> {
+        let address = self.address.map(|address| address.ip());
+        BanKey::all_of(&self.client, self.user.as_deref(), address)
     }
 
     fn info(&self) -> ConnectedClient {
@@ -190,6 +184,7 @@ impl Clients {
         who: &Principal,
         peer: &Peer,
         session: &Session,
+        stored: bool,
         now_ms: i64,
     ) -> Place {
         let entry = Arc::new(Entry {
@@ -199,6 +194,7 @@ impl Clients {
             version: session.version(),
             connected_ms: now_ms,
             expiry_interval: session.expiry_seconds(),
+            stored,
             subscriptions: AtomicU32::new(0),
             shared: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
@@ -233,7 +229,7 @@ impl Clients {
         self.get(client).map(|entry| entry.info())
     }
 
-    /// Subscriptions, shared ones among them, and sessions that outlive their connection: of those who are connected.
+    /// Subscriptions, shared ones among them, and stored sessions: of those who are connected.
     pub fn subscriptions(&self) -> (u64, u64, u64) {
         let all = self.0.lock();
         let mut sums = (0, 0, 0);
@@ -241,7 +237,7 @@ impl Clients {
             let shared = u64::from(entry.shared.load(Relaxed));
             sums.0 += u64::from(entry.subscriptions.load(Relaxed)) + shared;
             sums.1 += shared;
-            sums.2 += u64::from(entry.expiry_interval > 0);
+            sums.2 += u64::from(entry.stored);
         }
         sums
     }

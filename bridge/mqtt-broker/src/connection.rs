@@ -2,7 +2,7 @@
 
 use crate::accept::Accepted;
 use crate::access::{Peer, Principal};
-use crate::aside::next_values;
+use crate::aside::{ended_by_hand, next_values};
 use crate::authenticate::Enhanced;
 use crate::backend::{Backend, FeedId, Position, StorageError};
 use crate::broker::Broker;
@@ -65,6 +65,8 @@ pub(crate) struct Connection<B: Backend, S> {
     claim: Claim,
     pub(crate) principal: Principal,
     pub(crate) enhanced: Option<Box<Enhanced>>,
+    /// Was its client id made by the server?
+    pub(crate) id_is_made: bool,
     pub(crate) session: Session,
     pub(crate) reader: ReadHalf<S>,
     pub(crate) writer: WriteHalf<S>,
@@ -136,6 +138,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             &accepted.principal,
             &peer,
             &accepted.session,
+            accepted.stored,
             broker.backend.now_ms(),
         );
         Metrics::add(&broker.metrics.connections, 1);
@@ -160,6 +163,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             claim: accepted.claim,
             principal: accepted.principal,
             enhanced: accepted.enhanced,
+            id_is_made: accepted.id_is_made,
             session: accepted.session,
             reader: accepted.reader,
             writer: accepted.writer,
@@ -214,6 +218,10 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
 
     /// `Ok` = DISCONNECT came. What is rare is in boxes: the future of an idle connection has no room for it.
     async fn serve(&mut self) -> Result<(), End> {
+        // Who was banned before it was among the clients, and after it was let in, was not found there.
+        if self.broker.is_banned(&self.place.entry) {
+            return Err(ended_by_hand().into());
+        }
         Box::pin(self.auto_subscribe()).await?;
         let mut wanted = pin!(self.claim.wanted());
         let shutdown = self.broker.shutdown.clone();

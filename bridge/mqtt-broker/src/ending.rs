@@ -12,6 +12,7 @@ use crate::output::write_some;
 use crate::passing::Passing;
 use crate::unsettled::settle;
 use mqtt_codec::{Disconnect, Packet, ReasonCode, Version};
+use mqtt_session::Close;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
@@ -36,6 +37,9 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             let _ = self.published(done);
         }
         let listens = !matches!(end, End::Lost);
+        // An id that the server made comes once, and who was ended by hand is not to blame, whatever it said last.
+        let by_hand = |close: &Close| close.reason_code == ReasonCode::ADMINISTRATIVE_ACTION;
+        let may_flap = !self.id_is_made && !matches!(&end, End::Close(close) if by_hand(close));
         // Where the client is at fault what comes next is not looked at, and where a packet was not understood it would not be either.
         let may_have_more = match &end {
             End::Lost => true,
@@ -88,7 +92,9 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         }
         self.broker.backend.progress(&client, &[]);
         self.note_waiting(false, false);
-        self.broker.note_end(&client);
+        if may_flap {
+            self.broker.note_end(&client);
+        }
         Metrics::sub(&self.broker.metrics.connections, 1);
         if is_shut && matches!(end, End::Close(_)) {
             let shutdown = self.broker.shutdown.clone();

@@ -2,7 +2,7 @@
 
 use crate::backend::{Backend, FeedId, Position};
 use crate::early::Early;
-use crate::extra::PersistRules;
+use crate::extra::{PersistRules, RetainedLimits};
 use crate::follower::Follower;
 use crate::mailbox::{Mailbox, Recipient};
 use crate::unstored::{Route, Unstored};
@@ -31,6 +31,7 @@ impl<B: Backend> Hub<B> {
     pub fn new(
         backend: Arc<B>,
         rules: PersistRules,
+        retained: RetainedLimits,
         number: u64,
         shutdown: CancellationToken,
     ) -> Arc<Hub<B>> {
@@ -39,7 +40,7 @@ impl<B: Backend> Hub<B> {
             router: Router::new(Dialect::SLASHED),
             followers: Mutex::default(),
             mailboxes: AtomicU64::new(0),
-            unstored: Unstored::new(rules),
+            unstored: Unstored::new(rules, retained),
             early: Early::new(number),
             shutdown,
         })

@@ -11,6 +11,7 @@ use crate::mailbox::Batch;
 use crate::metrics::Metrics;
 use crate::packets::{Request, Taken};
 use crate::passing::Passing;
+use crate::sys::wants_sys;
 use crate::unstored::Route;
 use futures_util::future::BoxFuture;
 use mqtt_codec::{
@@ -455,6 +456,10 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         // Of a shared subscription the filter behind the group's name counts.
         let share = entry.filter.share();
         let filter = share.as_ref().map_or(&entry.filter, |(_, filter)| filter);
+        // The values of `$SYS` are told to each client: no group has anything to share of them.
+        if share.is_some() && wants_sys(filter) {
+            return refused(ReasonCode::TOPIC_FILTER_INVALID);
+        }
         if !broker.access.may_subscribe(&self.principal, filter) {
             return refused(ReasonCode::NOT_AUTHORIZED);
         }
@@ -514,12 +519,8 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     }
 
     async fn unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), End> {
-        let rewrites = &self.broker.extra.rewrites;
         let filters = unsubscribe.filters.iter();
-        let filters = filters.map(|filter| rewrites.filter(filter, &self.principal));
-        let filters: Vec<TopicFilter> = filters
-            .map(|filter| exclusive(&filter).flatten().unwrap_or(filter))
-            .collect();
+        let filters: Vec<TopicFilter> = filters.map(|filter| self.subscribed_as(filter)).collect();
         let codes = self.unsubscribe_from(&filters).await?;
         self.session.unsuback(unsubscribe.packet_id, codes);
         Ok(())

@@ -2,7 +2,7 @@
 
 use crate::backend::{Backend, ClientId, Message, StorageError};
 use crate::broker::Broker;
-use crate::clients::{Ask, ConnectedClient, SubscriptionInfo, subscriptions};
+use crate::clients::{Ask, ConnectedClient, Entry, SubscriptionInfo, subscriptions};
 use crate::extra::{Bans, SlowSubscriber};
 use crate::unsettled::{settle, settle_left};
 use crate::{deadlines, limits};
@@ -102,21 +102,22 @@ impl<B: Backend> Broker<B> {
     pub fn kick(&self, client: &ClientId) -> bool {
         let entry = self.clients.get(client);
         if let Some(entry) = &entry {
-            entry.ask(Ask::Kick(ReasonCode::ADMINISTRATIVE_ACTION));
+            entry.ask(Ask::Kick);
         }
         entry.is_some()
     }
 
     /// Ends the connections of who is banned now.
     pub fn kick_banned(&self) -> usize {
-        let now_ms = self.backend.now_ms();
-        let banned = self.clients.all().into_iter().filter(|entry| {
-            let keys = entry.ban_keys();
-            keys.iter().any(|key| self.bans.is_banned(key, now_ms))
-        });
-        banned
-            .map(|entry| entry.ask(Ask::Kick(ReasonCode::ADMINISTRATIVE_ACTION)))
+        let all = self.clients.all().into_iter();
+        all.filter(|entry| self.is_banned(entry))
+            .map(|entry| entry.ask(Ask::Kick))
             .count()
+    }
+
+    pub(crate) fn is_banned(&self, entry: &Entry) -> bool {
+        let mut keys = entry.ban_keys();
+        keys.any(|key| self.bans.is_banned(&key))
     }
 
     /// Ends a persistent session for good, connection and all; its will is published then [MQTT-3.1.3-9]. `false`: there is none.

@@ -1,7 +1,7 @@
 //! Topics that are never stored (`persist = "never"`): who gets what is published to them, and what is remembered of them while the process lives.
 
 use crate::backend::{ClientId, Message, PublishError, SharedMessage};
-use crate::extra::PersistRules;
+use crate::extra::{PersistRules, RetainedLimits};
 use crate::limits;
 use crate::mailbox::{Mailbox, Recipient};
 use crate::route_cache::{self, RouteCache, Targets};
@@ -39,13 +39,13 @@ pub(crate) struct Unstored {
 }
 
 impl Unstored {
-    pub fn new(rules: PersistRules) -> Unstored {
+    pub fn new(rules: PersistRules, limits: RetainedLimits) -> Unstored {
         Unstored {
             is_used: rules.can_be_unstored(),
             rules,
             groups: Groups::default(),
             routes: RouteCache::default(),
-            retained: Retained::default(),
+            retained: Retained::new(limits),
             unreleased: Mutex::default(),
         }
     }
@@ -87,9 +87,13 @@ impl Unstored {
     }
 }
 
-/// The retained messages of topics that are not stored: gone with the process.
-#[derive(Debug, Default)]
-pub(crate) struct Retained(Mutex<RetainedMessages>);
+/// The retained messages of topics that are not stored: gone with the process. They have their own number, of which there can be as many as
+/// of the stored ones, and their own bound in bytes.
+#[derive(Debug)]
+pub(crate) struct Retained {
+    limits: RetainedLimits,
+    all: Mutex<RetainedMessages>,
+}
 
 #[derive(Debug, Default)]
 struct RetainedMessages {
@@ -102,15 +106,28 @@ fn retained_cost(message: &SharedMessage) -> usize {
 }
 
 impl Retained {
+    fn new(limits: RetainedLimits) -> Retained {
+        Retained {
+            limits,
+            all: Mutex::default(),
+        }
+    }
+
     /// An empty payload deletes it [MQTT-3.3.1-6].
     pub fn set(&self, message: &Arc<SharedMessage>) -> Result<(), PublishError> {
-        let mut all = self.0.lock();
+        let mut all = self.all.lock();
         let before = all.topics.get(&message.topic);
-        let before = before.map_or(0, |message| retained_cost(message));
+        let before = before.map(|message| retained_cost(message));
+        let is_new = before.is_none();
+        let before = before.unwrap_or(0);
         if message.payload.is_empty() {
             all.topics.remove(&message.topic);
             all.bytes -= before;
             return Ok(());
+        }
+        self.limits.check_size(&message.payload)?;
+        if is_new && all.topics.len() >= self.limits.messages {
+            return Err(self.limits.too_many());
         }
         let bytes = all.bytes - before + retained_cost(message);
         if bytes > limits::UNSTORED_RETAINED_BYTES {
@@ -128,7 +145,7 @@ impl Retained {
     }
 
     pub fn matching(&self, filter: &TopicFilter, now_ms: i64) -> Vec<Message> {
-        let mut all = self.0.lock();
+        let mut all = self.all.lock();
         let all = &mut *all;
         all.topics.retain(|_, message| {
             let expired = message.is_expired(now_ms);
@@ -143,6 +160,6 @@ impl Retained {
     }
 
     pub fn len(&self) -> usize {
-        self.0.lock().topics.len()
+        self.all.lock().topics.len()
     }
 }

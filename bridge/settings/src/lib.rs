@@ -85,6 +85,7 @@ mod file;
 mod flags;
 mod load;
 pub mod logging;
+pub mod terminal;
 mod units;
 mod value;
 

@@ -9,7 +9,7 @@ use kernel::segment::{Chunk, FooterPart};
 use serde_json::{Value, json};
 
 use super::{command, records};
-use crate::output::{plural, size, utc};
+use crate::output::{plain_json, plural, size, utc};
 
 #[derive(Args)]
 pub struct Segment {
@@ -51,7 +51,7 @@ impl Segment {
                 "parts": parts.into_iter().map(|(value, _)| value).collect::<Vec<_>>(),
                 "sound": damaged == 0,
             });
-            println!("{}", serde_json::to_string_pretty(&whole)?);
+            println!("{}", plain_json(&whole)?);
         } else {
             if let Err(error) = file.header() {
                 println!("{:>10} DAMAGED: the header: {error}", 0);

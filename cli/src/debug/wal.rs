@@ -9,7 +9,7 @@ use kernel::inspect::{WalFile, WalFrame, WalItem, WalRest, wal_file_after, wal_f
 use serde_json::{Value, json};
 
 use super::{command, records};
-use crate::output::{plural, utc};
+use crate::output::{plain_json, plural, utc};
 
 #[derive(Args)]
 pub struct Wal {
@@ -57,7 +57,7 @@ impl Wal {
                 "records": found.records,
                 "sound": found.damaged == 0,
             });
-            println!("{}", serde_json::to_string_pretty(&whole)?);
+            println!("{}", plain_json(&whole)?);
         } else {
             println!("{shown}: {size} bytes, format {version}, begins with entry {first}");
             println!(

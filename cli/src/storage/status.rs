@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::client::Admin;
-use crate::output::{plural, size};
+use crate::output::{plain_json, plural, size};
 use crate::screen::Screen;
 
 /// How often `--watch` asks.
@@ -31,7 +31,7 @@ impl Status {
         loop {
             let storage = admin.storage().await?;
             if self.json {
-                println!("{}", serde_json::to_string_pretty(&storage)?);
+                println!("{}", plain_json(&storage)?);
             } else if self.watch {
                 screen.draw(&lines(&storage));
             } else {

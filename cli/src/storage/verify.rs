@@ -11,7 +11,7 @@ use settings::Size;
 use super::offline;
 use super::progress::Progress;
 use crate::client::Admin;
-use crate::output::{plural, size};
+use crate::output::{plain_json, plural, size};
 
 /// How often the core is asked how far it is.
 const EVERY: Duration = Duration::from_millis(200);
@@ -43,7 +43,7 @@ impl Verify {
         };
         progress.end();
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&found)?);
+            println!("{}", plain_json(&found)?);
         } else {
             println!("{}", summary(&found));
         }

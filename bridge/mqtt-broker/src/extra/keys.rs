@@ -81,10 +81,14 @@ impl MqttSettings {
     /// With so many retained messages at most (`mqtt-max-retained`), and so many bytes of them (`mqtt-max-retained-total`), of which the core has room
     /// for more than an edge. An error says which key is wrong.
     pub fn meaning(&self, max_retained: usize, total_retained: u64) -> Result<Meaning, String> {
+        let retained = self.retained(max_retained, total_retained)?;
         Ok(Meaning {
             limits: self.limits()?,
-            retained: self.retained(max_retained, total_retained)?,
-            extra: self.extra()?,
+            retained,
+            extra: Extra {
+                retained,
+                ..self.extra()?
+            },
         })
     }
 
@@ -290,6 +294,22 @@ mod tests {
                 },
                 "--mqtt-message-rate",
             ),
+            (
+                MqttSettings {
+                    mqtt_flapping_connects: Some(3),
+                    mqtt_flapping_window: Duration::ZERO,
+                    ..keys()
+                },
+                "--mqtt-flapping-window",
+            ),
+            (
+                MqttSettings {
+                    mqtt_flapping_connects: Some(3),
+                    mqtt_flapping_ban: Duration::ZERO,
+                    ..keys()
+                },
+                "--mqtt-flapping-ban",
+            ),
         ] {
             let error = wrong.meaning(10, 100).unwrap_err();
             assert!(error.contains(named), "{error}");
@@ -375,6 +395,7 @@ mod tests {
             (meaning.retained.messages, meaning.retained.all_bytes),
             (10, 100)
         );
+        assert_eq!(meaning.extra.retained, meaning.retained);
         assert_eq!(meaning.extra.sys_interval, None);
         assert_eq!(meaning.extra.redirect, None);
         assert!(keys().websocket().unwrap().origins.is_empty());

@@ -40,6 +40,8 @@ pub struct Extra {
     pub auto_subscribe: Vec<AutoSubscribe>,
     /// Which topics are stored; all, where no rule matches.
     pub persist: PersistRules,
+    /// Of topics that are not stored. Those of the others are the host's.
+    pub retained: RetainedLimits,
     pub rates: Rates,
     /// Of each source address.
     pub addresses: AddressLimits,
@@ -71,6 +73,7 @@ impl Default for Extra {
             rewrites: Rewrites::default(),
             auto_subscribe: Vec::new(),
             persist: PersistRules::default(),
+            retained: RetainedLimits::default(),
             rates: Rates::default(),
             addresses: AddressLimits::default(),
             flapping: None,

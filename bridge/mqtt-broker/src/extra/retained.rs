@@ -5,7 +5,7 @@ use mqtt_codec::TopicName;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 
-/// For the stored ones. Those of topics that are not stored have a bound in bytes.
+/// For the stored ones. Of topics that are not stored there can be as many again, of the same size, and with a bound in bytes of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetainedLimits {
     pub messages: usize,
@@ -22,6 +22,22 @@ impl Default for RetainedLimits {
             bytes: usize::MAX,
             all_bytes: 1 << 30,
         }
+    }
+}
+
+impl RetainedLimits {
+    pub(crate) fn check_size(&self, payload: &[u8]) -> Result<(), PublishError> {
+        let (most, is) = (self.bytes, payload.len());
+        if is > most {
+            let text = format!("a retained message may have {most} bytes, this has {is}");
+            return Err(PublishError::QuotaExceeded(text));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn too_many(&self) -> PublishError {
+        let text = format!("there are {} retained messages already", self.messages);
+        PublishError::QuotaExceeded(text)
     }
 }
 
@@ -75,27 +91,22 @@ impl RetainedRoom {
         there: impl Fn() -> RetainedSum,
         known: impl Fn(&TopicName) -> Option<u64>,
     ) -> Result<RetainedPlace<'_>, PublishError> {
-        let payload = message.payload.len();
-        if !message.retain || payload == 0 {
+        if !message.retain || message.payload.is_empty() {
             return Ok(RetainedPlace(None));
         }
         let RetainedLimits {
             messages,
-            bytes,
             all_bytes,
+            ..
         } = self.limits;
-        if payload > bytes {
-            let text = format!("a retained message may have {bytes} bytes, this has {payload}");
-            return Err(PublishError::QuotaExceeded(text));
-        }
+        self.limits.check_size(&message.payload)?;
         let topic = &message.topic;
         let size = message.size() as u64;
         let mut coming = self.coming.lock();
         let now = there();
         let is_near = now.messages + coming.topics.len() >= messages;
         if is_near && coming.is_too_many(topic, messages, &there, &known) {
-            let text = format!("there are {messages} retained messages already");
-            return Err(PublishError::QuotaExceeded(text));
+            return Err(self.limits.too_many());
         }
         let is_near = now.bytes + coming.bytes + size > all_bytes;
         if is_near && coming.is_too_much(topic, size, all_bytes, &there, &known) {

@@ -1,7 +1,7 @@
 //! Topics that are written anew before anything else looks at them. The first rule that fits decides.
 
 use super::delayed::split_delayed;
-use super::fill;
+use super::placeholders::fill_into;
 use crate::access::Principal;
 use mqtt_codec::{TopicError, TopicFilter, TopicName};
 
@@ -17,7 +17,15 @@ pub enum Verb {
 pub struct Rewrite {
     verb: Verb,
     from: TopicFilter,
-    to: String,
+    to: Vec<Piece>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    /// With `%c` and `%u`.
+    Text(String),
+    /// What the wildcard of that index stood for.
+    Capture(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,18 +42,23 @@ impl Rewrite {
     pub fn new(verb: Verb, from: &str, to: &str) -> Result<Rewrite, RewriteError> {
         let from = TopicFilter::new(from)?;
         let wildcards = from.levels().filter(|l| matches!(*l, "+" | "#")).count();
-        expand(to, &vec![""; wildcards])?;
         let blank = to.replace(['{', '}'], "");
+        let to = pieces(to, wildcards)?;
         TopicFilter::new(&blank)?;
-        let to = to.to_owned();
         Ok(Rewrite { verb, from, to })
     }
 
     /// What the rule makes of a topic or a filter, if it is about that. Wildcards in a filter stand for themselves.
     fn apply(&self, text: &str, who: &Principal) -> Option<String> {
         let captures = captures(self.from.as_str(), text)?;
-        let to = fill(&self.to, who)?;
-        expand(&to, &captures).ok()
+        let mut written = String::new();
+        for piece in &self.to {
+            match piece {
+                Piece::Text(text) => fill_into(&mut written, text, who)?,
+                Piece::Capture(index) => written.push_str(captures.get(*index)?),
+            }
+        }
+        Some(written)
     }
 }
 
@@ -74,19 +87,22 @@ fn captures<'a>(filter: &str, text: &'a str) -> Option<Vec<&'a str>> {
     rest.is_none().then_some(captures)
 }
 
-fn expand(to: &str, captures: &[&str]) -> Result<String, RewriteError> {
-    let (mut out, mut rest) = (String::new(), to);
+/// A template, read once: what is put into it later is not looked at for braces.
+fn pieces(to: &str, wildcards: usize) -> Result<Vec<Piece>, RewriteError> {
+    let (mut pieces, mut rest) = (Vec::new(), to);
     while let Some((before, after)) = rest.split_once('{') {
         let (number, after) = after.split_once('}').ok_or(RewriteError::Brace)?;
         let number: usize = number.parse().map_err(|_| RewriteError::Brace)?;
         let index = number.checked_sub(1).ok_or(RewriteError::Brace)?;
-        let capture = captures.get(index);
-        out.push_str(before);
-        out.push_str(capture.ok_or(RewriteError::NoSuchWildcard(number))?);
+        if index >= wildcards {
+            return Err(RewriteError::NoSuchWildcard(number));
+        }
+        pieces.push(Piece::Text(before.to_owned()));
+        pieces.push(Piece::Capture(index));
         rest = after;
     }
-    out.push_str(rest);
-    Ok(out)
+    pieces.push(Piece::Text(rest.to_owned()));
+    Ok(pieces)
 }
 
 /// The rules of a broker, in their order.
@@ -130,5 +146,42 @@ impl Rewrites {
         let written = self.first(Verb::Subscribe, inner, who);
         let written = written.and_then(|text| TopicFilter::new(&format!("{prefix}{text}")).ok());
         written.unwrap_or_else(|| filter.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::Admitted;
+    use crate::backend::ClientId;
+
+    #[test]
+    fn what_is_put_in_is_not_looked_at_again() {
+        let rule = |from, to| Rewrite::new(Verb::Publish, from, to).unwrap();
+        let rules = Rewrites(vec![
+            rule("up/#", "tenants/%c/{1}"),
+            rule("of/+/+", "%u/{2}/{1}%"),
+            rule("split/+", "s/%{1}c"),
+        ]);
+        for (client, user, topic, expected) in [
+            ("c", None, "up/bob/x", "tenants/c/bob/x"),
+            ("{1}", None, "up/bob/x", "tenants/{1}/bob/x"),
+            ("{3F2504E0}", None, "up/x", "tenants/{3F2504E0}/x"),
+            ("{", None, "up/}{1}", "tenants/{/}{1}"),
+            ("c", None, "up/%c", "tenants/c/%c"),
+            ("c", Some("{2}"), "of/a/{1}", "{2}/{1}/a%"),
+            ("x", None, "split/x", "s/%xc"),
+            // The rule is not about these.
+            ("a/b", None, "up/x", "up/x"),
+            ("a+", None, "up/x", "up/x"),
+            ("#", None, "up/x", "up/x"),
+            ("%u", Some("ann"), "up/x", "up/x"),
+            ("c", None, "of/a/b", "of/a/b"),
+        ] {
+            let admitted = Admitted::user(user.map(Into::into));
+            let who = Principal::new(ClientId::new(client), admitted);
+            let written = rules.topic(TopicName::new(topic).unwrap(), &who);
+            assert_eq!(written.as_str(), expected, "{client} {topic}");
+        }
     }
 }

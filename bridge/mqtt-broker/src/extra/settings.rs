@@ -67,6 +67,19 @@ pub fn check_rates(
             return Err(format!("--{key} is 0: leave it out for no limit"));
         }
     }
+    let Some(flapping) = flapping else {
+        return Ok(());
+    };
+    for (key, time) in [
+        ("mqtt-flapping-window", flapping.window),
+        ("mqtt-flapping-ban", flapping.ban),
+    ] {
+        if time.is_zero() {
+            return Err(format!(
+                "--{key} is 0: nobody would be banned; leave mqtt-flapping-connects out for that"
+            ));
+        }
+    }
     Ok(())
 }
 

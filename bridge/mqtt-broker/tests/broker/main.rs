@@ -3,6 +3,8 @@
 mod access;
 mod addresses;
 mod catching_up;
+mod auto_subscribe;
+mod bans;
 mod chapters;
 mod client;
 mod connecting;

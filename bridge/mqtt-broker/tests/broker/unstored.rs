@@ -4,23 +4,26 @@ use crate::client::*;
 use crate::memory::Memory;
 use bytes::BytesMut;
 use mqtt_broker::Limits;
-use mqtt_broker::extra::{Extra, Persist, PersistRules};
+use mqtt_broker::extra::{Extra, Persist, PersistRules, RetainedLimits};
 use mqtt_codec::*;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Nothing below `live/` is stored, except `live/kept`.
-async fn server_over(memory: Arc<Memory>, limits: Limits) -> Server {
+fn live_is_not_stored() -> Extra {
     let rule = |filter, persist| (TopicFilter::new(filter).expect("a filter"), persist);
-    let extra = Extra {
+    Extra {
         persist: PersistRules(vec![
             rule("live/kept", Persist::Always),
             rule("live/#", Persist::Never),
         ]),
         ..Extra::default()
-    };
-    Server::extended(memory, limits, extra).await
+    }
+}
+
+async fn server_over(memory: Arc<Memory>, limits: Limits) -> Server {
+    Server::extended(memory, limits, live_is_not_stored()).await
 }
 
 async fn server() -> Server {
@@ -187,6 +190,40 @@ async fn retained_messages_are_in_memory_only() {
     let mut subscriber = server.clean("s").await;
     subscriber.subscribe("live/#", 1).await;
     subscriber.nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_what_is_retained_there_is_no_more_and_nothing_larger_than_there_may_be() {
+    let extra = Extra {
+        retained: RetainedLimits {
+            messages: 2,
+            bytes: 3,
+            ..RetainedLimits::default()
+        },
+        ..live_is_not_stored()
+    };
+    let server = Server::extended(Arc::new(Memory::new()), Limits::default(), extra).await;
+    let mut publisher = server.clean("p").await;
+    let (ok, refused) = (ReasonCode::SUCCESS, ReasonCode::QUOTA_EXCEEDED);
+    for (name, payload, expected) in [
+        ("live/a", "four", refused),
+        ("live/a", "abc", ok),
+        ("live/b", "b", ok),
+        ("live/c", "c", refused),
+        ("live/b", "new", ok),
+        ("live/a", "four", refused),
+        ("live/a", "", ok),
+        ("live/c", "c", ok),
+    ] {
+        let packet = Publish {
+            retain: true,
+            packet_id: Some(id(1)),
+            ..publish(name, payload, 1)
+        };
+        publisher.send(Packet::Publish(Box::new(packet))).await;
+        let answer = Packet::PubAck(Ack::new(id(1), expected));
+        assert_eq!(publisher.receive().await, Some(answer), "{name} {payload}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
