@@ -2,9 +2,9 @@
 
 mod access;
 mod addresses;
-mod catching_up;
 mod auto_subscribe;
 mod bans;
+mod catching_up;
 mod chapters;
 mod client;
 mod connecting;
