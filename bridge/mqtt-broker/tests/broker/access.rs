@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use mqtt_broker::access::{Access, Admitted, Exchange, Login, Peer, Principal, Step};
-use mqtt_broker::backend::ConnectError;
+use mqtt_broker::backend::{ClientId, ConnectError};
 use mqtt_codec::*;
 use tokio_util::sync::CancellationToken;
 
@@ -62,7 +62,12 @@ impl Access for Guard {
         })
     }
 
-    fn exchange(&self, method: &str, _: &Peer) -> Result<Box<dyn Exchange>, ConnectError> {
+    fn exchange(
+        &self,
+        method: &str,
+        _: &ClientId,
+        _: &Peer,
+    ) -> Result<Box<dyn Exchange>, ConnectError> {
         match method {
             "RIDDLE" => Ok(Box::new(Riddle(self.revoked.clone()))),
             _ => Err(ConnectError::BadAuthenticationMethod),
