@@ -47,7 +47,7 @@ struct Args {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Reads a password from the standard input and prints the hash of it for a `[[user]]`
+    /// Reads a password from the standard input and prints what a `[[user]]` keeps of it: a hash, and keys of SCRAM
     HashPassword,
 }
 

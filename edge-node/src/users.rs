@@ -7,21 +7,25 @@ use access_rules::{
     Grant, Resource, ResourcePattern, Rule, Rules, Subject, TopicPattern, Verb, Verbs, Who,
     client_matches,
 };
-use credentials::{CheckError, PasswordHash, Passwords, Refusals};
+use credentials::{
+    CheckError, Mechanism, PasswordHash, Passwords, Refusals, ScramError, ScramLogin,
+};
 use futures_util::future::BoxFuture;
-use mqtt_broker::access::{Access, Admitted, Exceeded, Login, Principal, Share};
-use mqtt_broker::backend::ConnectError;
+use mqtt_broker::access::{
+    Access, Admitted, Exceeded, Exchange, Login, Peer, Principal, Share, client_first,
+};
+use mqtt_broker::backend::{ClientId, ConnectError};
 use mqtt_codec::{TopicFilter, TopicName};
 use quota::Quotas;
 use settings::{Section, SettingsError, choices, settings};
 
 use crate::limits;
-use crate::password::HashSetting;
+use crate::password::SecretsSetting;
 
 settings! {
     pub struct UserSettings {
         pub name: String;
-        pub password_hash: HashSetting;
+        pub password_hash: SecretsSetting;
         pub client_id: Option<String>;
     }
 }
@@ -45,19 +49,24 @@ settings! {
 }
 
 struct User {
-    hash: PasswordHash,
+    secrets: SecretsSetting,
     /// A client id, or the beginning of one with `*` behind it.
     client_id: Option<String>,
 }
 
+/// Who is let in.
+struct Users {
+    by_name: HashMap<String, User>,
+    passwords: Passwords,
+    refusals: Refusals,
+}
+
 /// Who may do what, by the configuration.
 pub struct Guard {
-    users: HashMap<String, User>,
+    users: Arc<Users>,
     /// `None`: everybody who is in may do everything.
     acl: Option<Rules>,
     anonymous: bool,
-    passwords: Passwords,
-    refusals: Refusals,
     quotas: Arc<Quotas>,
 }
 
@@ -99,94 +108,100 @@ fn acl(
     Ok(Rules(rules))
 }
 
-impl Guard {
-    /// `anonymous`: whether clients without a user may connect.
-    pub fn new(
-        users: &[Section<UserSettings>],
-        rules: &[Section<AclSettings>],
-        anonymous: bool,
-    ) -> anyhow::Result<Guard> {
-        let mut known_users = HashMap::new();
+impl Users {
+    fn new(users: &[Section<UserSettings>], secret: [u8; 32]) -> Result<Users, SettingsError> {
+        let mut by_name = HashMap::new();
         for section in users {
             let set = &section.settings;
             if set.name.is_empty() {
-                return Err(section.wrong_key("name", "a user needs a name").into());
+                return Err(section.wrong_key("name", "a user needs a name"));
             }
             let user = User {
-                hash: set.password_hash.0.clone(),
+                secrets: set.password_hash.clone(),
                 client_id: set.client_id.clone(),
             };
-            if known_users.insert(set.name.clone(), user).is_some() {
-                return Err(section
-                    .wrong_key("name", "another user has this name")
-                    .into());
+            if by_name.insert(set.name.clone(), user).is_some() {
+                return Err(section.wrong_key("name", "another user has this name"));
             }
         }
-        let acl = match rules {
-            [] => None,
-            rules => Some(acl(rules, &known_users)?),
-        };
         // Of the same cost as the others' most likely are.
-        let nobody = known_users.values().next();
-        let nobody = nobody.map_or_else(PasswordHash::of_nobody, |user| user.hash.clone());
-        Ok(Guard {
-            users: known_users,
-            acl,
-            anonymous,
+        let nobody = by_name.values().next();
+        let nobody = nobody.map_or_else(PasswordHash::of_nobody, |user| user.secrets.hash.clone());
+        Ok(Users {
+            by_name,
             // One at a time: a gateway has few cores, and devices to serve meanwhile.
-            passwords: Passwords::new(1, limits::PASSWORDS_WAITING, nobody),
+            passwords: Passwords::new(1, limits::PASSWORDS_WAITING, nobody).with_secret(secret),
             refusals: Refusals::default(),
-            quotas: Arc::default(),
         })
-    }
-
-    pub fn with_quotas(self, quotas: Arc<Quotas>) -> Guard {
-        Guard { quotas, ..self }
     }
 
     async fn check(&self, login: Login<'_>, name: &str) -> Result<(), ConnectError> {
         let password = login.password.unwrap_or_default();
-        let from = login.peer.address.map(|address| address.ip());
-        let hash = self.users.get(name).map(|user| &user.hash);
-        match self.passwords.check(name, password, hash, from).await {
-            Ok(()) => Ok(()),
-            Err(CheckError::TooMany) => Err(ConnectError::RateExceeded),
-            Err(CheckError::Busy) => Err(ConnectError::ServerUnavailable),
-            Err(CheckError::Wrong) => {
-                if let Some(left_out) = self.refusals.tell(name, from) {
-                    tracing::warn!(user = %name.escape_debug(), address = ?login.peer.address, left_out, "a wrong user name or password");
-                }
-                Err(ConnectError::BadUserNameOrPassword)
-            }
-        }
+        let hash = self.by_name.get(name).map(|user| &user.secrets.hash);
+        let checking = self
+            .passwords
+            .check(name, password, hash, login.peer.source());
+        checking.await.map_err(|error| match error {
+            CheckError::TooMany => ConnectError::RateExceeded,
+            CheckError::Busy => ConnectError::ServerUnavailable,
+            CheckError::Wrong => self.wrong(name, login.peer),
+        })
     }
 
-    async fn login(&self, login: Login<'_>) -> Result<Option<Arc<str>>, ConnectError> {
-        let certificate = login.peer.common_name();
-        let name = match (login.user_name, certificate) {
-            // The certificate was verified; a user name beside it may only say the same.
-            (None, Some(name)) => return self.allowed_client(name, login.client),
-            (Some(said), Some(name)) if said == &**name => {
-                return self.allowed_client(name, login.client);
-            }
-            (Some(said), _) => said,
-            (None, None) if self.anonymous => return Ok(None),
-            (None, None) => return Err(ConnectError::NotAuthorized),
-        };
-        if self.users.is_empty() && self.anonymous {
-            // Nobody to compare with: let in, and not as that user.
-            return Ok(None);
+    fn wrong(&self, name: &str, peer: &Peer) -> ConnectError {
+        if let Some(left_out) = self.refusals.tell(name, peer.source()) {
+            tracing::warn!(user = %name.escape_debug(), address = ?peer.address, left_out, "a wrong user name or password");
         }
-        self.check(login, name).await?;
-        self.allowed_client(&Arc::from(name), login.client)
+        ConnectError::BadUserNameOrPassword
+    }
+
+    fn begin_scram(
+        &self,
+        mechanism: Mechanism,
+        first: &[u8],
+        peer: &Peer,
+    ) -> Result<(ScramLogin, Vec<u8>), ConnectError> {
+        let keys_of = |name: &str| {
+            let user = self.by_name.get(name)?;
+            user.secrets.keys(mechanism).cloned()
+        };
+        let begun = self
+            .passwords
+            .begin_scram(mechanism, first, peer.source(), keys_of);
+        begun.map_err(|error| self.refusal(error, "", peer))
+    }
+
+    /// Who it is, and the last message to the client.
+    fn finish_scram(
+        &self,
+        login: ScramLogin,
+        last: &[u8],
+        client: &ClientId,
+        peer: &Peer,
+    ) -> Result<(Admitted, Vec<u8>), ConnectError> {
+        let name: Arc<str> = login.user().into();
+        let finished = self.passwords.finish_scram(login, last);
+        let data = finished.map_err(|error| self.refusal(error, &name, peer))?;
+        let user = self.allowed_client(&name, client)?;
+        Ok((Admitted::user(user), data))
+    }
+
+    fn refusal(&self, error: ScramError, name: &str, peer: &Peer) -> ConnectError {
+        match error {
+            ScramError::Wrong | ScramError::OtherUser => self.wrong(name, peer),
+            ScramError::TooMany => ConnectError::RateExceeded,
+            ScramError::Malformed | ScramError::ChannelBinding | ScramError::Extension => {
+                ConnectError::MalformedData
+            }
+        }
     }
 
     fn allowed_client(
         &self,
         name: &Arc<str>,
-        client: &mqtt_broker::backend::ClientId,
+        client: &ClientId,
     ) -> Result<Option<Arc<str>>, ConnectError> {
-        let user = self.users.get(&**name);
+        let user = self.by_name.get(&**name);
         let pattern = user.and_then(|user| user.client_id.as_deref());
         if pattern.is_none_or(|pattern| client_matches(pattern, client.as_str())) {
             Ok(Some(name.clone()))
@@ -196,6 +211,53 @@ impl Guard {
             }
             Err(ConnectError::NotAuthorized)
         }
+    }
+}
+
+impl Guard {
+    /// `anonymous`: whether clients without a user may connect. `secret`: always the same, for the salts that users without keys of SCRAM are shown, and
+    /// those that there are not.
+    pub fn new(
+        users: &[Section<UserSettings>],
+        rules: &[Section<AclSettings>],
+        anonymous: bool,
+        secret: [u8; 32],
+    ) -> anyhow::Result<Guard> {
+        let users = Users::new(users, secret)?;
+        let acl = match rules {
+            [] => None,
+            rules => Some(acl(rules, &users.by_name)?),
+        };
+        Ok(Guard {
+            users: Arc::new(users),
+            acl,
+            anonymous,
+            quotas: Arc::default(),
+        })
+    }
+
+    pub fn with_quotas(self, quotas: Arc<Quotas>) -> Guard {
+        Guard { quotas, ..self }
+    }
+
+    async fn login(&self, login: Login<'_>) -> Result<Option<Arc<str>>, ConnectError> {
+        let certificate = login.peer.common_name();
+        let name = match (login.user_name, certificate) {
+            // The certificate was verified; a user name beside it may only say the same.
+            (None, Some(name)) => return self.users.allowed_client(name, login.client),
+            (Some(said), Some(name)) if said == &**name => {
+                return self.users.allowed_client(name, login.client);
+            }
+            (Some(said), _) => said,
+            (None, None) if self.anonymous => return Ok(None),
+            (None, None) => return Err(ConnectError::NotAuthorized),
+        };
+        if self.users.by_name.is_empty() && self.anonymous {
+            // Nobody to compare with: let in, and not as that user.
+            return Ok(None);
+        }
+        self.users.check(login, name).await?;
+        self.users.allowed_client(&Arc::from(name), login.client)
     }
 }
 
@@ -213,6 +275,27 @@ impl Access for Guard {
         login: Login<'a>,
     ) -> BoxFuture<'a, Result<Admitted, ConnectError>> {
         Box::pin(async move { self.login(login).await.map(Admitted::user) })
+    }
+
+    fn exchange(
+        &self,
+        method: &str,
+        client: &ClientId,
+        peer: &Peer,
+    ) -> Result<Box<dyn Exchange>, ConnectError> {
+        let mechanism = Mechanism::from_name(method);
+        let mechanism = mechanism.ok_or(ConnectError::BadAuthenticationMethod)?;
+        let (users, of) = (self.users.clone(), peer.clone());
+        let begin = move |first: &[u8]| {
+            let (login, question) = users.begin_scram(mechanism, first, &of)?;
+            Ok((login, question.into()))
+        };
+        let (users, of, client) = (self.users.clone(), peer.clone(), client.clone());
+        let finish = move |login: ScramLogin, last: &[u8]| {
+            let (admitted, data) = users.finish_scram(login, last, &client, &of)?;
+            Ok((admitted, data.into()))
+        };
+        Ok(client_first(begin, finish))
     }
 
     fn enter(&self, who: &Principal) -> Result<Share, Exceeded> {
@@ -284,3 +367,6 @@ mod tests {
         assert!(open.may_receive(&who("bob"), &TopicName::new("site/secret/x").unwrap()));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ import pytest
 from certificates import certificate
 from daemons import BINARIES, Core, Edge, wait_until
 from log import read_stream
+from scram import AUTH, DISCONNECT, ScramClient
 from test_mqtt import Client
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -160,6 +161,10 @@ name = "operator"
 password-hash = "{operator}"
 
 [[user]]
+name = "before-scram"
+password-hash = "{before_scram}"
+
+[[user]]
 name = "plc"
 password-hash = "{plc}"
 client-id = "plc-*"
@@ -185,7 +190,7 @@ topic = "users/%u/#"
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
-    text = USERS.format(operator=hashed("correct horse"), plc=hashed("plc"))
+    text = USERS.format(operator=hashed("correct horse"), plc=hashed("plc"), before_scram=hashed("old").split()[0])
     edge = configured(tmp_path_factory.mktemp("guarded"), text).start()
     yield edge
     edge.stop()
@@ -237,6 +242,36 @@ def test_who_may_do_what_by_reason_code(guarded):
     time.sleep(0.3)
     assert [m.payload for m in operator.messages] == [b"21"]
     operator.close(), plc.close(), old.close()
+
+
+@pytest.mark.parametrize("method", ["SCRAM-SHA-256", "SCRAM-SHA-512"])
+def test_who_proves_a_password_without_sending_it(guarded, method):
+    port = guarded.port("mqtt")
+    scram = lambda *who, **more: ScramClient(port, *who, method, **more)  # noqa: E731
+    operator = scram("operator", "correct horse")
+    assert (operator.code, operator.server_proved) == (0, True)
+    assert operator.authenticate_again() == (AUTH, 0, True)
+    assert operator.authenticate_again("another password")[:2] == (DISCONNECT, 0x87)
+    operator.close()
+    # A user whose keys are not in the file is as unknown as one whom nobody has heard of.
+    for name, password in (("operator", "wrong"), ("nobody-there", "x"), ("before-scram", "old")):
+        wrong = scram(name, password, client_id="wrong")
+        assert wrong.code == 0x86, name
+        wrong.close()
+    for client_id, code in (("plc-7", 0), ("other", 0x87)):
+        plc = scram("plc", "plc", client_id=client_id)
+        assert plc.code == code
+        plc.close()
+    again = scram("operator", "correct horse")
+    assert again.code == 0, "and begins anew"
+    again.close()
+    assert Codes(port, "before-scram", "old").code == 0
+
+
+def test_a_method_that_is_not_offered(guarded):
+    client = ScramClient(guarded.port("mqtt"), "operator", "correct horse", "SCRAM-SHA-1")
+    assert client.code == 0x8C
+    client.close()
 
 
 def test_guessing_is_slowed_down_for_the_guesser_only(guarded):

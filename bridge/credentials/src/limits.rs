@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-/// Wrong passwords of one user from one address, after which the next is looked at only when [`PAUSE`] is over.
+/// Wrong passwords of one user from one source, after which the next is looked at only when [`PAUSE`] is over.
 pub const TRIES_OF_USER_FROM_ADDRESS: u32 = 5;
-/// The same of all users from one address, and of one user from all addresses.
+/// The same of all users from one source, and of one user from all of them.
 pub const TRIES_FROM_ADDRESS: u32 = 50;
 pub const TRIES_OF_USER: u32 = 100;
 /// Counted from the last wrong one.
 pub const PAUSE: Duration = Duration::from_secs(30);
-/// Users and addresses whose wrong passwords are remembered.
+/// Whose wrong passwords are remembered: so many users, as many sources, and as many users from a source.
 pub const REMEMBERED: usize = 4096;
 /// How often the log says that somebody was refused, for each user.
 pub const REFUSALS_EVERY: Duration = Duration::from_secs(60);

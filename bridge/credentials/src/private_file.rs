@@ -35,6 +35,22 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
+/// The secret in this file; where there is none, or it is damaged, a new one that is there from now on.
+pub(crate) fn kept_secret(path: &Path) -> io::Result<[u8; 32]> {
+    match fs::read(path) {
+        Ok(bytes) => {
+            if let Ok(secret) = bytes.try_into() {
+                return Ok(secret);
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let secret: [u8; 32] = rand::random();
+    write_private(path, &secret)?;
+    Ok(secret)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,5 +71,19 @@ mod tests {
             0o600
         );
         assert!(!draft_of(&path).exists());
+    }
+
+    #[test]
+    fn a_secret_stays_until_its_file_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        let made = kept_secret(&path).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(kept_secret(&path).unwrap(), made);
+        fs::write(&path, &made[..7]).unwrap();
+        let new = kept_secret(&path).unwrap();
+        assert_ne!(new, made);
+        assert_eq!(kept_secret(&path).unwrap(), new);
     }
 }

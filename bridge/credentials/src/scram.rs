@@ -170,6 +170,9 @@ pub enum ScramError {
     /// Also for a user that there is not.
     #[error("wrong user name or password")]
     Wrong,
+    /// This attempt was not looked at.
+    #[error("too many wrong passwords")]
+    TooMany,
 }
 
 /// The client's first message.

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 pub use transport::{Certificate, Peer};
 
 use crate::backend::ConnectError;
+pub use crate::client_first::client_first;
 
 /// What a client says of itself in CONNECT.
 #[derive(Clone, Copy, Debug)]
@@ -106,8 +107,13 @@ pub trait Access: Send + Sync + 'static {
 
     /// Begins an exchange by a method that the client names; CONNECT's user name and password mean nothing then. A method that is not
     /// offered: [`ConnectError::BadAuthenticationMethod`].
-    fn exchange(&self, method: &str, peer: &Peer) -> Result<Box<dyn Exchange>, ConnectError> {
-        let _ = (method, peer);
+    fn exchange(
+        &self,
+        method: &str,
+        client: &ClientId,
+        peer: &Peer,
+    ) -> Result<Box<dyn Exchange>, ConnectError> {
+        let _ = (method, client, peer);
         Err(ConnectError::BadAuthenticationMethod)
     }
 

@@ -74,7 +74,7 @@ pub(crate) async fn on_connect<S: AsyncRead + AsyncWrite>(
         };
         return Ok((access.authenticate(login).await?, None));
     };
-    let exchange = access.exchange(method, peer)?;
+    let exchange = access.exchange(method, client, peer)?;
     let data = connect.properties.authentication_data.clone();
     let exchanging = exchange_auth(exchange, method, data.unwrap_or_default(), wire);
     let (admitted, data) = tokio::time::timeout(limits::CONNECT_TIMEOUT, exchanging)
@@ -182,7 +182,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             (ReasonCode::RE_AUTHENTICATE, None) => self
                 .broker
                 .access
-                .exchange(&enhanced.method, &enhanced.peer)
+                .exchange(&enhanced.method, &self.principal.client, &enhanced.peer)
                 .map_err(refused)?,
             (ReasonCode::CONTINUE_AUTHENTICATION, Some(exchange)) => exchange,
             _ => return Err(wrong("AUTH with a reason code that is not its turn")),

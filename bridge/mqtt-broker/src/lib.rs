@@ -7,6 +7,7 @@ mod aside;
 mod authenticate;
 pub mod backend;
 mod broker;
+mod client_first;
 mod clients;
 mod clock;
 mod connection;

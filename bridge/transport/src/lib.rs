@@ -26,7 +26,7 @@ pub mod websocket;
 
 pub use accepted::prepare;
 pub use layers::{Accepted, Failed, HandshakeError, Layers};
-pub use peer::{Certificate, Peer};
+pub use peer::{Certificate, Peer, source};
 pub use stream::{Duplex, ReadHalf, Stream, WriteHalf};
 pub use tls::{Clients, NamedCertificate, Tls, TlsError, TlsFiles};
 pub use websocket::{Offer, WebSocket};

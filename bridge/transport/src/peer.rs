@@ -1,7 +1,7 @@
 //! What is known of the other end before it has said anything in its own protocol.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
@@ -29,9 +29,25 @@ impl Peer {
         }
     }
 
+    /// What is counted by address is counted by this.
+    pub fn source(&self) -> Option<IpAddr> {
+        self.address.map(|address| source(address.ip()))
+    }
+
     /// The common name in the certificate.
     pub fn common_name(&self) -> Option<&Arc<str>> {
         self.certificate.as_ref()?.common_name.as_ref()
+    }
+}
+
+/// Where somebody comes from: who has one address of an IPv6 network has 2^64 of them.
+pub fn source(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(six) => {
+            let network = six.to_bits() & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from_bits(network))
+        }
+        four => four,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a front end is started with.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -79,6 +80,8 @@ pub enum ContextError {
     Metrics(#[from] prometheus::Error),
     #[error(transparent)]
     Unreadable(#[from] UnreadableError),
+    #[error("the secret for salts of SCRAM (scram.secret) can not be read or written: {0}")]
+    Secret(#[from] io::Error),
 }
 
 impl Context {
@@ -95,7 +98,8 @@ impl Context {
         anonymous: Anonymous,
         jwt: Option<Arc<Jwt>>,
     ) -> Result<Context, ContextError> {
-        let identity = Identity::open(kernel.clone(), anonymous, jwt)?;
+        let secret = credentials::scram_secret(data_dir)?;
+        let identity = Identity::open(kernel.clone(), anonymous, jwt, secret)?;
         let access = Access::open(kernel.clone(), identity.clone())?;
         let registry = Registry::new();
         let metrics = ListenerMetrics::register(&registry)?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::task::Poll;
 
 use access_rules::{Resource, Rule, Verb, Who};
 use base64::Engine;
@@ -9,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use credentials::Mechanism;
 use frontend::access::Reason;
 use frontend::identity::{ChangeError, Jwt, JwtRules};
-use frontend::{Anonymous, Certificate, Context, LoginError, Peer, Principal};
+use frontend::{Anonymous, Certificate, Context, LoginError, Peer, Principal, ScramLogin};
 use kernel::{Kernel, KernelConfig, Ports};
 
 fn context(dir: &std::path::Path, anonymous: Anonymous) -> Context {
@@ -307,15 +308,24 @@ fn showing(name: &str) -> Peer {
 
 /// A login with SCRAM-SHA-256 from the client's side (RFC 5802 section 3).
 fn scram(ctx: &Context, name: &str, password: &str, peer: &Peer) -> Principal {
-    use base64::engine::general_purpose::STANDARD;
-    use ring::{digest, hmac, pbkdf2};
-    let bare = format!("n={name},r=abc");
-    let first = format!("n,,{bare}");
+    let (login, question) = scram_first(ctx, name, peer);
+    let last = scram_last(&question, name, password);
+    login.finish(last.as_bytes()).unwrap().0
+}
+
+fn scram_first(ctx: &Context, name: &str, peer: &Peer) -> (ScramLogin, String) {
+    let first = format!("n,,n={name},r=abc");
     let begun = ctx
         .identity
         .scram(Mechanism::Sha256, first.as_bytes(), peer);
     let (login, question) = begun.unwrap();
-    let question = String::from_utf8(question).unwrap();
+    (login, String::from_utf8(question).unwrap())
+}
+
+fn scram_last(question: &str, name: &str, password: &str) -> String {
+    use base64::engine::general_purpose::STANDARD;
+    use ring::{digest, hmac, pbkdf2};
+    let bare = format!("n={name},r=abc");
     let value = |key: &str| {
         let mut parts = question.split(',');
         parts.find_map(|part| part.strip_prefix(key)).unwrap()
@@ -342,8 +352,85 @@ fn scram(ctx: &Context, name: &str, password: &str, peer: &Peer) -> Principal {
         .zip(signature)
         .map(|(a, b)| a ^ b)
         .collect();
-    let last = format!("{last},p={}", STANDARD.encode(proof));
-    login.finish(last.as_bytes()).unwrap().0
+    format!("{last},p={}", STANDARD.encode(proof))
+}
+
+/// The password that a login began with is not that of the user any more when it ends: a connection that stays would outlive the change.
+#[tokio::test]
+async fn a_login_under_way_while_the_password_changes_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let ctx = context(dir.path(), Anonymous::Deny);
+    let identity = &ctx.identity;
+    let add = async || {
+        let added = identity.add_user("ann", "secret".into(), groups(&[]), 1);
+        added.await.unwrap();
+    };
+    add().await;
+    for delete in [true, false] {
+        let (proving, question) = scram_first(&ctx, "ann", &here());
+        let peer = here();
+        let mut checking = std::pin::pin!(identity.password("ann", b"secret", &peer));
+        // Begins it; what comes of it is not looked at before the change is over.
+        let begun = std::future::poll_fn(|cx| Poll::Ready(checking.as_mut().poll(cx)));
+        assert!(begun.await.is_pending());
+        if delete {
+            identity.delete_user("ann").await.unwrap();
+            add().await;
+        } else {
+            let changed = identity.set_password("ann", "changed".into(), 2);
+            changed.await.unwrap();
+        }
+        assert_eq!(checking.await.unwrap_err(), LoginError::Wrong);
+        let proof = scram_last(&question, "ann", "secret");
+        let proved = proving.finish(proof.as_bytes());
+        assert_eq!(proved.unwrap_err(), LoginError::Wrong);
+    }
+    // The user of now gets in.
+    let ann = identity.password("ann", b"changed", &here()).await.unwrap();
+    let proved = scram(&ctx, "ann", "changed", &here());
+    for principal in [ann, proved] {
+        assert!(!principal.revoked.unwrap().is_cancelled());
+    }
+}
+
+/// Salts of users stay over a restart; so do those that others are shown.
+#[tokio::test]
+async fn a_restart_does_not_tell_who_is_a_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let questions = async || {
+        let ctx = context(dir.path(), Anonymous::Deny);
+        if ctx.identity.users().is_empty() {
+            let added = ctx
+                .identity
+                .add_user("ann", "secret".into(), groups(&[]), 1);
+            added.await.unwrap();
+        }
+        let salts = ["ann", "ghost"].map(|name| {
+            let (_, question) = scram_first(&ctx, name, &here());
+            let (_, salt) = question.split_once(",s=").unwrap();
+            salt.to_owned()
+        });
+        ctx.kernel.shutdown().await;
+        salts
+    };
+    assert_eq!(questions().await, questions().await);
+}
+
+#[tokio::test]
+async fn addresses_of_one_ipv6_network_have_their_tries_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let ctx = context(dir.path(), Anonymous::Deny);
+    let login = async |address: &str| {
+        let peer = Peer::at(address.parse().unwrap());
+        let login = ctx.identity.password("ann", b"guess", &peer).await;
+        login.unwrap_err()
+    };
+    for n in 0..5 {
+        let address = format!("[2001:db8::{n}:1]:40000");
+        assert_eq!(login(&address).await, LoginError::Wrong);
+    }
+    assert_eq!(login("[2001:db8::77]:40000").await, LoginError::TooMany);
+    assert_eq!(login("[2001:db8:0:1::1]:40000").await, LoginError::Wrong);
 }
 
 #[tokio::test]

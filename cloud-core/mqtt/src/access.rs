@@ -1,14 +1,13 @@
 //! The broker's [`Access`] on the users and rules that all front ends share.
 
 use access_rules::{Resource, Verb};
-use bytes::Bytes;
 use credentials::Mechanism;
 use frontend::{Asker, Context, Identity, LoginError, ScramLogin};
 use futures_util::future::BoxFuture;
 use mqtt_broker::access::{
-    Access, Admitted, Exceeded, Exchange, Login, Peer, Principal, Share, Step,
+    Access, Admitted, Exceeded, Exchange, Login, Peer, Principal, Share, client_first,
 };
-use mqtt_broker::backend::ConnectError;
+use mqtt_broker::backend::{ClientId, ConnectError};
 use mqtt_codec::{TopicFilter, TopicName};
 
 pub struct CoreAccess {
@@ -76,15 +75,26 @@ impl Access for CoreAccess {
         Box::pin(async move { self.login(login).await.map(admitted).map_err(refusal) })
     }
 
-    fn exchange(&self, method: &str, peer: &Peer) -> Result<Box<dyn Exchange>, ConnectError> {
+    fn exchange(
+        &self,
+        method: &str,
+        _: &ClientId,
+        peer: &Peer,
+    ) -> Result<Box<dyn Exchange>, ConnectError> {
         let mechanism = Mechanism::from_name(method);
         let mechanism = mechanism.ok_or(ConnectError::BadAuthenticationMethod)?;
-        Ok(Box::new(ScramExchange {
-            identity: self.ctx.identity.clone(),
-            mechanism,
-            peer: peer.clone(),
-            begun: None,
-        }))
+        let (identity, peer) = (self.ctx.identity.clone(), peer.clone());
+        Ok(client_first(
+            move |first| {
+                let begun = identity.scram(mechanism, first, &peer);
+                let (login, question) = begun.map_err(refusal)?;
+                Ok((login, question.into()))
+            },
+            |login: ScramLogin, last| {
+                let (principal, data) = login.finish(last).map_err(refusal)?;
+                Ok((admitted(principal), data.into()))
+            },
+        ))
     }
 
     fn enter(&self, who: &Principal) -> Result<Share, Exceeded> {
@@ -108,41 +118,5 @@ impl Access for CoreAccess {
     fn may_receive(&self, who: &Principal, topic: &TopicName) -> bool {
         let topic = Resource::Topic(topic.as_str());
         self.ctx.access.may(&asker(who), Verb::Subscribe, topic)
-    }
-}
-
-/// SCRAM as a method of enhanced authentication.
-struct ScramExchange {
-    identity: Identity,
-    mechanism: Mechanism,
-    peer: Peer,
-    begun: Option<ScramLogin>,
-}
-
-impl ScramExchange {
-    fn answer(&mut self, data: &[u8]) -> Result<Step, LoginError> {
-        match self.begun.take() {
-            // A client need not begin in CONNECT: it is asked to.
-            None if data.is_empty() => Ok(Step::Continue(Bytes::new())),
-            None => {
-                let (begun, question) = self.identity.scram(self.mechanism, data, &self.peer)?;
-                self.begun = Some(begun);
-                Ok(Step::Continue(question.into()))
-            }
-            Some(begun) => {
-                let (principal, last) = begun.finish(data)?;
-                Ok(Step::Done {
-                    admitted: admitted(principal),
-                    data: last.into(),
-                })
-            }
-        }
-    }
-}
-
-impl Exchange for ScramExchange {
-    fn step<'a>(&'a mut self, data: &'a [u8]) -> BoxFuture<'a, Result<Step, ConnectError>> {
-        let step = self.answer(data).map_err(refusal);
-        Box::pin(std::future::ready(step))
     }
 }

@@ -4,9 +4,10 @@ use mqtt_codec::ReasonCode;
 use parking_lot::Mutex;
 use quota::Bucket;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::time::Instant;
+use transport::source;
 
 /// From so many on it is looked for addresses of which nothing needs to be known; then when there are twice as many.
 const FIRST_LOOK: usize = 10_000;
@@ -52,17 +53,6 @@ impl AddressPlace {
     /// Why it is none: to be told to the client, and no more.
     pub fn refused(&self) -> Option<ReasonCode> {
         self.refused
-    }
-}
-
-/// Who has one address of an IPv6 network has 2^64 of them.
-fn source(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(six) => {
-            let network = six.to_bits() & !u128::from(u64::MAX);
-            IpAddr::V6(Ipv6Addr::from_bits(network))
-        }
-        four => four,
     }
 }
 

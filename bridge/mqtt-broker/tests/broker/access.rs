@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use mqtt_broker::access::{
     Access, Admitted, Exceeded, Exchange, Login, Peer, Principal, Share, Step,
 };
-use mqtt_broker::backend::ConnectError;
+use mqtt_broker::backend::{ClientId, ConnectError};
 use mqtt_codec::*;
 use quota::Quotas;
 use tokio_util::sync::CancellationToken;
@@ -69,7 +69,12 @@ impl Access for Guard {
         })
     }
 
-    fn exchange(&self, method: &str, _: &Peer) -> Result<Box<dyn Exchange>, ConnectError> {
+    fn exchange(
+        &self,
+        method: &str,
+        _: &ClientId,
+        _: &Peer,
+    ) -> Result<Box<dyn Exchange>, ConnectError> {
         match method {
             "RIDDLE" => Ok(Box::new(Riddle(self.revoked.clone()))),
             _ => Err(ConnectError::BadAuthenticationMethod),

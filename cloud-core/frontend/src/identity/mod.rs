@@ -19,6 +19,7 @@ use arc_swap::ArcSwap;
 use credentials::{CheckError, PasswordHash, Passwords, Refusals};
 use kernel::Kernel;
 use kernel::ports::{Clock, SystemClock};
+use tokio_util::sync::CancellationToken;
 
 pub use anonymous::Anonymous;
 pub use jwt::{Jwt, JwtRules};
@@ -85,16 +86,29 @@ struct Inner {
     refusals: Refusals,
     /// What the times in tokens are compared with.
     clock: SystemClock,
-    /// Makes the salts that unknown users are shown.
-    secret: [u8; 32],
+}
+
+/// A user whose secrets a login is compared with, and what tells that they have been changed since.
+struct Known {
+    user: Arc<User>,
+    revoked: CancellationToken,
+}
+
+impl Known {
+    /// `None`: deleted, or with another password, since the login began.
+    fn admit(self) -> Option<Principal> {
+        let Known { user, revoked } = self;
+        (!revoked.is_cancelled()).then(|| Principal::user(user.name.clone(), revoked))
+    }
 }
 
 impl Identity {
-    /// `jwt`: tokens count as passwords.
+    /// `jwt`: tokens count as passwords. `secret`: always the same, for the salts that unknown users are shown.
     pub fn open(
         kernel: Kernel,
         anonymous: Anonymous,
         jwt: Option<Arc<Jwt>>,
+        secret: [u8; 32],
     ) -> Result<Identity, UnreadableError> {
         let users = Users::read(&kernel)?;
         let passwords = Passwords::new(
@@ -107,12 +121,11 @@ impl Identity {
             anonymous,
             users: ArcSwap::from_pointee(users),
             changes: Changes::default(),
-            passwords,
+            passwords: passwords.with_secret(secret),
             revocations: Revocations::default(),
             jwt,
             refusals: Refusals::default(),
             clock: SystemClock::default(),
-            secret: rand::random(),
         })))
     }
 
@@ -174,14 +187,14 @@ impl Identity {
         if let Some(jwt) = self.0.jwt.as_ref().filter(|_| Jwt::looks_like(password)) {
             return self.token(jwt, name, password, from);
         }
-        let user = self.0.users.load().get(name);
-        let hash = user.as_ref().map(|user| &user.password);
-        let checked = self.0.passwords.check(name, password, hash, ip(from)).await;
-        if let Err(error) = checked {
+        let known = self.known(name);
+        let hash = known.as_ref().map(|known| &known.user.password);
+        let checking = self.0.passwords.check(name, password, hash, source(from));
+        if let Err(error) = checking.await {
             self.log_refusal("a login failed", name, from, &error);
             return Err(error.into());
         }
-        self.admit(name).ok_or(LoginError::Wrong)
+        known.and_then(Known::admit).ok_or(LoginError::Wrong)
     }
 
     /// A token in place of a password. The name beside it may only say the same, or nothing.
@@ -210,19 +223,19 @@ impl Identity {
     /// Counts as a wrong password. It was looked at nevertheless: that costs little, and whoever has a good one gets in, however many
     /// forged ones come in this name. A good one does not end the count, which is about passwords too: its owner need not know that one.
     fn refused_token(&self, name: &str, why: &str, from: Option<SocketAddr>) -> LoginError {
-        let attempts = &self.0.passwords.attempts;
-        let answer = if attempts.may_try(name, ip(from)) {
-            attempts.failed(name, ip(from));
-            LoginError::Wrong
-        } else {
-            LoginError::TooMany
+        let answer = match self.0.passwords.attempts.begin(name, source(from)) {
+            Some(attempt) => {
+                attempt.was_wrong();
+                LoginError::Wrong
+            }
+            None => LoginError::TooMany,
         };
         self.log_refusal("a token was refused", name, from, &why);
         answer
     }
 
     fn log_refusal(&self, what: &str, name: &str, from: Option<SocketAddr>, error: &dyn Display) {
-        if let Some(left_out) = self.0.refusals.tell(name, ip(from)) {
+        if let Some(left_out) = self.0.refusals.tell(name, source(from)) {
             let user: String = name.chars().take(limits::MAX_USER_NAME).collect();
             tracing::warn!(user = %user.escape_debug(), ?from, %error, left_out, "{what}");
         }
@@ -247,12 +260,14 @@ impl Identity {
             .with_certificate(name.clone()))
     }
 
-    /// `None`: deleted since its password was checked.
-    fn admit(&self, name: &str) -> Option<Principal> {
-        // The token first: a deletion after it cancels it, and one before it is seen in the table.
+    /// A user for a login that begins now.
+    fn known(&self, name: &str) -> Option<Known> {
+        // Of names that nobody has there are no tokens: clients make them up.
+        self.0.users.load().get(name)?;
+        // The token before the secrets: whatever changes them after that cancels it, however long the login takes.
         let revoked = self.0.revocations.of(name);
         let user = self.0.users.load().get(name)?;
-        Some(Principal::user(user.name.clone(), revoked))
+        Some(Known { user, revoked })
     }
 
     /// The groups of a user in the table.
@@ -270,6 +285,11 @@ fn showing(principal: Principal, peer: &Peer) -> Principal {
         Some(name) => principal.with_certificate(name.clone()),
         None => principal,
     }
+}
+
+/// What attempts are counted by.
+fn source(from: Option<SocketAddr>) -> Option<IpAddr> {
+    ip(from).map(transport::source)
 }
 
 fn ip(from: Option<SocketAddr>) -> Option<IpAddr> {

@@ -1,16 +1,16 @@
-//! SCRAM exchanges, as SASL in AMQP and Kafka or as MQTT's enhanced authentication.
+//! SCRAM exchanges, as SASL in Kafka or as MQTT's enhanced authentication.
 
-use credentials::{ClientFirst, Mechanism, ScramError, ScramKeys, ScramServer};
+use credentials::{Mechanism, ScramError};
 
-use super::{Identity, LoginError, ip, showing};
+use super::{Identity, Known, LoginError, showing};
 use crate::{Peer, Principal};
 
 /// An exchange whose client has still to prove that it knows the password.
 pub struct ScramLogin {
     identity: Identity,
-    user: String,
+    known: Option<Known>,
     peer: Peer,
-    exchange: ScramServer,
+    exchange: credentials::ScramLogin,
 }
 
 impl Identity {
@@ -21,18 +21,18 @@ impl Identity {
         first: &[u8],
         peer: &Peer,
     ) -> Result<(ScramLogin, Vec<u8>), LoginError> {
-        let first = ClientFirst::parse(first).map_err(of_exchange)?;
-        let user = first.user.clone();
-        if !self.0.passwords.attempts.may_try(&user, ip(peer.address)) {
-            return Err(LoginError::TooMany);
-        }
-        let known = self.0.users.load().get(&user);
-        let keys = known.and_then(|user| user.scram(mechanism).cloned());
-        let keys = keys.unwrap_or_else(|| ScramKeys::of_nobody(mechanism, &user, &self.0.secret));
-        let (exchange, message) = ScramServer::begin(first, keys);
+        let mut known = None;
+        let keys_of = |name: &str| {
+            known = self.known(name);
+            let user = &known.as_ref()?.user;
+            user.scram(mechanism).cloned()
+        };
+        let passwords = &self.0.passwords;
+        let begun = passwords.begin_scram(mechanism, first, peer.source(), keys_of);
+        let (exchange, message) = begun.map_err(of_exchange)?;
         let login = ScramLogin {
             identity: self.clone(),
-            user,
+            known,
             peer: peer.clone(),
             exchange,
         };
@@ -45,23 +45,18 @@ impl ScramLogin {
     pub fn finish(self, message: &[u8]) -> Result<(Principal, Vec<u8>), LoginError> {
         let ScramLogin {
             identity,
-            user,
+            known,
             peer,
             exchange,
         } = self;
-        let from = peer.address;
-        let attempts = &identity.0.passwords.attempts;
-        match exchange.finish(message) {
+        let user = exchange.user().to_owned();
+        match identity.0.passwords.finish_scram(exchange, message) {
             Ok(last) => {
-                attempts.succeeded(&user, ip(from));
-                let principal = identity.admit(&user).ok_or(LoginError::Wrong)?;
+                let principal = known.and_then(Known::admit).ok_or(LoginError::Wrong)?;
                 Ok((showing(principal, &peer), last))
             }
             Err(error) => {
-                if error == ScramError::Wrong {
-                    attempts.failed(&user, ip(from));
-                }
-                identity.log_refusal("a login failed", &user, from, &error);
+                identity.log_refusal("a login failed", &user, peer.address, &error);
                 Err(of_exchange(error))
             }
         }
@@ -71,6 +66,7 @@ impl ScramLogin {
 fn of_exchange(error: ScramError) -> LoginError {
     match error {
         ScramError::Wrong | ScramError::OtherUser => LoginError::Wrong,
+        ScramError::TooMany => LoginError::TooMany,
         ScramError::Malformed | ScramError::ChannelBinding | ScramError::Extension => {
             LoginError::Malformed
         }
