@@ -6,6 +6,7 @@ mod chapters;
 mod client;
 mod connecting;
 mod early;
+mod expired;
 mod extras;
 mod hostile;
 mod last_words;
