@@ -10,6 +10,7 @@ use mqtt_broker::backend::{
     ReadError, Rest, SavedSession, StorageError, Taken, Wanted, WillOf, everything,
 };
 use mqtt_broker::extra::{RetainedPlace, RetainedRoom, RetainedSum};
+use mqtt_broker::sweeping::{self, Sweeper};
 use mqtt_broker::{Backend, Joins, MemoryShares, convert};
 use mqtt_codec::{PacketId, QoS, TopicFilter, TopicName};
 use record::topic_for_record;
@@ -30,6 +31,7 @@ pub struct EdgeBackend {
     /// In memory, and written by [`EdgeBackend::write_shares`].
     pub shares: MemoryShares,
     pub retained_room: RetainedRoom,
+    pub sweeper: Sweeper,
 }
 
 /// The logs are the feeds, whatever the filter: those of the lanes by their numbers, and the inbox.
@@ -157,16 +159,24 @@ impl EdgeBackend {
     }
 
     pub fn retained_place(&self, message: &Message) -> Result<RetainedPlace<'_>, PublishError> {
-        let there = || {
-            let sum = self.store.retained_sum();
-            RetainedSum {
-                messages: sum.rows,
-                bytes: sum.bytes,
-            }
-        };
-        // A ledger that can not be read says so to whoever writes to it.
-        let known = |topic: &TopicName| self.store.retained_bytes(topic.as_str()).ok().flatten();
+        let (there, known) = (
+            || self.retained_sum(),
+            |topic: &_| self.retained_bytes(topic),
+        );
         self.retained_room.take(message, there, known)
+    }
+
+    pub fn retained_sum(&self) -> RetainedSum {
+        let sum = self.store.retained_sum();
+        RetainedSum {
+            messages: sum.rows,
+            bytes: sum.bytes,
+        }
+    }
+
+    pub fn retained_bytes(&self, topic: &TopicName) -> Option<u64> {
+        // A ledger that can not be read says so to whoever writes to it.
+        self.store.retained_bytes(topic.as_str()).ok().flatten()
     }
 
     fn stored(&self, written: Result<(), WriteError>) -> Result<(), PublishError> {
@@ -287,6 +297,10 @@ impl Backend for EdgeBackend {
         self.delay(publish, delay_ms, exactly_once).await
     }
 
+    async fn make_retained_room(&self, message: &Message) {
+        sweeping::make_room(self, message).await;
+    }
+
     async fn release(
         &self,
         client: &ClientId,
@@ -365,7 +379,7 @@ impl Backend for EdgeBackend {
                 }
                 let matching = message.filter(|message| filter.matches(&message.topic));
                 messages.extend(matching.map(|mut message| {
-                    if retained.blind {
+                    if retained.blind.is_some() {
                         self.follow_clock(&mut message);
                     }
                     message

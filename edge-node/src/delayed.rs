@@ -1,7 +1,7 @@
 //! Messages that are published later: the store keeps them until they are due.
 
 use mqtt_broker::backend::{Backend, ClientId, Publish, PublishError, Rest, StorageError};
-use mqtt_broker::later::{self, Due, DueNow, Later};
+use mqtt_broker::later::{self, Due, DueNow, Kind, Later};
 use mqtt_broker::limits::DELAYED_AT_ONCE;
 use mqtt_codec::PacketId;
 use store::{Delayed, DelayedKey, NewDelayed, NewMessage, WillRest, WriteError};
@@ -30,7 +30,7 @@ impl EdgeBackend {
         let message = NewDelayed {
             due_ms: stamp.ms.saturating_add(delay_ms),
             blind: stamp.blind,
-            value: later::encode(&publish).into(),
+            value: later::encode(&publish, Kind::Later).into(),
             packet: packet.map(|packet| (lane, packet)),
         };
         let kept = self.store.delay(message).await;
@@ -44,7 +44,7 @@ impl EdgeBackend {
         let message = NewDelayed {
             due_ms: stamp.ms,
             blind: stamp.blind,
-            value: later::encode(&will).into(),
+            value: later::encode(&will, Kind::Will).into(),
             packet: None,
         };
         let client = &will.publisher;
@@ -62,8 +62,9 @@ impl EdgeBackend {
 }
 
 /// With its times by the clock as it is now.
-fn due(message: Delayed) -> Due<DelayedKey> {
-    let mut publish = later::decode(message.value);
+fn due(message: Delayed, now_ms: i64) -> Due<DelayedKey> {
+    let late_ms = now_ms.saturating_sub(message.due_ms());
+    let mut publish = later::decode(message.value, late_ms);
     if let Some(publish) = &mut publish {
         let expires_at = &mut publish.message.expires_at;
         *expires_at = expires_at.take().map(|at| at.later(message.add_ms));
@@ -88,7 +89,11 @@ impl Later for EdgeBackend {
         let found = self.store.delayed_due(now_ms, DELAYED_AT_ONCE);
         let found = found.map_err(|error| StorageError(error.to_string()))?;
         Ok(DueNow {
-            messages: found.messages.into_iter().map(due).collect(),
+            messages: found
+                .messages
+                .into_iter()
+                .map(|one| due(one, now_ms))
+                .collect(),
             next_ms: found.next_ms,
         })
     }

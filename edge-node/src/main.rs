@@ -24,6 +24,7 @@ mod rules;
 mod set_aside;
 mod shares;
 mod stopping;
+mod sweeping;
 mod uplink;
 mod users;
 mod watchdog;

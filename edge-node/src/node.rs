@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Error, Result, bail};
 use mqtt_broker::Broker;
 use mqtt_broker::extra::RetainedRoom;
+use mqtt_broker::sweeping::Sweeper;
 use parking_lot::Mutex;
 use quota::Quotas;
 use settings::Listen;
@@ -148,6 +149,7 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
         disk_failed: disk_failed.clone(),
         shares: mqtt_broker::MemoryShares::default(),
         retained_room: RetainedRoom::new(mqtt_options.retained),
+        sweeper: Sweeper::default(),
     });
     let broker = Broker::start_extended(
         backend.clone(),
@@ -162,7 +164,8 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
         let stop = stop_delayed.clone();
         tokio::spawn(async move {
             let delayed = backend.publish_delayed(stop.clone());
-            tokio::join!(delayed, backend.keep_shares(stop));
+            let sweeping = backend.sweep_retained(stop.clone());
+            tokio::join!(delayed, sweeping, backend.keep_shares(stop));
         })
     };
     let stop_reductions = CancellationToken::new();

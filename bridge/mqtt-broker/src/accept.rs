@@ -384,14 +384,19 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
         .iter()
         .map(|(filter, _)| filter.clone())
         .collect();
+    let mut taken_away = false;
     for filter in &filters {
         // The rules may be others than when it subscribed, and so may the user.
         if !broker.access.may_subscribe(&principal, filter) {
             tracing::info!(%client, %filter, "a subscription of a resumed session is taken away: it is not allowed any more");
             broker.unsubscribe_session(&mut session, filter);
+            taken_away = true;
             continue;
         }
         session.add_new_feeds(backend.feeds_for(filter));
+    }
+    if taken_away {
+        broker.keep_wanted_feeds(&mut session);
     }
     let shares: Vec<TopicFilter> = session.shared().map(|(share, _)| share.clone()).collect();
     for share in &shares {

@@ -4,7 +4,7 @@ use crate::access::{Admitted, Peer, Principal};
 use crate::backend::{Backend, ClientId, Message, PublishError};
 use crate::broker::Broker;
 use crate::clients::{Ask, subscriptions};
-use crate::connection::{Connection, End};
+use crate::connection::{Connection, End, by_administrator};
 use crate::extra::{BanKey, Delayed, Redirect, delayed, exclusive};
 use crate::limits;
 use crate::sys::{Values, is_sys, wants_sys};
@@ -50,11 +50,6 @@ pub(crate) fn goodbye(close: &Close) -> Disconnect {
             ..Properties::default()
         },
     }
-}
-
-pub(crate) fn ended_by_hand() -> Close {
-    let text = "ended by the server's administrator";
-    Close::new(ReasonCode::ADMINISTRATIVE_ACTION, text)
 }
 
 /// Topics on which only the server, or nobody, publishes.
@@ -221,21 +216,16 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         }
     }
 
-    /// Does something wait for the client, and nothing of it moves?
-    pub(crate) fn note_waiting(&mut self, waits: bool, moved: bool) {
-        if let Some(since) = self.waits_since
-            && (moved || !waits)
+    /// Does something that was published wait for the client, and nothing of it moves? What the client is answered counts for nothing: who sends
+    /// PINGREQ all the time may take nothing else.
+    pub(crate) fn note_waiting(&self, waits: bool, moved: bool) {
+        let waited = self.place.note_waiting(waits, moved);
+        if let Some(waited) = waited
+            && waited >= self.broker.extra.slow_after
         {
-            let waited = since.elapsed();
-            if waited >= self.broker.extra.slow_after {
-                let now_ms = self.broker.backend.now_ms();
-                let client = self.session.client_id();
-                self.broker.slow.note(client, waited, now_ms);
-            }
-            self.waits_since = None;
-        }
-        if waits && self.waits_since.is_none() {
-            self.waits_since = Some(Instant::now());
+            let now_ms = self.broker.backend.now_ms();
+            let client = self.session.client_id();
+            self.broker.slow.note(client, waited, now_ms);
         }
     }
 
@@ -243,7 +233,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         for ask in asks {
             // Who asked may have gone: then nobody needs the answer.
             match ask {
-                Ask::Kick => return Err(ended_by_hand().into()),
+                Ask::Kick => return Err(by_administrator().into()),
                 Ask::Subscriptions(answer) => drop(answer.send(subscriptions(&self.session))),
                 Ask::Unsubscribe(filter, answer) => {
                     let codes = self.unsubscribe_from(std::slice::from_ref(&filter)).await?;

@@ -244,6 +244,13 @@ pub trait Backend: Send + Sync + 'static {
         std::future::ready(Err(PublishError::TopicNameInvalid(refused)))
     }
 
+    /// Called before a retained message is published, now or later: a host that has [`crate::sweeping::Sweep`] deletes those that have expired, where it
+    /// finds no room otherwise. What the same connection published before has its place then.
+    fn make_retained_room(&self, message: &Message) -> impl Future<Output = ()> + Send {
+        let _ = message;
+        std::future::ready(())
+    }
+
     /// PUBRELs came: takes the packet ids from the client's unreleased ones. PUBCOMPs are sent after this resolves.
     /// An unknown id is not an error. Resolves when the release is durable: the client re-uses an id after PUBCOMP, and
     /// a release that a crash forgot would make its next message look like a repetition, and lose it.

@@ -1,6 +1,6 @@
 use crate::accept;
 use crate::access::{Access, Everybody, Peer};
-use crate::backend::{Backend, ClientId, StorageError};
+use crate::backend::{Backend, ClientId, FeedId, StorageError};
 use crate::clients::Clients;
 use crate::clock::ByNewClock;
 use crate::connection::Connection;
@@ -15,6 +15,7 @@ use crate::unsettled::{self, Unsettled};
 use mqtt_codec::limits::MAX_CONNECT_SIZE;
 use mqtt_codec::{ReasonCode, TopicFilter};
 use mqtt_session::{Limits, Session};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
@@ -157,6 +158,15 @@ impl<B: Backend> Broker<B> {
     ) -> ReasonCode {
         self.exclusives.release(filter, session.client_id());
         session.handle_unsubscribe(filter)
+    }
+
+    /// To be called when a session has lost subscriptions: it keeps its place in the feeds that the others want. What only those wanted that are gone
+    /// need not be kept for it, nor read.
+    pub(crate) fn keep_wanted_feeds(&self, session: &mut Session) {
+        let filters = session.subscriptions().iter();
+        let feeds = filters.flat_map(|(filter, _)| self.backend.feeds_for(filter));
+        let wanted: BTreeSet<FeedId> = feeds.map(|(feed, _)| feed).collect();
+        session.keep_feeds(|feed| wanted.contains(&feed));
     }
 
     /// The session is over: others may have what it had for itself, and nothing is remembered of it.

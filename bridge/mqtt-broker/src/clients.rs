@@ -12,9 +12,11 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::task::Poll;
+use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// A connected client.
 #[derive(Clone, Debug)]
@@ -87,6 +89,8 @@ pub(crate) struct Entry {
     subscriptions: AtomicU32,
     shared: AtomicU32,
     in_flight: AtomicU32,
+    /// Since when something waits that the client does not take, by [`Clients::clock`]; 0 = nothing does.
+    waits_since: AtomicU64,
     asks: Mutex<Vec<Ask>>,
     is_asked: AtomicBool,
     /// The connection's task: it alone waits.
@@ -155,8 +159,20 @@ impl Entry {
     }
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Clients(Mutex<HashMap<ClientId, Arc<Entry>>>);
+#[derive(Debug)]
+pub(crate) struct Clients {
+    all: Mutex<HashMap<ClientId, Arc<Entry>>>,
+    began: Instant,
+}
+
+impl Default for Clients {
+    fn default() -> Clients {
+        Clients {
+            all: Mutex::default(),
+            began: Instant::now(),
+        }
+    }
+}
 
 /// A connection's place among the clients; it ends with it.
 #[derive(Debug)]
@@ -165,9 +181,24 @@ pub(crate) struct Place {
     pub entry: Arc<Entry>,
 }
 
+impl Place {
+    /// Does something wait for the client, and has something of it moved? Gives how long nothing had, where that is over.
+    pub fn note_waiting(&self, waits: bool, moved: bool) -> Option<Duration> {
+        let waits_since = &self.entry.waits_since;
+        let since = waits_since.load(Relaxed);
+        let goes_on = since != 0 && waits && !moved;
+        if goes_on || (since == 0 && !waits) {
+            return None;
+        }
+        let now = self.clients.clock();
+        waits_since.store(if waits { now } else { 0 }, Relaxed);
+        (since != 0).then(|| Duration::from_millis(now.saturating_sub(since)))
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut all = self.clients.0.lock();
+        let mut all = self.clients.all.lock();
         // Another connection may have taken the client id over.
         if all
             .get(&self.entry.client)
@@ -198,12 +229,13 @@ impl Clients {
             subscriptions: AtomicU32::new(0),
             shared: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
+            waits_since: AtomicU64::new(0),
             asks: Mutex::default(),
             is_asked: AtomicBool::new(false),
             asked: AtomicWaker::new(),
         });
         entry.update(session);
-        self.0.lock().insert(who.client.clone(), entry.clone());
+        self.all.lock().insert(who.client.clone(), entry.clone());
         Place {
             clients: self.clone(),
             entry,
@@ -211,11 +243,29 @@ impl Clients {
     }
 
     pub fn get(&self, client: &ClientId) -> Option<Arc<Entry>> {
-        self.0.lock().get(client).cloned()
+        self.all.lock().get(client).cloned()
     }
 
     pub fn all(&self) -> Vec<Arc<Entry>> {
-        self.0.lock().values().cloned().collect()
+        self.all.lock().values().cloned().collect()
+    }
+
+    /// Milliseconds; never 0.
+    fn clock(&self) -> u64 {
+        let ms = u64::try_from(self.began.elapsed().as_millis());
+        ms.unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// For whom something waits now of which nothing moves, and for how long.
+    pub fn waiting(&self, at_least: Duration) -> Vec<(ClientId, Duration)> {
+        let now = self.clock();
+        let all = self.all.lock();
+        let waiting = all.values().filter_map(|entry| {
+            let since = entry.waits_since.load(Relaxed);
+            let waited = Duration::from_millis(now.saturating_sub(since));
+            (since != 0 && waited >= at_least).then(|| (entry.client.clone(), waited))
+        });
+        waiting.collect()
     }
 
     /// By client id.
@@ -231,7 +281,7 @@ impl Clients {
 
     /// Subscriptions, shared ones among them, and stored sessions: of those who are connected.
     pub fn subscriptions(&self) -> (u64, u64, u64) {
-        let all = self.0.lock();
+        let all = self.all.lock();
         let mut sums = (0, 0, 0);
         for entry in all.values() {
             let shared = u64::from(entry.shared.load(Relaxed));

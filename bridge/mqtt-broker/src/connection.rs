@@ -2,7 +2,7 @@
 
 use crate::accept::Accepted;
 use crate::access::{Peer, Principal};
-use crate::aside::{ended_by_hand, next_values};
+use crate::aside::next_values;
 use crate::authenticate::Enhanced;
 use crate::backend::{Backend, FeedId, Position, StorageError};
 use crate::broker::Broker;
@@ -18,7 +18,7 @@ use crate::mailbox::{Mailbox, WINDOW};
 use crate::metrics::Metrics;
 use crate::output::{Output, write_some};
 use crate::passing::Passing;
-use crate::registry::Claim;
+use crate::registry::{Claim, Wanted};
 use crate::retained::Retained;
 use crate::running::InOrder;
 use crate::saving::{Saving, next_saved};
@@ -111,13 +111,27 @@ pub(crate) struct Connection<B: Backend, S> {
     pub(crate) throttle: Option<Box<Throttle>>,
     /// There while a subscription wants `$SYS` topics.
     pub(crate) sys: Option<watch::Receiver<Values>>,
-    /// Since when something waits that the client does not take.
-    pub(crate) waits_since: Option<Instant>,
+    /// Bytes of the output up to the end of the last delivery in it.
+    deliveries_out: usize,
 }
 
 pub(crate) fn not_any_more() -> End {
     let text = "the user may not be connected any more";
     Close::new(ReasonCode::NOT_AUTHORIZED, text).into()
+}
+
+fn not_its_own(why: Wanted) -> End {
+    let text = "another connection has the same client id";
+    let close = match why {
+        Wanted::ByConnection => Close::new(ReasonCode::SESSION_TAKEN_OVER, text),
+        Wanted::ByAdministrator => by_administrator(),
+    };
+    close.into()
+}
+
+pub(crate) fn by_administrator() -> Close {
+    let text = "ended by the server's administrator";
+    Close::new(ReasonCode::ADMINISTRATIVE_ACTION, text)
 }
 
 /// Waits for ever where nothing waits for room.
@@ -157,7 +171,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             place,
             throttle: Throttle::new(&broker.extra.rates, accepted.share, now),
             sys: None,
-            waits_since: None,
+            deliveries_out: 0,
             shared: SharedDelivery::new(broker.backend.clone(), client),
             broker,
             claim: accepted.claim,
@@ -220,7 +234,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     async fn serve(&mut self) -> Result<(), End> {
         // Who was banned before it was among the clients, and after it was let in, was not found there.
         if self.broker.is_banned(&self.place.entry) {
-            return Err(ended_by_hand().into());
+            return Err(by_administrator().into());
         }
         Box::pin(self.auto_subscribe()).await?;
         let mut wanted = pin!(self.claim.wanted());
@@ -251,9 +265,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 armed = Some(due);
             }
             tokio::select! {
-                () = &mut wanted => {
-                    return Err(Close::new(ReasonCode::SESSION_TAKEN_OVER, "another connection has the same client id").into());
-                }
+                why = &mut wanted => return Err(not_its_own(why)),
                 () = &mut shutdown => {
                     return Err(Close::new(ReasonCode::SERVER_SHUTTING_DOWN, "shutting down").into());
                 }
@@ -285,7 +297,10 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                         Metrics::add(&self.broker.metrics.bytes_out, n as u64);
                         self.last_written = Instant::now();
                         self.unflushed = true;
-                        self.note_waiting(true, true);
+                        if self.deliveries_out > 0 {
+                            self.deliveries_out = self.deliveries_out.saturating_sub(n);
+                            self.note_waiting(true, true);
+                        }
                     }
                     Err(_) => return Err(End::Lost),
                 },
@@ -377,7 +392,10 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
         if self.checkpoint_at.is_none() && self.session.is_dirty() {
             self.checkpoint_at = Some(Instant::now() + limits::CHECKPOINT_INTERVAL);
         }
-        let waits = !self.output.is_empty() || self.delivery.waits() || self.shared.waits();
+        let waits = self.deliveries_out > 0
+            || self.retained.is_sending()
+            || self.delivery.waits()
+            || self.shared.waits();
         self.note_waiting(waits, more);
         self.place.entry.update(&self.session);
         more
@@ -404,6 +422,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 }
                 Outgoing::PubRel { .. } => delivery.encode(version, now_ms, self.output.tail()),
             }
+            self.deliveries_out = self.output.len();
         }
         Metrics::add(&self.broker.metrics.packets_out, by_qos.iter().sum());
         Metrics::add_by_qos(&self.broker.metrics.messages_out, by_qos);
@@ -482,6 +501,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             if let Err(error) = self.delivery.subscribe(filter) {
                 tracing::warn!(client = %self.session.client_id(), %filter, %error, "a subscription of a resumed session is taken away");
                 self.broker.unsubscribe_session(&mut self.session, filter);
+                self.broker.keep_wanted_feeds(&mut self.session);
             }
         }
     }

@@ -26,7 +26,7 @@ pub(crate) async fn wait_for_quota<S: AsyncRead>(
         }
         tokio::select! {
             () = sleep(owed) => {}
-            () = claim.wanted() => return Err(Refused::Gone),
+            _ = claim.wanted() => return Err(Refused::Gone),
             () = principal.revoked() => return Err(ReasonCode::NOT_AUTHORIZED.into()),
             () = shutdown.cancelled() => return Err(Refused::Gone),
             () = incoming.gone() => return Err(Refused::Gone),

@@ -1,25 +1,20 @@
 //! Packets from the client, each to its handler in the session and, where needed, to the backend.
 
 use crate::backend::{
-    Backend, FeedId, Message, Publish, PublishError, SharedMessage, StorageError, by_clock,
+    Backend, Message, Publish, PublishError, SharedMessage, StorageError, by_clock,
 };
 use crate::connection::{Connection, End};
 use crate::early::Ticket;
-use crate::extra::exclusive;
 use crate::limits;
 use crate::mailbox::Batch;
 use crate::metrics::Metrics;
 use crate::packets::{Request, Taken};
 use crate::passing::Passing;
-use crate::sys::wants_sys;
 use crate::unstored::Route;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use mqtt_codec::{
-    Packet, PacketId, QoS, ReasonCode, Subscribe, SubscribeFilter, TopicFilter, TopicName,
-    Unsubscribe, Version,
-};
+use mqtt_codec::{Packet, PacketId, QoS, ReasonCode, TopicName, Version};
 use mqtt_session::{Close, PublishAction};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -46,10 +41,23 @@ pub(crate) enum Done {
     },
 }
 
-/// How a message that was published together with others is answered.
+/// How a message is answered.
 pub(crate) struct Answer {
     qos: QoS,
     packet_id: Option<PacketId>,
+}
+
+impl Answer {
+    fn exactly_once(&self) -> Option<PacketId> {
+        self.packet_id.filter(|_| self.qos == QoS::ExactlyOnce)
+    }
+}
+
+/// A message that goes to the backend by itself.
+pub(crate) struct Alone {
+    message: Message,
+    answer: Answer,
+    delay_ms: Option<i64>,
 }
 
 /// What was read together and goes to the backend together.
@@ -63,13 +71,6 @@ pub(crate) struct Gathered {
     releases: Vec<PacketId>,
 }
 
-/// What one filter of a SUBSCRIBE came to.
-pub(crate) struct SubscribedOne {
-    pub reason_code: ReasonCode,
-    /// The retained messages that match this filter are to be sent.
-    pub send_retained: Option<TopicFilter>,
-}
-
 /// What waits is kept over a restart, and of this topic nothing may be kept.
 fn never_later() -> PublishError {
     PublishError::TopicNameInvalid("messages on this topic are not stored: no delay".to_owned())
@@ -78,7 +79,7 @@ fn never_later() -> PublishError {
 impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     pub(crate) fn handle(&mut self, packet: Packet, now_ms: i64) -> Result<Taken, End> {
         match packet {
-            Packet::Publish(publish) => self.publish(*publish, now_ms)?,
+            Packet::Publish(publish) => return self.publish(*publish, now_ms),
             Packet::PubAck(ack) => self.session.handle_puback(&ack),
             Packet::PubRec(ack) => self.session.handle_pubrec(&ack),
             Packet::PubComp(ack) => self.session.handle_pubcomp(&ack),
@@ -119,10 +120,11 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             Request::Subscribe(packet) => self.subscribe(packet).await,
             Request::Unsubscribe(packet) => self.unsubscribe(packet).await,
             Request::Auth(packet) => self.authenticate_again(packet).await,
+            Request::Retain(alone) => self.retain(alone).await,
         }
     }
 
-    fn publish(&mut self, publish: mqtt_codec::Publish, now_ms: i64) -> Result<(), End> {
+    fn publish(&mut self, publish: mqtt_codec::Publish, now_ms: i64) -> Result<Taken, End> {
         let qos = publish.qos;
         match self.session.handle_publish(publish, now_ms)? {
             PublishAction::Repeat { packet_id } => {
@@ -146,7 +148,10 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 };
                 let delay_ms = match self.admit(&mut message) {
                     Ok(delay_ms) => delay_ms,
-                    Err(error) => return self.answer_in_order(done(Err(error))),
+                    Err(error) => {
+                        self.answer_in_order(done(Err(error)))?;
+                        return Ok(Taken::All);
+                    }
                 };
                 if let Some(route) = self.unstored_route(&message.topic) {
                     let passed = match delay_ms {
@@ -156,54 +161,91 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                     if let (Ok(()), Some(id), QoS::ExactlyOnce) = (&passed, packet_id, qos) {
                         self.unstored_ids.insert(id);
                     }
-                    return self.answer_in_order(done(passed));
+                    self.answer_in_order(done(passed))?;
+                    return Ok(Taken::All);
                 }
                 let bytes = message.size();
                 self.publishing_bytes += bytes;
                 self.publishing_messages += 1;
-                let publisher = self.session.client_id().clone();
-                let exactly_once = packet_id.filter(|_| qos == QoS::ExactlyOnce);
                 if !message.retain && delay_ms.is_none() {
-                    let gathered = &mut self.gathered;
-                    let publish = Publish { message, publisher };
-                    gathered.publishes.push((publish, exactly_once));
-                    gathered.answers.push(Answer { qos, packet_id });
-                    gathered.bytes += bytes;
-                    if gathered.publishes.len() >= limits::GATHERED {
-                        self.give_gathered();
-                    }
-                    return Ok(());
+                    self.gather(message, Answer { qos, packet_id });
+                    return Ok(Taken::All);
                 }
-                // Those before it are given early before this one is noted.
-                self.give_gathered();
-                let hub = &self.broker.hub;
-                // Retained. What is published later has no place among what is published now.
-                let ticket = match delay_ms {
-                    None => hub.early.by_log(hub.router(), &publisher, &mut message),
-                    Some(_) => None,
+                let retains = message.retain && !message.payload.is_empty();
+                let alone = Alone {
+                    message,
+                    answer: Answer { qos, packet_id },
+                    delay_ms,
                 };
-                let backend = self.broker.backend.clone();
-                let exactly_once = exactly_once.map(|id| (publisher.clone(), id));
-                self.begin(Box::pin(async move {
-                    let publish = Publish { message, publisher };
-                    let result = match delay_ms {
-                        None => backend.publish(publish, exactly_once).await,
-                        Some(delay_ms) => {
-                            backend.publish_later(publish, delay_ms, exactly_once).await
-                        }
-                    };
-                    drop(ticket);
-                    Done::Stored {
-                        qos,
-                        packet_id,
-                        bytes,
-                        messages: 1,
-                        result,
-                    }
-                }));
+                if retains {
+                    return Ok(Taken::Request(Request::Retain(alone).into()));
+                }
+                self.publish_alone(alone);
             }
         }
+        Ok(Taken::All)
+    }
+
+    fn gather(&mut self, message: Message, answer: Answer) {
+        let publisher = self.session.client_id().clone();
+        let gathered = &mut self.gathered;
+        gathered.bytes += message.size();
+        let publish = Publish { message, publisher };
+        gathered.publishes.push((publish, answer.exactly_once()));
+        gathered.answers.push(answer);
+        if gathered.publishes.len() >= limits::GATHERED {
+            self.give_gathered();
+        }
+    }
+
+    /// Where a message that is to be retained finds no room, those go that have expired.
+    async fn retain(&mut self, alone: Alone) -> Result<(), End> {
+        self.give_gathered();
+        // Those before it take their places.
+        while let Some(Some(done)) = self.publishing.next().now_or_never() {
+            self.published(done)?;
+        }
+        // It may take a while: a client that is not read meanwhile is not silent.
+        self.can_read = false;
+        let backend = self.broker.backend.clone();
+        backend.make_retained_room(&alone.message).await;
+        self.publish_alone(alone);
         Ok(())
+    }
+
+    fn publish_alone(&mut self, alone: Alone) {
+        // Those before it are given early before this one is noted.
+        self.give_gathered();
+        let Alone {
+            mut message,
+            answer,
+            delay_ms,
+        } = alone;
+        let bytes = message.size();
+        let publisher = self.session.client_id().clone();
+        let hub = &self.broker.hub;
+        // Retained. What is published later has no place among what is published now.
+        let ticket = match delay_ms {
+            None => hub.early.by_log(hub.router(), &publisher, &mut message),
+            Some(_) => None,
+        };
+        let backend = self.broker.backend.clone();
+        let exactly_once = answer.exactly_once().map(|id| (publisher.clone(), id));
+        self.begin(Box::pin(async move {
+            let publish = Publish { message, publisher };
+            let result = match delay_ms {
+                None => backend.publish(publish, exactly_once).await,
+                Some(delay_ms) => backend.publish_later(publish, delay_ms, exactly_once).await,
+            };
+            drop(ticket);
+            Done::Stored {
+                qos: answer.qos,
+                packet_id: answer.packet_id,
+                bytes,
+                messages: 1,
+                result,
+            }
+        }));
     }
 
     /// At once, if nothing before it waits for storage: answers go out in the order of what they answer [MQTT-4.6.0-2, 4.6.0-3].
@@ -403,170 +445,5 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
             _ if error == PublishError::NotAuthorized || qos == QoS::AtMostOnce => Ok(Ok(())),
             _ => Err(Close::new(reason_code, error.to_string()).into()),
         }
-    }
-
-    async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
-        self.shared.stop();
-        let identifier = subscribe
-            .properties
-            .subscription_identifiers
-            .first()
-            .copied();
-        let mut codes = Vec::with_capacity(subscribe.filters.len());
-        let mut with_retained = Vec::new();
-        for entry in subscribe.filters {
-            let subscribed = self.subscribe_one(entry, identifier).await?;
-            codes.push(subscribed.reason_code);
-            with_retained.extend(subscribed.send_retained);
-        }
-        if self.session.is_persistent() {
-            self.save_now().await?;
-        }
-        self.session.suback(subscribe.packet_id, codes);
-        self.subscribed(with_retained).await?;
-        Ok(())
-    }
-
-    /// One filter of a SUBSCRIBE, or one that the server subscribes the client to.
-    pub(crate) async fn subscribe_one(
-        &mut self,
-        mut entry: SubscribeFilter,
-        identifier: Option<u32>,
-    ) -> Result<SubscribedOne, StorageError> {
-        let refused = |reason_code| {
-            Ok(SubscribedOne {
-                reason_code,
-                send_retained: None,
-            })
-        };
-        let broker = self.broker.clone();
-        let rewrites = &broker.extra.rewrites;
-        entry.filter = rewrites.filter(&entry.filter, &self.principal);
-        let exclusive = match exclusive(&entry.filter) {
-            None => false,
-            Some(None) => return refused(ReasonCode::TOPIC_FILTER_INVALID),
-            Some(Some(inner)) => {
-                entry.filter = inner;
-                true
-            }
-        };
-        if let Err(code) = self.session.check_subscribe(&entry) {
-            return refused(code);
-        }
-        // Of a shared subscription the filter behind the group's name counts.
-        let share = entry.filter.share();
-        let filter = share.as_ref().map_or(&entry.filter, |(_, filter)| filter);
-        // The values of `$SYS` are told to each client: no group has anything to share of them.
-        if share.is_some() && wants_sys(filter) {
-            return refused(ReasonCode::TOPIC_FILTER_INVALID);
-        }
-        if !broker.access.may_subscribe(&self.principal, filter) {
-            return refused(ReasonCode::NOT_AUTHORIZED);
-        }
-        let client = self.session.client_id();
-        if exclusive && !broker.exclusives.take(&entry.filter, client) {
-            return refused(ReasonCode::QUOTA_EXCEEDED);
-        }
-        if !exclusive {
-            broker.exclusives.release(&entry.filter, client);
-        }
-        let feeds = if entry.filter.is_shared() {
-            Box::pin(self.join(&entry.filter)).await?;
-            Vec::new()
-        } else {
-            self.mailbox.with_given(|given| given.close());
-            if let Err(error) = self.delivery.subscribe(&entry.filter) {
-                tracing::debug!(filter = %entry.filter, %error, "a filter is refused");
-                broker.exclusives.release(&entry.filter, client);
-                return refused(ReasonCode::TOPIC_FILTER_INVALID);
-            }
-            // The ends of the feeds come first, the retained messages after: what is published between is in both, never in neither.
-            self.feeds_for(&entry.filter)
-        };
-        let subscribed = self.session.handle_subscribe(&entry, identifier, feeds);
-        self.session.set_exclusive(&entry.filter, exclusive);
-        Ok(SubscribedOne {
-            reason_code: subscribed.reason_code,
-            send_retained: subscribed.send_retained.then_some(entry.filter),
-        })
-    }
-
-    /// After the answer: the retained messages of new subscriptions, and what they bring from now on.
-    pub(crate) async fn subscribed(
-        &mut self,
-        with_retained: Vec<TopicFilter>,
-    ) -> Result<(), StorageError> {
-        for filter in &with_retained {
-            self.begin_retained(filter);
-        }
-        self.sync_feeds();
-        self.shared.sync(&self.session);
-        self.delivery.sync_unstored(&self.session);
-        self.follow_sys();
-        self.place.entry.update(&self.session);
-        self.begin_fence();
-        Ok(())
-    }
-
-    /// The group must be there before SUBACK says so.
-    async fn join(&mut self, share: &TopicFilter) -> Result<(), StorageError> {
-        if self.session.is_member(share) {
-            return Ok(());
-        }
-        let (backend, client) = (&self.broker.backend, self.session.client_id());
-        let holds = self.session.holds(share);
-        backend.shared_join(share, client, holds).await
-    }
-
-    async fn unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), End> {
-        let filters = unsubscribe.filters.iter();
-        let filters: Vec<TopicFilter> = filters.map(|filter| self.subscribed_as(filter)).collect();
-        let codes = self.unsubscribe_from(&filters).await?;
-        self.session.unsuback(unsubscribe.packet_id, codes);
-        Ok(())
-    }
-
-    pub(crate) async fn unsubscribe_from(
-        &mut self,
-        filters: &[TopicFilter],
-    ) -> Result<Vec<ReasonCode>, StorageError> {
-        self.shared.stop();
-        let mut codes = Vec::with_capacity(filters.len());
-        for filter in filters {
-            let member = self.session.is_member(filter);
-            self.delivery.unsubscribe(filter);
-            codes.push(self.broker.unsubscribe_session(&mut self.session, filter));
-            if member {
-                // What was sent is still this client's to acknowledge [MQTT-3.10.4-3]; what was not goes to others.
-                self.shared.leave(filter).await?;
-            }
-        }
-        for filter in filters {
-            self.retained.forget(filter);
-        }
-        let mut wanted: BTreeSet<FeedId> = BTreeSet::new();
-        for (filter, _) in self.session.subscriptions().iter() {
-            wanted.extend(
-                self.broker
-                    .backend
-                    .feeds_for(filter)
-                    .into_iter()
-                    .map(|(feed, _)| feed),
-            );
-        }
-        self.session.keep_feeds(|feed| wanted.contains(&feed));
-        if self.session.is_persistent() {
-            self.save_now().await?;
-        }
-        self.sync_feeds();
-        self.delivery.sync_unstored(&self.session);
-        let lost = self.delivery.look_for_left(&self.session);
-        self.lost(lost);
-        self.give_on();
-        self.follow_sys();
-        self.place.entry.update(&self.session);
-        // What it was given for them early does not come back.
-        self.begin_fence();
-        Ok(codes)
     }
 }

@@ -122,10 +122,15 @@ impl<B: Backend> Broker<B> {
 
     /// Ends a persistent session for good, connection and all; its will is published then [MQTT-3.1.3-9]. `false`: there is none.
     pub async fn delete_session(self: &Arc<Self>, client: &ClientId) -> Result<bool, StorageError> {
-        let (_claim, _) = self.registry.take_over(client).await;
+        // Who has none keeps its connection: it is about sessions, and this one ends with it anyway.
+        if self.backend.load_session(client).await?.is_none() {
+            return Ok(false);
+        }
+        let _claim = self.registry.take_away(client).await;
         settle_left(self, client).await?;
         let Some(saved) = self.backend.load_session(client).await? else {
-            return Ok(false);
+            // It has ended with its connection.
+            return Ok(true);
         };
         let mut session = Session::from_bytes(client.clone(), saved.bytes)
             .map_err(|error| StorageError(error.to_string()))?;
@@ -164,6 +169,7 @@ impl<B: Backend> Broker<B> {
             self.backend.shared_leave(filter, client).await?;
         }
         let was_there = self.unsubscribe_session(&mut session, filter) == ReasonCode::SUCCESS;
+        self.keep_wanted_feeds(&mut session);
         deadlines::save(self, &mut session).await?;
         Ok(Some(was_there))
     }
@@ -182,7 +188,8 @@ impl<B: Backend> Broker<B> {
 
     /// The slowest first.
     pub fn slow_subscribers(&self) -> Vec<SlowSubscriber> {
-        self.slow.list(self.backend.now_ms())
+        let waiting = self.clients.waiting(self.extra.slow_after);
+        self.slow.list(waiting, self.backend.now_ms())
     }
 
     pub fn bans(&self) -> &Bans {

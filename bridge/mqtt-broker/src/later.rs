@@ -9,33 +9,56 @@ use futures_util::stream::iter;
 use std::future::Future;
 use std::time::Duration;
 
+/// What waits for room, and what was asked to be published later by an earlier version.
 const VERSION: u8 = 1;
+/// What was asked to be published later, where it expires.
+const LATER: u8 = 2;
 
-/// For storage: [`VERSION`], length of the publisher's client id (4), client id, the message as `Message::to_bytes`.
-pub fn encode(publish: &Publish) -> Bytes {
+/// What waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It was asked to be published later: its Message Expiry Interval begins when it is published.
+    Later,
+    /// A will that finds no room: that began when it was due.
+    Will,
+}
+
+/// For storage: [`VERSION`] or [`LATER`], length of the publisher's client id (4), client id, the message as `Message::to_bytes`, which expires as if
+/// it were published when it is due.
+pub fn encode(publish: &Publish, kind: Kind) -> Bytes {
+    let version = match (kind, &publish.message.expires_at) {
+        (Kind::Later, Some(_)) => LATER,
+        _ => VERSION,
+    };
     let client = publish.publisher.as_str().as_bytes();
     let message = publish.message.to_bytes();
     let mut out = BytesMut::with_capacity(5 + client.len() + message.len());
-    out.put_u8(VERSION);
+    out.put_u8(version);
     out.put_u32(u32::try_from(client.len()).unwrap_or(u32::MAX));
     out.put_slice(client);
     out.put_slice(&message);
     out.freeze()
 }
 
-/// `None`: damaged, or written by a later version.
-pub fn decode(mut value: Bytes) -> Option<Publish> {
-    if value.try_get_u8().ok()? != VERSION {
-        return None;
-    }
+/// As it is published so many milliseconds after it was due. `None`: damaged, or written by a later version.
+pub fn decode(mut value: Bytes, late_ms: i64) -> Option<Publish> {
+    let is_later = match value.try_get_u8().ok()? {
+        VERSION => false,
+        LATER => true,
+        _ => return None,
+    };
     let len = usize::try_from(value.try_get_u32().ok()?).ok()?;
     if len > value.len() {
         return None;
     }
     let client = value.split_to(len);
+    let mut message = Message::from_bytes(value)?;
+    if is_later && late_ms > 0 {
+        message.expires_at = message.expires_at.map(|at| at.later(late_ms));
+    }
     Some(Publish {
         publisher: ClientId::new(std::str::from_utf8(&client).ok()?),
-        message: Message::from_bytes(value)?,
+        message,
     })
 }
 
@@ -119,6 +142,9 @@ pub async fn run<B: Later>(backend: &B) {
             }
             continue;
         }
+        for publish in due.messages.iter().filter_map(|due| due.publish.as_ref()) {
+            backend.make_retained_room(&publish.message).await;
+        }
         // In the order of their times, as far as they go to one place.
         let publishing = iter(due.messages).map(|message| publish(backend, message));
         let mut publishing = publishing.buffered(limits::DELAYED_AT_ONCE);
@@ -157,9 +183,8 @@ mod tests {
     use mqtt_codec::{QoS, TopicName};
     use mqtt_session::MessageProperties;
 
-    #[test]
-    fn what_is_stored_is_read_again_and_nothing_else() {
-        let publish = Publish {
+    fn waiting() -> Publish {
+        Publish {
             publisher: ClientId::new("a client"),
             message: Message {
                 topic: TopicName::new("a/b").unwrap(),
@@ -171,15 +196,41 @@ mod tests {
                 number: None,
                 properties: MessageProperties::default(),
             },
-        };
-        let bytes = encode(&publish);
-        assert_eq!(decode(bytes.clone()), Some(publish));
+        }
+    }
+
+    #[test]
+    fn what_is_stored_is_read_again_and_nothing_else() {
+        let publish = waiting();
+        let bytes = encode(&publish, Kind::Later);
+        assert_eq!(decode(bytes.clone(), 0), Some(publish));
         for end in 0..bytes.len() {
-            assert_eq!(decode(bytes.slice(..end)), None, "{end}");
+            assert_eq!(decode(bytes.slice(..end), 0), None, "{end}");
         }
         let mut newer = bytes.to_vec();
         newer[0] += 1;
-        assert_eq!(decode(newer.into()), None);
+        assert_eq!(decode(newer.into(), 0), None);
+    }
+
+    #[test]
+    fn what_is_published_late_has_all_of_its_time_but_a_will_what_is_left_of_it() {
+        for (kind, late_ms, expires_at) in [
+            (Kind::Later, 0, 7),
+            (Kind::Later, 100, 107),
+            (Kind::Later, -100, 7),
+            (Kind::Later, i64::MAX, i64::MAX),
+            (Kind::Will, 100, 7),
+        ] {
+            let read = decode(encode(&waiting(), kind), late_ms).unwrap();
+            let expected = Some(expires_at.into());
+            assert_eq!(read.message.expires_at, expected, "{kind:?} {late_ms}");
+        }
+        let mut for_ever = waiting();
+        for_ever.message.expires_at = None;
+        let bytes = encode(&for_ever, Kind::Later);
+        // An earlier version can read it.
+        assert_eq!(bytes[0], VERSION);
+        assert_eq!(decode(bytes, 100), Some(for_ever));
     }
 
     #[test]

@@ -43,6 +43,8 @@ mod route_cache;
 mod running;
 mod saving;
 mod shared;
+mod subscribing;
+pub mod sweeping;
 mod sys;
 mod timers;
 mod turns;

@@ -70,6 +70,11 @@ pub const FENCE_IDLE: Duration = Duration::from_secs(10);
 pub const UNSTORED_RETAINED_BYTES: usize = 64 * 1024 * 1024;
 /// What each of them is counted with beside topic and payload.
 pub const RETAINED_OVERHEAD: usize = 256;
+/// How long between two looks for stored retained messages that have expired; where a look takes long, so many times as long.
+pub const SWEEP_EVERY: Duration = Duration::from_secs(60);
+pub const SWEEP_SHARE: u32 = 100;
+/// How many times as long as it took there is no further look because one more finds no room.
+pub const SWEEP_REST: u32 = 10;
 /// Subscriptions of a connection whose retained messages wait for what is older, at a time. Those behind them wait for these.
 pub const RETAINED_BEHIND: usize = 64;
 /// How often they look what is older and on its way to the client: a client that is faster than what comes has had it all long before.

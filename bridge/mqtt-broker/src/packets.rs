@@ -2,6 +2,7 @@
 
 use crate::backend::Backend;
 use crate::connection::{Connection, End};
+use crate::inbound::Alone;
 use crate::metrics::Metrics;
 use bytes::BytesMut;
 use mqtt_codec::{Auth, Packet, Subscribe, Unsubscribe};
@@ -22,6 +23,7 @@ pub(crate) enum Request {
     Subscribe(Subscribe),
     Unsubscribe(Unsubscribe),
     Auth(Auth),
+    Retain(Alone),
 }
 
 impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {

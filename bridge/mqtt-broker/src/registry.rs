@@ -14,6 +14,8 @@ struct Slot {
     free: Semaphore,
     /// How many connections want it. Above zero, the holder ends.
     waiting: AtomicUsize,
+    /// Of them, those that are none: who looks after the broker ends the session.
+    administrators: AtomicUsize,
     /// The holder is to look at `waiting`.
     wanted: Notify,
 }
@@ -32,11 +34,25 @@ pub(crate) struct Claim {
     has_permit: bool,
 }
 
-struct Waiting<'a>(&'a Slot);
+/// Who wants to have a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    ByConnection,
+    ByAdministrator,
+}
+
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicUsize) -> Waiting<'a> {
+        count.fetch_add(1, Ordering::AcqRel);
+        Waiting(count)
+    }
+}
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -47,6 +63,7 @@ impl Registry {
             Arc::new(Slot {
                 free: Semaphore::new(1),
                 waiting: AtomicUsize::new(0),
+                administrators: AtomicUsize::new(0),
                 wanted: Notify::new(),
             })
         });
@@ -56,19 +73,22 @@ impl Registry {
     /// Tells the holder to end and waits until it has. The flag: was there a holder?
     pub async fn take_over(self: &Arc<Self>, client: &ClientId) -> (Claim, bool) {
         let mut claim = self.unheld(client);
-        if claim.try_hold() {
-            return (claim, false);
+        let had_holder = !claim.try_hold();
+        if had_holder {
+            claim.hold().await;
         }
-        claim.slot.waiting.fetch_add(1, Ordering::AcqRel);
-        let waiting = Waiting(&claim.slot);
-        claim.slot.wanted.notify_one();
-        // It is never closed.
-        if let Ok(permit) = claim.slot.free.acquire().await {
-            permit.forget();
+        (claim, had_holder)
+    }
+
+    /// The same for who looks after the broker, and the holder is told so.
+    pub async fn take_away(self: &Arc<Self>, client: &ClientId) -> Claim {
+        let mut claim = self.unheld(client);
+        if !claim.try_hold() {
+            let slot = claim.slot.clone();
+            let _administrator = Waiting::begin(&slot.administrators);
+            claim.hold().await;
         }
-        drop(waiting);
-        claim.has_permit = true;
-        (claim, true)
+        claim
     }
 
     /// `None` = a connection has it.
@@ -96,12 +116,27 @@ impl Claim {
         self.has_permit
     }
 
-    /// Resolves when somebody wants to take over. To be dropped before the claim is.
-    pub fn wanted(&self) -> impl Future<Output = ()> + use<> {
+    async fn hold(&mut self) {
+        let waiting = Waiting::begin(&self.slot.waiting);
+        self.slot.wanted.notify_one();
+        // It is never closed.
+        if let Ok(permit) = self.slot.free.acquire().await {
+            permit.forget();
+        }
+        drop(waiting);
+        self.has_permit = true;
+    }
+
+    /// Resolves when somebody wants to take over; says why. To be dropped before the claim is.
+    pub fn wanted(&self) -> impl Future<Output = Wanted> + use<> {
         let slot = self.slot.clone();
         async move {
             while slot.waiting.load(Ordering::Acquire) == 0 {
                 slot.wanted.notified().await;
+            }
+            match slot.administrators.load(Ordering::Acquire) {
+                0 => Wanted::ByConnection,
+                _ => Wanted::ByAdministrator,
             }
         }
     }

@@ -244,6 +244,7 @@ async fn publish<B: Backend>(
     end: &End,
 ) -> Result<(), PublishError> {
     let (hub, backend) = (&broker.hub, &broker.backend);
+    backend.make_retained_room(&message).await;
     let _ticket = hub.early.by_log(hub.router(), client, &mut message);
     let will = Publish {
         message,

@@ -23,6 +23,11 @@ pub fn words(command: &Command) -> String {
         Command::TableDelete { table, key } => {
             format!("delete {} from table {table}", short(key))
         }
+        Command::TableDeleteIf { table, key, value } => format!(
+            "delete {} from table {table}, if it is these {} bytes",
+            short(key),
+            value.len()
+        ),
         Command::CursorCommit { group, positions } => {
             let positions: Vec<String> = positions
                 .iter()

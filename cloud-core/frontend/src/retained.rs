@@ -81,6 +81,11 @@ pub fn record(mut value: Bytes) -> Option<Record> {
     batch.records().ok()?.next()?.ok()
 }
 
+/// When the message in a value expires, milliseconds since the epoch. `None`: never, or [`record`] can not read it.
+pub fn expires_at(value: Bytes) -> Option<i64> {
+    Envelope::from_record(&record(value)?).expires_at
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -111,6 +111,15 @@ pub enum Command {
         /// Key.
         key: Bytes,
     },
+    /// Removes a value of a table, if it is this one: what was put there since it was read stays.
+    TableDeleteIf {
+        /// Name of the table.
+        table: Arc<str>,
+        /// Key.
+        key: Bytes,
+        /// The value that goes.
+        value: Bytes,
+    },
     /// Sets positions of a group; positions of other partitions stay.
     CursorCommit {
         /// The group.

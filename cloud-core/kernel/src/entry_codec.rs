@@ -75,6 +75,7 @@ const QUEUE_SETTLE: u8 = 14;
 const QUEUE_DELETE: u8 = 15;
 const RESERVE: u8 = 16;
 const ADVANCE_SEQUENCE: u8 = 17;
+const TABLE_DELETE_IF: u8 = 18;
 const END_TRANSACTION: u8 = 20;
 const COLD_CLAIM: u8 = 24;
 const SEGMENT_SEALED: u8 = 25;
@@ -136,6 +137,12 @@ pub(crate) fn encode(commands: &[Command]) -> Encoded {
                 out.put_u8(TABLE_DELETE);
                 out.bytes_with_len(table.as_bytes());
                 out.bytes_with_len(key);
+            }
+            Command::TableDeleteIf { table, key, value } => {
+                out.put_u8(TABLE_DELETE_IF);
+                out.bytes_with_len(table.as_bytes());
+                out.bytes_with_len(key);
+                out.bytes_with_len(value);
             }
             Command::CursorCommit { group, positions } => {
                 out.put_u8(CURSOR_COMMIT);
@@ -318,7 +325,9 @@ pub(crate) fn damaged_batches(body: &Bytes, structure_crc: u32) -> Option<Batche
 fn room(command: &Command) -> usize {
     match command {
         Command::Append { .. } => 18 + 4,
-        Command::TablePut { table, key, value } => 13 + table.len() + key.len() + value.len(),
+        Command::TablePut { table, key, value } | Command::TableDeleteIf { table, key, value } => {
+            13 + table.len() + key.len() + value.len()
+        }
         Command::TableDelete { table, key } => 9 + table.len() + key.len(),
         _ => 64,
     }
@@ -377,6 +386,11 @@ fn decode_command(from: &mut Decoder, batches_at: &mut BatchesAt) -> Result<Comm
         TABLE_DELETE => Command::TableDelete {
             table: from.string()?.into(),
             key: from.bytes()?,
+        },
+        TABLE_DELETE_IF => Command::TableDeleteIf {
+            table: from.string()?.into(),
+            key: from.bytes()?,
+            value: from.bytes()?,
         },
         CURSOR_COMMIT => {
             let group = CursorName(from.string()?.into());

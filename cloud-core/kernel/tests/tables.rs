@@ -1,7 +1,7 @@
 //! Tables that are read while others write.
 
 use bytes::Bytes;
-use kernel::{Entry, Kernel};
+use kernel::{Command, Entry, Kernel, Outcome, Stepper};
 use sim::disk::SimDisk;
 use sim::stepped::{drive, open};
 
@@ -38,6 +38,42 @@ fn a_walk_keeps_nobody_from_writing_and_sees_the_table_as_it_was() {
     let old = (1..1_000).map(|number| (key(number), Bytes::from("old")));
     assert!(walk.eq(old));
     assert_eq!(kernel.table_get("t", &key(3)), None);
+}
+
+#[test]
+fn what_was_put_since_a_value_was_read_is_not_deleted() {
+    let disk = SimDisk::default();
+    let (kernel, mut stepper) = open(&disk).unwrap();
+    let write = |kernel: &Kernel, stepper: &mut Stepper, entry| {
+        let written = kernel.write(entry);
+        drive(stepper, written).unwrap()
+    };
+    let delete_if = |key: &'static str, value: &'static str| Command::TableDeleteIf {
+        table: "t".into(),
+        key: key.into(),
+        value: value.into(),
+    };
+    let filled = Entry::new().put("t", "a", "old").put("t", "b", "old");
+    write(&kernel, &mut stepper, filled);
+    write(&kernel, &mut stepper, Entry::new().put("t", "a", "new"));
+    let deleted = ["a", "b", "b", "c"].map(|key| delete_if(key, "old"));
+    let outcomes = write(&kernel, &mut stepper, deleted.into_iter().collect());
+    let expected = [
+        Outcome::NoEffect,
+        Outcome::Done,
+        Outcome::NoEffect,
+        Outcome::NoEffect,
+    ];
+    assert_eq!(outcomes, expected);
+    let left = [(Bytes::from("a"), Bytes::from("new"))];
+    assert_eq!(kernel.table_scan("t", b""), left);
+    assert_eq!(kernel.table_bytes("t"), 4);
+    // As it is read again from the log.
+    let (kernel, mut stepper) = open(&disk.after_crash(1)).unwrap();
+    assert_eq!(kernel.table_scan("t", b""), left);
+    let last = Entry::new().with(delete_if("a", "new"));
+    write(&kernel, &mut stepper, last);
+    assert_eq!((kernel.table_len("t"), kernel.table_bytes("t")), (0, 0));
 }
 
 #[test]

@@ -13,7 +13,8 @@ use mqtt_broker::backend::{
 };
 use mqtt_broker::convert;
 use mqtt_broker::extra::{RetainedLimits, RetainedPlace, RetainedRoom, RetainedSum};
-use mqtt_broker::later::{self, DueNow, Later};
+use mqtt_broker::later::{self, DueNow, Kind, Later};
+use mqtt_broker::sweeping::{self, Sweep, Sweeper};
 use mqtt_codec::{PacketId, TopicFilter, TopicName};
 use record::{Namespace, NewRecord, StreamName, stream_for_topic};
 use tokio::sync::oneshot::error::RecvError;
@@ -36,6 +37,7 @@ pub struct CoreBackend {
     shares: Shares,
     delayed: Delayed,
     retained_room: RetainedRoom,
+    sweeper: Sweeper,
 }
 
 impl CoreBackend {
@@ -49,6 +51,7 @@ impl CoreBackend {
             shares: Shares::new(ctx.kernel.clone(), namespace.clone()),
             delayed: Delayed::new(ctx.kernel.clone(), ctx.now_ms(), namespace.clone()),
             retained_room: RetainedRoom::default(),
+            sweeper: Sweeper::default(),
             namespace,
             ctx,
         })
@@ -72,18 +75,32 @@ impl CoreBackend {
         self.sessions.forget_unreleased_of_nobody().await
     }
 
+    /// Deletes retained messages that have expired, until the shutdown.
+    pub async fn sweep_retained(self: Arc<Self>) {
+        let until = self.ctx.shutdown.clone();
+        until.run_until_cancelled(sweeping::run(&*self)).await;
+    }
+
     fn retained_place(&self, message: &Message) -> Result<RetainedPlace<'_>, PublishError> {
+        let (there, known) = (
+            || self.retained_sum(),
+            |topic: &_| self.retained_bytes(topic),
+        );
+        self.retained_room.take(message, there, known)
+    }
+
+    fn retained_sum(&self) -> RetainedSum {
         let kernel = &self.ctx.kernel;
-        let there = || RetainedSum {
+        RetainedSum {
             messages: kernel.table_len(retained_layout::TABLE),
             bytes: kernel.table_bytes(retained_layout::TABLE),
-        };
-        let known = |topic: &TopicName| {
-            let key = retained_layout::key(&self.namespace, topic.as_str());
-            let value = kernel.table_get(retained_layout::TABLE, &key)?;
-            Some((key.len() + value.len()) as u64)
-        };
-        self.retained_room.take(message, there, known)
+        }
+    }
+
+    fn retained_bytes(&self, topic: &TopicName) -> Option<u64> {
+        let key = retained_layout::key(&self.namespace, topic.as_str());
+        let value = self.ctx.kernel.table_get(retained_layout::TABLE, &key)?;
+        Some((key.len() + value.len()) as u64)
     }
 
     /// `with_it` goes into the same write.
@@ -240,7 +257,8 @@ impl Backend for CoreBackend {
         };
         let (_one_at_a_time, entry) = settling.unzip();
         let with_it = entry.unwrap_or_default().commands;
-        let kept = self.delayed.put(&will, self.ctx.now_ms(), with_it).await;
+        let now_ms = self.ctx.now_ms();
+        let kept = self.delayed.put(&will, Kind::Will, now_ms, with_it).await;
         kept.map_err(|error| StorageError(error.to_string()))
     }
 
@@ -256,7 +274,12 @@ impl Backend for CoreBackend {
         let _place = self.retained_place(&publish.message)?;
         let packet = exactly_once.map(|(client, id)| self.sessions.remember(&client, id));
         let due_ms = now_ms.saturating_add(delay_ms);
-        self.delayed.put(&publish, due_ms, packet).await
+        let delayed = &self.delayed;
+        delayed.put(&publish, Kind::Later, due_ms, packet).await
+    }
+
+    async fn make_retained_room(&self, message: &Message) {
+        sweeping::make_room(self, message).await;
     }
 
     async fn release(
@@ -376,6 +399,26 @@ impl Backend for CoreBackend {
 
     async fn shared_recovered(&self) -> Result<(), StorageError> {
         self.shares.recovered().await
+    }
+}
+
+impl Sweep for CoreBackend {
+    fn sweeper(&self) -> &Sweeper {
+        &self.sweeper
+    }
+
+    async fn delete_expired(&self) -> Result<usize, StorageError> {
+        let (kernel, now_ms) = (&self.ctx.kernel, self.ctx.now_ms());
+        let deleted = retained::delete_expired(kernel, &self.namespace, now_ms).await;
+        deleted.map_err(|error| StorageError(error.to_string()))
+    }
+
+    fn lacks_room(&self, message: &Message) -> bool {
+        let (there, known) = (
+            || self.retained_sum(),
+            |topic: &_| self.retained_bytes(topic),
+        );
+        self.retained_room.lacks(message, there, known)
     }
 }
 

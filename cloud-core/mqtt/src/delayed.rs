@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{Buf, BufMut, Bytes};
 use kernel::{Command, Entry, Kernel};
 use mqtt_broker::backend::{Publish, PublishError};
-use mqtt_broker::later::{self, Due, DueNow};
+use mqtt_broker::later::{self, Due, DueNow, Kind};
 use mqtt_broker::limits;
 use record::Namespace;
 use tokio::sync::Notify;
@@ -75,6 +75,7 @@ impl Delayed {
     pub async fn put(
         &self,
         publish: &Publish,
+        kind: Kind,
         due_ms: i64,
         with_it: impl IntoIterator<Item = Command>,
     ) -> Result<(), PublishError> {
@@ -82,7 +83,7 @@ impl Delayed {
         let mut key = namespace_prefix(&self.namespace);
         key.put_u64(u64::try_from(due_ms).unwrap_or(0));
         key.put_u64(self.number.fetch_add(1, Ordering::Relaxed));
-        let value = later::encode(publish);
+        let value = later::encode(publish, kind);
         let _coming = self.room(key.len() + value.len())?;
         let mut entry = Entry::new().put(TABLE, key, value);
         entry.commands.extend(with_it);
@@ -111,7 +112,7 @@ impl Delayed {
                 due.next_ms = Some(at);
                 break;
             }
-            let publish = later::decode(value);
+            let publish = later::decode(value, now_ms.saturating_sub(at));
             due.messages.push(Due { key, publish });
         }
         due
@@ -164,7 +165,7 @@ mod tests {
     }
 
     async fn put(delayed: &Delayed, publish: Publish) -> bool {
-        match delayed.put(&publish, 5, []).await {
+        match delayed.put(&publish, Kind::Later, 5, []).await {
             Ok(()) => true,
             Err(PublishError::QuotaExceeded(_)) => false,
             Err(error) => panic!("{error}"),

@@ -25,6 +25,10 @@ pub const SESSION_LOCKS: usize = 65_536;
 /// Rows of a table that a task looks at before others have their turns: about a millisecond.
 pub const ROWS_AT_ONCE: usize = 1000;
 
+/// Retained messages that have expired and that one write deletes, and their bytes: it says what it deletes. One larger message goes alone.
+pub const EXPIRED_AT_ONCE: usize = 256;
+pub const EXPIRED_BYTES: usize = 1024 * 1024;
+
 /// Packet ids without a session that one write deletes at start: with the longest client ids less than a write may have.
 pub const FORGOTTEN_AT_ONCE: usize = 512;
 

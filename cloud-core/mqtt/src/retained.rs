@@ -1,14 +1,14 @@
-//! Finding the retained messages for a new subscription.
+//! Finding the retained messages for a new subscription, and those that have expired.
 
 use bytes::Bytes;
 use frontend::retained;
-use kernel::Kernel;
+use kernel::{Command, Entry, Kernel, Outcome, WriteError};
 use mqtt_broker::backend::Message;
 use mqtt_broker::convert;
 use mqtt_codec::{TopicFilter, TopicName};
 use record::{Namespace, stream_for_topic};
 
-use crate::walk;
+use crate::{limits, walk};
 
 /// All retained messages that match and have not expired at `now_ms`.
 pub async fn matching(
@@ -27,6 +27,48 @@ pub async fn matching(
     let key = retained::key(namespace, literal_prefix(text));
     let rows = kernel.table_rows(retained::TABLE, key);
     walk::kept(rows, |row| message(namespace, filter, row, now_ms)).await
+}
+
+/// Deletes those that have expired at `now_ms`, some at a time, and gives how many. What is put in the place of one meanwhile stays: the log decides.
+pub async fn delete_expired(
+    kernel: &Kernel,
+    namespace: &Namespace,
+    now_ms: i64,
+) -> Result<usize, WriteError> {
+    let rows = kernel.table_rows(retained::TABLE, retained::prefix(namespace));
+    let (mut deleted, mut some, mut bytes) = (0, Entry::new(), 0);
+    for (number, (key, value)) in (1usize..).zip(rows) {
+        if number.is_multiple_of(limits::ROWS_AT_ONCE) {
+            tokio::task::yield_now().await;
+        }
+        let at = retained::expires_at(value.clone());
+        if at.is_none_or(|at| at > now_ms) {
+            continue;
+        }
+        let row = key.len() + value.len();
+        if some.commands.len() == limits::EXPIRED_AT_ONCE
+            || (bytes > 0 && bytes + row > limits::EXPIRED_BYTES)
+        {
+            deleted += delete(kernel, std::mem::take(&mut some)).await?;
+            bytes = 0;
+        }
+        bytes += row;
+        some.push(Command::TableDeleteIf {
+            table: retained::TABLE.into(),
+            key,
+            value,
+        });
+    }
+    Ok(deleted + delete(kernel, some).await?)
+}
+
+async fn delete(kernel: &Kernel, entry: Entry) -> Result<usize, WriteError> {
+    if entry.commands.is_empty() {
+        return Ok(0);
+    }
+    let outcomes = kernel.write(entry).await?;
+    let done = outcomes.iter().filter(|outcome| **outcome == Outcome::Done);
+    Ok(done.count())
 }
 
 fn message(

@@ -27,6 +27,7 @@ pub fn start(
             }
         };
         tokio::spawn(broker.backend().clone().publish_delayed());
+        tokio::spawn(broker.backend().clone().sweep_retained());
         mqtt.set(broker.clone());
         frontend::serve(ctx, "mqtt", listeners, move |connection| {
             let broker = broker.clone();

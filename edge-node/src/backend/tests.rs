@@ -3,6 +3,7 @@ use std::path::Path;
 use bytes::Bytes;
 use mqtt_broker::backend::{MessageProperties, Rest};
 use mqtt_broker::extra::RetainedLimits;
+use mqtt_broker::later::Later;
 use settings::Size;
 use store::Config;
 
@@ -35,6 +36,7 @@ fn open(dir: &Path) -> EdgeBackend {
         disk_failed: CancellationToken::new(),
         shares: MemoryShares::default(),
         retained_room: RetainedRoom::new(RetainedLimits::default()),
+        sweeper: Sweeper::default(),
     }
 }
 
@@ -166,5 +168,74 @@ async fn a_will_that_finds_no_room_is_kept_with_what_becomes_of_its_session_and_
     assert_eq!(published(&backend).await, ["of none", "saved", "deleted"]);
     let stored = backend.load_session(&client).await.unwrap();
     assert_eq!(stored, Some(session(5)));
+    backend.store.close();
+}
+
+fn retained(topic: &str, expires_at: Option<i64>) -> Publish {
+    let will = will("retained");
+    let message = Message {
+        topic: TopicName::new(topic).unwrap(),
+        retain: true,
+        expires_at: expires_at.map(Expiry::from),
+        ..will.message
+    };
+    Publish { message, ..will }
+}
+
+#[tokio::test]
+async fn a_retained_message_that_has_expired_makes_room_for_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = RetainedLimits {
+        messages: 1,
+        ..RetainedLimits::default()
+    };
+    let backend = EdgeBackend {
+        retained_room: RetainedRoom::new(limits),
+        ..open(dir.path())
+    };
+    let now_ms = backend.now_ms();
+    for (publish, is_taken) in [
+        (retained("r/1", Some(now_ms - 1)), true),
+        (retained("r/2", Some(now_ms + 3_600_000)), true),
+        (retained("r/3", None), false),
+    ] {
+        backend.make_retained_room(&publish.message).await;
+        let mut publish = publish;
+        // Acknowledged when it is in the ledger as well.
+        publish.message.qos = QoS::AtLeastOnce;
+        let taken = backend.publish(publish, None).await;
+        assert_eq!(taken.is_ok(), is_taken, "{taken:?}");
+    }
+    assert_eq!(backend.retained_count(), Some(1));
+    assert_eq!(published(&backend).await, ["retained", "retained"]);
+    backend.store.close();
+}
+
+#[tokio::test]
+async fn a_delayed_message_that_is_published_late_has_all_of_its_time_and_a_will_has_not() {
+    const LATE: i64 = 170_000;
+    let dir = tempfile::tempdir().unwrap();
+    let backend = open(dir.path());
+    let at = backend.now_ms() + 90_000;
+    let expiring = |payload| {
+        let mut publish = will(payload);
+        publish.message.expires_at = Some(at.into());
+        publish
+    };
+    let due_at = |backend: &EdgeBackend| backend.due(0).unwrap().next_ms.unwrap();
+    let late = |backend: &EdgeBackend| {
+        let mut due = backend.due(due_at(backend) + LATE).unwrap();
+        let one = due.messages.remove(0);
+        let message = one.publish.unwrap().message;
+        (one.key, message.expires_at.unwrap().at())
+    };
+    let later = backend.publish_later(expiring("later"), 60_000, None);
+    later.await.unwrap();
+    let (key, expires_at) = late(&backend);
+    assert_eq!(expires_at, at + LATE);
+    backend.forget_due(&key).await.unwrap();
+    let kept = backend.keep_will(expiring("a will"), Rest::Nothing);
+    kept.await.unwrap();
+    assert_eq!(late(&backend).1, at);
     backend.store.close();
 }

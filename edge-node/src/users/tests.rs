@@ -100,3 +100,37 @@ fn other_methods_are_not_offered() {
     let other = begin(&guard([1; 32]), "SCRAM-SHA-1").err();
     assert_eq!(other, Some(ConnectError::BadAuthenticationMethod));
 }
+
+#[test]
+fn what_is_in_flight_for_another_user_may_not_be_received() {
+    let rule = |user: &str, topic: &str| Rule {
+        allow: true,
+        verbs: Verbs::ALL,
+        who: Who {
+            user: Some(user.into()),
+            ..Who::default()
+        },
+        resource: ResourcePattern::Topic(TopicPattern::new(topic).unwrap()),
+    };
+    let acl = Rules(vec![rule("ann", "site/#"), rule("bob", "site/open/#")]);
+    let guard = Guard {
+        acl: Some(acl),
+        ..Guard::new(&[], &[], false, [0; 32]).unwrap()
+    };
+    let client = ClientId::new("panel");
+    let who = |name: &str| Principal::new(client.clone(), Admitted::user(Some(name.into())));
+    for (name, topic, expected) in [
+        ("ann", "site/secret/x", true),
+        ("bob", "site/secret/x", false),
+        ("bob", "site/open/x", true),
+    ] {
+        let topic = TopicName::new(topic).unwrap();
+        assert_eq!(
+            guard.may_receive(&who(name), &topic),
+            expected,
+            "{name} {topic}"
+        );
+    }
+    let open = Guard::new(&[], &[], true, [0; 32]).unwrap();
+    assert!(open.may_receive(&who("bob"), &TopicName::new("site/secret/x").unwrap()));
+}

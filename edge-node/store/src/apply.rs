@@ -14,8 +14,8 @@ pub struct Retained {
     pub key: String,
     pub stream: StreamName,
     pub record: Record,
-    /// Its timestamp was stamped while the time was not known, and that start has not learnt it yet.
-    pub blind: bool,
+    /// The start that stamped it while the time was not known, and has not learnt it yet.
+    pub blind: Option<u64>,
 }
 
 /// What the value of a retained message begins with that was stamped blind: the number of the start follows. Others begin with the length of
@@ -122,18 +122,22 @@ pub(crate) fn decode_retained(
 ) -> Option<Retained> {
     let key = String::from_utf8(key.to_vec()).ok()?;
     let mut r = Reader(value);
-    let mut add = Some(0);
+    let (mut blind, mut add) = (None, 0);
     if r.0.first() == Some(&BLIND) {
         r.get_u8().ok()?;
-        add = offset(r.get_u64().ok()?);
+        let boot = r.get_u64().ok()?;
+        match offset(boot) {
+            Some(known) => add = known,
+            None => blind = Some(boot),
+        }
     }
     let stream = StreamName::new(&r.text().ok()?).ok()?;
     let mut record = Batch::parse(r.0).ok()?.records().ok()?.next()?.ok()?;
-    record.timestamp = record.timestamp.saturating_add(add.unwrap_or(0));
+    record.timestamp = record.timestamp.saturating_add(add);
     Some(Retained {
         key,
         stream,
         record,
-        blind: add.is_none(),
+        blind,
     })
 }

@@ -33,6 +33,13 @@ pub struct Delayed {
     pub value: Bytes,
 }
 
+impl Delayed {
+    /// When it was due, by the clock as it is now.
+    pub fn due_ms(&self) -> i64 {
+        self.key.due_ms.saturating_add(self.add_ms)
+    }
+}
+
 /// Those that are due, and when the next one is.
 #[derive(Debug, Clone, Default)]
 pub struct DelayedDue {

@@ -53,7 +53,7 @@ pub use segment::{FORMAT_VERSION, Producer};
 pub use sessions::{Checkpoint, Session, SessionError};
 pub use space::{RESERVE, lacks_room};
 pub use stats::{LaneStats, Stats};
-pub use store::{LaneInfo, NewDelayed, NewMessage, OutboxRead, Store};
+pub use store::{LaneInfo, NewDelayed, NewMessage, Now, OutboxRead, Store};
 pub use wills::{WillRef, WillRest};
 
 #[cfg(test)]

@@ -5,9 +5,11 @@ mod delayed;
 mod figures;
 mod opening;
 mod outbox;
+mod retained;
 
 pub use delayed::NewDelayed;
 pub use outbox::OutboxRead;
+pub use retained::Now;
 
 use std::collections::HashMap;
 use std::io;
@@ -18,7 +20,7 @@ use parking_lot::Mutex;
 use record::{Batch, NewRecord, StreamName};
 use tokio::sync::watch;
 
-use crate::apply::{Retained, client_prefix, decode_retained, packet_prefix};
+use crate::apply::{client_prefix, packet_prefix};
 use crate::boots::Boots;
 use crate::config::{Config, LOCAL};
 use crate::delayed::{DelayedKey, DelayedMessages};
@@ -26,7 +28,7 @@ use crate::frame::{Lane, Origin, PacketRef, View};
 use crate::gap::Gaps;
 use crate::item::{Control, Item};
 use crate::keeper::Keeper;
-use crate::ledger::{Change, Ledger, LedgerError, OneFailure, RowSum, Table};
+use crate::ledger::{Change, Ledger, LedgerError, OneFailure, Table};
 use crate::log::{End, FrameRead, From, Log, LogId, WriteError};
 use crate::progress::{Progress, Unwritten};
 use crate::quarantine::Quarantine;
@@ -287,36 +289,6 @@ impl Store {
         // One that was used again in another lane is there twice.
         ids.dedup();
         Ok(ids)
-    }
-
-    /// Retained messages whose key begins with `prefix`, in the order of keys, until `visit` returns false.
-    pub fn retained(
-        &self,
-        prefix: &str,
-        visit: &mut dyn FnMut(Retained) -> bool,
-    ) -> Result<(), LedgerError> {
-        let ledger = &self.inner.ledger;
-        ledger.scan(Table::Retained, prefix.as_bytes(), &mut |key, value| {
-            match decode_retained(key, value, |boot| self.inner.boots.of(boot)) {
-                Some(retained) => visit(retained),
-                None => {
-                    tracing::warn!(key = %String::from_utf8_lossy(key), "a retained message can not be read");
-                    true
-                }
-            }
-        })
-    }
-
-    /// How many there are, and their bytes.
-    pub fn retained_sum(&self) -> RowSum {
-        self.inner.retained.get()
-    }
-
-    /// Bytes of the one under this key, if there is one.
-    pub fn retained_bytes(&self, key: &str) -> Result<Option<u64>, LedgerError> {
-        let ledger = &self.inner.ledger;
-        let value = ledger.value_len(Table::Retained, key.as_bytes())?;
-        Ok(value.map(|value| (key.len() + value) as u64))
     }
 
     /// Stores a batch from the core. One that is here already is not stored again. Resolves when it is durable. `retained` names

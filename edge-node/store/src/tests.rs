@@ -13,6 +13,7 @@ use crate::segment::Producer;
 use crate::*;
 
 mod delayed;
+mod expired;
 mod gaps;
 mod local;
 mod retained;

@@ -37,6 +37,10 @@ const MAY_SLEEP: &[(&str, &str)] = &[
         "what found no room waits before it is tried again",
     ),
     (
+        "bridge/mqtt-broker/src/sweeping.rs",
+        "retained messages that have expired are deleted now and then; no message waits for it",
+    ),
+    (
         "bridge/mqtt-broker/src/later.rs",
         "a delayed message is due at a time that its publisher gave",
     ),

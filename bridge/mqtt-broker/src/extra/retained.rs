@@ -116,6 +116,16 @@ impl RetainedRoom {
         coming.add(topic, size);
         Ok(RetainedPlace(Some((self, topic.clone()))))
     }
+
+    /// Would [`RetainedRoom::take`] refuse it because of those that are there?
+    pub fn lacks(
+        &self,
+        message: &Message,
+        there: impl Fn() -> RetainedSum,
+        known: impl Fn(&TopicName) -> Option<u64>,
+    ) -> bool {
+        message.payload.len() <= self.limits.bytes && self.take(message, there, known).is_err()
+    }
 }
 
 /// Those that come are looked at before those that are there: one that arrives meanwhile is counted twice and not missed.

@@ -44,19 +44,29 @@ impl SlowSubscribers {
         all.insert(client.clone(), (waited, now_ms));
     }
 
-    /// The slowest first.
-    pub fn list(&self, now_ms: i64) -> Vec<SlowSubscriber> {
-        let all = self.0.lock();
+    /// The slowest first, with those for whom something is `waiting` now.
+    pub fn list(
+        &self,
+        waiting: impl IntoIterator<Item = (ClientId, Duration)>,
+        now_ms: i64,
+    ) -> Vec<SlowSubscriber> {
+        let mut all = self.0.lock().clone();
+        all.retain(|_, (_, last)| now_ms.saturating_sub(*last) < KEPT_MS);
+        for (client, waited) in waiting {
+            let (longest, last) = all.entry(client).or_default();
+            *longest = waited.max(*longest);
+            *last = now_ms;
+        }
+        let all = all.into_iter();
         let mut list: Vec<SlowSubscriber> = all
-            .iter()
-            .filter(|(_, (_, last))| now_ms.saturating_sub(*last) < KEPT_MS)
             .map(|(client, (longest, last_ms))| SlowSubscriber {
-                client: client.clone(),
-                longest: *longest,
-                last_ms: *last_ms,
+                client,
+                longest,
+                last_ms,
             })
             .collect();
         list.sort_by(|a, b| b.longest.cmp(&a.longest).then(a.client.cmp(&b.client)));
+        list.truncate(MAX_SLOW);
         list
     }
 }

@@ -219,6 +219,9 @@ async fn a_subscription_that_is_not_allowed_any_more_is_not_resumed() {
     }
     let (mut client, present) = server.persistent("c").await;
     assert!(present);
+    // Nothing is kept for what is not wanted any more.
+    let saved = server.memory.stored_session("c").expect("stored");
+    assert_eq!(saved.checkpoints.len(), 1);
     assert_eq!(client.take().await, "a/1");
     client.nothing().await;
 }

@@ -3,8 +3,7 @@
 use crate::client::*;
 use crate::memory::Memory;
 use mqtt_broker::Limits;
-use mqtt_broker::backend::ClientId;
-use mqtt_broker::extra::{Ban, BanKey, Extra, Rates, Redirect, Rewrite, Rewrites, Verb};
+use mqtt_broker::extra::{Extra, Rates, Redirect, Rewrite, Rewrites, Verb};
 use mqtt_codec::*;
 use std::sync::Arc;
 use std::time::Duration;
@@ -403,89 +402,6 @@ async fn who_publishes_too_fast_is_read_later_and_loses_nothing() {
     let took = start.elapsed();
     assert!(took >= Duration::from_millis(2900), "{took:?}");
     assert_eq!(server.memory.payloads("t").len(), 40);
-}
-
-#[tokio::test(start_paused = true)]
-async fn clients_are_seen_kicked_banned_and_unsubscribed() {
-    let server = Server::start().await;
-    let broker = &server.broker;
-    let (mut client, _) = server.persistent("c").await;
-    client.subscribe("a/+", 1).await;
-    client.subscribe("$share/g/b", 2).await;
-    let (id, filter) = (ClientId::new("c"), |text| {
-        TopicFilter::new(text).expect("ok")
-    });
-    let seen = broker.client(&id).expect("connected");
-    assert_eq!(
-        (seen.subscriptions, seen.shared_subscriptions, seen.version),
-        (1, 1, Version::V311)
-    );
-    let of = |list: Vec<mqtt_broker::SubscriptionInfo>| {
-        let filters = list.into_iter().map(|info| info.filter.as_str().to_owned());
-        filters.collect::<Vec<_>>()
-    };
-    let list = broker.subscriptions_of(&id).await.expect("readable");
-    assert_eq!(of(list.expect("a client")), ["a/+", "$share/g/b"]);
-    let gone = broker.unsubscribe(&id, &filter("a/+")).await;
-    assert_eq!(gone, Ok(Some(true)));
-    assert!(broker.kick(&id));
-    assert_eq!(client.receive().await, None);
-    client.vanish().await;
-    assert!(!broker.kick(&id));
-    let sessions = broker.sessions().await.expect("readable");
-    assert_eq!((sessions.len(), sessions[0].connected), (1, false));
-    assert_eq!(of(sessions[0].subscriptions.clone()), ["$share/g/b"]);
-    assert_eq!(broker.unsubscribe(&id, &filter("x")).await, Ok(Some(false)));
-    let gone = broker.unsubscribe(&id, &filter("$share/g/b")).await;
-    assert_eq!(gone, Ok(Some(true)));
-    assert_eq!(broker.delete_session(&id).await, Ok(true));
-    assert_eq!(broker.unsubscribe(&id, &filter("x")).await, Ok(None));
-
-    let mut user = server.clean("u").await;
-    let forever = Ban {
-        lasts: None,
-        reason: "test".into(),
-    };
-    let key: BanKey = "client:u".parse().expect("a key");
-    assert!(broker.bans().add(key.clone(), forever));
-    assert_eq!(broker.kick_banned(), 1);
-    user.closed_with(ReasonCode::ADMINISTRATIVE_ACTION).await;
-    assert_eq!(code(&server, v5("u")).await, ReasonCode::BANNED);
-    assert!(broker.bans().lift(&key));
-    assert_eq!(code(&server, v5("u")).await, ReasonCode::SUCCESS);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_subscriber_that_takes_nothing_is_on_the_list_of_slow_ones() {
-    let server = Server::start().await;
-    let properties = Properties {
-        receive_maximum: Some(1),
-        ..Properties::default()
-    };
-    let (mut slow, _) = server
-        .connect(Connect {
-            properties,
-            ..v5("slow")
-        })
-        .await;
-    slow.subscribe("t", 1).await;
-    let mut quick = server.clean("quick").await;
-    quick.subscribe("t", 1).await;
-    let mut sender = server.clean("s").await;
-    for n in 0..3 {
-        sender.publish("t", &n.to_string(), 1).await;
-        quick.take().await;
-    }
-    let first = slow.receive_publish().await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let ack = Ack::success(first.packet_id.expect("an id"));
-    slow.send(Packet::PubAck(ack)).await;
-    slow.take().await;
-    slow.take().await;
-    let list = server.broker.slow_subscribers();
-    assert_eq!(list.len(), 1, "{list:?}");
-    assert_eq!(list[0].client.as_str(), "slow");
-    assert!(list[0].longest >= Duration::from_secs(4), "{list:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,11 +3,12 @@
 
 use bytes::Bytes;
 use mqtt_broker::backend::*;
+use mqtt_broker::sweeping::{self, Sweep, Sweeper};
 use mqtt_broker::{Joins, MemoryShares, convert};
 use mqtt_codec::{PacketId, QoS, TopicFilter};
 use record::{Record, StreamName, topic_for_record};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{MutexGuard, oneshot, watch};
@@ -53,6 +54,8 @@ pub struct Memory {
     pub slow: AtomicU64,
     /// Milliseconds that looking for retained messages takes.
     pub retained_slow: AtomicU64,
+    pub retained_most: AtomicUsize,
+    sweeper: Sweeper,
     /// Who waits for messages of a shared group keeps everybody from joining and leaving groups.
     pub locks: AtomicBool,
     lock: tokio::sync::Mutex<()>,
@@ -69,6 +72,7 @@ pub struct Memory {
     pub messages_read: AtomicU64,
 }
 
+#[allow(dead_code)] // the example does not look inside
 impl Memory {
     pub fn new() -> Memory {
         Memory {
@@ -83,6 +87,8 @@ impl Memory {
             broken: Default::default(),
             slow: Default::default(),
             retained_slow: Default::default(),
+            retained_most: AtomicUsize::new(usize::MAX),
+            sweeper: Sweeper::default(),
             locks: Default::default(),
             lock: Default::default(),
             saves_wait: watch::Sender::new(false),
@@ -117,7 +123,6 @@ impl Memory {
     }
 
     /// From now on nothing is committed but by [`Memory::commit`]; or everything at once again.
-    #[allow(dead_code)]
     pub fn hold(&self, hold: bool) {
         self.state().holds = hold;
         if !hold {
@@ -125,13 +130,11 @@ impl Memory {
         }
     }
 
-    #[allow(dead_code)]
     pub fn held(&self) -> usize {
         self.state().held.len()
     }
 
     /// Commits the oldest that are held back, or refuses them.
-    #[allow(dead_code)]
     pub fn commit(&self, most: usize, verdict: impl Fn(&Publish) -> Verdict) {
         for _ in 0..most {
             let Some(held) = self.state().held.pop_front() else {
@@ -183,7 +186,6 @@ impl Memory {
     }
 
     /// The clock was wrong by so much until now.
-    #[allow(dead_code)] // the example does not look inside
     pub fn set_clock(&self, add_ms: i64) {
         let (from_ms, to_ms) = (self.now_ms() - 3_600_000, self.now_ms());
         self.off.store(add_ms, Ordering::Relaxed);
@@ -212,27 +214,22 @@ impl Memory {
     }
 
     /// The process is gone: of shared groups there is what was written.
-    #[allow(dead_code)]
     pub fn forget_shares(&self) {
         *self.shares.lock().expect("the lock") = Arc::default();
     }
 
-    #[allow(dead_code)]
     pub fn stored_groups(&self) -> usize {
         self.state().groups.len()
     }
 
-    #[allow(dead_code)]
     pub fn stored_sessions(&self) -> usize {
         self.state().sessions.len()
     }
 
-    #[allow(dead_code)]
     pub fn stored_session(&self, client: &str) -> Option<SavedSession> {
         self.state().sessions.get(&ClientId::new(client)).cloned()
     }
 
-    #[allow(dead_code)]
     pub fn payloads(&self, stream: &str) -> Vec<Bytes> {
         let state = self.state();
         let found = state
@@ -280,7 +277,7 @@ impl Backend for Memory {
             _ if self.full.load(Ordering::Relaxed) => {
                 return Err(PublishError::Full("the disk is full".into()));
             }
-            "no-retained" if publish.message.retain => {
+            _ if self.lacks_room(&publish.message) => {
                 return Err(PublishError::QuotaExceeded("too many".into()));
             }
             _ => {}
@@ -308,6 +305,10 @@ impl Backend for Memory {
         self.woken();
         tokio::task::yield_now().await; // a real one waits for the disk here
         Ok(())
+    }
+
+    async fn make_retained_room(&self, message: &Message) {
+        sweeping::make_room(self, message).await;
     }
 
     async fn keep_will(&self, will: Publish, rest: Rest) -> Result<(), StorageError> {
@@ -582,5 +583,28 @@ impl Backend for Memory {
         let groups = &mut self.state().groups;
         groups.retain(|share, _| shares.is_there(share));
         Ok(())
+    }
+}
+
+impl Sweep for Memory {
+    fn sweeper(&self) -> &Sweeper {
+        &self.sweeper
+    }
+
+    async fn delete_expired(&self) -> Result<usize, StorageError> {
+        sleep(Duration::from_millis(1)).await; // a real one waits for the disk here
+        let (mut state, now_ms) = (self.state(), self.now_ms());
+        let before = state.retained.len();
+        let read = |bytes: &Bytes| convert::decode_retained(bytes.clone());
+        let goes = |bytes: &Bytes| read(bytes).is_some_and(|one| one.is_expired(now_ms));
+        state.retained.retain(|_, bytes| !goes(bytes));
+        Ok(before - state.retained.len())
+    }
+
+    fn lacks_room(&self, message: &Message) -> bool {
+        let retained = &self.state().retained;
+        let (topic, most) = (message.topic.as_str(), &self.retained_most);
+        let is_full = retained.len() >= most.load(Ordering::Relaxed) || topic == "no-retained";
+        message.retain && is_full && !retained.contains_key(topic)
     }
 }

@@ -91,7 +91,7 @@ struct Inner {
 /// A user whose secrets a login is compared with, and what tells that they have been changed since.
 struct Known {
     user: Arc<User>,
-    revoked: CancellationToken,
+    revoked: Arc<CancellationToken>,
 }
 
 impl Known {

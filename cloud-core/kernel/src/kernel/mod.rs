@@ -334,7 +334,8 @@ impl Kernel {
                         ));
                     }
                 }
-                Command::TablePut { table, key, value } => {
+                Command::TablePut { table, key, value }
+                | Command::TableDeleteIf { table, key, value } => {
                     name_fits(table)?;
                     at_most("a table key", key.len(), limits::MAX_TABLE_KEY_BYTES)?;
                     at_most("a table value", value.len(), limits::MAX_TABLE_VALUE_BYTES)?;

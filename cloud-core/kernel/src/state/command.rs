@@ -1,5 +1,9 @@
 //! What commands change that append nothing: tables, cursors, queues, streams.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+
 use super::apply::FrameAt;
 use super::partition::Partition;
 use super::{Positions, Shared, SourceState, State, settled};
@@ -18,20 +22,9 @@ impl State {
                 });
                 Outcome::Done
             }
-            Command::TableDelete { table, key } => {
-                let mut tables = self.tables.write();
-                let Some(values) = tables.get_mut(&table) else {
-                    return Outcome::NoEffect;
-                };
-                let removed = values.remove(&key);
-                if values.rows().is_empty() {
-                    tables.remove_mut(&table);
-                }
-                if removed {
-                    Outcome::Done
-                } else {
-                    Outcome::NoEffect
-                }
+            Command::TableDelete { table, key } => self.table_delete(&table, &key, None),
+            Command::TableDeleteIf { table, key, value } => {
+                self.table_delete(&table, &key, Some(&value))
             }
             Command::CursorCommit { group, positions } => {
                 let mut cursors = self.cursors.write();
@@ -182,6 +175,21 @@ impl State {
         }
     }
 
+    /// With `only`: if this is the value.
+    fn table_delete(&self, table: &Arc<str>, key: &Bytes, only: Option<&Bytes>) -> Outcome {
+        let mut tables = self.tables.write();
+        let Some(values) = tables.get_mut(table) else {
+            return Outcome::NoEffect;
+        };
+        if only.is_some_and(|only| values.rows().get(key) != Some(only)) || !values.remove(key) {
+            return Outcome::NoEffect;
+        }
+        if values.rows().is_empty() {
+            tables.remove_mut(table);
+        }
+        Outcome::Done
+    }
+
     fn alter(&self, id: StreamId, change: impl FnOnce(&mut Stream) -> bool) -> Outcome {
         let mut directory = self.directory.write();
         let Some(stream) = directory.by_id.get(&id) else {
@@ -290,6 +298,6 @@ fn drop_stream<K: Ord + Clone, V: Clone>(
     empty
 }
 
-fn own(bytes: &bytes::Bytes) -> bytes::Bytes {
-    bytes::Bytes::copy_from_slice(bytes)
+fn own(bytes: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(bytes)
 }

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod damaged;
+mod expired;
 mod groups;
 mod kept_wills;
 mod many;

@@ -366,6 +366,11 @@ impl Model {
                 let table = self.tables.get_mut(&**table);
                 done(table.is_some_and(|table| table.remove(key).is_some()))
             }
+            Command::TableDeleteIf { table, key, value } => {
+                let table = self.tables.get_mut(&**table);
+                let table = table.filter(|table| table.get(key) == Some(value));
+                done(table.is_some_and(|table| table.remove(key).is_some()))
+            }
             Command::CursorCommit { group, positions } => {
                 let group = self.cursors.entry(group.clone()).or_default();
                 for position in positions {

@@ -16,8 +16,8 @@ use super::life::{Life, Stop};
 use super::plan::{Kind, Work, pick};
 use super::{Sim, class_work, cold_work, disaster, queue_work};
 use crate::batches::address;
-use crate::model::Stream;
 use crate::model::view::is_within;
+use crate::model::{Model, Stream};
 
 /// Streams there may be at a time.
 const STREAMS: usize = 5;
@@ -144,10 +144,15 @@ impl Sim {
                     value: self.value.to_string().into(),
                 }
             }
-            Kind::Delete => Command::TableDelete {
-                table: "t".into(),
-                key: self.key(),
-            },
+            Kind::Delete => {
+                let (table, key) = ("t".into(), self.key());
+                // As it was read, which is not as it is where writes are on their way.
+                let read = |now: &Model| now.tables.get("t")?.get(&key).cloned();
+                match read(&self.truth.borrow().now).filter(|_| self.value % 2 == 1) {
+                    Some(value) => Command::TableDeleteIf { table, key, value },
+                    None => Command::TableDelete { table, key },
+                }
+            }
             Kind::Commit => Command::CursorCommit {
                 group: self.group(),
                 positions: vec![CursorPosition {
