@@ -198,7 +198,6 @@ impl Quotas {
             drop(used);
             share.add(self, account);
         }
-        share.begin(now);
         Ok(share)
     }
 }

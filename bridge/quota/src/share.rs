@@ -36,10 +36,11 @@ impl Share {
         wait
     }
 
-    /// Who comes back is not to be heard for as long as he would have waited.
-    pub(crate) fn begin(&mut self, now: Instant) {
+    /// Before anything is taken: who comes back is not to be heard for as long as he would have waited. Gives until when.
+    pub fn begin(&mut self, now: Instant) -> Option<Instant> {
         let wait = self.owed(now);
         self.hold(wait, now);
+        self.until(now)
     }
 
     fn hold(&mut self, wait: Duration, now: Instant) {

@@ -74,7 +74,7 @@ async fn the_connections_of_a_user_share_a_rate_and_a_new_connection_does_not_fi
     assert_eq!(other.until(half), None);
     drop((one, other));
     let mut again = quotas.enter(&ada).unwrap();
-    assert_eq!(again.until(start), Some(half), "before anything was taken");
+    assert_eq!(again.begin(start), Some(half), "before anything was taken");
     again.take(1, 0, start);
     assert_eq!(again.until(start), Some(start + Duration::from_millis(600)));
     assert_eq!(quotas.counts().delayed, 2);

@@ -61,6 +61,8 @@ pub async fn serve(broker: Arc<Broker>, connection: Connection) {
     }
     let mut known_by = Instant::now() + broker.ctx.limits.handshake;
     let mut share: Option<Share> = None;
+    // With this share.
+    let mut has_produced = false;
     let ended: Result<(), Close> = async {
         loop {
             let principal = sasl.principal().cloned();
@@ -124,16 +126,8 @@ pub async fn serve(broker: Arc<Broker>, connection: Connection) {
                 && !asks_versions
             {
                 let client = header.client_id.as_deref().unwrap_or_default();
-                let entered = share.insert(broker.ctx.enter(&principal.asker(client))?);
-                // What it asks for is here already: it waits as if it had not been heard yet.
-                if let Some(until) = entered.until(Instant::now()) {
-                    tokio::select! {
-                        biased;
-                        () = shutdown.cancelled() => break,
-                        () = no_longer_welcome(Some(principal), known_by) => break,
-                        () = sleep_until(until) => {}
-                    }
-                }
+                share = Some(broker.ctx.enter(&principal.asker(client))?);
+                has_produced = false;
             }
             let asker = match &principal {
                 Some(principal) => principal.clone(),
@@ -145,6 +139,17 @@ pub async fn serve(broker: Arc<Broker>, connection: Connection) {
             if let Ok(Api::Produce) = api {
                 let mut of_nothing = Share::default();
                 let share = share.as_mut().unwrap_or(&mut of_nothing);
+                // What earlier connections have produced is made up for first. It is here already, and waits as if it had not been heard yet.
+                if !std::mem::replace(&mut has_produced, true)
+                    && let Some(until) = share.begin(Instant::now())
+                {
+                    tokio::select! {
+                        biased;
+                        () = shutdown.cancelled() => break,
+                        () = no_longer_welcome(principal.as_deref(), known_by) => break,
+                        () = sleep_until(until) => {}
+                    }
+                }
                 produces.push(length, dispatch::produce(call, header, reader, share)?);
                 continue;
             }

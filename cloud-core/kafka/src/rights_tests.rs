@@ -88,7 +88,7 @@ async fn who_was_nobody_before_it_logged_in_is_counted_once() {
 }
 
 #[tokio::test]
-async fn the_first_request_of_a_connection_waits_for_what_the_last_one_owes() {
+async fn what_a_connection_produces_first_waits_for_what_the_last_one_owes_and_nothing_else_does() {
     let mut server = Server::open_to_all(vec![Quota {
         who: Who::default(),
         messages: Some(1),
@@ -102,6 +102,9 @@ async fn the_first_request_of_a_connection_waits_for_what_the_last_one_owes() {
     let quotas = server.ctx.quotas.clone();
     assert_eq!(quotas.counts().delayed, 1);
     let mut second = server.client().await;
+    // Only what is produced is charged: who shares a user with busy producers is not kept waiting for an answer.
+    second.ask(9, MetadataRequest::default()).await;
+    assert_eq!(quotas.counts().delayed, 1);
     let one = batch(&[b"y"]).into_bytes();
     second.send(9, &produced("t", one, -1)).await;
     while quotas.counts().delayed < 2 {
