@@ -1,13 +1,13 @@
 //! `towline describe edge|stream NAME`.
 
-use admin_api::{EdgeLane, FencingEvent, Gap, GapTotals, Partition, SetAside};
+use admin_api::{Edge, EdgeLane, FencingEvent, Gap, GapTotals, Partition, SetAside};
 use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
 
 use crate::client::Admin;
 use crate::get::state;
-use crate::output::{self, Output, Pages, Row, ago, or_dash, pairs, plural, size, utc};
+use crate::output::{self, Output, Pages, Row, ago, or_dash, pairs, plain, plural, size, utc};
 use crate::queue;
 
 /// Gaps in the description of an edge.
@@ -60,27 +60,10 @@ async fn edge(admin: &Admin, name: &str, json: bool) -> Result<()> {
         return Ok(());
     }
     let edge = &asked.edge;
-    for (what, value) in [
-        ("Name", edge.name.clone()),
-        ("Labels", pairs(&edge.labels)),
-        ("State", state(edge.state).to_owned()),
-        ("Remote", or_dash(edge.remote.as_ref())),
-        ("Connected since", ago(edge.connected_since_ms)),
-        ("Last seen", ago(edge.last_seen_ms)),
-        ("Enrolled", ago(edge.enrolled_ms)),
-        ("Certificate serial", edge.certificate_serial.clone()),
-        (
-            "Certificate expires",
-            or_dash(edge.certificate_expires_ms.map(days_left)),
-        ),
-        ("Producer id", or_dash(edge.producer_id)),
-        ("Incarnation", or_dash(edge.incarnation)),
-        ("Version", or_dash(edge.version.as_ref())),
-    ] {
-        println!("{:<22}{value}", format!("{what}:"));
-    }
+    print!("{}", about(edge));
     if let Some(parts) = &gaps.set_aside {
-        println!("{:<22}{}", "Set aside, in all:", set_aside(parts));
+        let parts = set_aside(parts);
+        print!("{}", output::fields([("Set aside, in all", parts)]));
     }
     println!("Lanes:");
     output::print(&edge.lanes, Output::Table)?;
@@ -117,15 +100,35 @@ async fn edge(admin: &Admin, name: &str, json: bool) -> Result<()> {
             if let Some(reason) = stale {
                 println!("{}", queue::stale(&asked, reason));
             }
-            queue::live(edge, status);
+            print!("{}", queue::live(edge, status));
             output::print(&status.lanes, Output::Table)
         }
         (None, Some(reason)) => {
-            println!("Live:                 {reason}");
+            print!("{}", output::fields([("Live", reason.clone())]));
             Ok(())
         }
         (None, None) => Ok(()),
     }
+}
+
+fn about(edge: &Edge) -> String {
+    output::fields([
+        ("Name", edge.name.clone()),
+        ("Labels", pairs(&edge.labels)),
+        ("State", state(edge.state).to_owned()),
+        ("Remote", or_dash(edge.remote.as_ref())),
+        ("Connected since", ago(edge.connected_since_ms)),
+        ("Last seen", ago(edge.last_seen_ms)),
+        ("Enrolled", ago(edge.enrolled_ms)),
+        ("Certificate serial", edge.certificate_serial.clone()),
+        (
+            "Certificate expires",
+            or_dash(edge.certificate_expires_ms.map(days_left)),
+        ),
+        ("Producer id", or_dash(edge.producer_id)),
+        ("Incarnation", or_dash(edge.incarnation)),
+        ("Version", or_dash(edge.version.as_ref())),
+    ])
 }
 
 /// What could not be read, and when the core heard of the last.
@@ -255,7 +258,7 @@ async fn stream(admin: &Admin, name: &str) -> Result<()> {
     let partitions = admin.partitions_of(name).await?;
     let hot = partitions.iter().map(|p| p.hot_bytes).sum();
     let cold = partitions.iter().map(|p| p.cold_bytes).sum();
-    for (what, value) in [
+    let about = output::fields([
         ("Name", stream.name),
         ("Namespace", stream.namespace),
         ("Id", stream.id),
@@ -263,9 +266,8 @@ async fn stream(admin: &Admin, name: &str) -> Result<()> {
         ("Records", stream.records.to_string()),
         ("Bytes not sealed", size(hot)),
         ("Bytes in cold store", size(cold)),
-    ] {
-        println!("{:<22}{value}", format!("{what}:"));
-    }
+    ]);
+    print!("{about}");
     println!("Settings:");
     for (key, value) in &stream.settings {
         let set = if stream.config.contains_key(key) {
@@ -273,12 +275,12 @@ async fn stream(admin: &Admin, name: &str) -> Result<()> {
         } else {
             "  (default)"
         };
-        println!("  {key:<28}{value}{set}");
+        println!("  {:<28}{}{set}", plain(key), plain(value));
     }
     // What is set and not enforced by the core is kept for clients.
     let others = |key: &&String| !stream.settings.contains_key(*key);
     for key in stream.config.keys().filter(others) {
-        println!("  {key:<28}{}", stream.config[key]);
+        println!("  {:<28}{}", plain(key), plain(&stream.config[key]));
     }
     println!("Partitions:");
     let rows: Vec<OfStream> = partitions.into_iter().map(OfStream).collect();
@@ -320,4 +322,17 @@ fn days_left(expires_ms: i64) -> String {
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as i64);
     format!("in {} days", (expires_ms - now) / 86_400_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_edge_says_of_itself_cannot_steer_the_terminal() {
+        let edge = serde_json::json!({ "name": "a", "state": "connected", "version": "1\u{1b}[2J\nState: x" });
+        let about = about(&serde_json::from_value(edge).unwrap());
+        let version = "Version:              1\u{fffd}[2J\u{fffd}State: x";
+        assert_eq!(about.lines().last(), Some(version), "{about}");
+    }
 }

@@ -1,12 +1,12 @@
 //! `towline mqtt`: the clients of the MQTT broker of a core or an edge, what they subscribe to, what is kept for them; ending and banning.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use admin_api::{
     MQTT_RETAINED_SHOWN, MqttBan, MqttClient, MqttRetained, MqttSession, MqttSlowSubscriber,
     MqttSubscription,
 };
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use settings::Value;
@@ -185,12 +185,7 @@ impl MqttCommand {
                 r#for: time,
                 reason,
             } => {
-                let ban = MqttBan {
-                    who,
-                    until_ms: None,
-                    for_ms: time.map(for_ms).transpose()?,
-                    reason,
-                };
+                let ban = new_ban(who, time, reason, SystemTime::now())?;
                 admin.mqtt_ban(&ban).await?;
                 println!("{} is banned", ban.who);
                 Ok(())
@@ -215,13 +210,30 @@ impl MqttCommand {
     }
 }
 
-/// The broker counts from when it is asked: its clock may be another one.
-fn for_ms(time: Duration) -> Result<u64> {
-    if time.is_zero() {
-        bail!("--for is 0: nobody would be banned; leave it out for a ban without an end");
+/// How long it lasts is said twice: the broker counts from when it is asked, since its clock may be another one. An earlier broker knows
+/// only when it ends, by the clock of here; without that it would be a ban without an end.
+fn new_ban(
+    who: String,
+    time: Option<Duration>,
+    reason: String,
+    now: SystemTime,
+) -> Result<MqttBan> {
+    let (mut for_ms, mut until_ms) = (None, None);
+    if let Some(time) = time {
+        if time.is_zero() {
+            bail!("--for is 0: nobody would be banned; leave it out for a ban without an end");
+        }
+        let end = now.duration_since(UNIX_EPOCH)?.saturating_add(time);
+        let too_long = "--for is too long: leave it out for a ban without an end";
+        for_ms = Some(u64::try_from(time.as_millis()).context(too_long)?);
+        until_ms = Some(i64::try_from(end.as_millis()).context(too_long)?);
     }
-    u64::try_from(time.as_millis())
-        .map_err(|_| anyhow!("--for is too long: leave it out for a ban without an end"))
+    Ok(MqttBan {
+        who,
+        until_ms,
+        for_ms,
+        reason,
+    })
 }
 
 fn seconds(time: Option<u32>) -> String {
@@ -381,12 +393,19 @@ mod tests {
     }
 
     #[test]
-    fn a_ban_of_no_time_is_refused_and_one_that_lasts_is_not() {
-        let error = for_ms(Duration::ZERO).unwrap_err().to_string();
-        assert!(
-            error.contains("--for") && error.contains("nobody"),
-            "{error}"
-        );
-        assert_eq!(for_ms(Duration::from_secs(1)).unwrap(), 1000);
+    fn how_long_a_ban_lasts_is_said_so_that_an_earlier_broker_knows_it_too() {
+        let now = UNIX_EPOCH + Duration::from_secs(100);
+        let sent = |time| {
+            let ban = new_ban("client:a".into(), time, String::new(), now)?;
+            let sent = serde_json::to_value(ban)?;
+            anyhow::Ok((sent["for_ms"].as_u64(), sent["until_ms"].as_i64()))
+        };
+        let hour = sent(Some(Duration::from_secs(3600))).unwrap();
+        assert_eq!(hour, (Some(3_600_000), Some(3_700_000)));
+        assert_eq!(sent(None).unwrap(), (None, None));
+        for (time, why) in [(Duration::ZERO, "nobody"), (Duration::MAX, "too long")] {
+            let error = sent(Some(time)).unwrap_err().to_string();
+            assert!(error.contains("--for") && error.contains(why), "{error}");
+        }
     }
 }

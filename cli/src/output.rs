@@ -125,15 +125,32 @@ impl<T: Row> Pages<T> {
 }
 
 /// Clients, topics and edges are called what others called them: that must not steer the terminal of whoever looks.
-fn plain(text: &str) -> String {
+pub fn plain(text: &str) -> String {
     let shown = |c| if steers(c) { '\u{fffd}' } else { c };
     text.chars().map(shown).collect()
 }
 
+/// What is known of one thing, a line each.
+pub fn fields<'a>(fields: impl IntoIterator<Item = (&'a str, String)>) -> String {
+    let lines = fields.into_iter();
+    lines
+        .map(|(what, value)| format!("{:<22}{}\n", format!("{what}:"), plain(&value)))
+        .collect()
+}
+
 /// JSON for scripts and terminals: what a terminal would not show is written as a number, and means the same.
 pub fn plain_json(value: &(impl Serialize + ?Sized)) -> Result<String> {
+    Ok(escaped(&serde_json::to_string_pretty(value)?))
+}
+
+/// The same on one line.
+pub fn plain_json_line(value: &impl Serialize) -> Result<String> {
+    Ok(escaped(&serde_json::to_string(value)?))
+}
+
+fn escaped(json: &str) -> String {
     let mut plain = String::new();
-    for c in serde_json::to_string_pretty(value)?.chars() {
+    for c in json.chars() {
         // Outside of strings there are no such characters but the ends of lines.
         if c != '\n' && steers(c) {
             // All of them are below U+10000.
@@ -142,7 +159,7 @@ pub fn plain_json(value: &(impl Serialize + ?Sized)) -> Result<String> {
             plain.push(c);
         }
     }
-    Ok(plain)
+    plain
 }
 
 /// Milliseconds since 1970 as "12s ago", or "-".
@@ -298,6 +315,10 @@ mod tests {
         let json: serde_json::Value =
             serde_json::from_str(&render(&things, Output::Json).unwrap()).unwrap();
         assert_eq!(json[0]["name"], name);
+        let line = plain_json_line(&things[0]).unwrap();
+        assert!(!line.chars().any(steers), "{line}");
+        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(json["name"], name);
     }
 
     #[test]

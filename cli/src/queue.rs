@@ -5,7 +5,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 use crate::client::Admin;
-use crate::output::{self, Output, Row, ago, or_dash, size, utc};
+use crate::output::{self, Output, Row, ago, or_dash, plain, size, utc};
 
 /// Look into the queues of an edge: what it has stored, and the core has not got yet.
 #[derive(Subcommand)]
@@ -77,15 +77,16 @@ fn status(queue: &Queue) -> Result<()> {
     if let Some(reason) = &queue.stale {
         println!("{}", stale(queue, reason));
     }
-    live(&queue.edge, status);
+    print!("{}", live(&queue.edge, status));
     output::print(&status.lanes, Output::Table)
 }
 
 /// That what follows is old, why, and what to do.
 pub fn stale(queue: &Queue, reason: &str) -> String {
     format!(
-        "{reason}: this is what {} said {}{}",
-        queue.edge.name,
+        "{}: this is what {} said {}{}",
+        plain(reason),
+        plain(&queue.edge.name),
         ago(queue.asked_ms),
         advice(&queue.edge)
     )
@@ -95,8 +96,9 @@ fn nothing_known(queue: &Queue) -> String {
     let edge = &queue.edge;
     let reason = queue.stale.as_deref().unwrap_or("it gave no answer");
     format!(
-        "{reason}, and {} has not said how it is since this core was started{}",
-        edge.name,
+        "{}, and {} has not said how it is since this core was started{}",
+        plain(reason),
+        plain(&edge.name),
         advice(edge)
     )
 }
@@ -109,8 +111,8 @@ fn advice(edge: &Edge) -> String {
         Some(event) => format!(
             "\nA copy of it was refused {} ({}): see `towline describe edge {}`",
             ago(Some(event.last_ms)),
-            event.reason,
-            edge.name
+            plain(&event.reason),
+            plain(&edge.name)
         ),
         None => String::new(),
     };
@@ -121,7 +123,7 @@ fn advice(edge: &Edge) -> String {
 }
 
 /// The lines above the lanes.
-pub fn live(edge: &Edge, status: &QueueStatus) {
+pub fn live(edge: &Edge, status: &QueueStatus) -> String {
     let clock = if status.time_known {
         "known"
     } else {
@@ -131,7 +133,7 @@ pub fn live(edge: &Edge, status: &QueueStatus) {
         Some(transport) => format!("{} ({transport})", status.link.state),
         None => status.link.state.clone(),
     };
-    for (what, value) in [
+    output::fields([
         ("Edge", edge.name.clone()),
         ("Link", link),
         (
@@ -158,9 +160,7 @@ pub fn live(edge: &Edge, status: &QueueStatus) {
         ("Flash wear", wear(status)),
         ("Clock", format!("{} ({clock})", utc(status.time_ms))),
         ("Up", seconds(status.uptime_seconds as i64 * 1000)),
-    ] {
-        println!("{:<22}{value}", format!("{what}:"));
-    }
+    ])
 }
 
 fn wear(status: &QueueStatus) -> String {
@@ -268,8 +268,25 @@ mod tests {
             bytes: 300,
             ..PeekedMessage::default()
         };
-        let shown = output::render(&[message], Output::Table).unwrap();
-        assert!(shown.contains("\u{fffd}[2Jx…"), "{shown:?}");
+        let table = output::render(&[message], Output::Table).unwrap();
+        assert!(table.ends_with("\u{fffd}[2Jx…\n"), "{table}");
+    }
+
+    #[test]
+    fn what_an_edge_says_of_its_link_cannot_either() {
+        let queue: Queue = serde_json::from_value(serde_json::json!({
+            "edge": { "name": "\u{1b}", "state": "connected" },
+            "stale": "\u{202e}",
+        }))
+        .unwrap();
+        let mut status = QueueStatus::default();
+        status.link.state = "up\u{1b}[2J".to_owned();
+        status.link.transport = Some("tcp\nLink: down".to_owned());
+        let lines = live(&queue.edge, &status);
+        let link = "Link:                 up\u{fffd}[2J (tcp\u{fffd}Link: down)";
+        assert_eq!(lines.lines().nth(1), Some(link), "{lines}");
+        assert!(nothing_known(&queue).starts_with("\u{fffd}, and \u{fffd} has"));
+        assert!(stale(&queue, "gone").contains("what \u{fffd} said"));
     }
 
     #[test]

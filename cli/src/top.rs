@@ -95,7 +95,7 @@ impl Top {
             let hidden = picture.edges.len().saturating_sub(most);
             picture.edges.truncate(most);
             if self.json {
-                println!("{}", serde_json::to_string(&picture)?);
+                println!("{}", output::plain_json_line(&picture)?);
             } else if self.once {
                 println!("{}", head(&picture));
                 output::print(&picture.edges, Output::Table)?;

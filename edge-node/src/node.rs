@@ -57,11 +57,7 @@ pub async fn run(settings: EdgeSettings) -> Result<()> {
     let hangup = tls.as_ref().map(|_| signal(SignalKind::hangup()));
     let hangup = hangup.transpose()?;
     let data_dir = DataDir::open(&settings.data_dir)?;
-    // On a disk that is full it is another at the next start, which tells no more than who is a user.
-    let secret = credentials::scram_secret(&data_dir.path).unwrap_or_else(|error| {
-        tracing::warn!(%error, "scram.secret can not be kept");
-        rand::random()
-    });
+    let secret = credentials::scram_secret(&data_dir.path);
     let guard =
         Guard::new(&settings.user, &settings.acl, anonymous, secret)?.with_quotas(quotas.clone());
     // Before anything is set aside: a name that was given at a start before may be given again.

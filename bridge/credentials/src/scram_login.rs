@@ -1,6 +1,5 @@
 //! Logins with SCRAM: who is let in by it, and how often it may be tried.
 
-use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -9,8 +8,12 @@ use crate::scram::{ClientFirst, ScramServer};
 use crate::{Mechanism, Passwords, ScramError, ScramKeys};
 
 /// What the salts are made from that those without keys are shown ([`Passwords::with_secret`]): of this data directory, made when it is first asked for.
-pub fn scram_secret(dir: &Path) -> io::Result<[u8; 32]> {
-    kept_secret(&dir.join("scram.secret"))
+/// Where it can not be kept (a full disk) it is another at the next start, which tells no more than who is a user.
+pub fn scram_secret(dir: &Path) -> [u8; 32] {
+    kept_secret(&dir.join("scram.secret")).unwrap_or_else(|error| {
+        tracing::warn!(%error, "scram.secret can not be kept");
+        rand::random()
+    })
 }
 
 /// An exchange whose client has still to prove that it knows the password.

@@ -40,14 +40,16 @@ impl Peer {
     }
 }
 
-/// Where somebody comes from: who has one address of an IPv6 network has 2^64 of them.
+/// Where somebody comes from: who has one address of an IPv6 network on the internet has 2^64 of them. A network of its own (fc00::/7,
+/// fe80::/10) is one for all its devices, which are strangers to each other.
 pub fn source(address: IpAddr) -> IpAddr {
     match address {
-        IpAddr::V6(six) => {
+        // Global unicast, 2000::/3.
+        IpAddr::V6(six) if six.segments()[0] >> 13 == 1 => {
             let network = six.to_bits() & !u128::from(u64::MAX);
             IpAddr::V6(Ipv6Addr::from_bits(network))
         }
-        four => four,
+        other => other,
     }
 }
 
@@ -113,4 +115,28 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
         return Some(bytes.into());
     }
     <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_of_the_internet_is_one_source_and_a_device_of_a_lan_is_one() {
+        for (address, expected) in [
+            ("2001:db8:0:1:2:3:4:5", "2001:db8:0:1::"),
+            ("3fff:ffff::1", "3fff:ffff::"),
+            ("fd12:3456:789a:1::7", "fd12:3456:789a:1::7"),
+            ("fc00::1", "fc00::1"),
+            ("fe80::9610:3eff:fe1c", "fe80::9610:3eff:fe1c"),
+            ("64:ff9b::10.0.0.7", "64:ff9b::10.0.0.7"),
+            ("1fff::1", "1fff::1"),
+            ("4000::1", "4000::1"),
+            ("::1", "::1"),
+            ("10.0.0.7", "10.0.0.7"),
+        ] {
+            let address: IpAddr = address.parse().unwrap();
+            assert_eq!(source(address), expected.parse::<IpAddr>().unwrap());
+        }
+    }
 }

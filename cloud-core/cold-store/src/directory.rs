@@ -20,7 +20,7 @@ use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use kernel::ports::cold::{ALONE_BYTES, ColdError, ColdFuture, ColdObject, ColdStore, Upload};
-use kernel::ports::private_directory;
+use kernel::ports::private_below;
 
 use crate::directory_upload::{self, DirectoryUpload, Staged};
 use crate::error::{Call, OpenError};
@@ -129,7 +129,7 @@ impl Shared {
         if known(directory) {
             return Ok(());
         }
-        private_directory(directory)?;
+        private_below(&self.root, directory)?;
         // One that another process made a moment ago may not be durable yet, so all are synced, once in the life of this process.
         for above in directory.ancestors() {
             if known(above) {

@@ -1,6 +1,5 @@
 //! What a front end is started with.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -80,8 +79,6 @@ pub enum ContextError {
     Metrics(#[from] prometheus::Error),
     #[error(transparent)]
     Unreadable(#[from] UnreadableError),
-    #[error("the secret for salts of SCRAM (scram.secret) can not be read or written: {0}")]
-    Secret(#[from] io::Error),
 }
 
 impl Context {
@@ -98,7 +95,7 @@ impl Context {
         anonymous: Anonymous,
         jwt: Option<Arc<Jwt>>,
     ) -> Result<Context, ContextError> {
-        let secret = credentials::scram_secret(data_dir)?;
+        let secret = credentials::scram_secret(data_dir);
         let identity = Identity::open(kernel.clone(), anonymous, jwt, secret)?;
         let access = Access::open(kernel.clone(), identity.clone())?;
         let registry = Registry::new();

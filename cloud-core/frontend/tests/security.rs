@@ -416,6 +416,16 @@ async fn a_restart_does_not_tell_who_is_a_user() {
     assert_eq!(questions().await, questions().await);
 }
 
+/// As on a full disk.
+#[tokio::test]
+async fn a_core_that_can_not_keep_the_secret_for_salts_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("scram.secret")).unwrap();
+    let ctx = context(dir.path(), Anonymous::Deny);
+    let salt = || scram_first(&ctx, "ghost", &here()).1;
+    assert!(salt().contains(",s="));
+}
+
 #[tokio::test]
 async fn addresses_of_one_ipv6_network_have_their_tries_together() {
     let dir = tempfile::tempdir().unwrap();

@@ -89,6 +89,6 @@ fn tell(restored: &Restored, location: &str) {
         println!("Left out, damaged: {object}: {reason}");
     }
     println!(
-        "Not in the cold store: admin.credentials (a new one is made at the start) and sync-ca.pem (put a backup of it into the directory, or enrol the edges again)."
+        "Not in the cold store: admin.credentials and scram.secret (new ones are made at the start; without a backup of scram.secret its salts can tell which users there are) and sync-ca.pem (put a backup of it into the directory, or enrol the edges again)."
     );
 }

@@ -65,6 +65,8 @@ pub const MAX_BOOTS: usize = 256;
 pub const CHECKPOINT_MS: u64 = 1000;
 /// How long a ledger that somebody has open is waited for when it is opened.
 pub const LEDGER_LOCK: std::time::Duration = std::time::Duration::from_secs(5);
+/// Damaged values of a ledger that are remembered as told of (a number of values), 8 bytes each.
+pub const DAMAGED_REMEMBERED: usize = 4096;
 /// Retained messages that have expired and are deleted together (a number of messages): whoever stores something waits meanwhile.
 pub const EXPIRED_AT_ONCE: usize = 16;
 /// Keys of such messages that are found before the first of them is deleted.

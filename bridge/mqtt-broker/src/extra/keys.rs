@@ -41,7 +41,7 @@ settings! {
         pub mqtt_sys_interval: Duration = "10s";
         /// New MQTT connections a second; none: as many as come
         pub mqtt_connection_rate: Option<u32>;
-        /// MQTT connections of one source address (of IPv6: one /64); none: as many as come
+        /// MQTT connections of one source address (of IPv6: one /64 of the internet); none: as many as come
         pub mqtt_address_connections: Option<u32>;
         /// New MQTT connections a second from one source address; none: as many as come
         pub mqtt_address_connection_rate: Option<u32>;

@@ -58,6 +58,8 @@ pub enum JwtError {
     OtherPurpose,
     #[error("claim {0:?} names no user")]
     NoUser(String),
+    #[error("claim {0:?} is not a list of groups, or one: strings")]
+    NoGroups(String),
     #[error("the token names {0} groups, more than {most}", most = limits::MAX_JWT_GROUPS)]
     TooManyGroups(usize),
 }
@@ -311,13 +313,16 @@ impl Jwt {
             .filter(|user| super::check_name("user", user).is_ok())
             .ok_or_else(|| JwtError::NoUser(self.rules.user_claim.clone()))?;
         let groups = match claims.get(&self.rules.groups_claim) {
-            Some(Value::String(one)) => vec![one.clone()],
-            Some(Value::Array(all)) => all
-                .iter()
-                .filter_map(|one| one.as_str().map(str::to_owned))
-                .collect(),
-            _ => Vec::new(),
+            None | Some(Value::Null) => Some(Vec::new()),
+            Some(Value::String(one)) => Some(vec![one.clone()]),
+            Some(Value::Array(all)) => {
+                let all = all.iter().map(|one| one.as_str().map(str::to_owned));
+                all.collect()
+            }
+            Some(_) => None,
         };
+        // What is left out could be what a rule denies.
+        let groups = groups.ok_or_else(|| JwtError::NoGroups(self.rules.groups_claim.clone()))?;
         if groups.len() > limits::MAX_JWT_GROUPS {
             return Err(JwtError::TooManyGroups(groups.len()));
         }
@@ -512,6 +517,30 @@ mod tests {
         assert_eq!(all.last().unwrap(), "group-1023");
         let refused = JwtError::TooManyGroups(limits::MAX_JWT_GROUPS + 1);
         assert_eq!(verify(limits::MAX_JWT_GROUPS + 1), Err(refused));
+    }
+
+    #[test]
+    fn groups_are_strings_and_a_token_with_others_is_refused() {
+        let jwt = jwt(None, None);
+        jwt.set_keys(secret_set().as_bytes()).unwrap();
+        let verify = |groups: &str| {
+            let payload = format!(r#"{{"sub":"ann","exp":1800000060{groups}}}"#);
+            let claims = jwt.verify(signed(HEADER, &payload).as_bytes(), NOW)?;
+            Ok(claims.groups.join(","))
+        };
+        for (groups, expected) in [
+            ("", ""),
+            (r#","groups":null"#, ""),
+            (r#","groups":[]"#, ""),
+            (r#","groups":"a""#, "a"),
+            (r#","groups":["a","b"]"#, "a,b"),
+        ] {
+            assert_eq!(verify(groups).unwrap(), expected, "{groups}");
+        }
+        for groups in ["42", r#"["a",42]"#, "[null]", "true", r#"{"a":true}"#] {
+            let refused = Err(JwtError::NoGroups("groups".into()));
+            assert_eq!(verify(&format!(r#","groups":{groups}"#)), refused);
+        }
     }
 
     /// The public key of an asymmetric pair must not do as a shared secret.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub use cold::{ColdStore, Spawner};
 pub use memory_cold::MemoryColdStore;
-pub use private::{private_directory, private_file};
+pub use private::{private_below, private_directory, private_file};
 pub use system::{SystemClock, SystemDisk, TokioSpawner, write_in_pieces};
 
 /// Everything the kernel needs from outside.

@@ -1,12 +1,21 @@
 //! Files and directories for the core's own user: they hold keys of passwords and all messages.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Makes a directory, and its parents, that only their owner may enter (0700). One that exists is left as it is: who made it had a reason.
+/// Makes a directory that only its owner may enter (0700). One that exists is left as it is: who made it had a reason. What is missing above it is made
+/// as the system makes directories: others may have theirs beside it.
 pub fn private_directory(path: &Path) -> io::Result<()> {
+    private_below(path, path)
+}
+
+/// The same where `path` is below `root`: from `root` on all that is missing is private.
+pub fn private_below(root: &Path, path: &Path) -> io::Result<()> {
+    if let Some(above) = root.parent() {
+        fs::create_dir_all(above)?;
+    }
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
@@ -21,7 +30,7 @@ pub fn private_file() -> OpenOptions {
 mod tests {
     use super::*;
     use crate::ports::{Disk, SystemDisk};
-    use std::fs::{self, Permissions};
+    use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
 
     fn mode(path: &Path) -> u32 {
@@ -36,9 +45,12 @@ mod tests {
         disk.create_dir("wal/old").unwrap();
         disk.create("wal/1").unwrap();
         let _lock = disk.lock("lock").unwrap().unwrap();
-        for directory in ["a", "a/core", "a/core/wal", "a/core/wal/old"] {
-            assert_eq!(mode(&dir.path().join(directory)), 0o700, "{directory}");
+        for directory in ["", "wal", "wal/old"] {
+            assert_eq!(mode(&root.join(directory)), 0o700, "{directory}");
         }
+        let usual = dir.path().join("usual");
+        fs::create_dir(&usual).unwrap();
+        assert_eq!(mode(&dir.path().join("a")), mode(&usual));
         for file in ["wal/1", "lock"] {
             assert_eq!(mode(&root.join(file)), 0o600, "{file}");
         }

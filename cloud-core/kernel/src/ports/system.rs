@@ -13,7 +13,7 @@ use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::cold::{ColdStore, Spawner};
-use super::{Clock, Disk, DiskFile, Ports, private_directory, private_file};
+use super::{Clock, Disk, DiskFile, Ports, private_below, private_directory, private_file};
 
 /// Parts in one vectored write; Linux takes at most 1024 (UIO_MAXIOV).
 const MAX_PARTS: usize = 1024;
@@ -56,7 +56,7 @@ impl SystemDisk {
 
 impl Disk for SystemDisk {
     fn create_dir(&self, path: &str) -> io::Result<()> {
-        private_directory(&self.path(path))
+        private_below(&self.root, &self.path(path))
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {

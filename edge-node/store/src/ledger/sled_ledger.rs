@@ -14,12 +14,14 @@ use parking_lot::Mutex;
 
 use self::mark::{MARK, Marks};
 use self::restore::{look, salvage};
+use self::values::Damaged;
 use super::value::{self, Stored, Whole, checksum};
 use super::{Change, Ledger, LedgerError, RowSum, Table};
 use crate::limits;
 
 mod mark;
 mod restore;
+mod values;
 
 /// Pieces of large values: not a [`Table`], since nobody but this file names it.
 const PIECES: u8 = 255;
@@ -36,8 +38,7 @@ pub struct SledLedger {
     marks: Mutex<Marks>,
     /// Rows that were written before there were checksums.
     is_unchecked: bool,
-    /// Values whose checksum was wrong when they were read.
-    damaged: AtomicU64,
+    damaged: Damaged,
     /// Set aside at this opening because it did not open. What could be read in it is in this one.
     pub set_aside: Option<PathBuf>,
     /// Values that were set aside at this opening because their checksums were wrong.
@@ -201,7 +202,7 @@ impl SledLedger {
             dir: dir.to_owned(),
             next_piece: AtomicU64::new(contents.next_piece),
             is_unchecked: contents.is_unchecked,
-            damaged: AtomicU64::new(0),
+            damaged: Damaged::default(),
             set_aside: None,
             values_set_aside: 0,
         };
@@ -223,30 +224,6 @@ impl SledLedger {
             ledger.put(rows).map_err(NotOpened::Refused)?;
         }
         Ok(ledger)
-    }
-
-    /// `None` = damaged. It is set aside at the next start, which finds it as well.
-    fn read_value(&self, key: &[u8], stored: &[u8]) -> Result<Option<Bytes>, LedgerError> {
-        let found = match Stored::read(key, stored) {
-            Some(Stored::Here { sum, value }) => sum
-                .is_none_or(|sum| sum == checksum(key, value))
-                .then(|| Bytes::copy_from_slice(value)),
-            Some(Stored::InPieces { id, whole }) => {
-                let mut value = Vec::new();
-                for piece in self.db.scan_prefix(piece_prefix(&id)) {
-                    value.extend_from_slice(&piece.map_err(failed)?.1);
-                }
-                whole
-                    .is_none_or(|whole| whole == Whole::of(key, &value))
-                    .then(|| value.into())
-            }
-            None => None,
-        };
-        if found.is_none() {
-            self.damaged.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(key = %key.escape_ascii(), "a value of the ledger is damaged: it is passed over");
-        }
-        Ok(found)
     }
 
     /// Takes values whose checksums are wrong out of the ledger, to a file of their own: durable when this returns.
@@ -329,7 +306,7 @@ impl SledLedger {
             if is_checked {
                 continue;
             }
-            if let Some(value) = self.read_value(&key, &stored)? {
+            if let Some(value) = self.read_value(&key, stored)? {
                 bytes += key.len() + value.len();
                 changes.push((key, value));
             }
@@ -503,7 +480,7 @@ impl Ledger for SledLedger {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, LedgerError> {
         let key = full_key(table, key);
         match self.db.get(&key).map_err(failed)? {
-            Some(stored) => self.read_value(&key, &stored),
+            Some(stored) => self.read_value(&key, stored),
             None => Ok(None),
         }
     }
@@ -516,7 +493,7 @@ impl Ledger for SledLedger {
     ) -> Result<(), LedgerError> {
         for row in self.db.scan_prefix(full_key(table, prefix)) {
             let (key, stored) = row.map_err(failed)?;
-            let Some(value) = self.read_value(&key, &stored)? else {
+            let Some(value) = self.read_value(&key, stored)? else {
                 continue;
             };
             if !visit(key.get(1..).unwrap_or_default(), value) {
@@ -587,7 +564,7 @@ impl Ledger for SledLedger {
     }
 
     fn damaged(&self) -> u64 {
-        self.damaged.load(Ordering::Relaxed)
+        self.damaged.count()
     }
 }
 
