@@ -8,6 +8,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const REFUSED_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes behind CONNECT that are read of a client that is let in later.
 pub const READ_BEFORE_CONNACK: usize = 4 * 1024;
+/// How long a client that brings a will waits for CONNACK because its user owes: its CONNECT has its room meanwhile. Where more is owed it is refused
+/// (0x97).
+pub const WILL_WAIT: Duration = Duration::from_secs(30);
 /// A client whose socket takes no byte for so long, while there is something to send, is closed.
 pub const WRITE_STALL: Duration = Duration::from_secs(60);
 /// How long a closing connection may take for its last bytes.
