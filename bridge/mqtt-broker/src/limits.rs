@@ -71,6 +71,8 @@ pub const FENCE_MOST: Duration = Duration::from_secs(5);
 pub const FENCE_IDLE: Duration = Duration::from_secs(10);
 /// Bytes of the retained messages of topics that are not stored. One more is refused (0x97).
 pub const UNSTORED_RETAINED_BYTES: usize = 64 * 1024 * 1024;
+/// Where one more finds no room, those that have expired are looked for, no sooner than so long after the last time: it goes through all of them.
+pub const UNSTORED_LOOK: Duration = Duration::from_secs(1);
 /// What each of them is counted with beside topic and payload.
 pub const RETAINED_OVERHEAD: usize = 256;
 /// How long between two looks for stored retained messages that have expired; where a look takes long, so many times as long.
