@@ -9,7 +9,7 @@ use crate::clock::put_right;
 use crate::deadlines::save;
 use crate::extra::{AddressPlace, Delayed, delayed, fill};
 use crate::fit::Fit;
-use crate::held::wait_for_quota;
+use crate::held::take_connect;
 use crate::incoming::{Incoming, NoPacket};
 use crate::limits;
 use crate::lingering::linger;
@@ -299,13 +299,16 @@ async fn establish<B: Backend, S: AsyncRead + AsyncWrite>(
         tracing::info!(%client, %error, "a client may not connect: a quota is used up");
         ReasonCode::QUOTA_EXCEEDED
     })?;
-    let wills = u64::from(connect.will.is_some());
-    if wills > 0 {
-        let incoming = &mut *wire.incoming;
-        let held = wait_for_quota(&share, &claim, &principal, incoming, &broker.shutdown);
-        Box::pin(held).await?;
-    }
-    share.take(wills, wire.incoming.read, Instant::now());
+    let (brings_will, incoming) = (connect.will.is_some(), &mut *wire.incoming);
+    let taking = take_connect(
+        &mut share,
+        brings_will,
+        &claim,
+        &principal,
+        incoming,
+        &broker.shutdown,
+    );
+    Box::pin(taking).await?;
 
     Box::pin(settle_left(broker, &client))
         .await

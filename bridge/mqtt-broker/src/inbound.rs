@@ -155,7 +155,7 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
                 };
                 if let Some(route) = self.unstored_route(&message.topic) {
                     let passed = match delay_ms {
-                        None => self.pass_on(message, route),
+                        None => self.pass_on(message, route, now_ms),
                         Some(_) => Err(never_later()),
                     };
                     if let (Ok(()), Some(id), QoS::ExactlyOnce) = (&passed, packet_id, qos) {
@@ -357,13 +357,18 @@ impl<B: Backend, S: AsyncRead + AsyncWrite + Send + 'static> Connection<B, S> {
     }
 
     /// Towards who is connected; nothing is stored.
-    fn pass_on(&mut self, message: Message, route: Arc<Route>) -> Result<(), PublishError> {
+    fn pass_on(
+        &mut self,
+        message: Message,
+        route: Arc<Route>,
+        now_ms: i64,
+    ) -> Result<(), PublishError> {
         let own = self.delivery.mailbox().id();
         let passing = self
             .passing
             .get_or_insert_with(|| Box::new(Passing::new(Some(own))));
         let retained = &self.broker.hub.unstored.retained;
-        passing.publish(message, route, retained, &self.broker.metrics)
+        passing.publish(message, route, retained, &self.broker.metrics, now_ms)
     }
 
     fn release(&mut self, packet_id: PacketId) {

@@ -8,6 +8,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const REFUSED_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes behind CONNECT that are read of a client that is let in later.
 pub const READ_BEFORE_CONNACK: usize = 4 * 1024;
+/// How long a client that brings a will waits for CONNACK because its user owes: its CONNECT has its room meanwhile. Where more is owed it is refused
+/// (0x97).
+pub const WILL_WAIT: Duration = Duration::from_secs(30);
 /// A client whose socket takes no byte for so long, while there is something to send, is closed.
 pub const WRITE_STALL: Duration = Duration::from_secs(60);
 /// How long a closing connection may take for its last bytes.
@@ -68,6 +71,8 @@ pub const FENCE_MOST: Duration = Duration::from_secs(5);
 pub const FENCE_IDLE: Duration = Duration::from_secs(10);
 /// Bytes of the retained messages of topics that are not stored. One more is refused (0x97).
 pub const UNSTORED_RETAINED_BYTES: usize = 64 * 1024 * 1024;
+/// Where one more finds no room, those that have expired are looked for, no sooner than so long after the last time: it goes through all of them.
+pub const UNSTORED_LOOK: Duration = Duration::from_secs(1);
 /// What each of them is counted with beside topic and payload.
 pub const RETAINED_OVERHEAD: usize = 256;
 /// How long between two looks for stored retained messages that have expired; where a look takes long, so many times as long.

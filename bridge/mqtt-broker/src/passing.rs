@@ -57,10 +57,11 @@ impl Passing {
         route: Arc<Route>,
         retained: &Retained,
         metrics: &Metrics,
+        now_ms: i64,
     ) -> Result<(), PublishError> {
         let message: Arc<SharedMessage> = Arc::new(message.into());
         if message.retain {
-            retained.set(&message)?;
+            retained.set(&message, now_ms)?;
         }
         self.push(message, route, metrics);
         Ok(())

@@ -271,12 +271,13 @@ async fn publish<B: Backend>(
 /// A message that is not stored, towards who is connected.
 async fn pass_on<B: Backend>(broker: &Broker<B>, mut message: Message, route: Arc<Route>) {
     let (metrics, retained) = (&broker.metrics, &broker.hub.unstored.retained);
-    let mut passing = Passing::new(None);
-    if let Err(error) = passing.publish(message.clone(), route.clone(), retained, metrics) {
+    let (mut passing, now_ms) = (Passing::new(None), broker.backend.now_ms());
+    let published = passing.publish(message.clone(), route.clone(), retained, metrics, now_ms);
+    if let Err(error) = published {
         tracing::warn!(topic = %message.topic, %error, "a will is published and not retained");
         message.retain = false;
         // What is not retained is not refused.
-        let _ = passing.publish(message, route, retained, metrics);
+        let _ = passing.publish(message, route, retained, metrics, now_ms);
     }
     passing.settle(metrics).await;
 }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use router::Router;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// Who gets what is published to one topic, at one generation of the routers.
 #[derive(Debug)]
@@ -99,6 +100,20 @@ pub(crate) struct Retained {
 struct RetainedMessages {
     topics: BTreeMap<TopicName, Arc<SharedMessage>>,
     bytes: usize,
+    /// When one more found no room, and those were looked for that have expired.
+    looked: Option<Instant>,
+}
+
+impl RetainedMessages {
+    fn drop_expired(&mut self, now_ms: i64) {
+        self.topics.retain(|_, message| {
+            let expired = message.is_expired(now_ms);
+            if expired {
+                self.bytes -= retained_cost(message);
+            }
+            !expired
+        });
+    }
 }
 
 fn retained_cost(message: &SharedMessage) -> usize {
@@ -114,46 +129,56 @@ impl Retained {
     }
 
     /// An empty payload deletes it [MQTT-3.3.1-6].
-    pub fn set(&self, message: &Arc<SharedMessage>) -> Result<(), PublishError> {
+    pub fn set(&self, message: &Arc<SharedMessage>, now_ms: i64) -> Result<(), PublishError> {
         let mut all = self.all.lock();
-        let before = all.topics.get(&message.topic);
-        let before = before.map(|message| retained_cost(message));
-        let is_new = before.is_none();
-        let before = before.unwrap_or(0);
         if message.payload.is_empty() {
-            all.topics.remove(&message.topic);
-            all.bytes -= before;
+            if let Some(old) = all.topics.remove(&message.topic) {
+                all.bytes -= retained_cost(&old);
+            }
             return Ok(());
         }
         self.limits.check_size(&message.payload)?;
-        if is_new && all.topics.len() >= self.limits.messages {
+        if let Err(refused) = self.check_room(&all, message) {
+            let now = Instant::now();
+            let looked = all.looked.filter(|at| now - *at < limits::UNSTORED_LOOK);
+            if looked.is_some() {
+                return Err(refused);
+            }
+            all.looked = Some(now);
+            all.drop_expired(now_ms);
+            self.check_room(&all, message)?;
+        }
+        let copy = Arc::new(message.detached().into());
+        all.bytes += retained_cost(&copy);
+        if let Some(old) = all.topics.insert(message.topic.clone(), copy) {
+            all.bytes -= retained_cost(&old);
+        }
+        Ok(())
+    }
+
+    fn check_room(
+        &self,
+        all: &RetainedMessages,
+        message: &SharedMessage,
+    ) -> Result<(), PublishError> {
+        let before = all.topics.get(&message.topic);
+        if before.is_none() && all.topics.len() >= self.limits.messages {
             return Err(self.limits.too_many());
         }
-        let bytes = all.bytes - before + retained_cost(message);
-        if bytes > limits::UNSTORED_RETAINED_BYTES {
-            let limit = limits::UNSTORED_RETAINED_BYTES;
+        let before = before.map_or(0, |message| retained_cost(message));
+        let limit = limits::UNSTORED_RETAINED_BYTES;
+        if all.bytes - before + retained_cost(message) > limit {
             let text = format!(
                 "the retained messages of topics that are not stored are {limit} bytes already"
             );
             return Err(PublishError::QuotaExceeded(text));
         }
-        let copy = message.detached();
-        all.bytes = bytes;
-        all.topics
-            .insert(message.topic.clone(), Arc::new(copy.into()));
         Ok(())
     }
 
     pub fn matching(&self, filter: &TopicFilter, now_ms: i64) -> Vec<Message> {
         let mut all = self.all.lock();
-        let all = &mut *all;
-        all.topics.retain(|_, message| {
-            let expired = message.is_expired(now_ms);
-            if expired {
-                all.bytes -= retained_cost(message);
-            }
-            !expired
-        });
+        all.drop_expired(now_ms);
         let matching = all.topics.values();
         let matching = matching.filter(|message| filter.matches(&message.topic));
         matching.map(|message| Message::clone(message)).collect()

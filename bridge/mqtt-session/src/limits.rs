@@ -5,6 +5,9 @@ use std::time::Duration;
 
 /// Bytes of all filters of a session: each is in memory several times, and in every save of the session. One more is refused (0x97).
 pub(crate) const FILTER_BYTES: usize = 4 * 1024 * 1024;
+/// Filters with wildcards of a session up to which it is asked of each record that is read for it whether one of them matches. With more of them it is
+/// given all records and looks at them itself, some at a time: to compare each with thousands in one go would keep everybody else waiting.
+pub(crate) const ASKED_WILDCARDS: usize = 100;
 /// A retained message in flight up to this size is a part of its session's snapshot, bytes. A larger one is read again by its topic.
 pub(crate) const KEPT_MESSAGE_BYTES: usize = 16 * 1024;
 /// The same for all such messages of one session together.

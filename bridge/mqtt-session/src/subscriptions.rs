@@ -1,6 +1,6 @@
 //! The subscriptions of one session, and what a message on a feed means to them.
 
-use crate::{FeedId, Message, Position};
+use crate::{FeedId, Message, Position, limits};
 use mqtt_codec::{QoS, SubscriptionOptions, TopicFilter, TopicName, filter_matches};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -25,11 +25,16 @@ pub struct Filters {
     /// Sorted.
     plain: Vec<TopicFilter>,
     wildcards: Vec<TopicFilter>,
+    /// There are too many to ask.
+    all: bool,
 }
 
 impl Filters {
     /// Can a message on this topic be for the session?
     pub fn match_topic(&self, topic: &str) -> bool {
+        if self.all {
+            return true;
+        }
         let plain = self.plain.binary_search_by(|one| one.as_str().cmp(topic));
         let mut wildcards = self.wildcards.iter();
         plain.is_ok() || wildcards.any(|filter| filter_matches(filter.as_str(), topic))
@@ -101,10 +106,17 @@ impl Subscriptions {
 
     /// All of them as they are now.
     pub fn filters(&self) -> Filters {
+        if self.wildcards.len() > limits::ASKED_WILDCARDS {
+            return Filters {
+                all: true,
+                ..Filters::default()
+            };
+        }
         let plain = self.iter().map(|(filter, _)| filter);
         Filters {
             plain: plain.filter(|one| !one.has_wildcard()).cloned().collect(),
             wildcards: self.wildcards.clone(),
+            all: false,
         }
     }
 
@@ -223,5 +235,21 @@ mod tests {
             assert!(!filters.match_topic(topic), "{topic}");
         }
         assert!(all.get(&filter("#")).is_none());
+    }
+
+    #[test]
+    fn with_too_many_wildcards_every_topic_can_match() {
+        let mut all = Subscriptions::default();
+        for n in 0..limits::ASKED_WILDCARDS {
+            let filter = TopicFilter::new(&format!("a/{n}/+")).unwrap();
+            all.insert(filter, subscription(1));
+        }
+        assert!(all.filters().match_topic("a/7/x"));
+        assert!(!all.filters().match_topic("b"));
+        let one_more = TopicFilter::new("a/x/+").unwrap();
+        all.insert(one_more.clone(), subscription(1));
+        assert!(all.filters().match_topic("b"));
+        assert!(all.remove(&one_more));
+        assert!(!all.filters().match_topic("b"));
     }
 }

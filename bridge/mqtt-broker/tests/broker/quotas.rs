@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use mqtt_codec::*;
 use quota::{Each, Quota, Quotas};
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 fn of_each_user(messages: Option<u64>, bytes: Option<u64>) -> Vec<Quota> {
@@ -111,4 +112,54 @@ async fn who_leaves_before_it_is_let_in_leaves_no_will() {
     assert_eq!(begun.elapsed(), Duration::ZERO);
     server.clean("later").await;
     assert!(server.memory.payloads("will").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_will_waits_once_however_busy_others_of_its_user_are() {
+    let server = Server::with_quotas(Quotas::new(of_each_user(Some(1), None))).await;
+    let mut busy = JoinSet::new();
+    for n in 0..2 {
+        let (mut client, _) = server.connect(ann(&format!("busy{n}"))).await;
+        busy.spawn(async move {
+            loop {
+                client.publish("t", "x", 1).await;
+            }
+        });
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let (_client, connack) = server.connect(with_will("c")).await;
+    assert_eq!(connack.reason_code, ReasonCode::SUCCESS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_will_waits_for_half_a_minute_at_most_and_one_that_is_refused_counts_as_none() {
+    let quotas = of_each_user(Some(1), Some(1_000));
+    let server = Server::with_quotas(Quotas::new(quotas)).await;
+    // Its own bytes are made up for when it is connected.
+    let large = Connect {
+        password: Some(Bytes::from(vec![b'x'; 46_000])),
+        ..with_will("large")
+    };
+    let begun = Instant::now();
+    let (_large, connack) = server.connect(large).await;
+    assert_eq!(connack.reason_code, ReasonCode::SUCCESS);
+    for (version, code) in [(Version::V5, 0x97), (Version::V311, 3)] {
+        for _ in 0..30 {
+            let connect = Connect {
+                version,
+                ..with_will("c")
+            };
+            let (_, connack) = server.connect(connect).await;
+            assert_eq!(connack.reason_code, ReasonCode(code));
+        }
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    // Of those who were refused the bytes count, and no will does.
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    let (client, connack) = server.connect(with_will("c")).await;
+    assert_eq!(connack.reason_code, ReasonCode::SUCCESS);
+    assert!(begun.elapsed() >= Duration::from_secs(45));
+    client.vanish().await;
+    server.clean("later").await;
+    assert_eq!(server.memory.payloads("will").len(), 1);
 }

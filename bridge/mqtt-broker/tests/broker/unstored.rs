@@ -9,6 +9,7 @@ use mqtt_codec::*;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Nothing below `live/` is stored, except `live/kept`.
 fn live_is_not_stored() -> Extra {
@@ -223,6 +224,46 @@ async fn of_what_is_retained_there_is_no_more_and_nothing_larger_than_there_may_
         publisher.send(Packet::Publish(Box::new(packet))).await;
         let answer = Packet::PubAck(Ack::new(id(1), expected));
         assert_eq!(publisher.receive().await, Some(answer), "{name} {payload}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_retained_and_has_expired_takes_nobodys_room() {
+    let extra = Extra {
+        retained: RetainedLimits {
+            messages: 1,
+            ..RetainedLimits::default()
+        },
+        ..live_is_not_stored()
+    };
+    let server = Server::extended(Arc::new(Memory::new()), Limits::default(), extra).await;
+    let mut subscriber = server.clean("s").await;
+    subscriber.subscribe("live/#", 1).await;
+    let mut publisher = server.clean("p").await;
+    let (ok, refused) = (ReasonCode::SUCCESS, ReasonCode::QUOTA_EXCEEDED);
+    for (name, seconds, expected) in [
+        ("live/a", 1, ok),
+        ("live/b", 100, refused),
+        ("live/b", 100, ok),
+        ("live/c", 100, refused),
+    ] {
+        let packet = Publish {
+            retain: true,
+            packet_id: Some(id(1)),
+            properties: Properties {
+                message_expiry_interval: Some(seconds),
+                ..Properties::default()
+            },
+            ..publish(name, name, 1)
+        };
+        publisher.send(Packet::Publish(Box::new(packet))).await;
+        let answer = Packet::PubAck(Ack::new(id(1), expected));
+        assert_eq!(publisher.receive().await, Some(answer), "{name}");
+        if expected == ok {
+            assert_eq!(subscriber.take().await, name);
+        } else {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
     }
 }
 
