@@ -80,6 +80,8 @@ pub const SWEEP_EVERY: Duration = Duration::from_secs(60);
 pub const SWEEP_SHARE: u32 = 100;
 /// How many times as long as it took there is no further look because one more finds no room.
 pub const SWEEP_REST: u32 = 10;
+/// How long a retained message that finds no room waits for those that have expired to be deleted: its connection does nothing else.
+pub const SWEEP_WAIT: Duration = Duration::from_secs(1);
 /// Subscriptions of a connection whose retained messages wait for what is older, at a time. Those behind them wait for these.
 pub const RETAINED_BEHIND: usize = 64;
 /// How often they look what is older and on its way to the client: a client that is faster than what comes has had it all long before.

@@ -6,7 +6,7 @@ use crate::limits;
 use std::future::Future;
 use std::time::Duration;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 /// A host that stores retained messages.
 pub trait Sweep: Backend {
@@ -31,6 +31,14 @@ struct Swept {
 }
 
 impl Swept {
+    fn until_now(began: Instant) -> Swept {
+        let ended = Instant::now();
+        Swept {
+            ended,
+            took: ended - began,
+        }
+    }
+
     /// Where there are many of them, and no room for more, it would be done all the time.
     fn is_too_recent(&self) -> bool {
         self.ended.elapsed() < self.took * limits::SWEEP_REST
@@ -49,15 +57,22 @@ pub async fn run<B: Sweep>(backend: &B) {
     }
 }
 
-/// For [`Backend::make_retained_room`].
+/// For [`Backend::make_retained_room`]. Who publishes does nothing else meanwhile, so it takes no longer than [`limits::SWEEP_WAIT`]: what was deleted
+/// by then has made room, and [`run`] deletes the rest.
 pub async fn make_room<B: Sweep>(backend: &B, message: &Message) {
     if !backend.lacks_room(message) {
         return;
     }
-    let mut last = backend.sweeper().0.lock().await;
+    let began = Instant::now();
+    let until = began + limits::SWEEP_WAIT;
+    // Of who has the turn for longer it is not waited for.
+    let Ok(mut last) = timeout_at(until, backend.sweeper().0.lock()).await else {
+        return;
+    };
     // Who had the turn before may have made room.
     if last.is_none_or(|last| !last.is_too_recent()) && backend.lacks_room(message) {
-        *last = Some(sweep(backend).await);
+        let swept = timeout_at(until, sweep(backend)).await;
+        *last = Some(swept.unwrap_or_else(|_| Swept::until_now(began)));
     }
 }
 
@@ -70,9 +85,5 @@ async fn sweep<B: Sweep>(backend: &B) -> Swept {
             tracing::warn!(%error, "retained messages that have expired could not be deleted; trying again");
         }
     }
-    let ended = Instant::now();
-    Swept {
-        ended,
-        took: ended - began,
-    }
+    Swept::until_now(began)
 }

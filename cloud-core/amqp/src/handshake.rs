@@ -182,7 +182,8 @@ async fn agree<S: AsyncRead + AsyncWrite + Unpin>(
         .context
         .enter(&principal.asker(&client))
         .map_err(|error| Exception::connection(code::NOT_ALLOWED, error))?;
-    // What a client sends behind connection.open without waiting.
+    // Who comes back is held for what he owes; so is what a client sends behind connection.open without waiting.
+    share.begin(Instant::now());
     share.take(0, input.len() as u64, Instant::now());
     reply::connection_open_ok(&mut out);
     stream.write_all_buf(&mut out).await?;

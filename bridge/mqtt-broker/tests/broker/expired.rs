@@ -5,7 +5,7 @@ use mqtt_broker::sweeping::{self, Sweep};
 use mqtt_codec::*;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 fn retained(name: &str, payload: &str, seconds: Option<u32>) -> Publish {
     Publish {
@@ -129,4 +129,28 @@ async fn they_go_by_themselves_within_a_minute_or_two() {
     client.subscribe("a/+", 0).await;
     assert_eq!(client.take().await, "x");
     client.nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_long_for_a_sweep_that_does_not_end() {
+    let server = Server::start().await;
+    server.memory.retained_most.store(1, Relaxed);
+    server.memory.sweep_slow.store(1_000_000, Relaxed);
+    let (mut one, mut two) = (server.clean("one").await, server.clean("two").await);
+    send(&mut one, 1, retained("a/1", "x", None)).await;
+    answers(&mut one, &[(1, TAKEN)]).await;
+    let begun = Instant::now();
+    send(&mut one, 2, retained("a/2", "x", None)).await;
+    send(&mut two, 1, retained("a/3", "x", None)).await;
+    answers(&mut one, &[(2, REFUSED)]).await;
+    answers(&mut two, &[(1, REFUSED)]).await;
+    // Nor for one that [`sweeping::run`] makes.
+    let memory = server.memory.clone();
+    let sweeping = tokio::spawn(async move { sweeping::run(&*memory).await });
+    sleep(Duration::from_secs(61)).await;
+    send(&mut one, 3, retained("a/2", "x", None)).await;
+    answers(&mut one, &[(3, REFUSED)]).await;
+    // Of virtual time.
+    assert!(begun.elapsed() < Duration::from_secs(70));
+    sweeping.abort();
 }

@@ -59,6 +59,8 @@ pub struct Memory {
     /// Milliseconds that looking for retained messages takes.
     pub retained_slow: AtomicU64,
     pub retained_most: AtomicUsize,
+    /// Milliseconds that a sweep takes.
+    pub sweep_slow: AtomicU64,
     sweeper: Sweeper,
     /// Who waits for messages of a shared group keeps everybody from joining and leaving groups.
     pub locks: AtomicBool,
@@ -92,6 +94,7 @@ impl Memory {
             slow: Default::default(),
             retained_slow: Default::default(),
             retained_most: AtomicUsize::new(usize::MAX),
+            sweep_slow: AtomicU64::new(1),
             sweeper: Sweeper::default(),
             locks: Default::default(),
             lock: Default::default(),

@@ -15,7 +15,8 @@ impl Sweep for Memory {
     }
 
     async fn delete_expired(&self) -> Result<usize, StorageError> {
-        sleep(Duration::from_millis(1)).await; // a real one waits for the disk here
+        let slow = self.sweep_slow.load(Ordering::Relaxed);
+        sleep(Duration::from_millis(slow)).await; // a real one waits for the disk here
         let now_ms = mqtt_broker::Backend::now_ms(self);
         let mut state = self.state();
         let before = state.retained.len();
