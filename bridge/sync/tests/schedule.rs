@@ -248,7 +248,9 @@ proptest! {
                 }
             }
             let bytes: usize = sent.iter().map(|(_, g)| g.bytes).sum();
-            prop_assert!(bytes as f64 >= 0.9 * 30.0 * rate as f64, "lane {lane:?} used {bytes} of {rate}/s");
+            // A bucket with room for hardly more than one piece overflows while the link sends one of the other lane.
+            let least = if burst(rate) < 2.0 * limits::LEAST_PIECE as f64 { 0.8 } else { 0.9 };
+            prop_assert!(bytes as f64 >= least * 30.0 * rate as f64, "lane {lane:?} used {bytes} of {rate}/s");
         }
     }
 
