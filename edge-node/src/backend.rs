@@ -9,7 +9,7 @@ use mqtt_broker::backend::{
     ClientId, ClockSet, Expiry, FeedId, FeedRead, Message, Position, Publish, PublishError,
     ReadError, Rest, SavedSession, StorageError, Taken, Wanted, WillOf, everything,
 };
-use mqtt_broker::extra::{RetainedPlace, RetainedRoom, RetainedSum};
+use mqtt_broker::extra::{RetainedPlace, RetainedRoom, RetainedSum, RetainedThere};
 use mqtt_broker::sweeping::{self, Sweeper};
 use mqtt_broker::{Backend, Joins, MemoryShares, convert};
 use mqtt_codec::{PacketId, QoS, TopicFilter, TopicName};
@@ -159,24 +159,7 @@ impl EdgeBackend {
     }
 
     pub fn retained_place(&self, message: &Message) -> Result<RetainedPlace<'_>, PublishError> {
-        let (there, known) = (
-            || self.retained_sum(),
-            |topic: &_| self.retained_bytes(topic),
-        );
-        self.retained_room.take(message, there, known)
-    }
-
-    pub fn retained_sum(&self) -> RetainedSum {
-        let sum = self.store.retained_sum();
-        RetainedSum {
-            messages: sum.rows,
-            bytes: sum.bytes,
-        }
-    }
-
-    pub fn retained_bytes(&self, topic: &TopicName) -> Option<u64> {
-        // A ledger that can not be read says so to whoever writes to it.
-        self.store.retained_bytes(topic.as_str()).ok().flatten()
+        self.retained_room.take(message, self)
     }
 
     fn stored(&self, written: Result<(), WriteError>) -> Result<(), PublishError> {
@@ -557,6 +540,21 @@ impl Backend for EdgeBackend {
 
     async fn shared_recovered(&self) -> Result<(), StorageError> {
         self.end_strays()
+    }
+}
+
+impl RetainedThere for EdgeBackend {
+    fn retained_sum(&self) -> RetainedSum {
+        let sum = self.store.retained_sum();
+        RetainedSum {
+            messages: sum.rows,
+            bytes: sum.bytes,
+        }
+    }
+
+    fn retained_bytes(&self, topic: &TopicName) -> Option<u64> {
+        // A ledger that can not be read says so to whoever writes to it.
+        self.store.retained_bytes(topic.as_str()).ok().flatten()
     }
 }
 

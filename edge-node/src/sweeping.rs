@@ -2,7 +2,6 @@
 
 use mqtt_broker::backend::{Message, StorageError};
 use mqtt_broker::sweeping::{self, Sweep, Sweeper};
-use mqtt_codec::TopicName;
 use store::Now;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +26,7 @@ impl Sweep for EdgeBackend {
             ms: stamp.ms,
             blind: stamp.blind,
         };
-        // Whoever is not waited for any more has gone: the edge stops.
+        // It is not waited for any more: who needed room has waited long enough, or the edge stops.
         let waited_for = CancellationToken::new();
         let gone = waited_for.clone();
         let _waits = waited_for.drop_guard();
@@ -37,8 +36,6 @@ impl Sweep for EdgeBackend {
     }
 
     fn lacks_room(&self, message: &Message) -> bool {
-        let there = || self.retained_sum();
-        let known = |topic: &TopicName| self.retained_bytes(topic);
-        self.retained_room.lacks(message, there, known)
+        self.retained_room.lacks(message, self)
     }
 }

@@ -207,24 +207,30 @@ mod tests {
     use super::*;
     use access_rules::Who;
 
-    #[tokio::test(start_paused = true)]
-    async fn accounts_of_who_is_gone_are_swept_away() {
-        let one = Quota {
+    /// Message, of each client.
+    fn one_a_second() -> Arc<Quotas> {
+        Quotas::new(vec![Quota {
             messages: Some(1),
             who: Who::default(),
             each: Each::Client,
             connections: None,
             bytes: None,
+        }])
+    }
+
+    fn enter(quotas: &Arc<Quotas>, client: &str) -> Share {
+        let who = Subject {
+            client,
+            ..Subject::default()
         };
-        let quotas = Quotas::new(vec![one]);
+        quotas.enter(&who).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn accounts_of_who_is_gone_are_swept_away() {
+        let quotas = one_a_second();
         for n in 0..10 * limits::SWEEP {
-            let client = format!("c{n}");
-            let who = Subject {
-                client: &client,
-                ..Subject::default()
-            };
-            let mut share = quotas.enter(&who).unwrap();
-            share.take(1, 0, Instant::now());
+            enter(&quotas, &format!("c{n}")).take(1, 0, Instant::now());
             tokio::time::advance(Duration::from_millis(10)).await;
         }
         assert!(quotas.accounts.lock().all.len() <= 2 * limits::SWEEP);
@@ -232,26 +238,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn accounts_of_who_owes_much_are_swept_away_an_hour_later() {
-        let one = Quota {
-            messages: Some(1),
-            who: Who::default(),
-            each: Each::Client,
-            connections: None,
-            bytes: None,
-        };
-        let quotas = Quotas::new(vec![one]);
-        let enter = |client: String| {
-            let who = Subject {
-                client: &client,
-                ..Subject::default()
-            };
-            quotas.enter(&who).unwrap()
-        };
+        let quotas = one_a_second();
         for n in 0..limits::SWEEP {
-            enter(format!("c{n}")).take(u64::MAX, 0, Instant::now());
+            enter(&quotas, &format!("c{n}")).take(u64::MAX, 0, Instant::now());
         }
         tokio::time::advance(limits::MAX_DEBT + Duration::from_secs(2)).await;
-        let _one = enter("another".to_owned());
+        let _one = enter(&quotas, "another");
         assert_eq!(quotas.accounts.lock().all.len(), 1);
     }
 }

@@ -12,7 +12,7 @@ use mqtt_broker::backend::{
     SavedSession, StorageError, Taken, Wanted, WillOf,
 };
 use mqtt_broker::convert;
-use mqtt_broker::extra::{RetainedLimits, RetainedPlace, RetainedRoom, RetainedSum};
+use mqtt_broker::extra::{RetainedLimits, RetainedPlace, RetainedRoom, RetainedSum, RetainedThere};
 use mqtt_broker::later::{self, DueNow, Kind, Later};
 use mqtt_broker::sweeping::{self, Sweep, Sweeper};
 use mqtt_codec::{PacketId, TopicFilter, TopicName};
@@ -82,25 +82,7 @@ impl CoreBackend {
     }
 
     fn retained_place(&self, message: &Message) -> Result<RetainedPlace<'_>, PublishError> {
-        let (there, known) = (
-            || self.retained_sum(),
-            |topic: &_| self.retained_bytes(topic),
-        );
-        self.retained_room.take(message, there, known)
-    }
-
-    fn retained_sum(&self) -> RetainedSum {
-        let kernel = &self.ctx.kernel;
-        RetainedSum {
-            messages: kernel.table_len(retained_layout::TABLE),
-            bytes: kernel.table_bytes(retained_layout::TABLE),
-        }
-    }
-
-    fn retained_bytes(&self, topic: &TopicName) -> Option<u64> {
-        let key = retained_layout::key(&self.namespace, topic.as_str());
-        let value = self.ctx.kernel.table_get(retained_layout::TABLE, &key)?;
-        Some((key.len() + value.len()) as u64)
+        self.retained_room.take(message, self)
     }
 
     /// `with_it` goes into the same write.
@@ -414,11 +396,23 @@ impl Sweep for CoreBackend {
     }
 
     fn lacks_room(&self, message: &Message) -> bool {
-        let (there, known) = (
-            || self.retained_sum(),
-            |topic: &_| self.retained_bytes(topic),
-        );
-        self.retained_room.lacks(message, there, known)
+        self.retained_room.lacks(message, self)
+    }
+}
+
+impl RetainedThere for CoreBackend {
+    fn retained_sum(&self) -> RetainedSum {
+        let kernel = &self.ctx.kernel;
+        RetainedSum {
+            messages: kernel.table_len(retained_layout::TABLE),
+            bytes: kernel.table_bytes(retained_layout::TABLE),
+        }
+    }
+
+    fn retained_bytes(&self, topic: &TopicName) -> Option<u64> {
+        let key = retained_layout::key(&self.namespace, topic.as_str());
+        let value = self.ctx.kernel.table_get(retained_layout::TABLE, &key)?;
+        Some((key.len() + value.len()) as u64)
     }
 }
 

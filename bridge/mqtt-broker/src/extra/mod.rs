@@ -25,7 +25,7 @@ pub use persist::{Persist, PersistRules};
 pub(crate) use placeholders::fill;
 pub use rates::Rates;
 pub(crate) use rates::{ConnectionRate, Throttle};
-pub use retained::{RetainedLimits, RetainedPlace, RetainedRoom, RetainedSum};
+pub use retained::{RetainedLimits, RetainedPlace, RetainedRoom, RetainedSum, RetainedThere};
 pub use rewrite::{Rewrite, RewriteError, Rewrites, Verb};
 pub use slow::SlowSubscriber;
 pub(crate) use slow::SlowSubscribers;

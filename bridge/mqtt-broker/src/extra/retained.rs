@@ -63,6 +63,14 @@ struct Coming {
     bytes: u64,
 }
 
+/// A host's retained messages, as far as there is a bound to them.
+pub trait RetainedThere {
+    fn retained_sum(&self) -> RetainedSum;
+
+    /// Of the message whose place one to this topic takes.
+    fn retained_bytes(&self, topic: &TopicName) -> Option<u64>;
+}
+
 /// What is on its way to be retained counts as if it were there: many at a time would all be let in otherwise.
 #[derive(Debug, Default)]
 pub struct RetainedRoom {
@@ -83,13 +91,11 @@ impl RetainedRoom {
         }
     }
 
-    /// A retained message more, or a larger one, than there may be is refused (0x97). `there` says what there is, `known` of how many bytes the
-    /// message is whose place one to this topic takes.
+    /// A retained message more, or a larger one, than there may be is refused (0x97).
     pub fn take(
         &self,
         message: &Message,
-        there: impl Fn() -> RetainedSum,
-        known: impl Fn(&TopicName) -> Option<u64>,
+        there: &impl RetainedThere,
     ) -> Result<RetainedPlace<'_>, PublishError> {
         if !message.retain || message.payload.is_empty() {
             return Ok(RetainedPlace(None));
@@ -103,13 +109,13 @@ impl RetainedRoom {
         let topic = &message.topic;
         let size = message.size() as u64;
         let mut coming = self.coming.lock();
-        let now = there();
+        let now = there.retained_sum();
         let is_near = now.messages + coming.topics.len() >= messages;
-        if is_near && coming.is_too_many(topic, messages, &there, &known) {
+        if is_near && coming.is_too_many(topic, messages, there) {
             return Err(self.limits.too_many());
         }
         let is_near = now.bytes + coming.bytes + size > all_bytes;
-        if is_near && coming.is_too_much(topic, size, all_bytes, &there, &known) {
+        if is_near && coming.is_too_much(topic, size, all_bytes, there) {
             let text = format!("all retained messages would be more than {all_bytes} bytes");
             return Err(PublishError::QuotaExceeded(text));
         }
@@ -118,31 +124,20 @@ impl RetainedRoom {
     }
 
     /// Would [`RetainedRoom::take`] refuse it because of those that are there?
-    pub fn lacks(
-        &self,
-        message: &Message,
-        there: impl Fn() -> RetainedSum,
-        known: impl Fn(&TopicName) -> Option<u64>,
-    ) -> bool {
-        message.payload.len() <= self.limits.bytes && self.take(message, there, known).is_err()
+    pub fn lacks(&self, message: &Message, there: &impl RetainedThere) -> bool {
+        message.payload.len() <= self.limits.bytes && self.take(message, there).is_err()
     }
 }
 
 /// Those that come are looked at before those that are there: one that arrives meanwhile is counted twice and not missed.
 impl Coming {
-    fn is_too_many(
-        &self,
-        topic: &TopicName,
-        most: usize,
-        there: impl Fn() -> RetainedSum,
-        known: impl Fn(&TopicName) -> Option<u64>,
-    ) -> bool {
-        if self.topics.contains_key(topic) || known(topic).is_some() {
+    fn is_too_many(&self, topic: &TopicName, most: usize, there: &impl RetainedThere) -> bool {
+        if self.topics.contains_key(topic) || there.retained_bytes(topic).is_some() {
             return false;
         }
         let topics = self.topics.keys();
-        let new = topics.filter(|topic| known(topic).is_none()).count();
-        new + there().messages >= most
+        let new = topics.filter(|topic| there.retained_bytes(topic).is_none());
+        new.count() + there.retained_sum().messages >= most
     }
 
     /// What makes nothing larger is let in, however much there is.
@@ -151,16 +146,15 @@ impl Coming {
         topic: &TopicName,
         size: u64,
         most: u64,
-        there: impl Fn() -> RetainedSum,
-        known: impl Fn(&TopicName) -> Option<u64>,
+        there: &impl RetainedThere,
     ) -> bool {
-        let known = |topic| known(topic).unwrap_or(0);
+        let known = |topic| there.retained_bytes(topic).unwrap_or(0);
         let coming = self.topics.get(topic).map_or(0, |one| one.bytes);
         let more = size.saturating_sub(coming.max(known(topic)));
         let topics = self.topics.iter();
         let others = topics.map(|(topic, one)| one.bytes.saturating_sub(known(topic)));
         let others: u64 = others.sum();
-        more > 0 && others + more + there().bytes > most
+        more > 0 && others + more + there.retained_sum().bytes > most
     }
 
     fn add(&mut self, topic: &TopicName, size: u64) {
@@ -209,6 +203,23 @@ mod tests {
         }
     }
 
+    /// Topics, and the bytes to each.
+    struct There<'a>(&'a [(&'a str, u64)]);
+
+    impl RetainedThere for There<'_> {
+        fn retained_sum(&self) -> RetainedSum {
+            RetainedSum {
+                messages: self.0.len(),
+                bytes: self.0.iter().map(|(_, bytes)| bytes).sum(),
+            }
+        }
+
+        fn retained_bytes(&self, topic: &TopicName) -> Option<u64> {
+            let found = self.0.iter().find(|(other, _)| *other == topic.as_str());
+            found.map(|(_, bytes)| *bytes)
+        }
+    }
+
     #[test]
     fn what_is_on_its_way_takes_room() {
         let room = RetainedRoom::new(RetainedLimits {
@@ -217,16 +228,8 @@ mod tests {
             ..RetainedLimits::default()
         });
         let take = |topic: &str, there: &[&str]| {
-            let sum = RetainedSum {
-                messages: there.len(),
-                bytes: 0,
-            };
-            let is_known = |topic: &TopicName| there.contains(&topic.as_str());
-            room.take(
-                &retained(topic),
-                || sum,
-                |topic| is_known(topic).then_some(0),
-            )
+            let there: Vec<_> = there.iter().map(|topic| (*topic, 0)).collect();
+            room.take(&retained(topic), &There(&there))
         };
         let first = take("a", &["x"]).unwrap();
         let second = take("b", &["x"]).unwrap();
@@ -252,15 +255,7 @@ mod tests {
         let take = |topic: &str, size: usize, there: &[(&str, u64)]| {
             let mut message = retained(topic);
             message.payload = vec![0; size - topic.len()].into();
-            let sum = RetainedSum {
-                messages: there.len(),
-                bytes: there.iter().map(|(_, bytes)| bytes).sum(),
-            };
-            let known = |topic: &TopicName| {
-                let found = there.iter().find(|(other, _)| *other == topic.as_str());
-                found.map(|(_, bytes)| *bytes)
-            };
-            room.take(&message, || sum, known)
+            room.take(&message, &There(there))
         };
         let there = [("x", 40)];
         let first = take("a", 40, &there).unwrap();

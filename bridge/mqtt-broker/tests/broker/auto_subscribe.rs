@@ -1,28 +1,15 @@
 //! Subscriptions that the server makes.
 
 use crate::client::*;
-use crate::memory::Memory;
+use mqtt_broker::SubscriptionInfo;
 use mqtt_broker::backend::ClientId;
 use mqtt_broker::extra::{AutoSubscribe, Extra, Rewrite, Rewrites, Verb};
-use mqtt_broker::{Limits, SubscriptionInfo};
 use mqtt_codec::*;
-use std::sync::Arc;
-
-fn qos(n: u8) -> SubscriptionOptions {
-    SubscriptionOptions {
-        qos: QoS::from_u8(n).expect("a QoS"),
-        ..Default::default()
-    }
-}
-
-async fn with(extra: Extra) -> Server {
-    Server::extended(Arc::new(Memory::new()), Limits::default(), extra).await
-}
 
 fn auto(filter: &str) -> AutoSubscribe {
     AutoSubscribe {
         filter: filter.into(),
-        options: qos(1),
+        options: options(1),
     }
 }
 
@@ -33,7 +20,7 @@ async fn subscriptions(server: &Server, client: &str) -> Vec<SubscriptionInfo> {
 
 #[tokio::test(start_paused = true)]
 async fn the_server_subscribes_clients_when_they_connect() {
-    let server = with(Extra {
+    let server = Server::with(Extra {
         auto_subscribe: vec![auto("to/%c/#"), auto("users/%u"), auto("forbidden/#")],
         ..Extra::default()
     })
@@ -51,7 +38,7 @@ async fn the_server_subscribes_clients_when_they_connect() {
 #[tokio::test(start_paused = true)]
 async fn a_session_that_is_resumed_keeps_what_it_has_subscribed_to_itself() {
     let rewrite = Rewrite::new(Verb::Subscribe, "old/#", "new/{1}").expect("a rule");
-    let server = with(Extra {
+    let server = Server::with(Extra {
         auto_subscribe: ["%c/+", "old/%c", "$share/g/%c"].map(auto).to_vec(),
         rewrites: Rewrites(vec![rewrite]),
         ..Extra::default()
@@ -78,7 +65,7 @@ async fn a_session_that_is_resumed_keeps_what_it_has_subscribed_to_itself() {
     for topic in ["c/1", "new/c"] {
         assert_eq!(client.take().await, topic, "of a new subscription");
     }
-    let own = qos(2);
+    let own = options(2);
     assert_eq!(
         client.subscribe_with("$exclusive/c/+", own, Some(7)).await,
         ReasonCode(2)

@@ -1,22 +1,12 @@
 //! Who is not let in: bans by hand and for flapping, and too many connections at once.
 
 use crate::client::*;
-use crate::memory::Memory;
+use mqtt_broker::Peer;
 use mqtt_broker::backend::ClientId;
 use mqtt_broker::extra::{Ban, BanKey, Extra, Flapping, Rates};
-use mqtt_broker::{Limits, Peer};
 use mqtt_codec::*;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
-
-async fn with(extra: Extra) -> Server {
-    Server::extended(Arc::new(Memory::new()), Limits::default(), extra).await
-}
-
-async fn code(server: &Server, connect: Connect) -> ReasonCode {
-    server.connect(connect).await.1.reason_code
-}
 
 fn flapping(connects: u32) -> Extra {
     let flapping = Some(Flapping {
@@ -26,6 +16,18 @@ fn flapping(connects: u32) -> Extra {
     });
     Extra {
         flapping,
+        ..Extra::default()
+    }
+}
+
+/// New connections.
+fn two_a_second() -> Extra {
+    let rates = Rates {
+        connections: Some(2),
+        ..Rates::default()
+    };
+    Extra {
+        rates,
         ..Extra::default()
     }
 }
@@ -43,15 +45,15 @@ fn by_hand(lasts: Option<Duration>) -> Ban {
 
 #[tokio::test(start_paused = true)]
 async fn who_connects_and_drops_again_and_again_is_banned_for_a_while() {
-    let server = with(flapping(3)).await;
+    let server = Server::with(flapping(3)).await;
     for _ in 0..3 {
         server.clean("c").await.vanish().await;
     }
-    assert_eq!(code(&server, v5("c")).await, ReasonCode::BANNED);
-    assert_eq!(code(&server, v311("c")).await, ReasonCode(5));
+    assert_eq!(server.code(v5("c")).await, ReasonCode::BANNED);
+    assert_eq!(server.code(v311("c")).await, ReasonCode(5));
     let _other = server.clean("other").await;
     tokio::time::sleep(Duration::from_secs(61)).await;
-    assert_eq!(code(&server, v5("c")).await, ReasonCode::SUCCESS);
+    assert_eq!(server.code(v5("c")).await, ReasonCode::SUCCESS);
 }
 
 /// A socket for both families says an IPv4 address as one of IPv6; so may whoever bans it.
@@ -80,28 +82,20 @@ async fn an_address_is_banned_however_it_is_written() {
 
 #[tokio::test(start_paused = true)]
 async fn connections_above_the_rate_are_refused() {
-    let rates = Rates {
-        connections: Some(2),
-        ..Rates::default()
-    };
-    let server = with(Extra {
-        rates,
-        ..Extra::default()
-    })
-    .await;
+    let server = Server::with(two_a_second()).await;
     let mut codes = Vec::new();
     for n in 0..3 {
-        codes.push(code(&server, v5(&format!("c{n}"))).await);
+        codes.push(server.code(v5(&format!("c{n}"))).await);
     }
     let (ok, refused) = (ReasonCode::SUCCESS, ReasonCode::CONNECTION_RATE_EXCEEDED);
     assert_eq!(codes, [ok, ok, refused]);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(code(&server, v311("c4")).await, ok);
+    assert_eq!(server.code(v311("c4")).await, ok);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_an_administrator_ends_is_no_flapping() {
-    let server = with(flapping(3)).await;
+    let server = Server::with(flapping(3)).await;
     let bans = server.broker.bans();
     for _ in 0..2 {
         server.clean("c").await.vanish().await;
@@ -121,12 +115,12 @@ async fn what_an_administrator_ends_is_no_flapping() {
     // It was not forgotten how often it has dropped by itself.
     assert!(bans.lift(&key("client:c")));
     server.clean("c").await.vanish().await;
-    assert_eq!(code(&server, v5("c")).await, ReasonCode::BANNED);
+    assert_eq!(server.code(v5("c")).await, ReasonCode::BANNED);
 }
 
 #[tokio::test(start_paused = true)]
 async fn ids_that_the_server_made_are_not_watched() {
-    let server = with(flapping(1)).await;
+    let server = Server::with(flapping(1)).await;
     let bans = server.broker.bans();
     for _ in 0..3 {
         server.clean("").await.vanish().await;
@@ -170,7 +164,7 @@ async fn who_is_banned_in_the_middle_of_connect_is_out() {
 async fn a_ban_lasts_as_long_as_was_said_whatever_becomes_of_the_clock() {
     const YEARS: i64 = 5 * 365 * 86_400_000;
     for add in [YEARS, -YEARS] {
-        let server = with(flapping(3)).await;
+        let server = Server::with(flapping(3)).await;
         let minute = Duration::from_secs(60);
         assert!(
             server
@@ -185,7 +179,7 @@ async fn a_ban_lasts_as_long_as_was_said_whatever_becomes_of_the_clock() {
         sleep(Duration::from_secs(59)).await;
         for client in ["a", "b"] {
             assert_eq!(
-                code(&server, v5(client)).await,
+                server.code(v5(client)).await,
                 ReasonCode::BANNED,
                 "{client}, {add}"
             );
@@ -193,7 +187,7 @@ async fn a_ban_lasts_as_long_as_was_said_whatever_becomes_of_the_clock() {
         sleep(Duration::from_secs(1)).await;
         for client in ["a", "b"] {
             assert_eq!(
-                code(&server, v5(client)).await,
+                server.code(v5(client)).await,
                 ReasonCode::SUCCESS,
                 "{client}, {add}"
             );
@@ -203,20 +197,12 @@ async fn a_ban_lasts_as_long_as_was_said_whatever_becomes_of_the_clock() {
 
 #[tokio::test(start_paused = true)]
 async fn who_is_banned_takes_nothing_of_the_rate_from_the_others() {
-    let rates = Rates {
-        connections: Some(2),
-        ..Rates::default()
-    };
-    let server = with(Extra {
-        rates,
-        ..Extra::default()
-    })
-    .await;
+    let server = Server::with(two_a_second()).await;
     assert!(server.broker.bans().add(key("client:c"), by_hand(None)));
     for _ in 0..10 {
-        assert_eq!(code(&server, v5("c")).await, ReasonCode::BANNED);
+        assert_eq!(server.code(v5("c")).await, ReasonCode::BANNED);
     }
     for other in ["a", "b"] {
-        assert_eq!(code(&server, v5(other)).await, ReasonCode::SUCCESS);
+        assert_eq!(server.code(v5(other)).await, ReasonCode::SUCCESS);
     }
 }

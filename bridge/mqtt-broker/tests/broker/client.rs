@@ -50,6 +50,10 @@ impl Server {
         Server::guarded(Guard::default(), memory, limits, extra).await
     }
 
+    pub async fn with(extra: Extra) -> Server {
+        Server::extended(Arc::new(Memory::new()), Limits::default(), extra).await
+    }
+
     async fn guarded(guard: Guard, memory: Arc<Memory>, limits: Limits, extra: Extra) -> Server {
         let (guard, shutdown) = (Arc::new(guard), CancellationToken::new());
         let started = Broker::start_extended(
@@ -84,6 +88,11 @@ impl Server {
             task,
             last_id: 0,
         }
+    }
+
+    /// What CONNACK says.
+    pub async fn code(&self, connect: Connect) -> ReasonCode {
+        self.connect(connect).await.1.reason_code
     }
 
     pub async fn connect(&self, connect: Connect) -> (Client, ConnAck) {
@@ -377,5 +386,13 @@ impl Client {
             Some(Packet::Disconnect(Disconnect::new(reason_code)))
         );
         assert_eq!(self.receive().await, None);
+    }
+}
+
+/// Options of a subscription.
+pub fn options(qos: u8) -> SubscriptionOptions {
+    SubscriptionOptions {
+        qos: QoS::from_u8(qos).expect("a QoS"),
+        ..Default::default()
     }
 }

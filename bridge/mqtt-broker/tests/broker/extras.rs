@@ -13,21 +13,6 @@ async fn server(limits: Limits, extra: Extra) -> Server {
     Server::extended(Arc::new(Memory::new()), limits, extra).await
 }
 
-async fn with(extra: Extra) -> Server {
-    server(Limits::default(), extra).await
-}
-
-async fn code(server: &Server, connect: Connect) -> ReasonCode {
-    server.connect(connect).await.1.reason_code
-}
-
-fn qos(n: u8) -> SubscriptionOptions {
-    SubscriptionOptions {
-        qos: QoS::from_u8(n).expect("a QoS"),
-        ..Default::default()
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn topic_aliases_towards_a_client_that_takes_them_3_3_2_3_4() {
     let server = Server::start().await;
@@ -75,7 +60,7 @@ async fn what_connack_announces_is_enforced_3_2_2_3() {
         (Some(1), Some(0))
     );
     assert_eq!(
-        client.subscribe_with("t", qos(2), None).await,
+        client.subscribe_with("t", options(2), None).await,
         ReasonCode(1),
         "[MQTT-3.2.2-10]"
     );
@@ -103,7 +88,7 @@ async fn what_connack_announces_is_enforced_3_2_2_3() {
             ..will
         });
         let connect = Connect { will, ..v5("w") };
-        assert_eq!(code(&server, connect).await, expected);
+        assert_eq!(server.code(connect).await, expected);
     }
 }
 
@@ -132,7 +117,7 @@ async fn response_information_for_who_asks_3_2_2_3_15() {
         response_topic: Some("answers/%c".into()),
         ..Extra::default()
     };
-    let server = with(extra).await;
+    let server = Server::with(extra).await;
     for (asked, expected) in [(None, None), (Some(0), None), (Some(1), Some("answers/c"))] {
         let properties = Properties {
             request_response_information: asked,
@@ -159,7 +144,7 @@ async fn every_client_is_sent_elsewhere_4_11() {
             server: "other:1883".into(),
             moved,
         });
-        let server = with(Extra {
+        let server = Server::with(Extra {
             redirect,
             ..Extra::default()
         })
@@ -169,19 +154,19 @@ async fn every_client_is_sent_elsewhere_4_11() {
         let reference = connack.properties.server_reference;
         assert_eq!(reference.as_deref(), Some("other:1883"));
         assert_eq!(client.receive().await, None);
-        assert_eq!(code(&server, v311("c")).await, ReasonCode(3));
+        assert_eq!(server.code(v311("c")).await, ReasonCode(3));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn sys_topics_are_live_and_nobody_elses() {
-    let server = with(Extra::default()).await;
+    let server = Server::with(Extra::default()).await;
     tokio::time::sleep(Duration::from_millis(10)).await;
     let mut client = server.clean("c").await;
     client.subscribe("#", 1).await;
     // A group would get nothing of it.
     for group in ["$share/g/$SYS/broker/uptime", "$share/g/$SYS/#"] {
-        let code = client.subscribe_with(group, qos(1), None).await;
+        let code = client.subscribe_with(group, options(1), None).await;
         assert_eq!(code, ReasonCode::TOPIC_FILTER_INVALID, "{group}");
     }
     client.subscribe("$SYS/broker/uptime", 1).await;
@@ -204,7 +189,7 @@ async fn sys_topics_are_live_and_nobody_elses() {
 
 #[tokio::test(start_paused = true)]
 async fn sys_counts_a_stored_session_whose_client_is_connected_once() {
-    let server = with(Extra::default()).await;
+    let server = Server::with(Extra::default()).await;
     let mut watcher = server.clean("watcher").await;
     watcher.subscribe("$SYS/broker/clients/+", 0).await;
     let properties = Properties {
@@ -242,7 +227,7 @@ async fn sys_topics_are_passed_over_for_who_does_not_take_them() {
         sys_interval: Some(Duration::from_secs(1)),
         ..Extra::default()
     };
-    let server = with(extra).await;
+    let server = Server::with(extra).await;
     let mut client = server.clean("c").await;
     client.subscribe("$SYS/#", 0).await;
     // It takes a little now and then, so that nobody gives it up.
@@ -269,30 +254,33 @@ async fn an_exclusive_subscription_is_one_sessions_while_it_lives() {
     let mut second = server.clean("second").await;
     let filter = "$exclusive/t/+";
     assert_eq!(
-        first.subscribe_with(filter, qos(1), None).await,
+        first.subscribe_with(filter, options(1), None).await,
         ReasonCode(1)
     );
     assert_eq!(
-        first.subscribe_with(filter, qos(1), None).await,
+        first.subscribe_with(filter, options(1), None).await,
         ReasonCode(1)
     );
     let refused = ReasonCode::QUOTA_EXCEEDED;
-    assert_eq!(second.subscribe_with(filter, qos(1), None).await, refused);
+    assert_eq!(
+        second.subscribe_with(filter, options(1), None).await,
+        refused
+    );
     let (mut old, _) = server.connect(v311("old")).await;
     assert_eq!(
-        old.subscribe_with(filter, qos(1), None).await,
+        old.subscribe_with(filter, options(1), None).await,
         ReasonCode(0x80)
     );
     second.publish("t/1", "x", 1).await;
     assert_eq!(first.take().await, "x", "on the topic behind it");
     first.unsubscribe(filter).await;
     assert_eq!(
-        second.subscribe_with(filter, qos(1), None).await,
+        second.subscribe_with(filter, options(1), None).await,
         ReasonCode(1)
     );
     second.vanish().await;
     assert_eq!(
-        first.subscribe_with(filter, qos(1), None).await,
+        first.subscribe_with(filter, options(1), None).await,
         ReasonCode(1)
     );
     for invalid in [
@@ -301,7 +289,7 @@ async fn an_exclusive_subscription_is_one_sessions_while_it_lives() {
         "$exclusive/$share/g/t",
         "$share/g/$exclusive/t",
     ] {
-        let code = first.subscribe_with(invalid, qos(1), None).await;
+        let code = first.subscribe_with(invalid, options(1), None).await;
         assert_eq!(code, ReasonCode::TOPIC_FILTER_INVALID, "{invalid}");
     }
 }
@@ -312,16 +300,20 @@ async fn a_persistent_session_keeps_its_exclusive_subscription_over_a_restart() 
     let server = Server::over(memory.clone(), Limits::default()).await;
     let (mut first, _) = server.persistent("first").await;
     assert_eq!(
-        first.subscribe_with("$exclusive/t", qos(1), None).await,
+        first.subscribe_with("$exclusive/t", options(1), None).await,
         ReasonCode(1)
     );
     first.kill_server_side().await;
     let server = Server::over(memory, Limits::default()).await;
     let mut second = server.clean("second").await;
-    let code = second.subscribe_with("$exclusive/t", qos(1), None).await;
+    let code = second
+        .subscribe_with("$exclusive/t", options(1), None)
+        .await;
     assert_eq!(code, ReasonCode::QUOTA_EXCEEDED);
     let _clean = server.clean("first").await;
-    let code = second.subscribe_with("$exclusive/t", qos(1), None).await;
+    let code = second
+        .subscribe_with("$exclusive/t", options(1), None)
+        .await;
     assert_eq!(code, ReasonCode(1));
 }
 
@@ -334,7 +326,7 @@ async fn topics_are_rewritten_for_publish_and_subscribe() {
         rule(Verb::Subscribe, "only/subscribe", "p/+"),
         rule(Verb::Publish, "open/#", "guarded/{1}"),
     ]);
-    let server = with(Extra {
+    let server = Server::with(Extra {
         rewrites,
         ..Extra::default()
     })
@@ -370,7 +362,7 @@ async fn topics_are_rewritten_for_publish_and_subscribe() {
         will: will("open/x", 0),
         ..v5("g")
     };
-    assert_eq!(code(&server, guarded).await, ReasonCode::NOT_AUTHORIZED);
+    assert_eq!(server.code(guarded).await, ReasonCode::NOT_AUTHORIZED);
     let packet = Publish {
         packet_id: Some(id(9)),
         ..publish("$delayed/5/open/x", "x", 1)
@@ -389,7 +381,7 @@ async fn who_publishes_too_fast_is_read_later_and_loses_nothing() {
         messages: Some(10),
         ..Rates::default()
     };
-    let server = with(Extra {
+    let server = Server::with(Extra {
         rates,
         ..Extra::default()
     })
@@ -432,6 +424,6 @@ async fn a_will_that_would_be_delayed_by_its_topic_is_refused() {
             ..v5("c")
         };
         let refused = ReasonCode::TOPIC_NAME_INVALID;
-        assert_eq!(code(&server, connect).await, refused, "{topic}");
+        assert_eq!(server.code(connect).await, refused, "{topic}");
     }
 }

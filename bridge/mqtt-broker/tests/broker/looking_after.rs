@@ -6,10 +6,6 @@ use mqtt_broker::extra::{Ban, BanKey};
 use mqtt_codec::*;
 use std::sync::atomic::Ordering::Relaxed;
 
-async fn code(server: &Server, connect: Connect) -> ReasonCode {
-    server.connect(connect).await.1.reason_code
-}
-
 #[tokio::test(start_paused = true)]
 async fn clients_are_seen_kicked_banned_and_unsubscribed() {
     let server = Server::start().await;
@@ -55,9 +51,9 @@ async fn clients_are_seen_kicked_banned_and_unsubscribed() {
     assert!(broker.bans().add(key.clone(), forever));
     assert_eq!(broker.kick_banned(), 1);
     user.closed_with(ReasonCode::ADMINISTRATIVE_ACTION).await;
-    assert_eq!(code(&server, v5("u")).await, ReasonCode::BANNED);
+    assert_eq!(server.code(v5("u")).await, ReasonCode::BANNED);
     assert!(broker.bans().lift(&key));
-    assert_eq!(code(&server, v5("u")).await, ReasonCode::SUCCESS);
+    assert_eq!(server.code(v5("u")).await, ReasonCode::SUCCESS);
 }
 
 #[tokio::test(start_paused = true)]

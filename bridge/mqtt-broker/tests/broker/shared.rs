@@ -12,13 +12,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::time::timeout;
 
-fn qos(n: u8) -> SubscriptionOptions {
-    SubscriptionOptions {
-        qos: QoS::from_u8(n).expect("a QoS"),
-        ..Default::default()
-    }
-}
-
 fn receive_maximum(id: &str, maximum: u16) -> Connect {
     let properties = Properties {
         receive_maximum: Some(maximum),
@@ -89,9 +82,13 @@ async fn each_message_goes_to_one_member_whatever_the_version_and_qos_4_8_2() {
 async fn two_groups_and_an_ordinary_subscription_of_one_client_each_get_it() {
     let server = Server::start().await;
     let mut client = server.clean("c").await;
-    client.subscribe_with("$share/g/t", qos(0), Some(1)).await;
-    client.subscribe_with("$share/h/#", qos(1), Some(2)).await;
-    client.subscribe_with("t", qos(2), Some(3)).await;
+    client
+        .subscribe_with("$share/g/t", options(0), Some(1))
+        .await;
+    client
+        .subscribe_with("$share/h/#", options(1), Some(2))
+        .await;
+    client.subscribe_with("t", options(2), Some(3)).await;
     let mut sender = server.clean("s").await;
     sender.publish("t", "x", 1).await;
     let mut got = Vec::new();

@@ -1,16 +1,13 @@
 //! The list of slow subscribers.
 
 use crate::client::*;
-use crate::memory::Memory;
-use mqtt_broker::Limits;
 use mqtt_broker::extra::{Extra, SlowSubscriber};
 use mqtt_codec::*;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// Takes one message at a time.
-async fn one_at_a_time(server: &Server, name: &str) -> Client {
+/// Takes one message at a time, has the first of three, and has not acknowledged it; another one has had them all.
+async fn stuck(server: &Server, name: &str) -> (Client, Publish) {
     let properties = Properties {
         receive_maximum: Some(1),
         ..Properties::default()
@@ -19,26 +16,7 @@ async fn one_at_a_time(server: &Server, name: &str) -> Client {
         properties,
         ..v5(name)
     };
-    server.connect(connect).await.0
-}
-
-fn names(list: &[SlowSubscriber]) -> Vec<&str> {
-    list.iter().map(|one| one.client.as_str()).collect()
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_subscriber_that_takes_nothing_is_on_the_list_of_slow_ones() {
-    let server = Server::start().await;
-    let properties = Properties {
-        receive_maximum: Some(1),
-        ..Properties::default()
-    };
-    let (mut slow, _) = server
-        .connect(Connect {
-            properties,
-            ..v5("slow")
-        })
-        .await;
+    let (mut slow, _) = server.connect(connect).await;
     slow.subscribe("t", 1).await;
     let mut quick = server.clean("quick").await;
     quick.subscribe("t", 1).await;
@@ -48,7 +26,18 @@ async fn a_subscriber_that_takes_nothing_is_on_the_list_of_slow_ones() {
         quick.take().await;
     }
     let first = slow.receive_publish().await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    (slow, first)
+}
+
+fn names(list: &[SlowSubscriber]) -> Vec<&str> {
+    list.iter().map(|one| one.client.as_str()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_takes_nothing_is_on_the_list_of_slow_ones() {
+    let server = Server::start().await;
+    let (mut slow, first) = stuck(&server, "slow").await;
+    sleep(Duration::from_secs(5)).await;
     let ack = Ack::success(first.packet_id.expect("an id"));
     slow.send(Packet::PubAck(ack)).await;
     slow.take().await;
@@ -65,18 +54,8 @@ async fn one_that_acknowledges_nothing_is_there_while_it_is_stuck_whatever_it_is
         slow_after: Duration::from_secs(10),
         ..Extra::default()
     };
-    let memory = Arc::new(Memory::new());
-    let server = Server::extended(memory, Limits::default(), extra).await;
-    let mut stuck = one_at_a_time(&server, "stuck").await;
-    stuck.subscribe("t", 1).await;
-    let mut quick = server.clean("quick").await;
-    quick.subscribe("t", 1).await;
-    let mut sender = server.clean("s").await;
-    for n in 0..3 {
-        sender.publish("t", &n.to_string(), 1).await;
-        quick.take().await;
-    }
-    let first = stuck.receive_publish().await;
+    let server = Server::with(extra).await;
+    let (mut stuck, first) = stuck(&server, "stuck").await;
     for _ in 0..5 {
         sleep(Duration::from_secs(1)).await;
         assert!(server.broker.slow_subscribers().is_empty(), "not yet");

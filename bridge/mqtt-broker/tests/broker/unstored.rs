@@ -203,7 +203,7 @@ async fn of_what_is_retained_there_is_no_more_and_nothing_larger_than_there_may_
         },
         ..live_is_not_stored()
     };
-    let server = Server::extended(Arc::new(Memory::new()), Limits::default(), extra).await;
+    let server = Server::with(extra).await;
     let mut publisher = server.clean("p").await;
     let (ok, refused) = (ReasonCode::SUCCESS, ReasonCode::QUOTA_EXCEEDED);
     for (name, payload, expected) in [
@@ -236,7 +236,7 @@ async fn what_is_retained_and_has_expired_takes_nobodys_room() {
         },
         ..live_is_not_stored()
     };
-    let server = Server::extended(Arc::new(Memory::new()), Limits::default(), extra).await;
+    let server = Server::with(extra).await;
     let mut subscriber = server.clean("s").await;
     subscriber.subscribe("live/#", 1).await;
     let mut publisher = server.clean("p").await;

@@ -55,13 +55,6 @@ pub fn retained(name: &str, payload: &str, qos: u8) -> Publish {
     }
 }
 
-pub fn options(qos: u8) -> SubscriptionOptions {
-    SubscriptionOptions {
-        qos: QoS::from_u8(qos).expect("a QoS"),
-        ..SubscriptionOptions::default()
-    }
-}
-
 pub fn subscribe(packet_id: u16, filters: &[(&str, u8)]) -> Packet {
     let filters = filters.iter().map(|(filter, qos)| SubscribeFilter {
         filter: TopicFilter::new(filter).expect("a filter"),
