@@ -26,6 +26,7 @@ pub(crate) async fn take_connect<S: AsyncRead>(
     if brings_will && is_too_late {
         // Its will is none: who tries again and again must not owe more and more.
         share.take(0, read, now);
+        share.refuse();
         let client = &principal.client;
         tracing::info!(%client, user = ?principal.user, "a client may not connect: a quota is used up, and it brings a will");
         return Err(ReasonCode::QUOTA_EXCEEDED.into());

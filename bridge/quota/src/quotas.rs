@@ -156,6 +156,10 @@ impl Quotas {
         }
     }
 
+    pub(crate) fn note_refusal(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn note_delay(&self) {
         self.delayed.fetch_add(1, Ordering::Relaxed);
     }
@@ -187,7 +191,7 @@ impl Quotas {
             if let Some(limit) = quota.connections
                 && used.connections >= limit
             {
-                self.refused.fetch_add(1, Ordering::Relaxed);
+                self.note_refusal();
                 let whose = match (each, who.user) {
                     (Each::User, Some(user)) => format!("user {user}"),
                     _ => format!("client {}", who.client),

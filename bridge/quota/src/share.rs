@@ -61,6 +61,13 @@ impl Share {
         owed.max().unwrap_or_default()
     }
 
+    /// The connection is refused because of what is owed.
+    pub fn refuse(&self) {
+        if let Some(quotas) = &self.quotas {
+            quotas.note_refusal();
+        }
+    }
+
     /// The end of the last wait, which can be over.
     pub fn held_until(&self) -> Option<Instant> {
         self.until

@@ -133,8 +133,8 @@ async fn a_will_waits_once_however_busy_others_of_its_user_are() {
 
 #[tokio::test(start_paused = true)]
 async fn a_will_waits_for_half_a_minute_at_most_and_one_that_is_refused_counts_as_none() {
-    let quotas = of_each_user(Some(1), Some(1_000));
-    let server = Server::with_quotas(Quotas::new(quotas)).await;
+    let quotas = Quotas::new(of_each_user(Some(1), Some(1_000)));
+    let server = Server::with_quotas(quotas.clone()).await;
     // Its own bytes are made up for when it is connected.
     let large = Connect {
         password: Some(Bytes::from(vec![b'x'; 46_000])),
@@ -154,6 +154,7 @@ async fn a_will_waits_for_half_a_minute_at_most_and_one_that_is_refused_counts_a
         }
     }
     assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!(quotas.counts().refused, 60);
     // Of those who were refused the bytes count, and no will does.
     tokio::time::sleep(Duration::from_secs(25)).await;
     let (client, connack) = server.connect(with_will("c")).await;
