@@ -84,7 +84,9 @@ class MqttClient:
         properties.CorrelationData = values["correlation-data"]
         properties.ResponseTopic = values["response-topic"]
         properties.UserProperty = headers
-        self.client.publish(values["topic"], values["payload"], qos=1, properties=properties).wait_for_publish(WITHIN)
+        info = self.client.publish(values["topic"], values["payload"], qos=1, properties=properties)
+        info.wait_for_publish(WITHIN)
+        assert info.is_published(), "no PUBACK"
         self.close()
 
     def receive(self, _stream):

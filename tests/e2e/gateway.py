@@ -6,6 +6,7 @@ import urllib.request
 
 import network
 from daemons import Core, Edge, wait_until
+from ports import free_port
 
 
 class SiteEdge(Edge):
@@ -32,7 +33,7 @@ class SiteEdge(Edge):
 
 def core_at(net, folder, arguments):
     core = Core(folder, arguments)
-    core.listeners = {"sync": f"{net.link[0]}:0"}
+    core.listeners = {"sync": f"{net.link[0]}:{free_port(net.link[0])}"}
     return core.start()
 
 

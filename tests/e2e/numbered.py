@@ -66,7 +66,7 @@ class Publisher:
 
     def _session(self, waiting):
         """One connection, until it breaks. `waiting`: packet id to number."""
-        with socket.create_connection(self.address, 10) as sock:
+        with socket.create_connection(self.address, 60) as sock:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.sendall(packet(0x10, text("MQTT") + b"\x04\x02\x00\x00" + text(f"publisher-{self.number}")))
             answer = sock.recv(4)

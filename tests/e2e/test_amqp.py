@@ -5,7 +5,7 @@ import uuid
 
 import pika
 import pytest
-from daemons import Core
+from daemons import Core, wait_until
 
 WITHIN = 20.0
 
@@ -140,7 +140,10 @@ def test_prefetch_bounds_what_is_out(core, channel):
     channel.basic_qos(prefetch_count=5)
     got = []
     channel.basic_consume(queue, lambda _c, method, _p, body: got.append((method.delivery_tag, body)))
-    end = time.monotonic() + 1.5
+    end = time.monotonic() + WITHIN
+    while len(got) < 5 and time.monotonic() < end:
+        channel.connection.process_data_events(0.1)
+    end = time.monotonic() + 1
     while time.monotonic() < end:
         channel.connection.process_data_events(0.1)
     assert [body for _, body in got] == [b"0", b"1", b"2", b"3", b"4"]
@@ -190,7 +193,10 @@ def test_what_a_dead_consumer_held_goes_to_the_next(core):
     assert get(channel, queue)[2] == b"0"
     first.close()
     second = connect(core)
-    method, _, body = get(second.channel(), queue)
+    channel = second.channel()
+    # connection.close-ok comes before what it held goes back.
+    wait_until("all are ready", lambda: channel.queue_declare(queue, passive=True).method.message_count == 3)
+    method, _, body = get(channel, queue)
     assert (body, method.redelivered) == (b"0", True)
     second.close()
 

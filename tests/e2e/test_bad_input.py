@@ -135,8 +135,8 @@ def test_a_corrupt_record_batch_is_refused_and_not_stored(core):
     request += struct.pack(">ih", 1, len(name)) + name + struct.pack(">iii", 1, 0, len(body)) + bytes(body)
     with socket.create_connection(("127.0.0.1", core.port("kafka")), timeout=20) as sock:
         sock.sendall(struct.pack(">i", len(request)) + request)
-        length = struct.unpack(">i", sock.recv(4, socket.MSG_WAITALL))[0]
-        answer = sock.recv(length, socket.MSG_WAITALL)
+        with sock.makefile("rb") as file:
+            answer = file.read(struct.unpack(">i", file.read(4))[0])
     error = struct.unpack_from(">h", answer, 4 + 4 + 2 + len(name) + 4 + 4)[0]
     assert error in (2, 87), f"error code {error} (2 = CORRUPT_MESSAGE, 87 = INVALID_RECORD)"
     consumer = confluent_kafka.Consumer({"bootstrap.servers": core.address("kafka"), "group.id": "x"})

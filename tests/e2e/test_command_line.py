@@ -8,6 +8,7 @@ import stat
 import subprocess
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 import yaml
@@ -47,6 +48,11 @@ def test_a_listener_that_is_off_is_not_opened(tmp_path):
     core.listeners = {"kafka": "off", "amqp": "off"}
     core.start()
     assert core.listeners.get("kafka", "off") == "off"
+    # By the sockets of the process, of those that listen.
+    sockets = {link.readlink().name for link in Path(f"/proc/{core.process.pid}/fd").iterdir()}
+    listening = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:] if " 0A " in row]
+    ports = {int(row[1].split(":")[1], 16) for row in listening if f"socket:[{row[9]}]" in sockets}
+    assert ports == {core.port(listener) for listener in ("mqtt", "sync", "admin")}
     core.stop()
 
 
@@ -64,7 +70,7 @@ def test_flags_win_over_environment_and_environment_over_the_file(tmp_path):
     config.write_text('listen-mqtt = "127.0.0.1:1"\nlisten-kafka = "127.0.0.1:2"\nadvertise = "from.file"\n')
     core = Core(tmp_path, ["--config", str(config)], {"TOWLINE_LISTEN_KAFKA": "127.0.0.1:3", "TOWLINE_ADVERTISE": "from.env"})
     core.start()  # flags set all listeners: ports 1 to 3 could not be opened
-    listing = subprocess.run(["kcat", "-b", core.address("kafka"), "-L", "-m", "5"], capture_output=True, text=True, timeout=60)
+    listing = subprocess.run(["kcat", "-b", core.address("kafka"), "-L", "-m", "30"], capture_output=True, text=True, timeout=60)
     assert "from.env" in listing.stdout + listing.stderr
     core.stop()
 

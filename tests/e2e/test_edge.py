@@ -157,7 +157,8 @@ def test_an_outage_is_stored_and_drained_in_order(tmp_path):
     total = 3000
     for n in range(total):
         info = device.paho.publish("outage/x", str(n), 1)
-    info.wait_for_publish(30)
+    info.wait_for_publish(120)
+    assert info.is_published()
     device.close()
     assert edge.waiting() > 0
     edge.stop()

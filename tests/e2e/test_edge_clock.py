@@ -4,6 +4,7 @@ libfaketime; the clocks that only count (for timeouts) stay as they are."""
 import glob
 import json
 import os
+import threading
 import time
 
 import confluent_kafka
@@ -118,8 +119,10 @@ def test_what_is_stamped_blind_has_its_right_time_in_the_core(tmp_path, clock):
     slow.connect("127.0.0.1", edge.port("mqtt"), properties=properties(PacketTypes.CONNECT, ReceiveMaximum=1))
     slow.loop_start()
     wait_until("the slow device is connected", slow.is_connected)
+    subscribed = threading.Event()
+    slow.on_subscribe = lambda *_: subscribed.set()
     slow.subscribe("clock/slow", 1)
-    time.sleep(1)
+    assert subscribed.wait(20)
     writer = Client(edge.port("mqtt"), version=mqtt.MQTTv5)
     for word in ("slow 1", "slow 2"):
         writer.paho.publish("clock/slow", word, 1, properties=expiring).wait_for_publish(10)
@@ -127,7 +130,7 @@ def test_what_is_stamped_blind_has_its_right_time_in_the_core(tmp_path, clock):
     writer.close()
     # Sessions, and how much of their time is left, are no matter of what the clock says.
     away(edge, "for an hour", 3600)
-    away(edge, "for seconds", 5)
+    away(edge, "for seconds", 15)
     assert edge.metrics()["towline_edge_mqtt_sessions"] == 2
 
     link.restore()
@@ -158,7 +161,7 @@ def test_what_is_stamped_blind_has_its_right_time_in_the_core(tmp_path, clock):
     assert got[1].payload == b"slow 2" and 3600 - CLOSE < got[1].properties.MessageExpiryInterval <= 3600
     slow.disconnect()
     slow.loop_stop()
-    wait_until("the short session has ended", lambda: edge.metrics()["towline_edge_mqtt_sessions"] == 1)
+    wait_until("the short session has ended", lambda: edge.metrics()["towline_edge_mqtt_sessions"] == 1, within=60)
     edge.stop()
     core.stop()
 

@@ -14,18 +14,6 @@ MEGABYTE = 1024 * 1024
 
 
 @pytest.fixture
-def small(tmp_path):
-    """A file system of 12 MB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "towline-small", str(folder)], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"no file system of its own: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-@pytest.fixture
 def edge(small, tmp_path):
     """Has its data there."""
     edge = Edge(tmp_path / "edge")

@@ -76,17 +76,17 @@ def queue(site):
 @pytest.mark.on_arm
 def test_fresh_messages_pass_beside_the_backlog_of_their_lane(tmp_path):
     with Site(tmp_path, {"dead": True}, lanes()) as site:
-        backlog = all_of(site, "live/a", 1000, 4096)
+        backlog = all_of(site, "live/a", 2000, 4096)
         site.net.shape(rtt_ms=60, mbit=1)
         site.edge.wait_connected()
         reader = Client(site.core.port("mqtt"))
         reader.subscribe("live/b", 1)
         fresh = Publisher(1, site.edge.address("mqtt"), ["live/b"], count=20, rate=10)
         assert [reader.next().payload for _ in range(20)] == [f"1:{n}".encode() for n in range(20)]
-        assert site.edge.waiting() > 100, "the backlog was gone before anything could pass it"
+        assert site.edge.waiting() > 0, "the backlog was gone before anything could pass it"
         site.net.shape()
         site.edge.wait_drained()
-        assert check([backlog, fresh], {"live": read_stream(site.core, "live", 1020)}, halves=["live"]) == []
+        assert check([backlog, fresh], {"live": read_stream(site.core, "live", 2020)}, halves=["live"]) == []
         reader.close()
 
 

@@ -38,7 +38,9 @@ class Client:
         return self.subscribed.get(timeout=WITHIN)
 
     def publish(self, topic, payload, qos=1, retain=False):
-        self.paho.publish(topic, payload, qos, retain).wait_for_publish(WITHIN)
+        info = self.paho.publish(topic, payload, qos, retain)
+        info.wait_for_publish(WITHIN)
+        assert info.is_published(), f"{topic}: not acknowledged"
 
     def next(self):
         return self.messages.get(timeout=WITHIN)

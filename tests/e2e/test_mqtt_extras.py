@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import threading
 import time
 import tomllib
 import urllib.error
@@ -191,9 +192,11 @@ def test_topic_aliases_and_response_information(extended):
     client.loop_start()
     wait_until("CONNACK", lambda: told)
     assert told == [f"answers/{name}"]
+    subscribed = threading.Event()
+    client.on_subscribe = lambda *_: subscribed.set()
     client.subscribe(topic, 1)
+    assert subscribed.wait(20)
     writer = Client(extended.port("mqtt"))
-    time.sleep(0.5)
     for _ in range(3):
         writer.publish(topic, "x")
     wait_until("the messages", lambda: len(seen) == 3)

@@ -165,7 +165,7 @@ def test_kafka_clients_of_the_tls_listener_stay_on_it(core, authority):
     tls = {"security.protocol": "ssl", "ssl.ca.location": authority.path}
     flags = ["-X", "security.protocol=ssl", "-X", f"ssl.ca.location={authority.path}"]
     for address, more in ((plain, []), (secure, flags)):
-        listing = subprocess.run(["kcat", "-b", address, "-L", *more], capture_output=True, text=True, timeout=60)
+        listing = subprocess.run(["kcat", "-b", address, "-L", "-m", "30", *more], capture_output=True, text=True, timeout=60)
         assert f"broker 1 at 127.0.0.1:{address.split(':')[1]}" in listing.stdout, listing
     producer = confluent_kafka.Producer({"bootstrap.servers": secure, **tls})
     errors = []

@@ -13,7 +13,6 @@ import struct
 import subprocess
 import threading
 import time
-import uuid
 
 import confluent_kafka
 import kafka as kafka_python
@@ -139,18 +138,27 @@ def test_kills_while_it_seals(tmp_path):
     moments = random.Random(f"{SEED}/seal")
     core = core_at(tmp_path).start()
     create(core, "k")
-    acknowledged, stop = {}, threading.Event()
+    acknowledged, failed, stop = {}, [], threading.Event()
 
     def publish():
         producer = confluent_kafka.Producer(
-            {"bootstrap.servers": core.address("kafka"), "enable.idempotence": True, "linger.ms": 5, "message.timeout.ms": 300_000}
+            {
+                "bootstrap.servers": core.address("kafka"),
+                "enable.idempotence": True,
+                "linger.ms": 5,
+                "message.timeout.ms": 300_000,
+                # What is left at the end is sent within the flush.
+                "queue.buffering.max.messages": 2000,
+            }
         )
         source, number = random.Random(f"{SEED}/values"), 0
         while not stop.is_set():
             value = b"%d " % number + source.randbytes(2000)
 
             def delivered(error, message, number=number):
-                assert error is None, error
+                if error is not None:
+                    failed.append(error)
+                    return
                 acknowledged[number] = (message.offset(), message.value())
 
             try:
@@ -159,7 +167,8 @@ def test_kills_while_it_seals(tmp_path):
             except BufferError:
                 pass
             producer.poll(0.001)
-        assert producer.flush(120) == 0
+        if left := producer.flush(120):
+            failed.append(f"{left} messages were not sent")
 
     publisher = threading.Thread(target=publish, daemon=True)
     publisher.start()
@@ -169,7 +178,7 @@ def test_kills_while_it_seals(tmp_path):
         core.start()
     stop.set()
     publisher.join(180)
-    assert not publisher.is_alive()
+    assert not publisher.is_alive() and failed == []
     count = len(acknowledged)
     assert count > 1000
     got = read_stream(core, "k", count, within=180)
@@ -407,7 +416,7 @@ def test_a_disk_that_died(tmp_path):
     assert lines == [str(offset) for offset in range(end - 10, end)], "kcat comes to the end and stops"
     partition = kafka_python.TopicPartition("r", 0)
     reader = kafka_python.KafkaConsumer(
-        bootstrap_servers=again.address("kafka"), group_id="g", auto_offset_reset="earliest", enable_auto_commit=False, consumer_timeout_ms=3000
+        bootstrap_servers=again.address("kafka"), group_id="g", auto_offset_reset="earliest", enable_auto_commit=False, consumer_timeout_ms=15_000
     )
     reader.assign([partition])
     assert reader.end_offsets([partition]) == {partition: end} and reader.beginning_offsets([partition]) == {partition: 0}

@@ -39,7 +39,10 @@ class AzureServer:
         try:
             with urllib.request.urlopen(request, timeout=10) as reply:
                 return reply.status == 201
-        except urllib.error.HTTPError:
+        except urllib.error.HTTPError as error:
+            if error.code == 409:
+                # It was made, and the answer was lost.
+                return True
             raise
         except OSError:
             return False

@@ -15,6 +15,8 @@ import time
 import urllib.request
 import weakref
 
+from ports import free_port
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 BINARIES = TARGET / os.environ.get("TOWLINE_TEST_PROFILE", "debug")
@@ -25,13 +27,17 @@ STOP_WITHIN = 30.0
 
 
 def wait_until(what, check, within=30.0, every=0.05):
-    """Calls `check` until it returns something true, and returns that. The failure names `what` and the last value."""
+    """Calls `check` until it returns something true, and returns that. The failure names `what` and the last value, or the last error of a connection."""
     end = time.monotonic() + within
     last = None
     while time.monotonic() < end:
-        last = check()
-        if last:
-            return last
+        try:
+            last = check()
+        except OSError as error:
+            last = error
+        else:
+            if last:
+                return last
         time.sleep(every)
     raise AssertionError(f"{what}: not within {within} s; last seen: {last!r}")
 
@@ -84,6 +90,10 @@ class Daemon:
             raise AssertionError(f"{self.program} did not get ready ({status=}, {line=}):\n{self.log_tail()}")
         self.listeners = dict(word.split("=", 1) for word in line.split()[1:])
         return self
+
+    def at(self, listener):
+        """A restart takes the ports of the first start again: clients and edges keep the address."""
+        return self.listeners.get(listener) or f"127.0.0.1:{free_port()}"
 
     def address(self, listener):
         return self.listeners[listener]
@@ -153,8 +163,7 @@ class Core(Daemon):
     def command(self):
         command = [str(BINARIES / self.program), "--data-dir", str(self.data)]
         for listener in self.LISTENERS:
-            # A restart takes the ports of the first start again: clients and edges keep the address.
-            command += [f"--listen-{listener}", self.listeners.get(listener, "127.0.0.1:0")]
+            command += [f"--listen-{listener}", self.at(listener)]
         return command + self.arguments
 
     def token(self, *arguments):
@@ -171,7 +180,7 @@ class Edge(Daemon):
     def command(self):
         command = EDGE + ["--data-dir", str(self.data), "--name", self.name]
         for listener in ("mqtt", "admin"):
-            command += [f"--listen-{listener}", self.listeners.get(listener, "127.0.0.1:0")]
+            command += [f"--listen-{listener}", self.at(listener)]
         if self.core:
             command += ["--core", self.core]
         if self.token:
