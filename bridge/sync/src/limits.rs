@@ -54,7 +54,7 @@ pub const DEFAULT_WINDOW: usize = 8 * 1024 * 1024;
 pub const QUANTUM: usize = 64 * 1024;
 /// Where a rate is bounded, a lane waits until it may send so many bytes at once (or what is left): less is mostly headers.
 pub const LEAST_PIECE: usize = 1200;
-/// What was not used of a rate in this time may be used later.
+/// What was not used of a rate in this time may be used later; of a low rate two of [`LEAST_PIECE`] always.
 pub const BURST: Duration = Duration::from_millis(100);
 /// Counted for the core's commit, on top of the round trip, where the window is sized.
 pub const COMMIT_TIME: Duration = Duration::from_millis(500);

@@ -284,7 +284,7 @@ impl Scheduler {
 /// Shorter times than this say nothing of a rate.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// A rate that may be exceeded by what was not used in the last [`limits::BURST`].
+/// A rate that may be exceeded by what was not used in the last [`limits::BURST`], or by two of [`limits::LEAST_PIECE`].
 #[derive(Debug)]
 struct Bucket {
     rate: f64,
@@ -296,7 +296,8 @@ struct Bucket {
 impl Bucket {
     fn new(rate: u64, now: Duration) -> Bucket {
         let rate = rate.max(1) as f64;
-        let most = (rate * limits::BURST.as_secs_f64()).max(limits::LEAST_PIECE as f64);
+        // While the link sends a piece of another lane, a bucket that is full for one of its own would overflow.
+        let most = (rate * limits::BURST.as_secs_f64()).max(2.0 * limits::LEAST_PIECE as f64);
         Bucket {
             rate,
             most,
