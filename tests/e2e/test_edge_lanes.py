@@ -174,7 +174,7 @@ def test_a_lane_keeps_to_its_rate(tmp_path):
 
 
 def least_seconds(payload):
-    """What so many bytes take at 20 KiB/s. What may be sent at once at the start is a tenth of a second's worth, or a piece of a frame: 16 KiB are more than that."""
+    """What so many bytes take at 20 KiB/s. What may be sent at once at the start is a tenth of a second's worth, or two pieces of a frame: 16 KiB are more than that."""
     return (payload - 16 * 1024) / (20 * 1024)
 
 

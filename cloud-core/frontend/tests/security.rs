@@ -252,7 +252,7 @@ async fn a_token_is_a_password_until_it_expires() {
     let ctx = context_with_tokens(dir.path());
     // Somebody can prove who he is, so nobody need not be let in.
     assert!(ctx.identity.anonymous(here().address).is_err());
-    let soon = ctx.now_ms() as f64 / 1000.0 + 0.3;
+    let soon = ctx.now_ms() as f64 / 1000.0 + 3.0;
     let good = token(&format!(
         r#"{{"sub":"ann","groups":["team"],"exp":{soon}}}"#
     ));

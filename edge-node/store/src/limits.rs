@@ -64,7 +64,8 @@ pub const MAX_BOOTS: usize = 256;
 /// Time from a change of a cursor to its place in the ledger, in milliseconds. What is lost with it is sent again.
 pub const CHECKPOINT_MS: u64 = 1000;
 /// How long a ledger that somebody has open is waited for when it is opened.
-pub const LEDGER_LOCK: std::time::Duration = std::time::Duration::from_secs(5);
+pub const LEDGER_LOCK: std::time::Duration =
+    std::time::Duration::from_secs(if cfg!(test) { 60 } else { 5 });
 /// Damaged values of a ledger that are remembered as told of (a number of values), 8 bytes each.
 pub const DAMAGED_REMEMBERED: usize = 4096;
 /// Retained messages that have expired and are deleted together (a number of messages): whoever stores something waits meanwhile.

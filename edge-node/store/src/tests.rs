@@ -550,6 +550,7 @@ async fn power_cuts_lose_nothing_that_was_acknowledged() {
                 tokio::task::yield_now().await;
             }
             disk.cut_power(random);
+            let left_of_ledger = ledger.left_by_power_cut(random);
             for publish in publishes {
                 acknowledged.extend(publish.await.unwrap());
             }
@@ -557,7 +558,7 @@ async fn power_cuts_lose_nothing_that_was_acknowledged() {
             if random.is_multiple_of(5) {
                 ledger.lose();
             } else {
-                ledger.cut_power(random);
+                ledger.become_as(&left_of_ledger);
             }
             let store = place.open();
             let all = frames(&store, OUTBOX).await;

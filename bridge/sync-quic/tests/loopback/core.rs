@@ -26,8 +26,8 @@ pub struct Core {
 
 pub const TIMING: Timing = Timing {
     keep_alive: Duration::from_millis(200),
-    idle_timeout: Duration::from_secs(2),
-    handshake: Duration::from_secs(5),
+    idle_timeout: Duration::from_secs(15),
+    handshake: Duration::from_secs(15),
 };
 
 /// A core waits as long as the most patient edge.

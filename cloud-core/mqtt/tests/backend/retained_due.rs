@@ -119,8 +119,8 @@ fn a_session_gets_the_rest_of_them_after_a_restart_and_what_was_in_flight_as_it_
         client.subscribe("r/#").await;
         assert_eq!(client.take().await, (name(0), true, false));
         assert_eq!(client.message().await.0, (name(1), true, false));
-        // What is saved once a second.
-        tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+        // What is saved once a second, and with a sync.
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
         for (topic, payload) in [("r/01", "v2"), ("r/03", "v2")] {
             let message = retained(topic, payload);
             broker.backend().publish(message, None).await.unwrap();

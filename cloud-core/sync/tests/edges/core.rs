@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloud_sync::{SyncFrontend, Timing, TlsListen, TokenOptions};
 use frontend::Context;
@@ -19,8 +19,8 @@ use tokio::task::JoinHandle;
 
 pub const TIMING: Timing = Timing {
     keep_alive: Duration::from_millis(200),
-    idle_timeout: Duration::from_secs(2),
-    handshake: Duration::from_secs(5),
+    idle_timeout: Duration::from_secs(60),
+    handshake: Duration::from_secs(30),
 };
 pub const PRODUCER: i64 = (1 << 62) + 0x700;
 
@@ -68,8 +68,17 @@ impl Core {
             .unwrap();
         let ctx = Context::new(kernel, dir).unwrap();
         let address: SocketAddr = address.parse().unwrap();
-        let (sync, task) =
-            cloud_sync::start(ctx.clone(), address, TlsListen::Same, TIMING).unwrap();
+        let began = Instant::now();
+        let (sync, task) = loop {
+            match cloud_sync::start(ctx.clone(), address, TlsListen::Same, TIMING) {
+                Ok(started) => break started,
+                // A core that was here a moment ago may have the port still: the last words of its connections.
+                Err(_) if address.port() != 0 && began.elapsed() < TIMING.handshake => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        };
         Core { ctx, sync, task }
     }
 

@@ -39,7 +39,7 @@ impl MemoryLedger {
     }
 
     /// Keeps what was flushed and some of the batches after it, from the oldest on.
-    pub fn cut_power(&self, seed: u64) {
+    fn cut_power(&self, seed: u64) {
         let mut state = self.0.lock();
         let unflushed = std::mem::take(&mut state.unflushed);
         let kept = (seed % (unflushed.len() as u64 + 1)) as usize;

@@ -129,11 +129,12 @@ async fn a_power_cut_leaves_each_of_them_waiting_or_published_and_never_both() {
             tokio::task::yield_now().await;
         }
         disk.cut_power(seed);
+        let left_of_ledger = ledger.left_by_power_cut(seed);
         for published in publishing {
             acknowledged.extend(published.await.unwrap());
         }
         drop(store);
-        ledger.cut_power(seed);
+        ledger.become_as(&left_of_ledger);
         let store = place.open();
         let mut published = values(&frames(&store, OUTBOX).await);
         let waiting = values_due(&store, 100);
