@@ -17,12 +17,12 @@ SHARES = 44
 def share():
     """The ports of this process, in turn. Others have other ones, as long as it lives."""
     for number in range(SHARES):
-        file = open(pathlib.Path(tempfile.gettempdir()) / f"towline-ports-{number}.lock", "w")  # noqa: SIM115
-        with contextlib.suppress(BlockingIOError):
+        # One that is locked, or another user's, is somebody else's.
+        with contextlib.suppress(OSError):
+            file = open(pathlib.Path(tempfile.gettempdir()) / f"towline-ports-{number}.lock", "w")  # noqa: SIM115
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             first = FIRST + number * MANY
             return file, itertools.cycle(range(first, first + MANY))
-        file.close()
     raise AssertionError(f"{SHARES} processes have ports already: look for towline-ports-*.lock in {tempfile.gettempdir()}")
 
 
