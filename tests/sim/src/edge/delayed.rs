@@ -133,6 +133,7 @@ impl Edge {
 impl Model {
     /// Compares what waits in a store that was opened, after its messages were looked at.
     pub fn check_delayed(&mut self, store: &Store) -> Result<(), String> {
+        let unseen = self.have_unseen(&store.gaps());
         let found: Vec<u64> = waiting(store)?.into_iter().map(|(_, name)| name).collect();
         let unknown = found.iter().find(|name| !self.delayed.contains_key(name));
         if let Some(name) = unknown {
@@ -144,8 +145,11 @@ impl Model {
                 .tries
                 .iter()
                 .filter_map(|name| self.messages.get(name));
-            let stored = tries.clone().filter(|one| one.fate == Fate::Stored).count();
+            let stored = |one: &&Message| matches!(one.fate, Fate::Stored | Fate::Evicted);
+            let stored = tries.clone().filter(stored).count();
             let dropped = tries.clone().any(|one| one.fate == Fate::Dropped);
+            let last = tries.clone().next_back().filter(|_| delayed.flying);
+            let evicted = last.is_some_and(|one| one.fate == Fate::Gone && unseen[one.lane]);
             // What only the ledger or only the segments have may be gone.
             let excused = self.ledger_lost || tries.clone().any(|one| self.lanes[one.lane].damaged);
             delayed.flying = false;
@@ -163,9 +167,10 @@ impl Model {
                     "delayed message {name} was published or refused, and waits: {delayed:?}"
                 ));
             }
-            if !waits && delayed.kept && stored == 0 && !dropped {
+            if !waits && delayed.kept && stored == 0 && !dropped && !evicted {
                 return Err(format!("delayed message {name} is lost: {delayed:?}"));
             }
+            delayed.kept &= waits || !evicted;
             // One that was not acknowledged may be there, or never comes.
             delayed.kept |= waits;
             delayed.refused |= !delayed.kept;

@@ -207,16 +207,17 @@ impl Edge {
 
     /// Ends a life in one way or another.
     fn end(&mut self, mut life: Life) -> Result<(), String> {
-        let is_off = self.disk.is_off();
         let kind = self.rng.random_range(0..5);
-        if !is_off && kind == 0 {
+        if !self.disk.is_off() && kind == 0 {
             self.trace.note(format_args!("it is stopped"));
             life.store.close();
-            life.tasks.poll_all("");
-        } else {
-            // Nothing more gets there whole.
-            self.disk.crash_after(0);
+            while life.tasks.poll_any(&mut self.rng).is_some() {}
+            // Who asked for more than a store that is closed does.
+            self.model.borrow_mut().failure = None;
         }
+        let is_off = self.disk.is_off();
+        // Nothing more gets there whole.
+        self.disk.crash_after(0);
         drop(life);
         if is_off || kind > 1 {
             self.cut();

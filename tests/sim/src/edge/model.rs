@@ -19,6 +19,8 @@ pub enum Fate {
     Unknown,
     /// It was acknowledged, or somebody has read it.
     Stored,
+    /// It was acknowledged, and the lane made room with it before anybody had read it: it is in a gap.
+    Evicted,
     /// It was refused: it never comes.
     Refused,
     /// Nobody has answered, and it was not there when the store was opened: it never comes, but may have been there for a moment.
@@ -187,8 +189,23 @@ impl Model {
         }
     }
 
+    /// Whether a gap of each lane has an entry of which nobody knows what it was: the lane made room with it before anybody had read it.
+    /// `gaps`: what the core is to be told.
+    pub fn have_unseen(&self, gaps: &[Gap]) -> Vec<bool> {
+        let has_unseen = |(number, lane): (usize, &LaneModel)| {
+            let messages = self.messages.values();
+            let of_lane = messages.filter(|message| message.lane == number);
+            let seen: BTreeSet<u64> = of_lane.filter_map(|message| message.at).collect();
+            let left = gaps.iter().filter(|gap| usize::from(gap.lane.0) == number);
+            let mut gaps = lane.core.gaps.iter().chain(left);
+            gaps.any(|gap| (gap.first..gap.next.number).any(|entry| !seen.contains(&entry)))
+        };
+        self.lanes.iter().enumerate().map(has_unseen).collect()
+    }
+
     /// Everything that can be read was read. `gaps`: what the core is to be told.
     pub fn check_opened(&mut self, read: &[BTreeSet<u64>], gaps: &[Gap]) -> Result<(), String> {
+        let unseen = self.have_unseen(gaps);
         for (name, message) in &mut self.messages {
             let lane = &self.lanes[message.lane];
             if read[message.lane].contains(name) || lane.core.delivered.contains(name) {
@@ -197,6 +214,9 @@ impl Model {
             }
             match message.fate {
                 Fate::Unknown if message.at.is_none() => message.fate = Fate::Gone,
+                Fate::Stored if message.at.is_none() && unseen[message.lane] => {
+                    message.fate = Fate::Evicted;
+                }
                 Fate::Unknown | Fate::Stored => {
                     let of_lane = gaps
                         .iter()
@@ -210,7 +230,7 @@ impl Model {
                         ));
                     }
                 }
-                Fate::Refused | Fate::Gone | Fate::Dropped => {}
+                Fate::Evicted | Fate::Refused | Fate::Gone | Fate::Dropped => {}
             }
         }
         self.settle_retained();
@@ -240,7 +260,7 @@ impl Model {
                             message.at
                         ));
                     }
-                    Fate::Dropped => missing += 1,
+                    Fate::Evicted | Fate::Dropped => missing += 1,
                     Fate::Unknown | Fate::Refused | Fate::Gone => {}
                 }
             }
@@ -295,7 +315,8 @@ impl Model {
     pub fn check_retained(&self, found: &BTreeMap<String, u64>) -> Result<(), String> {
         for (key, set) in &self.retained {
             // Without the ledger, a deleted segment that a power cut brings back counts, and its successors may be gone.
-            let last = set.iter().rposition(|(_, _, fate)| *fate == Fate::Stored);
+            let stored = |fate: Fate| matches!(fate, Fate::Stored | Fate::Evicted);
+            let last = set.iter().rposition(|(_, _, fate)| stored(*fate));
             let last = last.filter(|_| !self.ledger_lost);
             let may = set.get(last.unwrap_or(0)..).unwrap_or_default();
             let found = found.get(key);
