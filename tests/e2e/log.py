@@ -1,5 +1,7 @@
-"""Reads a stream back in the order of the log, as a Kafka client."""
+"""Reads a stream back in the order of the log, as a Kafka client; and requests of Kafka by hand, byte by byte."""
 
+import socket
+import struct
 import time
 
 import confluent_kafka
@@ -30,3 +32,23 @@ def stream_values(core, stream, count, within=60.0):
 def read_stream(core, stream, count, within=60.0):
     """All of them."""
     return list(stream_values(core, stream, count, within))
+
+
+def exchange(core, request):
+    """A Kafka request, from its header on, and the answer to it."""
+    with socket.create_connection(("127.0.0.1", core.port("kafka")), timeout=30) as kafka, kafka.makefile("rb") as answers:
+        kafka.sendall(struct.pack(">i", len(request)) + request)
+        return answers.read(struct.unpack(">i", answers.read(4))[0])
+
+
+def fetch(core, stream, offset):
+    """One Fetch (version 4) of partition 0: its error code and the record bytes."""
+    name = stream.encode()
+    body = struct.pack(">iiiiB", -1, 100, 1, 50 << 20, 0) + struct.pack(">i", 1) + struct.pack(">h", len(name)) + name
+    body += struct.pack(">iiqi", 1, 0, offset, 50 << 20)
+    answer = exchange(core, struct.pack(">hhih", 1, 4, 7, -1) + body)
+    # correlation id, throttle time, one topic and its name, one partition
+    at = 4 + 4 + 4 + 2 + len(name) + 4
+    _, error = struct.unpack_from(">ih", answer, at)
+    aborted = struct.unpack_from(">i", answer, at + 22)[0]
+    return error, answer[at + 26 + max(aborted, 0) * 16 + 4 :]

@@ -10,6 +10,7 @@ import confluent_kafka
 import pika
 import pytest
 from daemons import wait_until
+from log import exchange
 from test_mqtt import Client
 
 SEED = int(os.environ.get("TOWLINE_SEED") or random.SystemRandom().randrange(1 << 32))
@@ -133,10 +134,7 @@ def test_a_corrupt_record_batch_is_refused_and_not_stored(core):
     body = bytearray(struct.pack(">qiibiHiqqqhii", 0, 61 - 12 + 8, 0, 2, 0x1234, 0, 0, 0, 0, -1, -1, -1, 1)) + b"\x0e\x00\x00\x00\x01\x02x\x00"
     request = struct.pack(">hhih", 0, 7, 7, 4) + b"test" + struct.pack(">hhi", -1, -1, 5000)
     request += struct.pack(">ih", 1, len(name)) + name + struct.pack(">iii", 1, 0, len(body)) + bytes(body)
-    with socket.create_connection(("127.0.0.1", core.port("kafka")), timeout=20) as sock:
-        sock.sendall(struct.pack(">i", len(request)) + request)
-        with sock.makefile("rb") as file:
-            answer = file.read(struct.unpack(">i", file.read(4))[0])
+    answer = exchange(core, request)
     error = struct.unpack_from(">h", answer, 4 + 4 + 2 + len(name) + 4 + 4)[0]
     assert error in (2, 87), f"error code {error} (2 = CORRUPT_MESSAGE, 87 = INVALID_RECORD)"
     consumer = confluent_kafka.Consumer({"bootstrap.servers": core.address("kafka"), "group.id": "x"})

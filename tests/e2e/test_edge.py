@@ -8,6 +8,7 @@ import confluent_kafka
 import confluent_kafka.admin
 import paho.mqtt.client as mqtt
 import pytest
+from clients import acknowledged
 from daemons import Core, Edge, Link, wait_until
 from log import read_stream
 from test_mqtt import Client
@@ -157,8 +158,7 @@ def test_an_outage_is_stored_and_drained_in_order(tmp_path):
     total = 3000
     for n in range(total):
         info = device.paho.publish("outage/x", str(n), 1)
-    info.wait_for_publish(120)
-    assert info.is_published()
+    acknowledged(info, 120)
     device.close()
     assert edge.waiting() > 0
     edge.stop()
@@ -207,7 +207,7 @@ def test_properties_of_mqtt_5_cross_the_edge(core, edge):
     properties.ContentType, properties.ResponseTopic, properties.CorrelationData = "text/plain", "answers", b"\x00\x01"
     properties.PayloadFormatIndicator = 1
     properties.UserProperty = [("a", "1"), ("a", "2"), ("content-type", "a user's own")]
-    writer.paho.publish(topic, "x", 2, properties=properties).wait_for_publish(20)
+    acknowledged(writer.paho.publish(topic, "x", 2, properties=properties))
     message = reader.next()
     assert message.qos == 2
     got = message.properties

@@ -10,6 +10,7 @@ import time
 import confluent_kafka
 import paho.mqtt.client as mqtt
 import pytest
+from clients import acknowledged
 from daemons import Core, Edge, Link, wait_until
 from paho.mqtt.packettypes import PacketTypes
 from test_mqtt import Client
@@ -109,7 +110,7 @@ def test_what_is_stamped_blind_has_its_right_time_in_the_core(tmp_path, clock):
     writer = Client(edge.port("mqtt"), version=mqtt.MQTTv5)
     expiring = properties(PacketTypes.PUBLISH, MessageExpiryInterval=3600)
     for word, retain in (("expires", False), ("kept", True)):
-        writer.paho.publish(f"clock/{word}", word, 1, retain, expiring).wait_for_publish(10)
+        acknowledged(writer.paho.publish(f"clock/{word}", word, 1, retain, expiring))
         when[word] = time.time()
     writer.close()
     # One that is subscribed, and takes nothing until the time is known.
@@ -125,7 +126,7 @@ def test_what_is_stamped_blind_has_its_right_time_in_the_core(tmp_path, clock):
     assert subscribed.wait(20)
     writer = Client(edge.port("mqtt"), version=mqtt.MQTTv5)
     for word in ("slow 1", "slow 2"):
-        writer.paho.publish("clock/slow", word, 1, properties=expiring).wait_for_publish(10)
+        acknowledged(writer.paho.publish("clock/slow", word, 1, properties=expiring))
         when[word] = time.time()
     writer.close()
     # Sessions, and how much of their time is left, are no matter of what the clock says.

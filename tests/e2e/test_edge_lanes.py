@@ -2,7 +2,6 @@
 
 import json
 import random
-import socket
 import struct
 import time
 import uuid
@@ -10,8 +9,9 @@ import uuid
 import network
 import paho.mqtt.client as mqtt
 import pytest
+from clients import acknowledged
 from daemons import Core, Edge, Link, wait_until
-from log import read_stream
+from log import fetch, read_stream
 from numbered import Publisher, check
 from test_edge_link import Site
 from test_fencing import copy_of, link_state, publish
@@ -217,20 +217,10 @@ def test_all_lanes_together_keep_to_the_rate_of_the_link(tmp_path):
         assert check(publishers, streams) == []
 
 
-def fetch(core, stream):
+def batches_of(core, stream):
     """The record batches of partition 0 as a Kafka consumer gets them, byte by byte."""
-    name = stream.encode()
-    request = struct.pack(">hhih", 1, 4, 1, 4) + b"test" + struct.pack(">iiiibi", -1, 1000, 1, 1 << 24, 0, 1)
-    request += struct.pack(">h", len(name)) + name + struct.pack(">iiqi", 1, 0, 0, 1 << 24)
-    with socket.create_connection(("127.0.0.1", core.port("kafka")), timeout=20) as kafka:
-        kafka.sendall(struct.pack(">i", len(request)) + request)
-        with kafka.makefile("rb") as file:
-            answer = file.read(struct.unpack(">i", file.read(4))[0])
-    # Correlation, throttle, one topic, one partition, its number.
-    at = 4 + 4 + 4 + 2 + len(name) + 4 + 4
-    error, _, _, aborted = struct.unpack_from(">hqqi", answer, at)
-    assert (error, max(aborted, 0)) == (0, 0)
-    records = answer[at + 26 :]
+    error, records = fetch(core, stream, 0)
+    assert error == 0
     batches, at = [], 0
     while at < len(records):
         size = 12 + struct.unpack_from(">i", records, at + 8)[0]
@@ -252,7 +242,7 @@ def test_what_the_edge_has_compressed_is_what_a_kafka_consumer_gets(tmp_path, co
     kept = b"".join(file.read_bytes() for file in (edge.data / "store/outbox/data").glob("*.seg"))
     link.restore()
     edge.wait_drained()
-    batches = fetch(core, "packed")
+    batches = batches_of(core, "packed")
     packed = [batch for batch in batches if batch[22] & 7 == number]
     assert packed and sum(struct.unpack_from(">i", batch, 57)[0] for batch in packed) > 400, "hardly anything was compressed"
     # All but its place in the log, which the core gives: offset, and leader epoch.
@@ -283,8 +273,7 @@ def test_small_readings_are_small_on_the_link(tmp_path):
             last = device.publish(f"small/press-{n % 20:02}/temperature", reading, 1)
             if n % 5 == 0:
                 time.sleep(0.002)
-        last.wait_for_publish(60)
-        assert last.is_published()
+        acknowledged(last, 60)
         site.edge.wait_drained()
         wait_until("the dictionary is kept", lambda: list((site.edge.data / "dictionaries").glob("*.dict")))
         site.edge.stop()

@@ -6,6 +6,7 @@ import time
 import network
 import paho.mqtt.client as mqtt
 import pytest
+from clients import acknowledged
 from daemons import wait_until
 from gateway import Site
 from log import read_stream, stream_values
@@ -208,7 +209,7 @@ def test_commands_that_expire_during_an_outage_are_not_carried_out(tmp_path):
             properties = Properties(PacketTypes.PUBLISH)
             if seconds:
                 properties.MessageExpiryInterval = seconds
-            operator.paho.publish(f"cmd/{site.edge.name}/valve", payload, 1, properties=properties).wait_for_publish(20)
+            acknowledged(operator.paho.publish(f"cmd/{site.edge.name}/valve", payload, 1, properties=properties))
 
         command("at once", 60)
         assert valve.next().payload == b"at once"

@@ -7,6 +7,7 @@ import uuid
 
 import paho.mqtt.client as mqtt
 import pytest
+from clients import acknowledged
 from daemons import Core, Edge, wait_until
 
 WITHIN = 20.0
@@ -38,9 +39,7 @@ class Client:
         return self.subscribed.get(timeout=WITHIN)
 
     def publish(self, topic, payload, qos=1, retain=False):
-        info = self.paho.publish(topic, payload, qos, retain)
-        info.wait_for_publish(WITHIN)
-        assert info.is_published(), f"{topic}: not acknowledged"
+        acknowledged(self.paho.publish(topic, payload, qos, retain), WITHIN)
 
     def next(self):
         return self.messages.get(timeout=WITHIN)

@@ -23,6 +23,7 @@ from aioquic.asyncio import QuicConnectionProtocol, connect
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import StreamDataReceived, StreamReset
 from certificates import certificate
+from clients import acknowledged
 from daemons import Core, Edge, wait_until
 from hanging import hanging
 
@@ -104,7 +105,7 @@ class Client:
         assert self.subscribed.wait(WITHIN), "no SUBACK"
 
     def publish(self, topic, payload, qos):
-        self.paho.publish(topic, payload, qos=qos).wait_for_publish(WITHIN)
+        acknowledged(self.paho.publish(topic, payload, qos=qos), WITHIN)
 
     def close(self):
         self.paho.disconnect()

@@ -8,8 +8,6 @@ import os
 import pathlib
 import random
 import shutil
-import socket
-import struct
 import subprocess
 import threading
 import time
@@ -20,7 +18,7 @@ import pika
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 from daemons import BINARIES, Core, cli, wait_until
-from log import read_stream
+from log import fetch, read_stream
 
 SEED = int(os.environ.get("TOWLINE_SEED") or random.SystemRandom().randrange(1 << 32))
 KILLS = int(os.environ.get("TOWLINE_KILLS", "12"))
@@ -191,23 +189,6 @@ def test_kills_while_it_seals(tmp_path):
     assert "every checksum holds" in core.cli("storage", "verify").stdout
     core.stop()
     assert "every checksum holds" in cli("storage", "verify", "--data-dir", str(core.data), "--cold-url", f"file://{core.cold}").stdout
-
-
-def fetch(core, topic, offset):
-    """One Fetch (version 4) of partition 0: its error code and the record bytes."""
-    name = topic.encode()
-    body = struct.pack(">iiiiB", -1, 100, 1, 50 << 20, 0) + struct.pack(">i", 1) + struct.pack(">h", len(name)) + name
-    body += struct.pack(">iiqi", 1, 0, offset, 50 << 20)
-    head = struct.pack(">hhih", 1, 4, 7, -1)
-    with socket.create_connection(("127.0.0.1", core.port("kafka")), timeout=30) as sock:
-        sock.sendall(struct.pack(">i", len(head + body)) + head + body)
-        with sock.makefile("rb") as file:
-            reply = file.read(struct.unpack(">i", file.read(4))[0])
-    # correlation id, throttle time, one topic and its name, one partition
-    at = 4 + 4 + 4 + 2 + len(name) + 4
-    _, error = struct.unpack_from(">ih", reply, at)
-    aborted = struct.unpack_from(">i", reply, at + 22)[0]
-    return error, reply[at + 26 + max(aborted, 0) * 16 + 4 :]
 
 
 def test_a_damaged_segment(tmp_path):
