@@ -148,6 +148,7 @@ impl Model {
             let stored = |one: &&Message| matches!(one.fate, Fate::Stored | Fate::Evicted);
             let stored = tries.clone().filter(stored).count();
             let dropped = tries.clone().any(|one| one.fate == Fate::Dropped);
+            // Published, and gone from its lane for room, before anybody was answered or had read it.
             let last = tries.clone().next_back().filter(|_| delayed.flying);
             let evicted = last.is_some_and(|one| one.fate == Fate::Gone && unseen[one.lane]);
             // What only the ledger or only the segments have may be gone.
@@ -170,9 +171,8 @@ impl Model {
             if !waits && delayed.kept && stored == 0 && !dropped && !evicted {
                 return Err(format!("delayed message {name} is lost: {delayed:?}"));
             }
-            delayed.kept &= waits || !evicted;
             // One that was not acknowledged may be there, or never comes.
-            delayed.kept |= waits;
+            delayed.kept = waits || delayed.kept && !evicted;
             delayed.refused |= !delayed.kept;
         }
         Ok(())

@@ -212,7 +212,7 @@ impl Edge {
             self.trace.note(format_args!("it is stopped"));
             life.store.close();
             while life.tasks.poll_any(&mut self.rng).is_some() {}
-            // Who asked for more than a store that is closed does.
+            // A store that is closed refuses what comes of these answers.
             self.model.borrow_mut().failure = None;
         }
         let is_off = self.disk.is_off();
