@@ -401,9 +401,7 @@ impl Log {
         if queue.closing {
             return Err(WriteError::Closed);
         }
-        if self.failed() {
-            return Err(WriteError::Failed("an earlier sync failed".into()));
-        }
+        self.shared.check_works()?;
         let pending = queue.weight + weight;
         if pending > limits::MAX_PENDING && queue.weight > 0 {
             return Err(WriteError::TooFast);
@@ -545,6 +543,14 @@ impl Shared {
     pub fn shrink(&self, bytes: u64) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.bound.shrink(bytes);
+    }
+
+    /// Nothing is written after a failed sync.
+    pub fn check_works(&self) -> Result<(), WriteError> {
+        if self.failed.load(Ordering::Relaxed) {
+            return Err(WriteError::Failed("an earlier sync failed".into()));
+        }
+        Ok(())
     }
 
     /// Why something was not written. A file system that is full is so for all.

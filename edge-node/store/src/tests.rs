@@ -13,6 +13,7 @@ use crate::segment::Producer;
 use crate::*;
 
 mod delayed;
+mod disk_fails;
 mod expired;
 mod gaps;
 mod local;
@@ -297,42 +298,6 @@ async fn a_full_outbox_refuses_and_takes_again_when_it_is_drained() {
     store.advance_uplink(Lane::DEFAULT, store.end(OUTBOX));
     store.checkpoint().await.unwrap();
     store.publish(message("s", "s/k", "y")).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_full_disk_refuses_keeps_what_is_there_and_goes_on_later() {
-    let (place, disk, _) = Place::simulated();
-    let store = place.open();
-    store.publish(message("s", "s/k", "before")).await.unwrap();
-    disk.set_room(Some(50));
-    let refused = store.publish(message("s", "s/k", "during")).await;
-    assert_eq!(refused, Err(WriteError::DiskFull));
-    disk.set_room(None);
-    store.checkpoint().await.unwrap();
-    store.publish(message("s", "s/k", "after")).await.unwrap();
-    let all = frames(&store, OUTBOX).await;
-    assert_eq!(values(&all), ["before", "after"]);
-    check_sequences(&all);
-    drop(store);
-    assert_eq!(
-        values(&frames(&place.open(), OUTBOX).await),
-        ["before", "after"]
-    );
-}
-
-#[tokio::test]
-async fn after_a_failed_sync_nothing_is_acknowledged_until_the_store_is_opened_again() {
-    let (place, disk, _) = Place::simulated();
-    let store = place.open();
-    disk.fail_syncs(true);
-    assert!(store.publish(message("s", "s/k", "a")).await.is_err());
-    disk.fail_syncs(false);
-    assert!(store.publish(message("s", "s/k", "b")).await.is_err());
-    assert!(store.failed());
-    drop(store);
-    let store = place.open();
-    store.publish(message("s", "s/k", "c")).await.unwrap();
-    check_sequences(&frames(&store, OUTBOX).await);
 }
 
 #[tokio::test]

@@ -371,9 +371,7 @@ impl Writer {
     }
 
     fn write(&mut self, group: &Group) -> Result<(), WriteError> {
-        if self.shared.failed.load(Ordering::Relaxed) {
-            return Err(WriteError::Failed("an earlier sync failed".into()));
-        }
+        self.shared.check_works()?;
         self.buffer.clear();
         for (place, entry) in (0..).zip(&group.entries) {
             entry.encode(place, &mut self.buffer);
@@ -464,7 +462,10 @@ impl Writer {
         last.map_or((0, 0), |(first, segment)| (*first, segment.len))
     }
 
+    /// Begins a new segment. Not after a failed sync: what it was to keep may stand in the old one all the same, and the numbers of the new one
+    /// would be those of entries that are there.
     pub(crate) fn roll(&mut self) -> Result<(), WriteError> {
+        self.shared.check_works()?;
         let (file, segment) = create_segment(
             &*self.shared.disk,
             &self.shared.dir,

@@ -214,7 +214,8 @@ impl Model {
             }
             match message.fate {
                 Fate::Unknown if message.at.is_none() => message.fate = Fate::Gone,
-                Fate::Stored if message.at.is_none() && unseen[message.lane] => {
+                // Or it was damaged before that.
+                Fate::Stored if message.at.is_none() && (unseen[message.lane] || lane.damaged) => {
                     message.fate = Fate::Evicted;
                 }
                 Fate::Unknown | Fate::Stored => {
