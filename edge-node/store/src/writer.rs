@@ -411,9 +411,12 @@ impl Writer {
         }
         let (first, len) = self.active_segment();
         if let Err(error) = self.active.append(&self.buffer) {
-            // Part of it may stand there; it must go before anything else is written behind it.
-            if let Err(error) = self.active.truncate(len) {
+            // Part of it may stand there; it must go before anything else is written behind it, and before anybody hears that it was refused: a
+            // power cut could bring it back.
+            let gone = self.active.truncate(len);
+            if let Err(error) = gone.and_then(|()| self.active.sync()) {
                 self.fail(&error);
+                return Err(WriteError::Failed(error.to_string()));
             }
             return Err(self.write_error(&error));
         }

@@ -63,6 +63,8 @@ fn a_seed_is_one_run() {
 fn what_failed_once_passes() {
     // A log whose sync had failed began a new segment, with the numbers of entries that stood in the old one all the same.
     run(917_895_813);
+    // Refused since the disk was full, and half written; the power went before it was gone.
+    run(3_745_489_467);
     // Published because it was due, and gone from its lane for room, in one stop.
     run(2_731_892_356);
 }
