@@ -462,7 +462,7 @@ impl Edge {
 
     /// An error of the disk where there may be one.
     fn excuse(&self, error: &str) -> Result<(), Stop> {
-        if self.disk.is_off() || self.faulty {
+        if self.disk.is_off() || self.faulty || self.is_starved() {
             return Ok(());
         }
         Err(Stop::Wrong(format!("it can not be read: {error}")))
